@@ -1,0 +1,9 @@
+"""The one way to tell a person that something they gave us cannot work."""
+
+import click
+
+
+class UserError(click.ClickException):
+    """One line on stderr (`Error: ...`) naming the file or flag and the remedy; exit code 2."""
+
+    exit_code = 2

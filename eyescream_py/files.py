@@ -1,0 +1,83 @@
+"""Files that are either the old ones or the new ones, never half of each."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.tmp$")
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, keep_old: bool = False) -> Iterator[BinaryIO]:
+    """Yield a binary file that replaces `path` when the block ends without an error.
+
+    The bytes go to a temporary file in the same folder, which is synced, renamed over `path`, and made durable by
+    a sync of the folder. With `keep_old` the file that stood at `path` stays beside it as `path.old`; at every moment
+    at least one of the two is complete. On any error `path` and `path.old` keep what they held and the temporary
+    file is gone.
+
+    Raises OSError where the folder cannot be written, the disk is full, or `path` is a directory.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if keep_old and path.is_file():
+            _keep_as_old(path)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _keep_as_old(path: Path) -> None:
+    """Make `path.old` the present `path` without a moment in which `path` is missing."""
+    old = path.with_name(path.name + ".old")
+    link = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
+    try:
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+    except OSError:  # a file system without hard links: `path` is missing until the rename that follows
+        os.replace(path, old)
+        return
+    os.replace(link, old)
+    link.unlink(missing_ok=True)  # rename does nothing when both already were the same file
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_stale_temporaries(folder: str | Path) -> list[Path]:
+    """Delete what killed writers left in `folder`; files of processes that still run are kept."""
+    removed = []
+    for entry in Path(folder).iterdir():
+        match = _TEMPORARY.match(entry.name)
+        if match and not _is_running(int(match["pid"])):
+            entry.unlink(missing_ok=True)
+            removed.append(entry)
+    return removed
+
+
+def _is_running(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,86 @@
+"""Against numbers drawn by the real Lua Torch 7 and LuaJIT (tests/golden/random.json)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eyescream_py.torch7.random import LuaJITRandom, LuaSource, TorchRandom, TorchSource
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "random.json").read_text())
+
+
+def golden(seed: int, name: str) -> np.ndarray:
+    return np.array(GOLDEN[f"seed_{seed}"][name]["data"], np.float64)
+
+
+@pytest.mark.parametrize("seed", [1, 7, 12345])
+def test_draws_in_sequence_equal_lua(seed):
+    stream = TorchRandom(seed)
+
+    def check(name, values):
+        np.testing.assert_array_equal(np.float32(values), np.float32(golden(seed, name)), name)
+
+    check("uniform", stream.uniform(10, -1, 1))
+    np.testing.assert_allclose(stream.normal(9), golden(seed, "normal"), rtol=1e-6)
+    check("uniform2", stream.uniform(3, 0, 0.5))
+    np.testing.assert_allclose(stream.normal(6), golden(seed, "randn"), rtol=1e-6)
+    np.testing.assert_allclose(stream.normal(40), golden(seed, "normal40"), rtol=1e-6)
+    np.testing.assert_allclose(stream.normal(5), golden(seed, "normal5"), rtol=1e-6)
+    check("bernoulli", stream.bernoulli(24, 0.5))
+    check("bernoulli02", stream.bernoulli(24, 0.2))
+    check("randperm", stream.randperm(12) + 1)
+
+
+@pytest.mark.parametrize("seed", [1, 7, 12345])
+def test_far_draws_doubles_and_integers(seed):
+    stream = TorchRandom(seed)
+    stream.uniform(10_000)
+    expected = golden(seed, "after10000")
+    np.testing.assert_array_equal(np.float32(stream.uniform(4, -1, 1)), np.float32(expected))
+    fresh = TorchRandom(seed)
+    np.testing.assert_allclose(
+        fresh.uniform(4, -1, 1), golden(seed, "double_uniform"), rtol=1e-15
+    )
+    drawn = [fresh.random(1, 1000), fresh.random(1, 6), fresh.random(1, 6)]
+    assert drawn == GOLDEN[f"seed_{seed}"]["random"]
+
+
+@pytest.mark.parametrize("seed", [1, 7, 12345])
+def test_luajit_math_random(seed):
+    numbers = LuaJITRandom(seed)
+    assert [numbers.below(1000) + 1 for _ in range(20)] == GOLDEN[f"seed_{seed}"]["math_random"]
+    floats = [numbers.random() for _ in range(5)]
+    np.testing.assert_allclose(floats, GOLDEN[f"seed_{seed}"]["math_random_float"], rtol=1e-15)
+
+
+@pytest.mark.parametrize("make", [LuaSource, TorchSource])
+def test_state_continues_every_kind_of_draw(make):
+    source = make(5)
+    source.normal_(torch.empty(3), 0, 1)  # leaves half a pair behind
+    source.indices_(torch.empty(4, dtype=torch.int64), 10)
+    state = source.state()
+
+    def draws(from_source):
+        return [
+            from_source.normal_(torch.empty(4), 1, 2),
+            from_source.uniform_(torch.empty(2, 3), -1, 1),
+            from_source.bernoulli_(torch.empty(9), 0.3),
+            from_source.indices_(torch.empty(5, dtype=torch.int64), 7),
+            from_source.permutation(8),
+        ]
+
+    expected = draws(source)
+    other = make(99)
+    other.set_state(state)
+    for a, b in zip(expected, draws(other), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_permutation_is_one_and_handles_the_smallest_sizes():
+    source = LuaSource(3)
+    assert source.permutation(0).tolist() == []
+    assert source.permutation(1).tolist() == [0]
+    assert sorted(source.permutation(1000).tolist()) == list(range(1000))
