@@ -1,0 +1,133 @@
+"""The items of a binary Torch 7 file: little-endian integers, doubles, characters and arrays."""
+
+import struct
+from collections.abc import Sequence
+
+import torch
+
+from .errors import T7Error
+from .source import Source, storage_bytes
+
+_INT = struct.Struct("<i")
+_DOUBLE = struct.Struct("<d")
+_LONG_CODE = {4: "i", 8: "q"}
+
+
+class BinaryReader:
+    """Reads items in order from `position`; each checks its size against the bytes that remain."""
+
+    entry_bytes = 12  # the least that a table's key and value take: a boolean (tag, value) and a nil (tag)
+
+    def __init__(self, source: Source, long_size: int):
+        self.position = 0
+        self.long_size = long_size
+        self.longs_read = 0
+        self._source = source
+
+    @property
+    def remaining(self) -> int:
+        return self._source.size - self.position
+
+    def int32(self) -> int:
+        index = self._advance(4, "an integer")
+        return _INT.unpack_from(self._source.window, index)[0]
+
+    def double(self) -> float:
+        index = self._advance(8, "a number")
+        return _DOUBLE.unpack_from(self._source.window, index)[0]
+
+    def longs(self, count: int) -> tuple[int, ...]:
+        self.longs_read += count
+        index = self._advance(count * self.long_size, "sizes")
+        return struct.unpack_from(f"<{count}{_LONG_CODE[self.long_size]}", self._source.window, index)
+
+    def chars(self, count: int) -> bytes:
+        index = self._advance(count, "a string")
+        return bytes(self._source.window[index : index + count])
+
+    def check_elements(self, count: int, dtype: torch.dtype) -> None:
+        """Raise T7Error unless so many elements can follow."""
+        needed = count * self._element_bytes(dtype)
+        if needed > self.remaining:
+            raise T7Error(
+                f"truncated: a storage of {needed} bytes, but {self.remaining} remain", self.position
+            )
+
+    def elements(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """A new 1-D tensor of the next `count` elements."""
+        self.check_elements(count, dtype)
+        narrow = dtype is torch.int64 and self.long_size == 4
+        tensor = torch.empty(count, dtype=torch.int32 if narrow else dtype)
+        self._source.read_into(self.position, storage_bytes(tensor))
+        self.position += count * tensor.element_size()
+        return tensor.to(dtype)
+
+    def _element_bytes(self, dtype: torch.dtype) -> int:
+        return self.long_size if dtype is torch.int64 else dtype.itemsize
+
+    def _advance(self, count: int, what: str) -> int:
+        """Step over `count` bytes and return where in the window they begin."""
+        source, start = self._source, self.position
+        if start + count > source.size:
+            raise T7Error(
+                f"truncated: {what} of {count} bytes, but {source.size - start} remain", start
+            )
+        if not source.base <= start <= source.base + len(source.window) - count:
+            source.load_window(start, count)
+        self.position = start + count
+        return start - source.base
+
+
+class BinaryWriter:
+    """Writes items to a file, gathering the small ones."""
+
+    _GATHERED_BYTES = 1 << 18
+
+    def __init__(self, file, long_size: int):
+        self.long_size = long_size
+        self._file = file
+        self._gathered = bytearray()
+
+    def int32(self, value: int) -> None:
+        self._gathered += _INT.pack(value)
+
+    def double(self, value: float) -> None:
+        self._gathered += _DOUBLE.pack(value)
+
+    def longs(self, values: Sequence[int]) -> None:
+        self._gathered += struct.pack(f"<{len(values)}{_LONG_CODE[self.long_size]}", *values)
+
+    def chars(self, data: bytes) -> None:
+        self._gathered += data
+        if len(self._gathered) > self._GATHERED_BYTES:
+            self.flush()
+
+    def elements(self, tensor: torch.Tensor) -> None:
+        """The elements of a contiguous 1-D CPU tensor."""
+        if tensor.dtype is torch.int64 and self.long_size == 4:
+            tensor = _narrowed(tensor)
+        data = storage_bytes(tensor)
+        if len(data) < self._GATHERED_BYTES:
+            self.chars(bytes(data))
+        else:
+            self.flush()
+            write_all(self._file, data)
+
+    def flush(self) -> None:
+        write_all(self._file, self._gathered)
+        self._gathered = bytearray()
+
+
+def write_all(file, data) -> None:
+    """Write `data` also to files whose write may take only a part of it."""
+    rest = memoryview(data)
+    while len(rest):
+        written = file.write(rest)
+        rest = rest[written if written is not None else len(rest) :]
+
+
+def _narrowed(tensor: torch.Tensor) -> torch.Tensor:
+    narrow = tensor.to(torch.int32)
+    if not torch.equal(narrow.to(torch.int64), tensor):
+        raise T7Error("a LongStorage holds values that 4-byte longs cannot")
+    return narrow

@@ -1,0 +1,54 @@
+"""Torch 7's tensor and storage classes and the dtypes of their elements."""
+
+import torch
+
+_DTYPES = {
+    "Byte": torch.uint8,
+    "Char": torch.int8,
+    "Short": torch.int16,
+    "Int": torch.int32,
+    "Long": torch.int64,
+    "Half": torch.float16,
+    "Float": torch.float32,
+    "Double": torch.float64,
+}
+_KINDS = {dtype: kind for kind, dtype in _DTYPES.items()}
+_ELEMENTS = {
+    **_DTYPES,
+    "Cuda": torch.float32,
+    "Cl": torch.float32,
+    **{f"Cuda{kind}": dtype for kind, dtype in _DTYPES.items() if kind != "Float"},
+}
+TENSOR_CLASSES = {f"torch.{element}Tensor": dtype for element, dtype in _ELEMENTS.items()}
+STORAGE_CLASSES = {f"torch.{element}Storage": dtype for element, dtype in _ELEMENTS.items()}
+
+
+def storage_class(tensor_class: str) -> str:
+    """torch.CudaTensor -> torch.CudaStorage."""
+    return tensor_class.removesuffix("Tensor") + "Storage"
+
+
+def tensor_class_of(dtype: torch.dtype) -> str | None:
+    """torch.float32 -> torch.FloatTensor; None where Torch 7 has no such class."""
+    kind = _KINDS.get(dtype)
+    return kind and f"torch.{kind}Tensor"
+
+
+def remember_class(tensor: torch.Tensor, typename: str, version: int = 1) -> torch.Tensor:
+    """Mark `tensor` as an instance of a Lua class that its dtype does not imply; `save` writes that class.
+
+    The mark is the attribute `t7_class`, a pair (typename, version). Tensors computed from it do not have it.
+    """
+    if version != 1 or typename != tensor_class_of(tensor.dtype):
+        tensor.t7_class = (typename, version)  # type: ignore[attr-defined]
+    return tensor
+
+
+def lua_class(tensor: torch.Tensor) -> tuple[str, int]:
+    """The Lua class and version under which `tensor` is written. The dtype must have a class."""
+    typename, version = getattr(tensor, "t7_class", (None, 1))
+    if TENSOR_CLASSES.get(typename) == tensor.dtype:
+        return typename, version
+    implied = tensor_class_of(tensor.dtype)
+    assert implied is not None
+    return implied, version

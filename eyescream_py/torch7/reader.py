@@ -1,0 +1,259 @@
+"""Torch 7's objects out of the items of a file, without recursion and without trust."""
+
+import math
+import re
+from typing import Any
+
+import torch
+
+from .ascii_format import AsciiReader
+from .binary_format import BinaryReader
+from .classes import STORAGE_CLASSES, TENSOR_CLASSES, remember_class, storage_class
+from .errors import T7Error
+from .values import Limits, LuaFunction, Storage, Table, TorchObject, lua_number, table_key, text
+
+_OPEN = object()  # a value whose contents follow in the file
+_MISSING = object()
+_VERSION = re.compile(rb"V (\d{1,9})")
+_CLASS_NAME = re.compile(rb"[A-Za-z_][ -~]{0,254}")
+
+
+class _TableFrame:
+    """A table of which `left` pairs are still to come."""
+
+    def __init__(self, table: Table, left: int):
+        self.value = table
+        self._left = left
+        self._key = _MISSING
+
+    def accept(self, value: Any, offset: int) -> bool:
+        """Take the next key or value; True when the table is complete."""
+        if self._key is _MISSING:
+            if value is None or value != value:
+                raise T7Error(f"a table key that is {'nil' if value is None else 'nan'}", offset)
+            self._key = table_key(value)
+            return False
+        dict.__setitem__(self.value, self._key, value)
+        self._key = _MISSING
+        self._left -= 1
+        return self._left == 0
+
+
+class _ObjectFrame:
+    def __init__(self, value: TorchObject):
+        self.value = value
+
+    def accept(self, value: Any, offset: int) -> bool:
+        if value is self.value:
+            raise T7Error(f"bad reference: {value.typename} is its own content", offset)
+        self.value.fields = value
+        return True
+
+
+class _FunctionFrame:
+    def __init__(self, value: LuaFunction):
+        self.value = value
+
+    def accept(self, value: Any, offset: int) -> bool:
+        self.value.upvalues = value
+        return True
+
+
+class Reader:
+    """Reads one value. Objects that the file refers to by index are kept in `_objects`."""
+
+    def __init__(self, items: BinaryReader | AsciiReader, limits: Limits):
+        self._items = items
+        self._limits = limits
+        self._objects: dict[int, Any] = {}
+        self._stack: list[_TableFrame | _ObjectFrame | _FunctionFrame] = []
+        self._readers = {
+            0: lambda: None,
+            1: lambda: lua_number(items.double()),
+            2: self._string,
+            3: self._table,
+            4: self._object,
+            5: self._boolean,
+            6: lambda: self._function(6),
+            7: lambda: self._function(7),
+            8: lambda: self._function(8),
+        }
+
+    def read(self) -> Any:
+        """The next value of the file. Raises T7Error."""
+        while True:
+            start = self._items.position
+            value = self._start_value(start)
+            while value is not _OPEN and self._stack:
+                frame = self._stack[-1]
+                if not frame.accept(value, start):
+                    break
+                value = self._stack.pop().value
+            else:
+                if value is not _OPEN:
+                    return value
+
+    def _start_value(self, start: int) -> Any:
+        tag = self._items.int32()
+        if tag not in self._readers:
+            raise T7Error(f"bad tag {tag}: not 0 to 8, so not the start of a value", start)
+        return self._readers[tag]()
+
+    def _open(self, frame: _TableFrame | _ObjectFrame | _FunctionFrame) -> object:
+        if len(self._stack) >= self._limits.depth:
+            raise T7Error(f"nested deeper than the limit of {self._limits.depth}", self._items.position)
+        self._stack.append(frame)
+        return _OPEN
+
+    def _size(self, what: str, size: int, start: int, limit: int) -> int:
+        if size < 0:
+            raise T7Error(f"negative size {size} of {what}", start)
+        if size > limit:
+            raise T7Error(f"{what} of size {size} is above the limit of {limit}", start)
+        return size
+
+    def _index(self, *expected: type) -> tuple[int, Any]:
+        """The next object's index, and the object if it has been read before."""
+        start = self._items.position
+        index = self._items.int32()
+        if index < 1:
+            raise T7Error(f"bad reference: index {index} is not positive", start)
+        known = self._objects.get(index)
+        if known is not None and not isinstance(known, expected):
+            raise T7Error(f"bad reference: index {index} is of another kind of value", start)
+        if known is None and len(self._objects) >= self._limits.objects:
+            raise T7Error(f"more objects than the limit of {self._limits.objects}", start)
+        return index, known
+
+    def _boolean(self) -> bool:
+        start = self._items.position
+        value = self._items.int32()
+        if value not in (0, 1):
+            raise T7Error(f"bad boolean {value}", start)
+        return bool(value)
+
+    def _bytes(self, what: str, limit: int) -> bytes:
+        start = self._items.position
+        return self._items.chars(self._size(what, self._items.int32(), start, limit))
+
+    def _string(self) -> str:
+        return text(self._bytes("a string", self._limits.string_bytes))
+
+    def _table(self) -> Any:
+        index, known = self._index(Table)
+        if known is not None:
+            return known
+        start = self._items.position
+        size = self._size("a table", self._items.int32(), start, 2**31)
+        if size * self._items.entry_bytes > self._items.remaining:
+            raise T7Error(
+                f"truncated: a table of {size} pairs, but {self._items.remaining} bytes remain", start
+            )
+        table = self._objects[index] = Table()
+        return self._open(_TableFrame(table, size)) if size else table
+
+    def _function(self, tag: int) -> Any:
+        index, known = self._index(LuaFunction) if tag != 6 else (0, None)
+        if known is not None:
+            return known
+        function = LuaFunction(tag, self._bytes("a function", self._limits.string_bytes))
+        if index:
+            self._objects[index] = function
+        return self._open(_FunctionFrame(function))
+
+    def _object(self) -> Any:
+        index, known = self._index(TorchObject, Storage, torch.Tensor)
+        if known is not None:
+            return known
+        start = self._items.position
+        name, version = self._class_name()
+        if name in TENSOR_CLASSES:
+            return self._tensor(index, name, version)
+        if name in STORAGE_CLASSES:
+            return self._storage(index, name, version)
+        if name.startswith(("torch.", "tds.")):
+            raise T7Error(f"unknown class {name}: its layout in the file is not known", start)
+        value = self._objects[index] = TorchObject(name, version=version)
+        return self._open(_ObjectFrame(value))
+
+    def _class_name(self) -> tuple[str, int]:
+        start = self._items.position
+        name = self._bytes("a class name", self._limits.string_bytes)
+        version = 0
+        if match := _VERSION.fullmatch(name):
+            version = int(match[1])
+            name = self._bytes("a class name", self._limits.string_bytes)
+        if not _CLASS_NAME.fullmatch(name):
+            raise T7Error(f"{name[:40]!r} is not the name of a class", start)
+        return name.decode("ascii"), version
+
+    def _storage(self, index: int, name: str, version: int) -> Storage:
+        start = self._items.position
+        size = self._size("a storage", self._items.longs(1)[0], start, self._limits.elements)
+        tensor = self._items.elements(size, STORAGE_CLASSES[name])
+        storage = self._objects[index] = Storage(tensor, name, version)
+        return storage
+
+    def _tensor(self, index: int, name: str, version: int) -> torch.Tensor:
+        self._objects[index] = _MISSING  # a storage that claims to be this very object is refused
+        start = self._items.position
+        dimensions = self._size(
+            "a tensor's shape", self._items.int32(), start, self._limits.dimensions
+        )
+        shape = self._items.longs(dimensions)
+        strides = self._items.longs(dimensions)
+        offset = self._items.longs(1)[0] - 1
+        storage = self._storage_slot(name)
+        available = len(storage) if storage else 0
+        self._check_view(shape, strides, offset, available, start)
+        tensor = _view(TENSOR_CLASSES[name], storage, offset, shape, strides)
+        self._objects[index] = remember_class(tensor, name, version)
+        return tensor
+
+    def _storage_slot(self, tensor_class: str) -> Storage | None:
+        start = self._items.position
+        tag = self._items.int32()
+        if tag == 0:
+            return None
+        if tag != 4:
+            raise T7Error(f"bad tag {tag} where a {tensor_class} has its storage", start)
+        index, known = self._index(Storage)
+        name, version = (known.typename, 1) if known is not None else self._class_name()
+        if name != storage_class(tensor_class):
+            raise T7Error(f"{name} as the storage of a {tensor_class}", start)
+        return known if known is not None else self._storage(index, name, version)
+
+    def _check_view(
+        self,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        offset: int,
+        available: int,
+        start: int,
+    ) -> None:
+        if any(size < 0 for size in (*shape, *strides)):
+            raise T7Error(f"negative size in shape {shape} or strides {strides}", start)
+        count = math.prod(shape) if shape else 0
+        self._size("a tensor", count, start, self._limits.elements)
+        last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        if count and not 0 <= offset <= last < available:
+            raise T7Error(
+                f"tensor beyond its storage: shape {shape}, strides {strides}, offset {offset} "
+                f"in {available} elements",
+                start,
+            )
+
+
+def _view(
+    dtype: torch.dtype,
+    storage: Storage | None,
+    offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+) -> torch.Tensor:
+    """The tensor on `storage`. Torch 7's tensor without dimensions is empty: here, of shape (0,)."""
+    tensor = torch.empty(0, dtype=dtype)
+    if storage is None:
+        return tensor if not shape else tensor.reshape(shape)
+    offset = offset if 0 <= offset <= len(storage) else 0
+    return tensor.set_(storage.tensor.untyped_storage(), offset, shape or (0,), strides or (1,))

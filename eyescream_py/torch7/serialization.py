@@ -1,0 +1,135 @@
+"""Torch 7 files (.t7, .net) <-> plain Python values: `load` and `save`."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .ascii_format import AsciiReader, AsciiWriter
+from .binary_format import BinaryReader, BinaryWriter
+from .errors import T7Error
+from .reader import Reader
+from .source import Source
+from .values import Limits
+from .writer import Writer
+
+_FOREIGN = (
+    (b"PK\x03\x04", "a zip archive (PyTorch's own .pt/.pth files are such)"),
+    (b"\x80", "a Python pickle (an old PyTorch .pth file?)"),
+    (b"\x1f\x8b", "compressed with gzip: unpack it first"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"<", "an HTML or XML page: the download gave a page, not the file"),
+    (b"version https://git-lfs", "a Git LFS pointer: fetch the real file with `git lfs pull`"),
+    (b"\x00\x00\x00", "in big-endian order, which is not supported"),
+)
+
+
+def load(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO,
+    *,
+    long_size: int | None = None,
+    ascii: bool | None = None,
+    limits: Limits | None = None,
+) -> Any:
+    """Read one value from a path, from bytes, or from a binary file at its present position.
+
+    Numbers come back as int where they are whole, strings as str (`surrogateescape` for bytes that are no UTF-8),
+    tables as `Table`, tensors as torch.Tensor on shared CPU memory, bare storages as `Storage`, other class instances
+    as `TorchObject`, functions as `LuaFunction` (never run). What the file shares is shared here.
+
+    `long_size` is 4 or 8 bytes and `ascii` the text form; None finds them out. Raises T7Error for a file that is
+    damaged, foreign or beyond `limits`, and OSError where it cannot be opened.
+    """
+    if long_size not in (None, 4, 8):
+        raise ValueError(f"long_size must be None, 4 or 8, not {long_size!r}")
+    if isinstance(source, str | os.PathLike):
+        with open(source, "rb", buffering=0) as file:
+            return _load(Source(file), long_size, ascii, limits or Limits())
+    return _load(Source(source), long_size, ascii, limits or Limits())
+
+
+def _load(source: Source, long_size: int | None, ascii: bool | None, limits: Limits) -> Any:
+    looks_ascii = _check_start(source, ascii)
+    if looks_ascii if ascii is None else ascii:
+        items: AsciiReader | BinaryReader = AsciiReader(source)
+        value = Reader(items, limits).read()
+    else:
+        value, items = _load_binary(source, long_size, limits)
+    source.leave_at(items.position)
+    return value
+
+
+def _check_start(source: Source, ascii: bool | None) -> bool:
+    """Whether the first bytes are those of an ASCII file. Raises T7Error for files of another kind."""
+    source.load_window(0, min(source.size, 64))
+    start = bytes(source.window[:64])
+    if not start:
+        raise T7Error("not a Torch 7 file: it is empty", 0)
+    looks_ascii = start[:1] in b"012345678" and start[1:2] in (b"\n", b"\r")
+    if ascii is False and looks_ascii:
+        raise T7Error("this file is ASCII, but was opened as binary", 0)
+    if ascii and not looks_ascii:
+        raise T7Error("this file is not ASCII, but was opened as such", 0)
+    for magic, kind in _FOREIGN:
+        if start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(magic):
+            raise T7Error(f"not a Torch 7 file: it is {kind}", 0)
+    if not looks_ascii and (start[0] > 8 or any(start[1:4])):
+        raise T7Error(f"not a Torch 7 file: it begins with {start[:8]!r}", 0)
+    return looks_ascii
+
+
+def _load_binary(source: Source, long_size: int | None, limits: Limits) -> tuple[Any, BinaryReader]:
+    """Read with 8-byte longs and, where the file makes no sense so, with 4-byte longs."""
+    first, second = (4, 8) if long_size == 4 else (8, 4)
+    items = BinaryReader(source, first)
+    try:
+        return Reader(items, limits).read(), items
+    except T7Error as error:
+        if not items.longs_read:
+            raise
+        failure = error
+    other = BinaryReader(source, second)
+    try:
+        value = Reader(other, limits).read()
+    except T7Error as error:
+        raise max(failure, error, key=lambda e: e.offset or 0) if long_size is None else failure
+    if long_size is not None:
+        raise T7Error(
+            f"wrong long size: with {first}-byte longs: {failure.message}; "
+            f"the file reads well with {second}-byte longs",
+            failure.offset,
+        )
+    return value, other
+
+
+def save(
+    target: str | os.PathLike[str] | BinaryIO | None,
+    value: Any,
+    *,
+    ascii: bool = False,
+    long_size: int = 8,
+    referenced: bool = True,
+) -> bytes | None:
+    """Write `value` as Lua's torch.save would, to a path or binary file; with None return the bytes.
+
+    A path is overwritten in place. dict is written as a table, list and tuple as the table 1, 2, ...; None, bool, int,
+    float, str, bytes, numpy arrays and torch tensors as Lua's. A tensor that views a part of its memory is written as
+    that view and the whole memory (clone it to write only the part). Raises T7Error for anything else.
+    """
+    if long_size not in (4, 8):
+        raise ValueError(f"long_size must be 4 or 8, not {long_size!r}")
+    if isinstance(target, str | os.PathLike):
+        with open(Path(target), "wb", buffering=0) as file:
+            _write(file, value, ascii, long_size, referenced)
+        return None
+    buffer = io.BytesIO()
+    _write(buffer if target is None else target, value, ascii, long_size, referenced)
+    return buffer.getvalue() if target is None else None
+
+
+def _write(file: Any, value: Any, ascii: bool, long_size: int, referenced: bool) -> None:
+    items = AsciiWriter(file) if ascii else BinaryWriter(file, long_size)
+    Writer(items, referenced).write(value)
+    items.flush()

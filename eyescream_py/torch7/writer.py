@@ -1,0 +1,214 @@
+"""Values as the objects of a Torch 7 file, in the order and with the indices of Lua's torch.save."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from .ascii_format import AsciiWriter
+from .binary_format import BinaryWriter
+from .classes import STORAGE_CLASSES, lua_class, storage_class, tensor_class_of
+from .errors import T7Error
+from .values import BooleanKey, LuaFunction, Storage, TorchObject, text_bytes
+
+_INT_MAX = 2**31 - 1
+
+
+class Writer:
+    """Writes values. An object gets the next index where it is met first, and only that index when met again.
+
+    With `referenced=False` nothing is shared in the file: an object met twice is written twice, and a cycle is an error.
+    """
+
+    def __init__(self, items: BinaryWriter | AsciiWriter, referenced: bool):
+        self._items = items
+        self._referenced = referenced
+        self._index = 0
+        self._known: dict[Any, int] = {}
+        self._alive: list[Any] = []  # what `_known` names by address must not be freed
+        self._stack: list[tuple[int, Iterator[Any]]] = []
+        self._open: set[int] = set()
+        self._writers: tuple[tuple[Any, Callable[[Any], None]], ...] = (
+            (str, lambda value: self._string(text_bytes(value))),
+            ((bool, BooleanKey, np.bool_), self._boolean),
+            ((int, float, np.integer, np.floating), self._number),
+            (torch.Tensor, self._tensor),
+            (dict, self._table),
+            (TorchObject, self._object),
+            (type(None), lambda value: self._items.int32(0)),
+            (Storage, self._storage),
+            ((list, tuple), self._list),
+            ((bytes, bytearray), lambda value: self._string(bytes(value))),
+            (np.ndarray, self._array),
+            (LuaFunction, self._function),
+        )
+
+    def write(self, value: Any) -> None:
+        """Write `value` and everything in it. Raises T7Error for what Torch 7 has no type for."""
+        self._start(value)
+        while self._stack:
+            address, contents = self._stack[-1]
+            try:
+                part = next(contents)
+            except StopIteration:
+                self._stack.pop()
+                self._open.discard(address)
+                continue
+            self._start(part)
+
+    def _start(self, value: Any) -> None:
+        for types, write in self._writers:
+            if isinstance(value, types):
+                return write(value)
+        raise T7Error(f"a Torch 7 file cannot hold a {type(value).__name__}: {str(value)[:60]!r}")
+
+    def _reference(self, tag: int, value: Any, key: Any = None) -> bool:
+        """Write tag and index; True if the contents have to follow."""
+        self._items.int32(tag)
+        key = id(value) if key is None else key
+        if key in self._known:
+            self._items.int32(self._known[key])
+            return False
+        self._index += 1
+        if self._referenced:
+            self._known[key] = self._index
+            self._alive.append(value)
+        self._items.int32(self._index)
+        return True
+
+    def _contents(self, value: Any, parts: Iterator[Any]) -> None:
+        if id(value) in self._open:
+            raise T7Error("a value that contains itself needs referenced=True")
+        self._open.add(id(value))
+        self._stack.append((id(value), parts))
+
+    def _string(self, data: bytes) -> None:
+        self._items.int32(2)
+        self._bytes(data)
+
+    def _bytes(self, data: bytes) -> None:
+        self._count(len(data), "a string")
+        self._items.chars(data)
+
+    def _count(self, count: int, what: str) -> None:
+        if count > _INT_MAX:
+            raise T7Error(f"{what} of {count} is longer than Torch 7's integers count")
+        self._items.int32(count)
+
+    def _boolean(self, value: Any) -> None:
+        self._items.int32(5)
+        self._items.int32(int(bool(value)))
+
+    def _number(self, value: Any) -> None:
+        try:
+            double = float(value)
+        except OverflowError as error:
+            raise T7Error(f"{value} is no double, and all numbers of Lua are") from error
+        if isinstance(value, int) and int(double) != value:
+            raise T7Error(f"{value} is no double, and all numbers of Lua are; write it as a string")
+        self._items.int32(1)
+        self._items.double(double)
+
+    def _table(self, value: dict[Any, Any]) -> None:
+        if self._reference(3, value):
+            self._count(len(value), "a table")
+            self._contents(value, _flat(value.items()))
+
+    def _list(self, value: list[Any] | tuple[Any, ...]) -> None:
+        if self._reference(3, value):
+            self._count(len(value), "a table")
+            self._contents(value, _flat(enumerate(value, start=1)))
+
+    def _object(self, value: TorchObject) -> None:
+        if self._reference(4, value):
+            self._class(value.typename, value.version)
+            self._contents(value, iter((value.fields,)))
+
+    def _function(self, value: LuaFunction) -> None:
+        if value.tag == 6:
+            self._items.int32(6)
+        elif not self._reference(value.tag, value):
+            return
+        self._bytes(value.code)
+        self._contents(value, iter((value.upvalues,)))
+
+    def _class(self, name: str, version: int) -> None:
+        if version:
+            self._bytes(b"V %d" % version)
+        self._bytes(text_bytes(name))
+
+    def _array(self, value: np.ndarray) -> None:
+        if id(value) not in self._known:
+            try:
+                tensor = torch.from_numpy(np.ascontiguousarray(value))
+            except TypeError as error:
+                raise T7Error(f"a Torch 7 file cannot hold an array of {value.dtype}") from error
+            self._alive.append(value)
+            self._tensor(tensor, id(value))
+        else:
+            self._reference(4, value)
+
+    def _tensor(self, value: torch.Tensor, key: int | None = None) -> None:
+        if not self._reference(4, value, key):
+            return
+        tensor = _writable(value)
+        name, version = lua_class(tensor)
+        self._class(name, version)
+        shape, strides = (tuple(tensor.shape), tensor.stride()) if tensor.numel() else ((), ())
+        if tensor.dim() == 0:
+            shape, strides = (1,), (1,)
+        self._items.int32(len(shape))
+        self._longs(shape)
+        self._longs(strides)
+        self._longs((tensor.storage_offset() + 1,))
+        if tensor.untyped_storage().nbytes():
+            self._storage_of(tensor, storage_class(name), version)
+        else:
+            self._items.int32(0)
+
+    def _storage(self, value: Storage) -> None:
+        tensor = _writable(value.tensor)
+        name = value.typename
+        if STORAGE_CLASSES.get(name or "") != tensor.dtype:
+            implied = tensor_class_of(tensor.dtype)
+            name = storage_class(implied or "")
+        self._storage_of(tensor, name or "", value.version)
+
+    def _storage_of(self, tensor: torch.Tensor, name: str, version: int) -> None:
+        """Write the whole memory that `tensor` views, once for all its views of this class."""
+        memory = tensor.untyped_storage()
+        if not self._reference(4, memory, (memory._cdata, name)):
+            return
+        self._class(name, version)
+        count = memory.nbytes() // tensor.element_size()
+        self._longs((count,))
+        whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(memory, 0, (count,), (1,))
+        self._items.elements(whole.cpu())
+
+    def _longs(self, values: tuple[int, ...]) -> None:
+        limit = 2 ** (8 * getattr(self._items, "long_size", 8) - 1)
+        if any(not -limit <= value < limit for value in values):
+            raise T7Error(f"a size in {values} is too large for 4-byte longs")
+        self._items.longs(values)
+
+
+def _flat(pairs: Any) -> Iterator[Any]:
+    for key, value in pairs:
+        if key is None or (isinstance(key, float) and math.isnan(key)):
+            raise T7Error(f"{key} cannot be the key of a Lua table")
+        yield key
+        yield value
+
+
+def _writable(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` in a dtype that Torch 7 has: booleans become bytes, bfloat16 becomes float."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise T7Error("a Torch 7 file cannot hold a tensor that is sparse, quantized or without memory")
+    substitute = {torch.bool: torch.uint8, torch.bfloat16: torch.float32}.get(tensor.dtype)
+    if substitute is not None:
+        return tensor.detach().to(substitute)
+    if tensor_class_of(tensor.dtype) is None:
+        raise T7Error(f"a Torch 7 file cannot hold a tensor of {tensor.dtype}")
+    return tensor
