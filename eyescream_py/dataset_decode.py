@@ -3,6 +3,7 @@ fast."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import warnings
@@ -59,15 +60,10 @@ def decode_picture(path: Path, channels: int, size: int) -> np.ndarray:
     """One file -> uint8 (channels,size,size): turned upright, cut to its centred square, scaled as
     Lua does.
 
-    Gray is the Rec. 601 luma, transparent parts are white, 16 bits become 8. Raises BrokenPictureError
-    with the reason.
+    Gray is the Rec. 601 luma, transparent parts are white, 16 bits become 8. Raises
+    BrokenPictureError with the reason.
     """
-    try:
-        pixels = _read_pixels(path, gray=channels == 1)
-    except Image.DecompressionBombError as error:
-        raise BrokenPictureError("more pixels than any photo has") from error
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError, MemoryError) as error:
-        raise BrokenPictureError(_reason(error)) from error
+    pixels = _read_pixels(path, gray=channels == 1)
     planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     scaled = _to_working_size(_luma(planes) if channels == 1 and len(planes) == 3 else planes, size)
     return np.broadcast_to(scaled, (channels, size, size))
@@ -75,15 +71,28 @@ def decode_picture(path: Path, channels: int, size: int) -> np.ndarray:
 
 def _read_pixels(path: Path, gray: bool) -> np.ndarray:
     """(H,W) or (H,W,3) float32 in 0..255."""
-    with Image.open(path, formats=FORMATS) as picture:
-        if picture.width * picture.height > MAX_PIXELS:
-            raise BrokenPictureError(f"{picture.width}x{picture.height} pixels are too many")
+    with opened(path) as picture:
         if gray and picture.format == "JPEG":
             picture.draft("L", picture.size)  # a JPEG's own luma plane: no colour is computed
         upright = ImageOps.exif_transpose(picture)
         if upright.mode in _SIXTEEN_BIT:
             return np.asarray(upright, np.float32) * np.float32(255 / 65535)
         return np.asarray(_as_8_bit(upright), np.float32)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file, not yet decoded; what is wrong with it inside the block is a
+    BrokenPictureError."""
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise BrokenPictureError(f"{picture.width}x{picture.height} pixels are too many")
+            yield picture
+    except Image.DecompressionBombError as error:
+        raise BrokenPictureError("more pixels than any photo has") from error
+    except (OSError, ValueError, SyntaxError, EOFError, OverflowError, MemoryError) as error:
+        raise BrokenPictureError(_reason(error)) from error
 
 
 def _as_8_bit(picture: Image.Image) -> Image.Image:
