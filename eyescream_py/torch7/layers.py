@@ -311,7 +311,14 @@ class SpatialConvolutionUpsample(nn.Conv2d):
     """
 
     def __init__(
-        self, in_planes: int, out_planes: int, k_w: int, k_h: int, factor: int = 2, groups: int = 1
+        self,
+        in_planes: int,
+        out_planes: int,
+        k_w: int,
+        k_h: int,
+        factor: int = 2,
+        groups: int = 1,
+        bias: bool = True,
     ) -> None:
         if not (k_w % 2 and k_h % 2):
             raise ValueError(f"kernel {k_w}x{k_h}: both sizes have to be odd")
@@ -321,6 +328,7 @@ class SpatialConvolutionUpsample(nn.Conv2d):
             (k_h, k_w),
             padding=((k_h - 1) // 2, (k_w - 1) // 2),
             groups=groups,
+            bias=bias,
         )
         self.out_planes = out_planes
         self.factor = factor

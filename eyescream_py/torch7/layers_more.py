@@ -1,0 +1,329 @@
+"""The rest of Lua Torch 7's nn that old models use and torch.nn lacks.
+
+Same conventions as in `layers`: Lua names, dimensions and indices count from 1. Where a layer takes
+``n_input_dims``, an input with one dimension more than that has the batch first, and the layer's
+dimension counts from after it.
+
+Source: the Lua package nn, one file per class.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eyescream_py.torch7.layers import batched_dim, python_dim
+
+
+class Narrow(nn.Module):
+    """``length`` slices from ``index`` on; a negative length counts from the end (nn.Narrow)."""
+
+    def __init__(self, dimension: int, index: int, length: int = 1) -> None:
+        super().__init__()
+        self.dimension, self.index, self.length = dimension, index, length
+
+    def forward(self, x: Tensor) -> Tensor:
+        dim = python_dim(self.dimension)
+        start = self.index - 1 if self.index > 0 else x.shape[dim] + self.index
+        length = self.length if self.length >= 0 else x.shape[dim] - start + self.length + 1
+        return x.narrow(dim, start, length)
+
+
+class Select(nn.Module):
+    """One slice, its dimension removed (nn.Select). A negative index counts from the end."""
+
+    def __init__(self, dimension: int, index: int) -> None:
+        super().__init__()
+        self.dimension, self.index = dimension, index
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.select(python_dim(self.dimension), python_dim(self.index))
+
+
+class Squeeze(nn.Module):
+    """Drop one dimension of size 1, or all of them when ``dim`` is None (nn.Squeeze).
+
+    With ``num_input_dims`` the batch dimension stays whatever its size.
+    """
+
+    def __init__(self, dim: int | None = None, num_input_dims: int | None = None) -> None:
+        super().__init__()
+        self.dim, self.num_input_dims = dim, num_input_dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dim is not None:
+            return x.squeeze(batched_dim(self.dim, x, self.num_input_dims))
+        has_batch = self.num_input_dims is not None and x.dim() == self.num_input_dims + 1
+        return x.squeeze(tuple(range(int(has_batch), x.dim())))
+
+
+class Unsqueeze(nn.Module):
+    """Insert a dimension of size 1 at ``pos`` (nn.Unsqueeze)."""
+
+    def __init__(self, pos: int, num_input_dims: int | None = None) -> None:
+        super().__init__()
+        self.pos, self.num_input_dims = pos, num_input_dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        sample_dims = x.dim() if self.num_input_dims is None else self.num_input_dims
+        return x.unsqueeze(x.dim() - sample_dims + self.pos - 1)
+
+
+class Transpose(nn.Module):
+    """Swap pairs of dimensions, one pair after the other (nn.Transpose)."""
+
+    def __init__(self, *permutations: tuple[int, int]) -> None:
+        super().__init__()
+        self.permutations = permutations
+
+    def forward(self, x: Tensor) -> Tensor:
+        for first, second in self.permutations:
+            x = x.transpose(python_dim(first), python_dim(second))
+        return x.contiguous()
+
+
+class Replicate(nn.Module):
+    """Repeat along a new dimension ``dim`` without copying (nn.Replicate)."""
+
+    def __init__(self, nfeatures: int, dim: int = 1, ndim: int | None = None) -> None:
+        super().__init__()
+        self.nfeatures, self.dim, self.ndim = nfeatures, dim, ndim
+
+    def forward(self, x: Tensor) -> Tensor:
+        dim = batched_dim(self.dim, x, self.ndim)
+        shape = (*x.shape[:dim], self.nfeatures, *x.shape[dim:])
+        return x.unsqueeze(dim).expand(shape)
+
+
+class Padding(nn.Module):
+    """Insert abs(``pad``) slices of ``value`` (nn.Padding).
+
+    Negative ``pad``: before slice ``index``; positive: the same counted from the other end.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        pad: int,
+        n_input_dim: int | None = None,
+        value: float = 0.0,
+        index: int = 1,
+    ) -> None:
+        super().__init__()
+        self.dim, self.pad, self.n_input_dim = dim, pad, n_input_dim
+        self.value, self.index = value, index
+
+    def forward(self, x: Tensor) -> Tensor:
+        has_batch = self.n_input_dim is not None and x.dim() != self.n_input_dim
+        dim = self.dim - 1 + int(has_batch)
+        before = self.index - 1 if self.pad < 0 else x.shape[dim] - self.index + 1
+        shape = (*x.shape[:dim], abs(self.pad), *x.shape[dim + 1 :])
+        left, right = x.split([before, x.shape[dim] - before], dim)
+        return torch.cat([left, x.new_full(shape, self.value), right], dim)
+
+
+class Reduction(nn.Module):
+    """What Mean, Sum, Max and Min share: the dimension that they take away."""
+
+    def __init__(self, dimension: int = 1, n_input_dims: int | None = None) -> None:
+        super().__init__()
+        self.dimension, self.n_input_dims = dimension, n_input_dims
+
+    def python_dim(self, x: Tensor) -> int:
+        return batched_dim(self.dimension, x, self.n_input_dims)
+
+
+class Mean(Reduction):
+    """Mean over one dimension (nn.Mean)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.python_dim(x))
+
+
+class Max(Reduction):
+    """Largest element over one dimension (nn.Max)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.max(self.python_dim(x)).values
+
+
+class Min(Reduction):
+    """Smallest element over one dimension (nn.Min)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.min(self.python_dim(x)).values
+
+
+class Sum(Reduction):
+    """Sum over one dimension (nn.Sum); ``size_average`` makes it the mean."""
+
+    def __init__(
+        self,
+        dimension: int = 1,
+        n_input_dims: int | None = None,
+        size_average: bool = False,
+        squeeze: bool = True,
+    ) -> None:
+        super().__init__(dimension, n_input_dims)
+        self.size_average, self.squeeze = size_average, squeeze
+
+    def forward(self, x: Tensor) -> Tensor:
+        reduce = torch.mean if self.size_average else torch.sum
+        return reduce(x, dim=self.python_dim(x), keepdim=not self.squeeze)
+
+
+class Abs(nn.Module):
+    """|x| (nn.Abs)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+class Square(nn.Module):
+    """x^2 (nn.Square)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.square()
+
+
+class Sqrt(nn.Module):
+    """sqrt(x + eps) (nn.Sqrt)."""
+
+    def __init__(self, eps: float = 0.0) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.eps).sqrt() if self.eps else x.sqrt()
+
+
+class Power(nn.Module):
+    """x^pow (nn.Power)."""
+
+    def __init__(self, pow: float) -> None:
+        super().__init__()
+        self.pow = pow
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.pow(self.pow)
+
+
+class Exp(nn.Module):
+    """e^x (nn.Exp)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.exp()
+
+
+class Log(nn.Module):
+    """Natural logarithm (nn.Log)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log()
+
+
+class Normalize(nn.Module):
+    """Divide the rows of (N,F) by their p-norm, (sum |x|^p + eps)^(1/p) (nn.Normalize)."""
+
+    def __init__(self, p: float, eps: float = 1e-10) -> None:
+        super().__init__()
+        self.p, self.eps = p, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.p == float("inf"):
+            return x / (x.abs().amax(-1, keepdim=True) + self.eps)
+        return x / (x.abs().pow(self.p).sum(-1, keepdim=True) + self.eps).pow(1 / self.p)
+
+
+def feature_dim(x: Tensor) -> int:
+    """Where Lua's soft-max layers look for the classes: (F), (N,F), (C,H,W) or (N,C,H,W)."""
+    return 0 if x.dim() in (1, 3) else 1
+
+
+class SoftMax(nn.Module):
+    """Soft-max over the features or channels (nn.SoftMax, nn.SpatialSoftMax)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(x, feature_dim(x))
+
+
+class SoftMin(nn.Module):
+    """Soft-max of -x (nn.SoftMin)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softmax(-x, feature_dim(x))
+
+
+class LogSoftMax(nn.Module):
+    """Logarithm of the soft-max (nn.LogSoftMax, nn.SpatialLogSoftMax)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.log_softmax(x, feature_dim(x))
+
+
+class Add(nn.Module):
+    """Add a learnt vector of ``input_size``, or one learnt number if ``scalar`` (nn.Add)."""
+
+    def __init__(self, input_size: int, scalar: bool = False) -> None:
+        super().__init__()
+        self.scalar = scalar
+        self.bias = nn.Parameter(torch.zeros(1 if scalar else input_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scalar:
+            return x + self.bias
+        batch = x.reshape(-1, self.bias.numel())
+        return (batch + self.bias).reshape(x.shape)
+
+
+class Mul(nn.Module):
+    """Multiply by one learnt number (nn.Mul)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+class CMul(nn.Module):
+    """Multiply each sample by a learnt tensor of ``sizes`` (nn.CMul)."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(sizes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dim() == x.dim():
+            return x * self.weight
+        return (x.reshape(-1, self.weight.numel()) * self.weight.flatten()).reshape(x.shape)
+
+
+class LookupTable(nn.Module):
+    """Rows of a learnt table, chosen by indices 1..n_index (nn.LookupTable).
+
+    ``padding_value``: the index whose row gets no gradient (0: none), as in Lua.
+    """
+
+    def __init__(self, n_index: int, n_output: int, padding_value: int = 0) -> None:
+        super().__init__()
+        self.padding_value = padding_value
+        self.weight = nn.Parameter(torch.randn(n_index, n_output))
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.padding_value - 1 if self.padding_value > 0 else None
+        return F.embedding(x.long() - 1, self.weight, padding)
+
+
+class SpatialUpSamplingBilinear(nn.Module):
+    """Enlarge (N,C,H,W) ``scale_factor`` times, corners aligned (nn.SpatialUpSamplingBilinear)."""
+
+    def __init__(self, scale_factor: int) -> None:
+        super().__init__()
+        self.scale_factor = scale_factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = float(self.scale_factor)
+        return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=True)

@@ -1,0 +1,104 @@
+"""Lua nn's layers on tables of tensors (Python lists) beyond those in `layers`.
+
+Indices and dimensions count from 1. Source: the Lua package nn, one file per class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eyescream_py.torch7.layers import batched_dim, python_dim
+
+
+class CSubTable(nn.Module):
+    """First tensor minus the second (nn.CSubTable)."""
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return inputs[0] - inputs[1]
+
+
+class CDivTable(nn.Module):
+    """First tensor divided by the second (nn.CDivTable)."""
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return inputs[0] / inputs[1]
+
+
+class CMaxTable(nn.Module):
+    """Element-wise maximum of a list of tensors (nn.CMaxTable)."""
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return torch.stack(tuple(inputs)).amax(0)
+
+
+class CMinTable(nn.Module):
+    """Element-wise minimum of a list of tensors (nn.CMinTable)."""
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return torch.stack(tuple(inputs)).amin(0)
+
+
+class SplitTable(nn.Module):
+    """The list of slices along a dimension (nn.SplitTable)."""
+
+    def __init__(self, dimension: int, n_input_dims: int | None = None) -> None:
+        super().__init__()
+        self.dimension, self.n_input_dims = dimension, n_input_dims
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return list(x.unbind(batched_dim(self.dimension, x, self.n_input_dims)))
+
+
+class SelectTable(nn.Module):
+    """One entry of a list; a negative index counts from the end (nn.SelectTable)."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self.index = index
+
+    def forward(self, inputs: Sequence[Any]) -> Any:
+        return inputs[python_dim(self.index)]
+
+
+class NarrowTable(nn.Module):
+    """``length`` entries of a list from ``offset`` on (nn.NarrowTable)."""
+
+    def __init__(self, offset: int, length: int = 1) -> None:
+        super().__init__()
+        self.offset, self.length = offset, length
+
+    def forward(self, inputs: Sequence[Any]) -> list[Any]:
+        return list(inputs[self.offset - 1 : self.offset - 1 + self.length])
+
+
+class FlattenTable(nn.Module):
+    """All tensors of nested lists in one list (nn.FlattenTable)."""
+
+    def forward(self, inputs: Any) -> list[Tensor]:
+        if isinstance(inputs, Tensor):
+            return [inputs]
+        return [tensor for entry in inputs for tensor in self.forward(entry)]
+
+
+class DepthConcat(nn.ModuleList):
+    """Concat whose smaller maps are padded with zeros around their centre (nn.DepthConcat)."""
+
+    def __init__(self, dimension: int, *branches: nn.Module) -> None:
+        super().__init__(branches)
+        self.dimension = dimension
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = [branch(x) for branch in self]
+        dim = python_dim(self.dimension) % outputs[0].dim()
+        largest = [max(sizes) for sizes in zip(*(y.shape for y in outputs), strict=True)]
+        padded = []
+        for y in outputs:
+            spare = [0 if d == dim else big - y.shape[d] for d, big in enumerate(largest)]
+            edges = [edge for s in reversed(spare) for edge in (s // 2, s - s // 2)]
+            padded.append(F.pad(y, edges) if any(edges) else y)
+        return torch.cat(padded, dim)

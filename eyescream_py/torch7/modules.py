@@ -1,0 +1,142 @@
+"""Lua Torch 7's nn objects as torch modules and back.
+
+`to_module` takes what `load` gives for an ``nn.*`` or ``cudnn.*`` object, `from_module` gives what
+`save` writes. Both keep what is shared: a module, or a parameter's memory, that occurs twice in the
+file is one module or one parameter. Layers run out of place whatever a file's ``inplace`` says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import modules_containers, modules_plain, modules_spatial, modules_weights
+from .errors import T7Error
+from .modules_codec import Codec, Node, Reader, Writer
+from .values import Table, TorchObject
+
+MAX_DEPTH = 100  # containers within containers; a module deeper than that could not run either
+
+_CODECS: list[Codec] = [
+    *modules_containers.CODECS,
+    *modules_weights.CODECS,
+    *modules_plain.CODECS,
+    *modules_spatial.CODECS,
+]
+_READERS: dict[str, Codec] = {name: codec for codec in reversed(_CODECS) for name in codec.lua}
+_PACKAGES = ("nn", "cudnn", "")
+
+
+def to_module(obj: Any, dtype: torch.dtype | None = torch.float32, place: str = "") -> nn.Module:
+    """The torch module of a Lua nn object, on the CPU, with copies of its weights.
+
+    Parameters and buffers have ``dtype``, whatever the file's type; None keeps the file's (double
+    networks stay double). Each layer's ``training`` is the file's ``train`` (missing: True).
+    ``place`` names the object in errors, such as "D" for the network of that key.
+
+    Raises T7Error, which says where in the network: a class that has no counterpart, a field that
+    is missing or of a wrong kind, a container that holds itself or more than MAX_DEPTH levels.
+    """
+    return _Reading(dtype).module(obj, f"{place}:" if place else "")
+
+
+class _Reading:
+    """The modules made so far, by the identity of their objects."""
+
+    def __init__(self, dtype: torch.dtype | None) -> None:
+        self._reader = Reader(dtype, self.module)
+        self._made: dict[int, nn.Module | None] = {}  # None: its children are being made
+        self._depth = 0
+
+    def module(self, obj: Any, place: str) -> nn.Module:
+        if not isinstance(obj, TorchObject):
+            raise T7Error(f"{place} expected an nn object, found {_kind(obj)}".lstrip())
+        place = f"{place} {obj.typename}".lstrip()
+        if id(obj) not in self._made:
+            self._made[id(obj)] = None
+            self._made[id(obj)] = self._make(obj, place)
+        module = self._made[id(obj)]
+        if module is None:
+            raise T7Error(f"{place}: the container holds itself")
+        return module
+
+    def _make(self, obj: TorchObject, place: str) -> nn.Module:
+        if self._depth >= MAX_DEPTH:
+            raise T7Error(f"{place}: more than {MAX_DEPTH} containers within each other")
+        codec = _reader_of(obj, place)
+        node = Node(obj, place, self._reader)
+        self._depth += 1
+        try:
+            module = codec.read(node)
+        except T7Error:
+            raise
+        except (ValueError, RuntimeError, TypeError, OverflowError) as error:
+            raise node.fail(f"torch refuses the layer: {error}") from error
+        finally:
+            self._depth -= 1
+        module.training = node.boolean("train", True)
+        return module
+
+
+def _reader_of(obj: TorchObject, place: str) -> Codec:
+    package, _, name = obj.typename.rpartition(".")
+    codec = _READERS.get(name) if package in _PACKAGES else None
+    if codec is None:
+        raise T7Error(f"{place}: no torch module is known for the class {obj.typename}")
+    if not isinstance(obj.fields, Table):
+        raise T7Error(f"{place}: the object has no table of fields")
+    return codec
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Table):
+        return f"a table with the keys {', '.join(map(str, list(value)[:10]))}"
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def from_module(module: nn.Module) -> TorchObject:
+    """The Lua nn object of a torch module, with the fields that Lua needs to run and train it.
+
+    Weights share memory with the module where it is contiguous, on the CPU and of the written type:
+    double for a double network, else float. Gradients are the module's, or zeros. cudnn classes
+    become their nn counterparts, except those that exist only there (grouped convolutions,
+    SpatialConvolutionUpsample).
+
+    Raises T7Error, which says where in the module, for a class or an option that Lua nn lacks.
+    """
+    first = next((p for p in module.parameters() if p.is_floating_point()), None)
+    dtype = torch.float64 if first is not None and first.dtype == torch.float64 else torch.float32
+    return _Writing(dtype).obj(module)
+
+
+class _Writing:
+    """The objects made so far, by the identity of their modules."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._writer = Writer(self.obj, dtype)
+        self._made: dict[int, TorchObject] = {}
+
+    def obj(self, module: nn.Module) -> TorchObject:
+        if id(module) not in self._made:
+            self._made[id(module)] = self._make(module)
+        return self._made[id(module)]
+
+    def _make(self, module: nn.Module) -> TorchObject:
+        codec = _writer_of(module)
+        fields = Table(
+            output=self._writer.empty(),
+            gradInput=self._writer.empty(),
+            _type=self._writer.tensor_class(),
+            train=module.training,
+        )
+        fields.update(codec.write(module, self._writer))
+        return TorchObject(codec.typename, fields, codec.version)
+
+
+def _writer_of(module: nn.Module) -> Codec:
+    for codec in _CODECS:
+        if codec.python is type(module) and codec.fits(module):
+            return codec
+    raise T7Error(f"{type(module).__name__}: no Lua nn class is known for this torch module")

@@ -1,0 +1,191 @@
+"""Converters of containers and of the layers that change shapes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from . import layers, layers_more, layers_tables
+from .modules_codec import Codec, Node, Plain, Writer, long_storage, plain
+from .values import Table
+
+
+def read_sequential(node: Node) -> nn.Module:
+    return nn.Sequential(*node.children())
+
+
+def write_modules(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"modules": writer.children(list(module))}
+
+
+def write_concat_table(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"output": Table(), **write_modules(module, writer)}
+
+
+def write_parallel_table(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"gradInput": Table(), **write_concat_table(module, writer)}
+
+
+def write_concat(module: Any, writer: Writer) -> dict[str, Any]:
+    size = long_storage([])
+    return {"dimension": module.dimension, "size": size, **write_modules(module, writer)}
+
+
+def read_wrapper(node: Node) -> nn.Module:
+    """A class that only wraps another one (dpnn's decorators, GPU placement): what it wraps."""
+    children = node.children()
+    if not children:
+        raise node.fail("it wraps no module")
+    return children[0]
+
+
+def read_view(node: Node) -> nn.Module:
+    return layers.View(*node.sizes("size"), num_input_dims=node.count("numInputDims", None))
+
+
+def write_view(module: Any, writer: Writer) -> dict[str, Any]:
+    fields = {"size": long_storage(module.sizes), "numElements": module.num_elements}
+    if module.num_input_dims is not None:
+        fields["numInputDims"] = module.num_input_dims
+    return fields
+
+
+def read_reshape(node: Node) -> nn.Module:
+    batch_mode = node.boolean("batchMode", False) if node.has("batchMode") else None
+    return layers.Reshape(*node.sizes("size"), batch_mode=batch_mode)
+
+
+def write_reshape(module: Any, writer: Writer) -> dict[str, Any]:
+    fields = {
+        "size": long_storage(module.sizes),
+        "batchsize": long_storage((0, *module.sizes)),
+        "nelement": math.prod(module.sizes),
+    }
+    if module.batch_mode is not None:
+        fields["batchMode"] = module.batch_mode
+    return fields
+
+
+def write_join_table(module: Any, writer: Writer) -> dict[str, Any]:
+    fields = {"dimension": module.dimension, "size": long_storage([]), "gradInput": Table()}
+    if module.n_input_dims is not None:
+        fields["nInputDims"] = module.n_input_dims
+    return fields
+
+
+def read_join_table(node: Node) -> nn.Module:
+    return layers.JoinTable(node.integer("dimension"), node.count("nInputDims", None))
+
+
+def read_transpose(node: Node) -> nn.Module:
+    table = node.obj.fields.get("permutations")
+    swaps = table.to_list() if isinstance(table, Table) else [None]
+    pairs = [swap.to_list() if isinstance(swap, Table) else [] for swap in swaps]
+    if not all(len(pair) == 2 and all(isinstance(d, int) for d in pair) for pair in pairs):
+        raise node.fail("the field permutations is no list of pairs of dimensions")
+    return layers_more.Transpose(*((first, second) for first, second in pairs))
+
+
+def write_transpose(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"permutations": Table.from_list(Table.from_list(p) for p in module.permutations)}
+
+
+def write_padding(module: Any, writer: Writer) -> dict[str, Any]:
+    fields = {
+        "dim": module.dim,
+        "pad": module.pad,
+        "value": module.value,
+        "index": module.index,
+        "outputSize": long_storage([]),
+    }
+    if module.n_input_dim is not None:
+        fields["nInputDim"] = module.n_input_dim
+    return fields
+
+
+def read_padding(node: Node) -> nn.Module:
+    return layers_more.Padding(
+        node.count("dim"),
+        node.integer("pad"),
+        node.count("nInputDim", None),
+        node.number("value", 0.0),
+        node.integer("index", 1),
+    )
+
+
+CONTAINERS = [
+    Codec(("Sequential", "SpatialLPPooling"), nn.Sequential, read_sequential, write_modules),
+    Codec(
+        ("ConcatTable",),
+        layers.ConcatTable,
+        lambda node: layers.ConcatTable(*node.children()),
+        write_concat_table,
+    ),
+    Codec(
+        ("ParallelTable",),
+        layers.ParallelTable,
+        lambda node: layers.ParallelTable(*node.children()),
+        write_parallel_table,
+    ),
+    Codec(
+        ("Concat",),
+        layers.Concat,
+        lambda node: layers.Concat(node.integer("dimension"), *node.children()),
+        write_concat,
+    ),
+    Codec(
+        ("DepthConcat",),
+        layers_tables.DepthConcat,
+        lambda node: layers_tables.DepthConcat(node.integer("dimension"), *node.children()),
+        write_concat,
+    ),
+    Codec(
+        ("Inception", "Decorator", "DontCast", "NoBackprop", "GPU", "DataParallelTable"),
+        None,
+        read_wrapper,
+    ),
+]
+
+SHAPES = [
+    Codec(("View",), layers.View, read_view, write_view),
+    Codec(("Reshape",), layers.Reshape, read_reshape, write_reshape),
+    Codec(("JoinTable",), layers.JoinTable, read_join_table, write_join_table),
+    Codec(("Transpose",), layers_more.Transpose, read_transpose, write_transpose),
+    Codec(("Padding",), layers_more.Padding, read_padding, write_padding),
+    plain(
+        "Narrow",
+        layers_more.Narrow,
+        Plain("dimension", "dimension", int),
+        Plain("index", "index", int),
+        Plain("length", "length", int, 1),
+    ),
+    plain(
+        "Select",
+        layers_more.Select,
+        Plain("dimension", "dimension", int),
+        Plain("index", "index", int),
+    ),
+    plain(
+        "Squeeze",
+        layers_more.Squeeze,
+        Plain("dim", "dim", int, None),
+        Plain("numInputDims", "num_input_dims", int, None),
+    ),
+    plain(
+        "Unsqueeze",
+        layers_more.Unsqueeze,
+        Plain("pos", "pos", int),
+        Plain("numInputDims", "num_input_dims", int, None),
+    ),
+    plain(
+        "Replicate",
+        layers_more.Replicate,
+        Plain("nfeatures", "nfeatures", int),
+        Plain("dim", "dim", int, 1),
+        Plain("ndim", "ndim", int, None),
+    ),
+]
+
+CODECS = [*CONTAINERS, *SHAPES]

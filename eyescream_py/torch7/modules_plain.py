@@ -1,0 +1,205 @@
+"""Converters of the layers without weights: activations, arithmetic, reductions, dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from . import layers, layers_more, layers_tables
+from .modules_codec import Codec, Node, Plain, Writer, plain
+
+IN_PLACE = {"inplace": False}  # modules work out of place whatever the file says: same numbers
+
+
+def read_leaky_relu(node: Node) -> nn.Module:
+    """nn's class has negval; the face generator's own older one had negative_scale."""
+    old = node.number("negative_scale", 0.333)
+    return layers.LeakyReLU(node.number("negval", old))
+
+
+def write_leaky_relu(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"negval": module.negative_slope, **IN_PLACE}
+
+
+def read_clipped_relu(node: Node) -> nn.Module:
+    return nn.Hardtanh(0.0, node.number("ceiling"))
+
+
+def read_dropout(node: Node) -> nn.Module:
+    """Files without v2 are of the time when training did not scale."""
+    return layers.Dropout(
+        node.number("p", 0.5),
+        scaled=node.boolean("v2", False),
+        stochastic_inference=node.boolean("stochastic_inference", False),
+    )
+
+
+def write_dropout(module: Any, writer: Writer) -> dict[str, Any]:
+    return {
+        "p": module.p,
+        "v2": module.scaled,
+        "stochastic_inference": module.stochastic_inference,
+        "noise": writer.empty(),
+    }
+
+
+def write_torch_dropout(module: Any, writer: Writer) -> dict[str, Any]:
+    return write_dropout(layers.Dropout(module.p), writer)
+
+
+def write_tanh_shrink(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"tanh": writer.obj(nn.Tanh())}
+
+
+DIMENSION = Plain("dimension", "dimension", int, 1)
+N_INPUT_DIMS = Plain("nInputDims", "n_input_dims", int, None)
+
+ACTIVATIONS = [
+    plain("ReLU", nn.ReLU, constants={"threshold": 0, "val": 0, **IN_PLACE}),
+    plain("ReLU6", nn.ReLU6, constants=IN_PLACE),
+    plain("Sigmoid", nn.Sigmoid),
+    plain("Tanh", nn.Tanh),
+    plain(("Identity", "Contiguous"), layers.Identity),
+    plain("Identity", nn.Identity),
+    plain("Copy", layers.Copy),
+    Codec(("LeakyReLU",), layers.LeakyReLU, read_leaky_relu, write_leaky_relu),
+    Codec(("LeakyReLU",), nn.LeakyReLU, read_leaky_relu, write_leaky_relu),
+    plain(
+        "Threshold",
+        nn.Threshold,
+        Plain("threshold", "threshold", float, 1e-6),
+        Plain("val", "value", float, 0.0),
+        constants=IN_PLACE,
+    ),
+    plain("ELU", nn.ELU, Plain("alpha", "alpha", float, 1.0), constants=IN_PLACE),
+    plain(
+        "SoftPlus",
+        nn.Softplus,
+        Plain("beta", "beta", float, 1.0),
+        Plain("threshold", "threshold", float, 20.0),
+    ),
+    plain("SoftSign", nn.Softsign),
+    plain(
+        ("HardTanh", "Clamp"),
+        nn.Hardtanh,
+        Plain("min_val", "min_val", float, -1.0),
+        Plain("max_val", "max_val", float, 1.0),
+        constants=IN_PLACE,
+    ),
+    Codec(("ClippedReLU",), None, read_clipped_relu),
+    plain("LogSigmoid", nn.LogSigmoid, buffers=("buffer",)),
+    plain("SoftShrink", nn.Softshrink, Plain("lambda", "lambd", float, 0.5)),
+    plain("HardShrink", nn.Hardshrink, Plain("lambda", "lambd", float, 0.5)),
+    Codec(("TanhShrink",), nn.Tanhshrink, lambda node: nn.Tanhshrink(), write_tanh_shrink),
+    plain(
+        "RReLU",
+        nn.RReLU,
+        Plain("lower", "lower", float, 1 / 8),
+        Plain("upper", "upper", float, 1 / 3),
+        constants=IN_PLACE,
+        buffers=("noise",),
+    ),
+    plain(("SoftMax", "SpatialSoftMax"), layers_more.SoftMax),
+    plain("SoftMin", layers_more.SoftMin),
+    plain(("LogSoftMax", "SpatialLogSoftMax"), layers_more.LogSoftMax),
+]
+
+ARITHMETIC = [
+    plain("Abs", layers_more.Abs),
+    plain("Square", layers_more.Square),
+    plain("Sqrt", layers_more.Sqrt, Plain("eps", "eps", float, 0.0)),
+    plain("Power", layers_more.Power, Plain("pow", "pow", float)),
+    plain("Exp", layers_more.Exp),
+    plain("Log", layers_more.Log),
+    plain(
+        "MulConstant",
+        layers.MulConstant,
+        Plain("constant_scalar", "constant", float),
+        constants=IN_PLACE,
+    ),
+    plain(
+        "AddConstant",
+        layers.AddConstant,
+        Plain("constant_scalar", "constant", float),
+        constants=IN_PLACE,
+    ),
+    plain(
+        "Normalize",
+        layers_more.Normalize,
+        Plain("p", "p", float),
+        Plain("eps", "eps", float, 1e-10),
+    ),
+    plain(
+        "Mean",
+        layers_more.Mean,
+        DIMENSION,
+        N_INPUT_DIMS,
+        constants={"sizeAverage": True, "squeeze": True},
+        buffers=("_gradInput",),
+    ),
+    plain("Max", layers_more.Max, DIMENSION, N_INPUT_DIMS),
+    plain("Min", layers_more.Min, DIMENSION, N_INPUT_DIMS),
+    plain(
+        "Sum",
+        layers_more.Sum,
+        DIMENSION,
+        N_INPUT_DIMS,
+        Plain("sizeAverage", "size_average", bool, False),
+        Plain("squeeze", "squeeze", bool, True),
+    ),
+]
+
+TABLES = [
+    plain("CAddTable", layers.CAddTable, tables=("gradInput",)),
+    plain("CMulTable", layers.CMulTable, tables=("gradInput",)),
+    plain("CSubTable", layers_tables.CSubTable, tables=("gradInput",)),
+    plain("CDivTable", layers_tables.CDivTable, tables=("gradInput",)),
+    plain("CMaxTable", layers_tables.CMaxTable, tables=("gradInput",)),
+    plain("CMinTable", layers_tables.CMinTable, tables=("gradInput",)),
+    plain(
+        "SplitTable",
+        layers_tables.SplitTable,
+        Plain("dimension", "dimension", int),
+        N_INPUT_DIMS,
+    ),
+    plain(
+        "SelectTable",
+        layers_tables.SelectTable,
+        Plain("index", "index", int),
+        tables=("gradInput",),
+    ),
+    plain(
+        "NarrowTable",
+        layers_tables.NarrowTable,
+        Plain("offset", "offset", int),
+        Plain("length", "length", int, 1),
+        tables=("output", "gradInput"),
+    ),
+    plain(
+        "FlattenTable",
+        layers_tables.FlattenTable,
+        tables=("output", "gradInput", "input_map"),
+    ),
+]
+
+STOCHASTIC = [
+    Codec(("Dropout",), layers.Dropout, read_dropout, write_dropout),
+    Codec(("Dropout",), nn.Dropout, read_dropout, write_torch_dropout),
+    plain(
+        "SpatialDropout",
+        layers.SpatialDropout,
+        Plain("p", "p", float, 0.5),
+        Plain("stochastic_inference", "stochastic_inference", bool, False),
+        buffers=("noise",),
+    ),
+    plain(
+        "WhiteNoise",
+        layers.WhiteNoise,
+        Plain("mean", "mean", float, 0.0),
+        Plain("std", "std", float, 0.1),
+        buffers=("noise",),
+    ),
+]
+
+CODECS = [*ACTIVATIONS, *ARITHMETIC, *TABLES, *STOCHASTIC]
