@@ -126,20 +126,24 @@ def _reason(error: BaseException) -> str:
     return text.split(": '/")[0]
 
 
-def decode_rows(
-    folder: Path, names: list[str], out: np.ndarray, first: int
-) -> tuple[int, list[tuple[int, str]]]:
-    """Decode `names` into out[first:first+len(names)]; broken ones stay zero.
+@dataclass(frozen=True)
+class Decoded:
+    """Some files' pictures, uint8 (n,C,S,S), and (row, reason) of those that are broken, black
+    here."""
 
-    Returns how many files were read and (row, reason) of each broken one.
-    """
+    rows: np.ndarray
+    broken: list[tuple[int, str]]
+
+
+def decode_files(folder: Path, names: list[str], channels: int, size: int) -> Decoded:
+    rows = np.zeros((len(names), channels, size, size), np.uint8)
     broken = []
-    for row, name in enumerate(names, start=first):
+    for row, name in enumerate(names):
         try:
-            out[row] = decode_picture(folder / name, *out.shape[1:3])
+            rows[row] = decode_picture(folder / name, channels, size)
         except BrokenPictureError as error:
             broken.append((row, str(error)))
-    return len(names), broken
+    return Decoded(rows, broken)
 
 
 def ignore_bomb_warnings() -> None:
