@@ -1,0 +1,193 @@
+"""python -m eyescream_py.ganless_hd train|sample|make-data: photographs from contours, without a
+GAN.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from eyescream_py.errors import UserError
+from eyescream_py.ganless_hd.options import Options
+
+DEFAULTS = Options()
+POSITIVE = click.IntRange(min=1)
+COUNT = click.IntRange(min=0)
+FILE = click.Path(exists=True, dir_okay=False)
+
+
+def flag(name: str, field: str, help_text: str, **settings: Any) -> Any:
+    """An option whose default is the field of `Options` that it fills."""
+    default = getattr(DEFAULTS, field)
+    return click.option(
+        name, field, default=default, show_default=default is not None, help=help_text, **settings
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Draw photographs from contours laid over a 16x16 colour map. No GAN involved."""
+
+
+@main.command()
+@click.option(
+    "--dataroota",
+    multiple=True,
+    metavar="FOLDER",
+    help="Folder of photographs, searched at any depth; repeat it for more.",
+)
+@flag("--out", "out", "Where saves/, images/ and metrics.jsonl go.", metavar="FOLDER")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly.")
+@flag("--nthread", "nthread", "Worker processes that decode and find contours.", type=COUNT)
+@flag("--loadSize", "loadSize", "Shorter side after resizing, pixels.", type=POSITIVE)
+@flag("--imgSize", "imgSize", "Side of the random crops, a multiple of 64.", type=POSITIVE)
+@flag("--batchSize", "batchSize", "Crops per batch; each batch takes two steps.", type=POSITIVE)
+@flag("--itersPerEpoch", "itersPerEpoch", "Crops (not steps) per epoch.", type=POSITIVE)
+@flag("--epochs", "epochs", "Stop after so many, resumed ones included; 0: never.", type=COUNT)
+@flag("--max-steps", "max_steps", "Stop after so many optimizer steps; 0: never.", type=COUNT)
+@flag("--heldout", "heldout", "Keep the last N photographs by name for measuring.", type=COUNT)
+@flag(
+    "--small",
+    "small",
+    "Photographs smaller than a crop: enlarge or skip them.",
+    type=click.Choice(["enlarge", "skip"]),
+)
+@flag("--colormap/--no-colormap", "colormap", "Colours under the contours, or black.")
+@flag("--cache", "cache", "Folder of resized copies.  [default: OUT/cache]", metavar="FOLDER")
+@flag("--cache-gb", "cache_gb", "Room for resized copies, 10^9 bytes; 0: none.", type=float)
+@flag(
+    "--width",
+    "width",
+    "Multiplier of all channel counts of the network.",
+    type=click.FloatRange(0, 4, min_open=True),
+)
+@flag("--init", "init", "Start from the tensors that fit in this .safetensors or .pth.", type=FILE)
+@flag("--basis", "basis", "State dict whose 3x3 filters give the basis.", type=FILE)
+@flag("--features", "features", "ResNet-18 state dict (torchvision's names).", type=FILE)
+@flag(
+    "--features-width",
+    "features_width",
+    "Channel multiplier of the random features.",
+    type=click.FloatRange(0, 4, min_open=True),
+)
+@flag(
+    "--pearson",
+    "pearson",
+    "What one correlation is taken over: batch, sample, or channel of a sample.",
+    type=click.Choice(["global", "sample", "channel"]),
+)
+@flag(
+    "--averaging",
+    "averaging",
+    "The last six iterates (as published), an exponential teacher, or none.",
+    type=click.Choice(["last", "ema", "none"]),
+)
+@flag("--ema-decay", "ema_decay", "The teacher's decay per step.", type=click.FloatRange(0, 1))
+@flag("--lr", "lr", "Adam's learning rate.", type=click.FloatRange(0, min_open=True))
+@flag("--seed", "seed", "Of start values, crops and random features.", type=COUNT)
+@flag(
+    "--precision",
+    "precision",
+    "auto: bfloat16 on CUDA, else float32.",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+)
+@flag("--recompute/--store", "recompute", "Recompute activations backwards: less memory.")
+@flag("--gpu", "gpu", "CUDA device, -1 for the CPU.", type=int)
+@flag("--threads", "threads", "CPU threads.", type=int)
+@flag("--print-every", "print_every", "Batches between two lines.", type=POSITIVE)
+@flag("--sheet-every", "sheet_every", "Batches between two sheets in images/.", type=POSITIVE)
+@flag("--save-every", "save_every", "Batches between two saved states.", type=POSITIVE)
+@click.option("--noplot", is_flag=True, help="No Visdom windows.")
+@flag("--server", "server", "Visdom's server.")
+@flag("--port", "port", "Visdom's port.", type=int)
+@flag("--env", "env", "Visdom's environment.")
+@click.pass_context
+def train(context: click.Context, **values: Any) -> None:
+    """Train on folders of photographs until stopped (Ctrl-C saves), --epochs or --max-steps."""
+    from eyescream_py.ganless_hd.start import opened_run
+
+    typed = {
+        name for name in values if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    with opened_run(Options(**values), typed) as run:
+        run.train()
+
+
+@main.command()
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--network", required=True, type=FILE, help="A saves/autoEncoder-* file.")
+@click.option(
+    "--out", default="samples/ganless_hd", show_default=True, type=click.Path(path_type=Path)
+)
+@click.option("--size", default=-1, help="Shorter side, pixels; 0: as is.  [default: as trained]")
+@click.option("--tile", default=0, show_default=True, help="Paint in tiles of this side; 0: whole.")
+@click.option("--drawn", is_flag=True, help="PICTURES are drawn contours: light lines on dark.")
+@click.option("--dark-lines", is_flag=True, help="With --drawn: dark lines on light paper.")
+@click.option(
+    "--colors", type=click.Path(path_type=Path), help="With --drawn: the colours' picture."
+)
+@click.option("--gpu", default=0, show_default=True, help="CUDA device, -1 for the CPU.")
+@click.pass_context
+def sample(
+    context: click.Context,
+    pictures: tuple[Path, ...],
+    network: str,
+    out: Path,
+    size: int,
+    tile: int,
+    drawn: bool,
+    dark_lines: bool,
+    colors: Path | None,
+    gpu: int,
+) -> None:
+    """Paint PICTURES anew from their contours and coarse colours, or paint over drawn contours.
+
+    Writes OUT/NAME.png and OUT/NAME-sheet.png (input, output, target).
+    """
+    from eyescream_py.ganless_hd.sampling import load_painter, paint_drawing, paint_photo
+    from eyescream_py.runtime import choose_device
+
+    if (dark_lines or colors) and not drawn:
+        raise UserError("--dark-lines and --colors go with --drawn")
+    _check_names(pictures)
+    typed = context.get_parameter_source("gpu") is not ParameterSource.DEFAULT
+    painter = load_painter(network, choose_device(gpu, typed), tile)
+    size = painter.size if size < 0 else size
+    if drawn and painter.colormap and colors is None:
+        print("No --colors: the contours lie over uniform grey.")
+    for path in pictures:
+        if drawn:
+            print(paint_drawing(painter, path, colors, dark_lines, size, out))
+        else:
+            print(paint_photo(painter, path, size, out))
+
+
+def _check_names(pictures: tuple[Path, ...]) -> None:
+    stems = [path.stem for path in pictures]
+    twice = {stem for stem in stems if stems.count(stem) > 1}
+    if twice:
+        raise UserError(
+            f"{', '.join(sorted(twice))}: several pictures of this name, run them apart"
+        )
+
+
+@main.command("make-data")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--count", default=200, show_default=True, type=POSITIVE)
+@click.option(
+    "--size", default=640, show_default=True, type=click.IntRange(16), help="Side, pixels."
+)
+@click.option("--seed", default=0, show_default=True, type=COUNT)
+def make_data(folder: Path, count: int, size: int, seed: int) -> None:
+    """Write procedural scenes into FOLDER, for trying the program without photographs."""
+    from eyescream_py.ganless_hd.scenes import write_scenes
+
+    write_scenes(folder, count, size, seed)
+    print(f"{count} scenes in {folder}")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m eyescream_py.ganless_hd")

@@ -1,0 +1,282 @@
+"""Photographs from folders -> batches of (input, target), prepared in worker processes.
+
+What item number n is depends on the seed and n alone: not on the number of workers, nor on where a
+run was resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset
+
+from eyescream_py.errors import UserError
+from eyescream_py.files import atomic_write, remove_stale_temporaries
+from eyescream_py.ganless_hd.contours import photo_input
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, cv2.error)
+TRIES = 100
+BATCHES_AHEAD = 4
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+def find_photos(roots: Iterable[str | Path]) -> list[Path]:
+    """Every picture file under the folders, at any depth, sorted; names with `.cached` are passed
+    over.
+
+    Raises UserError for a folder that does not exist or when there is no picture at all.
+    """
+    folders = [Path(root) for root in roots]
+    for root in folders:
+        if not root.is_dir():
+            raise UserError(f"--dataroota={root}: no such folder")
+    photos = sorted({path for root in folders for path in root.rglob("*") if _is_photo(path)})
+    if not photos:
+        names = ", ".join(map(str, folders))
+        raise UserError(f"--dataroota: no pictures ({', '.join(SUFFIXES)}) under {names}")
+    return photos
+
+
+def _is_photo(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and ".cached" not in str(path)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the headers of the picture files say."""
+
+    usable: list[Path]
+    small: list[Path] = field(default_factory=list)  # shorter side below the size that is cut out
+    broken: list[Path] = field(default_factory=list)
+
+
+def survey(photos: list[Path], smallest: int, skip_small: bool) -> Survey:
+    """Read every header; broken files are left out, and with `skip_small` those with a side <
+    `smallest`.
+
+    Raises UserError when nothing is left.
+    """
+    with ThreadPoolExecutor(16) as pool:
+        sides = list(pool.map(_shorter_side, photos))
+    known = list(zip(photos, sides, strict=True))
+    broken = [path for path, side in known if side is None]
+    small = [path for path, side in known if side is not None and side < smallest]
+    passed_over = {*broken, *(small if skip_small else ())}
+    usable = [path for path in photos if path not in passed_over]
+    if not usable:
+        raise UserError(
+            f"--dataroota: none of {len(photos)} pictures can be used, {len(broken)} are broken "
+            f"and {len(small)} have a side under {smallest} pixels (--small=enlarge takes those)"
+        )
+    return Survey(usable, small, broken)
+
+
+def _shorter_side(path: Path) -> int | None:
+    try:
+        with Image.open(path) as image:
+            return min(image.size)
+    except BROKEN:
+        return None
+
+
+def load_photo(path: str | Path) -> np.ndarray:
+    """A picture file as (H, W, 3) uint8, turned upright where it carries an orientation.
+
+    Raises one of `BROKEN` where it cannot be decoded.
+    """
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def resize_shorter_side(picture: np.ndarray, side: int) -> np.ndarray:
+    """Plain bilinear (no anti-aliasing): the shorter side becomes `side`, the other int(side *
+    ratio).
+    """
+    height, width = picture.shape[:2]
+    ratio = max(height, width) / min(height, width)
+    size = (int(side * ratio), side) if width >= height else (side, int(side * ratio))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+
+
+@dataclass(frozen=True)
+class ResizedPhotos:
+    """Photographs with the shorter side at `load_size`; copies of the first `limit` stay in
+    `folder`.
+
+    A copy is an .npy file that is mapped, so that a crop reads little more than itself. Its name
+    depends on the photograph's path, size, time of change and on `load_size`.
+    """
+
+    photos: list[Path]
+    load_size: int
+    folder: Path | None = None
+    limit: int = 0
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8; raises one of `BROKEN`."""
+        path = self.photos[index]
+        if self.folder is None or index >= self.limit:
+            return resize_shorter_side(load_photo(path), self.load_size)
+        copy = self._copy_name(self.folder, path)
+        try:
+            return np.load(copy, mmap_mode="r")
+        except (OSError, ValueError):  # not there yet, or damaged
+            picture = resize_shorter_side(load_photo(path), self.load_size)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(copy) as file:
+                np.save(file, picture)
+            return picture
+
+    def _copy_name(self, folder: Path, path: Path) -> Path:
+        status = path.stat()
+        key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{self.load_size}"
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        return folder / name[:2] / f"{name}.npy"
+
+
+def cache_limit(gigabytes: float, load_size: int) -> int:
+    """How many resized photographs of usual proportions (3:2) fit into `gigabytes` (10^9 bytes)."""
+    return int(gigabytes * 1e9 / (load_size * load_size * 3 * 1.5))
+
+
+def clean_cache(folder: Path) -> None:
+    """Remove what killed runs left half written."""
+    for part in folder.glob("??"):
+        remove_stale_temporaries(part)
+
+
+def random_crop(picture: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A square cut out of `picture`, offsets uniform in 0 .. side - size - 1 (the last one stays
+    unused).
+    """
+    height, width = picture.shape[:2]
+    top, left = rng.integers(height - size), rng.integers(width - size)
+    return np.ascontiguousarray(picture[top : top + size, left : left + size])
+
+
+def centre_crop(picture: np.ndarray, size: int) -> np.ndarray:
+    """The square in the middle."""
+    top, left = ((side - size) // 2 for side in picture.shape[:2])
+    return np.ascontiguousarray(picture[top : top + size, left : left + size])
+
+
+def as_tensor(picture: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) -> (3, H, W), uint8."""
+    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+
+
+def to_network(pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """uint8 0..255 -> float32 -1..1 on the device; bytes travel, not floats."""
+    return pictures.to(device, non_blocking=True).float().div_(127.5).sub_(1)
+
+
+class ContourPhotos(Dataset[Pair]):
+    """Item n: a photograph drawn with replacement, a random crop of it, and the network's input for
+    it.
+
+    Both (3, size, size) uint8. A photograph that cannot be decoded is named once per worker,
+    another takes its place.
+    """
+
+    def __init__(self, photos: ResizedPhotos, size: int, colormap: bool, seed: int) -> None:
+        self.photos, self.size, self.colormap, self.seed = photos, size, colormap, seed
+        self._named: set[int] = set()
+
+    def __getitem__(self, number: int) -> Pair:
+        rng = np.random.default_rng((self.seed, number))
+        target = random_crop(self._draw(rng), self.size, rng)
+        return as_tensor(photo_input(target, self.colormap)), as_tensor(target)
+
+    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        for _ in range(TRIES):
+            index = int(rng.integers(len(self.photos.photos)))
+            try:
+                return self.photos[index]
+            except BROKEN as error:
+                self._name_once(index, error)
+        raise UserError(f"--dataroota: {TRIES} pictures in a row could not be decoded")
+
+    def _name_once(self, index: int, error: BaseException) -> None:
+        if index not in self._named:
+            self._named.add(index)
+            print(f"{self.photos.photos[index]}: cannot be decoded ({error})", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class EndlessBatches:
+    """Item numbers, batch by batch and epoch after epoch; an epoch's last batch may be short.
+
+    Starts at batch `first` (0-based) of the whole run.
+    """
+
+    items_per_epoch: int
+    batch_size: int
+    first: int = 0
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-self.items_per_epoch // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, batch = divmod(self.first, self.batches_per_epoch)
+        while True:
+            start, end = epoch * self.items_per_epoch, (epoch + 1) * self.items_per_epoch
+            for number in range(start + batch * self.batch_size, end, self.batch_size):
+                yield list(range(number, min(number + self.batch_size, end)))
+            epoch, batch = epoch + 1, 0
+
+
+def make_loader(
+    dataset: ContourPhotos, batches: EndlessBatches, workers: int, device: torch.device
+) -> DataLoader[Pair]:
+    """An endless loader; `workers` processes decode, crop and find contours ahead of time."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=BATCHES_AHEAD if workers else None,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(number: int) -> None:
+    """Workers stop when the main process tells them; a Ctrl-C in the terminal is meant for that
+    one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(0)
+
+
+def fixed_pairs(photos: ResizedPhotos, size: int, colormap: bool) -> Iterator[Pair]:
+    """(input, target) of each photograph's middle, in order; those that cannot be decoded are named
+    and left out.
+    """
+    for index, path in enumerate(photos.photos):
+        try:
+            target = centre_crop(photos[index], size)
+        except BROKEN as error:
+            print(f"{path}: cannot be decoded ({error})", file=sys.stderr)
+            continue
+        yield as_tensor(photo_input(target, colormap)), as_tensor(target)
+
+
+def fixed_batches(pairs: Iterable[Pair], batch_size: int) -> list[Pair]:
+    """`pairs` stacked into batches; the last may be short."""
+    every = list(pairs)
+    starts = range(0, len(every), batch_size)
+    chunks = (every[start : start + batch_size] for start in starts)
+    return [(torch.stack([a for a, _ in c]), torch.stack([b for _, b in c])) for c in chunks]

@@ -1,0 +1,163 @@
+"""The U-Net of basis convolutions that turns contours and colours into a photograph.
+
+Parameters carry the names of the published checkpoints (`encoderLevels.0.params`,
+`decoderLevels.5.node.bias`, ...), so that such a file can be a starting point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from eyescream_py.ganless_hd.basis import SIZE, analytic_basis
+
+MULTIPLE = 64
+INIT_STD = 0.02
+ENCODER_CHANNELS = (3, 64, 128, 256, 512, 1024, 1024)
+DECODER_CHANNELS = (32, 64, 128, 256, 256, 256)
+
+
+class BasisConv2d(nn.Module):
+    """A 3x3 convolution (stride 1, padding 1) whose kernels are mixes of three trainable patterns.
+
+    `params` (outputs * inputs, 1, 3) holds the mixes, `basisWeights` (3, 9) the patterns, `bias`
+    (outputs,). kernel[o, i] = params[o, i] @ basisWeights, read as 3x3 row by row.
+    """
+
+    def __init__(self, inputs: int, outputs: int, basis: torch.Tensor, std: float) -> None:
+        super().__init__()
+        self.inputs, self.outputs, self.std = inputs, outputs, std
+        self.params = nn.Parameter(torch.zeros(outputs * inputs, 1, SIZE))
+        self.basisWeights = nn.Parameter(basis.clone())
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw the mixes anew from N(0, std^2)."""
+        with torch.no_grad():
+            self.params.normal_(0.0, self.std, generator=generator)
+
+    def kernel(self) -> torch.Tensor:
+        """The composed kernels, (outputs, inputs, 3, 3)."""
+        mixes = self.params.view(-1, SIZE) @ self.basisWeights  # [o * i, 9]
+        return mixes.view(self.outputs, self.inputs, 3, 3)
+
+    def forward(self, x: torch.Tensor, kernel: torch.Tensor | None = None) -> torch.Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H, W); `kernel` where the caller has composed it
+        already.
+        """
+        return F.conv2d(x, self.kernel() if kernel is None else kernel, self.bias, padding=1)
+
+
+class DecoderLevel(nn.Module):
+    """Basis convolution, SELU, and each pixel doubled in both directions."""
+
+    def __init__(self, node: BasisConv2d) -> None:
+        super().__init__()
+        self.node = node
+
+    def forward(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(F.selu(self.node(x, kernel)), scale_factor=2.0, mode="nearest")
+
+
+class UNet(nn.Module):
+    """(N, 3, H, W) in -1..1, H and W multiples of 64 -> (N, 3, H, W) in -1..1, float32.
+
+    Six encoder levels halve the picture, six decoder levels double it; each decoder level but the
+    lowest reads the encoder's output of its size beside the level below. No normalisation.
+    7,860,162 parameters at `width` 1. Other widths scale every channel count and start with std 1 /
+    sqrt(3 * inputs), which keeps the size of signals. With `recompute` the backward pass computes
+    each level's activations again instead of storing them.
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        basis: torch.Tensor | None = None,
+        seed: int = 0,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        self.recompute = recompute
+        basis = analytic_basis() if basis is None else basis
+        down = [3, *(scaled(channels, width) for channels in ENCODER_CHANNELS[1:])]
+        up = [scaled(channels, width) for channels in DECODER_CHANNELS]
+
+        def basis_conv(inputs: int, outputs: int) -> BasisConv2d:
+            std = INIT_STD if width == 1 else 1 / math.sqrt(SIZE * inputs)
+            return BasisConv2d(inputs, outputs, basis, std)
+
+        self.encoderLevels = nn.ModuleList(map(basis_conv, down[:-1], down[1:]))
+        below = [*up[1:], 0]  # channels that come up from the next lower level
+        self.decoderLevels = nn.ModuleList(
+            DecoderLevel(basis_conv(skip + previous, outputs))
+            for skip, previous, outputs in zip(down[1:], below, up, strict=True)
+        )
+        self.finalDecoder = basis_conv(up[0], up[0])
+        self.collapse = nn.Conv2d(up[0], 3, 1)
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Start values from `seed`, the same on every device."""
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, BasisConv2d):
+                module.reset(generator)
+        bound = 1 / math.sqrt(self.collapse.in_channels)
+        with torch.no_grad():
+            for parameter in self.collapse.parameters():
+                parameter.uniform_(-bound, bound, generator=generator)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Raises ValueError where a side is no multiple of 64."""
+        height, width = pictures.shape[-2:]
+        if height % MULTIPLE or width % MULTIPLE:
+            raise ValueError(f"{width}x{height} pixels: both sides must be multiples of {MULTIPLE}")
+        x = pictures.contiguous(memory_format=torch.channels_last)
+        skips = []
+        for level in cast(Iterable[BasisConv2d], self.encoderLevels):
+            x = self._level(encode, level, x, level.kernel())
+            skips.append(x)
+        x = skips.pop()
+        for decoder in cast(Iterable[DecoderLevel], reversed(self.decoderLevels)):
+            x = self._level(decoder, x, decoder.node.kernel())
+            if skips:
+                x = torch.cat((skips.pop(), x), 1)
+        x = self._level(finish, self.finalDecoder, self.collapse, x, self.finalDecoder.kernel())
+        return torch.tanh(x.float())
+
+    def _level(self, function: Callable[..., torch.Tensor], *inputs: object) -> torch.Tensor:
+        """Run one level. Kernels come composed, so that recomputing a level does not compose them
+        again.
+        """
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(function, *inputs, use_reentrant=False)
+        return function(*inputs)
+
+
+def scaled(channels: int, width: float) -> int:
+    """A channel count at a width multiplier, at least one."""
+    return max(1, round(channels * width))
+
+
+def encode(conv: BasisConv2d, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Convolution, SELU, 2x2 max pooling; pooled first, which is the same for a rising function and
+    cheaper.
+    """
+    return F.selu(F.max_pool2d(conv(x, kernel), 2))
+
+
+def finish(
+    conv: BasisConv2d, collapse: nn.Conv2d, x: torch.Tensor, kernel: torch.Tensor
+) -> torch.Tensor:
+    """The last basis convolution and the 1x1 convolution to three channels."""
+    return collapse(F.selu(conv(x, kernel)))
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

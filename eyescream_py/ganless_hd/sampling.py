@@ -1,0 +1,171 @@
+"""A trained network at work: photographs or drawn contours of any size -> pictures and sheets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from eyescream_py.errors import UserError
+from eyescream_py.ganless_hd.checkpoints import copy_matching, read_tensors
+from eyescream_py.ganless_hd.contours import (
+    COLOUR_CELLS,
+    colour_map,
+    contours,
+    drawn_lines,
+    network_input,
+)
+from eyescream_py.ganless_hd.data import (
+    BROKEN,
+    as_tensor,
+    load_photo,
+    resize_shorter_side,
+    to_network,
+)
+from eyescream_py.ganless_hd.networks import ENCODER_CHANNELS, MULTIPLE, UNet
+from eyescream_py.ganless_hd.sheets import sheet, to_bytes, write_png
+
+CONTEXT = 256  # pixels around a tile; no output pixel depends on an input further away
+LINE_SHARE = 64  # of 255: a reduced line stays where it covers a quarter of the new pixel
+GREY = 128
+
+
+@dataclass(frozen=True)
+class Painter:
+    """A network with what it was trained on."""
+
+    network: UNet
+    device: torch.device
+    size: int  # side of the training crops in pixels; 16 colour cells span it
+    colormap: bool
+    tile: int = 0  # side of the pieces that large pictures are made in, 0: in one piece
+
+    @torch.no_grad()
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(3, H, W) uint8 -> (3, H, W) in -1..1 on the CPU; sides multiples of 64."""
+        height, width = inputs.shape[1:]
+        if not self.tile:
+            return self._paint(inputs)
+        output = torch.empty(3, height, width)
+        for top in range(0, height, self.tile):
+            for left in range(0, width, self.tile):
+                area = (slice(top, top + self.tile), slice(left, left + self.tile))
+                output[:, *area] = self._paint_tile(inputs, top, left)
+        return output
+
+    def _paint_tile(self, inputs: torch.Tensor, top: int, left: int) -> torch.Tensor:
+        """The tile at (top, left), computed with `CONTEXT` pixels around it, which are cut off."""
+        above, before = max(0, top - CONTEXT), max(0, left - CONTEXT)
+        below, after = top + self.tile + CONTEXT, left + self.tile + CONTEXT
+        region = self._paint(inputs[:, above:below, before:after])
+        rows = slice(top - above, top - above + self.tile)
+        return region[:, rows, left - before : left - before + self.tile]
+
+    def _paint(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.network(to_network(inputs[None], self.device))[0].cpu()
+
+    def colours(self, picture: np.ndarray) -> np.ndarray | None:
+        """The colour map of a picture in cells of the size seen in training; None if trained
+        without.
+        """
+        if not self.colormap:
+            return None
+        rows, columns = (
+            max(1, round(side * COLOUR_CELLS / self.size)) for side in picture.shape[:2]
+        )
+        return colour_map(picture, (rows, columns))
+
+
+def load_painter(path: str | Path, device: torch.device, tile: int) -> Painter:
+    """The network in a `saves/autoEncoder-*` file (safetensors of ours or a published .pth).
+
+    Raises UserError where tensors are missing or of another size, naming them.
+    """
+    if tile % MULTIPLE or tile < 0:
+        raise UserError(f"--tile={tile}: give a multiple of {MULTIPLE}, or 0 for one piece")
+    tensors, about = read_tensors(path)
+    if about.get("kind") == "run":
+        raise UserError(f"{path}: is the state of a run; give an autoEncoder-* file beside it")
+    network = UNet(_width(tensors, about))
+    _, left = copy_matching(network, tensors)
+    if left:
+        raise UserError(
+            f"{path}: not such a network, missing or of another size: {', '.join(left)}"
+        )
+    size, colormap = about.get("imgSize", 512), about.get("colormap", True)
+    return Painter(network.to(device).eval(), device, size, colormap, tile)
+
+
+def _width(tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> float:
+    bias = tensors.get("encoderLevels.0.bias")
+    return about.get("width", 1.0 if bias is None else len(bias) / ENCODER_CHANNELS[1])
+
+
+def load_picture(path: str | Path) -> np.ndarray:
+    """A person's picture file, (H, W, 3) uint8; raises UserError where it cannot be read."""
+    try:
+        return load_photo(path)
+    except BROKEN as error:
+        raise UserError(f"{path}: cannot be read as a picture ({error})") from error
+
+
+def fitted(picture: np.ndarray, size: int, name: str) -> np.ndarray:
+    """Shorter side resized to `size` (0: as it is), then the middle with sides that are multiples
+    of 64.
+    """
+    if size:
+        picture = resize_shorter_side(picture, size)
+    return middle(picture, name)
+
+
+def middle(picture: np.ndarray, name: str) -> np.ndarray:
+    """The largest middle part whose sides are multiples of 64."""
+    height, width = (side - side % MULTIPLE for side in picture.shape[:2])
+    if not height or not width:
+        raise UserError(f"{name}: smaller than {MULTIPLE} pixels, give --size to enlarge it")
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return picture[top : top + height, left : left + width]
+
+
+def paint_photo(painter: Painter, path: Path, size: int, out: Path) -> Path:
+    """Write OUT/NAME.png and OUT/NAME-sheet.png (input, output, target); the sheet's path."""
+    target = fitted(load_picture(path), size, str(path))
+    inputs = as_tensor(network_input(contours(target), painter.colours(target)))
+    return _write(painter, inputs, out / path.stem, [as_tensor(target)])
+
+
+def paint_drawing(
+    painter: Painter, path: Path, colours: Path | None, dark_lines: bool, size: int, out: Path
+) -> Path:
+    """The same for drawn contours, over the colours of another picture or over grey; no target."""
+    lines = drawn_lines(load_picture(path), dark_lines)
+    if size:
+        lines = _resized_lines(lines, size)
+    lines = middle(lines, str(path))
+    height, width = lines.shape[:2]
+    ground = np.full_like(lines, GREY) if colours is None else load_picture(colours)
+    ground = cv2.resize(ground, (width, height), interpolation=cv2.INTER_AREA)
+    inputs = as_tensor(network_input(lines, painter.colours(ground)))
+    return _write(painter, inputs, out / path.stem, [])
+
+
+def _resized_lines(lines: np.ndarray, size: int) -> np.ndarray:
+    """Lines at another size, thin ones kept."""
+    scale = size / min(lines.shape[:2])
+    wanted = [max(size, int(side * scale)) for side in lines.shape[1::-1]]
+    share = cv2.resize(lines, wanted, interpolation=cv2.INTER_AREA)
+    return np.where(share >= LINE_SHARE, 255, 0).astype(np.uint8)
+
+
+def _write(painter: Painter, inputs: torch.Tensor, base: Path, more: list[torch.Tensor]) -> Path:
+    output = painter(inputs)
+    write_png(base.with_name(f"{base.name}.png"), to_bytes(output))
+    cpu = torch.device("cpu")
+    columns = [to_network(inputs[None], cpu), output[None]]
+    page = base.with_name(f"{base.name}-sheet.png")
+    write_png(page, sheet(columns + [to_network(picture[None], cpu) for picture in more]))
+    return page

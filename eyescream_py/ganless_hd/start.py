@@ -1,0 +1,211 @@
+"""From options to a run: photographs, features, basis, network, and what an earlier run left."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eyescream_py.errors import UserError
+from eyescream_py.files import remove_stale_temporaries
+from eyescream_py.ganless_hd.basis import analytic_basis, basis_of_filters
+from eyescream_py.ganless_hd.checkpoints import (
+    Tensors,
+    copy_matching,
+    fingerprint,
+    read_tensors,
+    write_tensors,
+)
+from eyescream_py.ganless_hd.data import (
+    ContourPhotos,
+    Pair,
+    ResizedPhotos,
+    cache_limit,
+    clean_cache,
+    find_photos,
+    fixed_batches,
+    fixed_pairs,
+    survey,
+    to_network,
+)
+from eyescream_py.ganless_hd.features import (
+    ResNet18Features,
+    calibrate,
+    frozen,
+    load_features,
+    random_features,
+)
+from eyescream_py.ganless_hd.losses import PerceptualLoss
+from eyescream_py.ganless_hd.networks import UNet, parameter_count
+from eyescream_py.ganless_hd.options import Options, resumed
+from eyescream_py.ganless_hd.trainer import Trainer
+from eyescream_py.ganless_hd.training import Progress, Run, state_file
+from eyescream_py.runtime import choose_device, set_threads
+
+CALIBRATION_PHOTOS = 128
+SHOWN_FILES = 5
+
+
+@contextlib.contextmanager
+def opened_run(given: Options, typed: Collection[str]) -> Iterator[Run]:
+    """A run ready to train: a new one, or with `given.resume` the one that `given.out` holds."""
+    state, about = _earlier_state(given)
+    options = resumed(given, about["options"], typed) if about else given
+    options.check()
+    device = choose_device(options.gpu, "gpu" in typed)
+    set_threads(options.threads, "threads" in typed)
+    _make_folders(options)
+    training, held_out = photographs(options)
+    dataset = ContourPhotos(training, options.imgSize, options.colormap, options.seed)
+    loss = PerceptualLoss(_features(options, dataset, device, about), options.pearson)
+    network = UNet(options.width, _basis(options), options.seed, options.recompute)
+    if not about:
+        _initialise(network, options)
+    trainer = Trainer(network, loss, options, device)
+    if state:
+        trainer.restore(state)
+    run = Run(
+        options,
+        trainer,
+        dataset,
+        held_out,
+        Progress(**about["progress"]) if about else Progress(),
+        {"features": fingerprint(_features_file(options)), "photos": names_of(training)},
+    )
+    _compare_photos(about, run.about)
+    try:
+        yield run
+    finally:
+        run.close()
+
+
+def _earlier_state(given: Options) -> tuple[Tensors, dict[str, Any]]:
+    path = state_file(given.folder)
+    if not given.resume:
+        if path.exists():
+            raise UserError(
+                f"--out={given.out}: holds a run already; give --resume to go on with it, "
+                "or another folder"
+            )
+        return {}, {}
+    if not path.exists():
+        raise UserError(f"--resume: no run in {given.out}, {path} does not exist")
+    state, about = read_tensors(path)
+    if about.get("kind") != "run":
+        raise UserError(f"{path}: is not the state of a training run")
+    return state, about
+
+
+def _make_folders(options: Options) -> None:
+    try:
+        for name in ("saves", "images"):
+            (options.folder / name).mkdir(parents=True, exist_ok=True)
+            remove_stale_temporaries(options.folder / name)
+        if options.cache_folder:
+            options.cache_folder.mkdir(parents=True, exist_ok=True)
+            clean_cache(options.cache_folder)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be made ({error.strerror})") from error
+
+
+def photographs(options: Options) -> tuple[ResizedPhotos, list[Pair]]:
+    """The photographs to train on, and batches of the last `--heldout` ones by sorted name."""
+    found = survey(find_photos(options.dataroota), options.imgSize, options.small == "skip")
+    _say("cannot be read and are left out", found.broken)
+    fate = "skipped" if options.small == "skip" else f"enlarged to {options.loadSize}"
+    _say(f"have a side under {options.imgSize} pixels and are {fate}", found.small)
+    count = len(found.usable) - options.heldout
+    if count < 1:
+        raise UserError(
+            f"--heldout={options.heldout}: leaves no photograph of {len(found.usable)} to train on"
+        )
+    print(f"{count} photographs to train on, {options.heldout} held out")
+    limit = cache_limit(options.cache_gb, options.loadSize)
+    training = ResizedPhotos(found.usable[:count], options.loadSize, options.cache_folder, limit)
+    others = ResizedPhotos(found.usable[count:], options.loadSize)
+    pairs = fixed_pairs(others, options.imgSize, options.colormap)
+    return training, fixed_batches(pairs, options.batchSize)
+
+
+def _say(what: str, files: list[Path]) -> None:
+    if files:
+        more = ", ..." if len(files) > SHOWN_FILES else ""
+        print(f"{len(files)} pictures {what}: {', '.join(map(str, files[:SHOWN_FILES]))}{more}")
+
+
+def names_of(photos: ResizedPhotos) -> str:
+    """A fingerprint of the list of photographs."""
+    return sha256("\n".join(path.name for path in photos.photos).encode()).hexdigest()
+
+
+def _compare_photos(before: dict[str, Any], now: Any) -> None:
+    if before and before["photos"] != now["photos"]:
+        print("The photographs are not those of the earlier run: going on with the new ones.")
+
+
+def _features_file(options: Options) -> Path:
+    return options.folder / "features.safetensors"
+
+
+def _features(
+    options: Options, dataset: ContourPhotos, device: torch.device, about: dict[str, Any]
+) -> ResNet18Features:
+    """The frozen network of the loss; a copy lies in the run's folder, from which runs resume."""
+    path = _features_file(options)
+    if about:
+        network = load_features(path)
+        if fingerprint(path) != about["features"]:
+            raise UserError(f"{path}: not the features that the run in {options.out} started with")
+        print(f"Features: {path}, those the run started with.")
+    else:
+        network = _new_features(options, dataset, device)
+        source = options.features or f"random, seed {options.seed}"
+        write_tensors(path, network.state_dict(), {"kind": "features", "source": source})
+    return frozen(network).to(device)
+
+
+def _new_features(
+    options: Options, dataset: ContourPhotos, device: torch.device
+) -> ResNet18Features:
+    if options.features:
+        print(f"Features: ResNet-18 from {options.features}.")
+        return load_features(options.features)
+    print(
+        f"Features: a RANDOM ResNet-18 (seed {options.seed}, width {options.features_width}), "
+        f"batch normalisations calibrated on {CALIBRATION_PHOTOS} training crops. A trained one "
+        "(--features FILE, torchvision's names) tells textures apart better."
+    )
+    network = random_features(options.features_width, options.seed).to(device)
+    pairs = (dataset[number] for number in range(CALIBRATION_PHOTOS))
+    batches = fixed_batches(pairs, options.batchSize)
+    calibrate(network, (to_network(targets, device) for _, targets in batches))
+    return network
+
+
+def _basis(options: Options) -> torch.Tensor:
+    path = options.basis or options.features
+    if not path:
+        print("Basis: analytic (box blur, vertical and horizontal Sobel).")
+        return analytic_basis()
+    print(f"Basis: first three singular vectors of the 3x3 filters in {path}.")
+    return basis_of_filters(read_tensors(path)[0], path)
+
+
+def _initialise(network: UNet, options: Options) -> None:
+    """Copy what fits from `--init`, naming every tensor; or say that the network starts fresh."""
+    size = f"{parameter_count(network):,} parameters"
+    if not options.init:
+        print(f"Network: {size}, from scratch (seed {options.seed}); --init FILE starts from one.")
+        return
+    copied, left = copy_matching(network, read_tensors(options.init)[0])
+    if not copied:
+        raise UserError(
+            f"--init={options.init}: no tensor in it has the name and size of one of ours; "
+            "was it trained with another --width?"
+        )
+    print(f"Network: {size}; from {options.init}: {', '.join(copied)}.")
+    print(f"From scratch: {', '.join(left) if left else 'nothing'}.")

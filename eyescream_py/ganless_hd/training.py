@@ -1,0 +1,211 @@
+"""A training run and its files: it can stop and go on at any batch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from eyescream_py.errors import UserError
+from eyescream_py.ganless_hd.checkpoints import write_tensors
+from eyescream_py.ganless_hd.data import (
+    ContourPhotos,
+    EndlessBatches,
+    Pair,
+    make_loader,
+    to_network,
+)
+from eyescream_py.ganless_hd.options import Options
+from eyescream_py.ganless_hd.sheets import sheet, write_png
+from eyescream_py.ganless_hd.trainer import STEPS_PER_BATCH, Trainer, named
+from eyescream_py.plots import Plots
+from eyescream_py.runtime import JsonLines, StopSignal
+
+HELD_OUT_ROWS = 6
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    iteration: int = 0  # batches done
+    epoch_loss: float = 0.0  # sum over the steps of the epoch so far
+    epoch_steps: int = 0
+
+
+def state_file(folder: Path) -> Path:
+    """All that resuming needs, in one file."""
+    return folder / "saves" / "latest.safetensors"
+
+
+class Run:
+    """The loop of a run and the files it writes below `options.folder`."""
+
+    def __init__(
+        self,
+        options: Options,
+        trainer: Trainer,
+        dataset: ContourPhotos,
+        held_out: list[Pair],
+        progress: Progress,
+        about: Mapping[str, Any],
+    ) -> None:
+        """`held_out` are batches; `about` is kept with the state for whoever resumes."""
+        self.options, self.trainer, self.dataset = options, trainer, dataset
+        self.held_out, self.progress, self.about = held_out, progress, about
+        self.folder, last = options.folder, progress.iteration
+        self.batches = EndlessBatches(options.itersPerEpoch, options.batchSize, last)
+        self.metrics = JsonLines(
+            self.folder / "metrics.jsonl", keep=lambda record: record.get("iteration", 0) <= last
+        )
+        self.plots = Plots.open(not options.noplot, options.server, options.port, options.env)
+        self.tick = time.perf_counter()
+
+    def train(self) -> None:
+        """Train until the epochs or steps are done or a signal asks to stop, then save."""
+        saved = self.progress.iteration
+        with StopSignal() as stop:
+            batches = iter(self._loader())
+            while not (self._finished() or stop.requested):
+                self._batch(next_batch(batches))
+                if self._is_due(self.options.save_every) or self._between_epochs():
+                    self._save_state()
+                    saved = self.progress.iteration
+            if saved != self.progress.iteration:
+                self._save_state()
+        if stop.requested:
+            print(f"{stop.name}: stopped after batch {self.progress.iteration}, --resume goes on")
+
+    def close(self) -> None:
+        self.metrics.close()
+        self.plots.close()
+
+    def _loader(self) -> DataLoader[Pair]:
+        return make_loader(self.dataset, self.batches, self.options.nthread, self.trainer.device)
+
+    def _finished(self) -> bool:
+        steps = self.progress.iteration * STEPS_PER_BATCH
+        batches = self.options.epochs * self.batches.batches_per_epoch
+        return 0 < self.options.max_steps <= steps or 0 < batches <= self.progress.iteration
+
+    def _between_epochs(self) -> bool:
+        return self._is_due(self.batches.batches_per_epoch)
+
+    def _is_due(self, every: int) -> bool:
+        return self.progress.iteration % every == 0
+
+    def _batch(self, pair: Pair) -> None:
+        """Train on one batch and do what is due after it."""
+        if self._between_epochs():
+            self.trainer.averaging.restart()
+        inputs, targets = (to_network(half, self.trainer.device) for half in pair)
+        outputs = self.trainer.train_batch(inputs, targets)
+        self.progress.iteration += 1
+        if self.progress.iteration == 1 or self._is_due(self.options.sheet_every):
+            self._show("output", [inputs, outputs, targets])
+        if self._is_due(self.options.print_every) or self._finished():
+            self._report()
+        if self._between_epochs():
+            self._end_epoch()
+
+    def _show(self, name: str, columns: list[torch.Tensor]) -> None:
+        """Write a sheet (input, output, target) and put it into its window."""
+        page = sheet(columns)
+        write_png(self.folder / "images" / f"{name}-{self.progress.iteration}.png", page)
+        picture = torch.from_numpy(page).permute(2, 0, 1)[None] / 255
+        self.plots.images(name, picture, f"{name}: input, output, target", columns=1)
+
+    def _report(self) -> None:
+        """Print and record the mean losses of the steps since the last report, if any."""
+        sums, steps = self.trainer.take_sums()
+        if not steps:
+            return
+        iteration = self.progress.iteration
+        if not math.isfinite(sums[0]):
+            raise UserError(
+                f"the loss is no number any more at batch {iteration}; {state_file(self.folder)} "
+                "holds the last good state, and a new run with a lower --lr may get further"
+            )
+        self.progress.epoch_loss += float(sums[0])
+        self.progress.epoch_steps += steps
+        means = named(sums / steps)
+        now = time.perf_counter()
+        seconds, self.tick = (now - self.tick) * STEPS_PER_BATCH / steps, now
+        self._record({"event": "train", "iteration": iteration, **means, "seconds": seconds})
+        print(f"batch {iteration}: {in_words(means)}, {seconds:.3f} s per batch", flush=True)
+        self.plots.curve("loss", iteration, means, "training loss", xlabel="batch")
+
+    def _record(self, record: dict[str, Any]) -> None:
+        self.metrics.write(record)
+
+    def _end_epoch(self) -> None:
+        """Report the epoch, measure held-out photographs, save the network by its mean loss."""
+        self._report()
+        mean = self.progress.epoch_loss / self.progress.epoch_steps
+        self.progress.epoch_loss, self.progress.epoch_steps = 0.0, 0
+        epoch = self.progress.iteration // self.batches.batches_per_epoch
+        print(f"epoch {epoch}: mean loss {mean:.4f}", flush=True)
+        self._record({"event": "epoch", "iteration": self.progress.iteration, "mean": mean})
+        if self.held_out:
+            self._measure_held_out()
+        self._save_network(mean)
+        self.tick = time.perf_counter()
+
+    def _measure_held_out(self) -> None:
+        """Losses on photographs never trained on, of the averaged and of the raw weights."""
+        trainer, iteration = self.trainer, self.progress.iteration
+        record: dict[str, Any] = {"event": "held out", "iteration": iteration}
+        with trainer.flat.replaced_by(trainer.averaged_weights()):
+            record["averaged"] = trainer.evaluate(self.held_out)
+            columns = [
+                to_network(half[:HELD_OUT_ROWS], trainer.device) for half in self.held_out[0]
+            ]
+            columns.insert(1, trainer.predict(columns[0]))
+        with trainer.flat.replaced_by(trainer.raw_weights()):
+            record["raw"] = trainer.evaluate(self.held_out)
+        self._record(record)
+        for kind in ("averaged", "raw"):
+            print(f"  held out, {kind} weights: {in_words(record[kind])}", flush=True)
+        totals = {kind: record[kind]["total"] for kind in ("averaged", "raw")}
+        self.plots.curve("held out", iteration, totals, "held-out loss", xlabel="batch")
+        self._show("heldout", columns)
+
+    def _save_network(self, mean_loss: float) -> None:
+        """The finished network by itself: `saves/autoEncoder-MEANLOSS.safetensors`."""
+        trainer = self.trainer
+        with trainer.flat.replaced_by(trainer.averaged_weights()):
+            tensors = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+        kept = ("width", "imgSize", "colormap")
+        about = {"kind": "network"} | {name: getattr(self.options, name) for name in kept}
+        write_tensors(
+            self.folder / "saves" / f"autoEncoder-{mean_loss}.safetensors", tensors, about
+        )
+
+    def _save_state(self) -> None:
+        """Everything that exact resuming needs; the state before stays beside it as `.old`."""
+        self._report()
+        about = {
+            "kind": "run",
+            "options": asdict(self.options),
+            "progress": asdict(self.progress),
+            **self.about,
+        }
+        write_tensors(state_file(self.folder), self.trainer.state(), about, keep_old=True)
+
+
+def next_batch(batches: Iterator[Pair]) -> Pair:
+    """The next batch; a UserError of a worker process comes without the worker's traceback."""
+    try:
+        return next(batches)
+    except UserError as error:
+        raise UserError(error.message.rpartition("UserError: ")[2].strip()) from None
+
+
+def in_words(means: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in means.items())
