@@ -122,6 +122,7 @@ def _stop_with_parent(loop: object) -> None:
 
 
 def _serve(port: int, env_path: str) -> None:
+    sys.modules["torch"] = None  # type: ignore[assignment]  # visdom imports it, the server never asks
     import tornado.websocket
     from visdom.server import app
     from visdom.server.handlers.socket_handlers import SocketHandler
@@ -131,7 +132,8 @@ def _serve(port: int, env_path: str) -> None:
     # visdom's settings are for its developers: no restart on changed files, no traceback pages.
     app.tornado_settings.update(autoreload=False, serve_traceback=False)
     # visdom lets every web site's scripts open its socket; tornado's own rule is the same origin.
-    SocketHandler.check_origin = tornado.websocket.WebSocketHandler.check_origin
+    same_origin = tornado.websocket.WebSocketHandler.check_origin
+    SocketHandler.check_origin = same_origin  # type: ignore[method-assign]
     with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
         start_server(port=port, base_url="", env_path=env_path, bind_local=True)
 

@@ -1,0 +1,47 @@
+# make demo   train small faces for about three minutes with plots on, then sample them
+# make test   all tests      make lint   style and types      make bench   timings
+# make audit  known vulnerabilities      make lock   pin again after a change of requirements
+# The first of them creates .venv and installs everything; later ones do not install again.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EPOCHS ?= 9
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint bench audit lock install clean-venv
+.DELETE_ON_ERROR:
+
+install: $(STAMP)
+
+$(STAMP): requirements.txt requirements-dev.txt requirements.lock $(wildcard packaging/visdom/*)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "Python 3.11 or 3.12 is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	-$(BIN)/python -m eyescream_py.visdom_assets
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python train.py --scale=16 --grayscale --epochs $(EPOCHS) --N_epoch 1000 --saveFreq 1
+	$(BIN)/python sample.py
+	@echo "The pictures are in $(CURDIR)/samples:" && find samples -name '*.jpg' -o -name '*.png' | sort
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/train_step.py
+
+audit: $(STAMP)
+	$(BIN)/python scripts/audit.py
+
+lock: $(STAMP)
+	$(BIN)/python scripts/lock.py
