@@ -1,8 +1,7 @@
 """The items of an ASCII Torch 7 file: numbers in lines, characters and bytes as they are."""
 
 import math
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,14 +11,13 @@ from .errors import T7Error
 from .source import Source, storage_bytes
 
 _RAW_DTYPES = (torch.uint8, torch.int8)
-_SPACE = re.compile(rb"[ \t\r\n]*")
 _CHUNK_BYTES = 1 << 20
 
 
 class AsciiReader:
-    """The same interface as BinaryReader. The file is held in memory whole."""
+    """The same interface as BinaryReader. The whole file is held in memory."""
 
-    entry_bytes = 6  # b"5\n0\n0\n"
+    entry_bytes = 6  # of a table, at least: a boolean key ("5", "0") and a nil ("0") in lines
     longs_read = 0
 
     def __init__(self, source: Source):
@@ -32,101 +30,107 @@ class AsciiReader:
         return len(self._data) - self.position
 
     def int32(self) -> int:
+        start = self.position
         value = self._numbers(1, int)[0]
-        if not -(2**31) <= value < 2**31:
-            raise T7Error(f"{value} is no 32-bit integer", self.position)
-        return value
+        return _within(value, 32, start)
 
     def double(self) -> float:
         return self._numbers(1, float)[0]
 
     def longs(self, count: int) -> tuple[int, ...]:
-        return tuple(self._numbers(count, int)) if count else ()
+        start = self.position
+        values = self._numbers(count, int) if count else ()
+        return tuple(_within(value, 64, start) for value in values)
 
     def chars(self, count: int) -> bytes:
-        if count > self.remaining:
-            raise T7Error(
-                f"truncated: a string of {count} bytes, but {self.remaining} remain", self.position
-            )
+        self._check(count, f"a string of {count}")
         start, self.position = self.position, self.position + count
         if count and self._data[self.position : self.position + 1] == b"\n":
             self.position += 1
         return self._data[start : start + count]
 
     def check_elements(self, count: int, dtype: torch.dtype) -> None:
-        needed = count if dtype in _RAW_DTYPES else 2 * count - 1
-        if needed > self.remaining:
-            raise T7Error(
-                f"truncated: a storage of {count} elements, but {self.remaining} bytes remain",
-                self.position,
-            )
+        """Raise T7Error unless so many elements can follow."""
+        self._check(count if dtype in _RAW_DTYPES else 2 * count - 1, f"a storage of {count}")
 
     def elements(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """A new 1-D tensor of the next `count` elements."""
         self.check_elements(count, dtype)
-        if dtype in _RAW_DTYPES:
-            return torch.frombuffer(bytearray(self.chars(count)), dtype=dtype) if count else (
-                torch.empty(0, dtype=dtype)
-            )
         tensor = torch.empty(count, dtype=dtype)
-        parse: Callable[[bytes], Any] = float if dtype.is_floating_point else int
-        done, start = 0, self.position
-        for chunk in self._chunks_of_line() if count else ():
-            values = self._parse(chunk, parse, start)
-            if done + len(values) > count:
-                raise T7Error(f"more than {count} numbers in a storage's line", start)
-            try:
-                tensor[done : done + len(values)] = torch.tensor(values, dtype=_exact(dtype)).to(dtype)
-            except (OverflowError, RuntimeError) as error:
-                raise T7Error(f"a number that no {dtype} holds", start) from error
-            done += len(values)
-        if done != count:
-            raise T7Error(f"truncated: {done} of {count} numbers in a storage's line", start)
+        if dtype in _RAW_DTYPES:
+            storage_bytes(tensor)[:] = self.chars(count)
+        elif count:
+            self._fill(tensor)
         return tensor
 
+    def _fill(self, tensor: torch.Tensor) -> None:
+        """Fill `tensor` with the numbers of the next line, a part of the line at a time."""
+        start, (line, end) = self.position, self._line_bounds()
+        exact = torch.float64 if tensor.is_floating_point() else torch.int64
+        parse: Callable[[bytes], Any] = float if tensor.is_floating_point() else int
+        done = 0
+        while line < end:
+            stop = self._data.find(b" ", min(line + _CHUNK_BYTES, end), end)
+            stop = end if stop < 0 else stop
+            values = _parse(self._data[line:stop], parse, start)
+            if done + len(values) <= len(tensor):
+                tensor[done : done + len(values)] = _narrow(values, exact, tensor.dtype, start)
+            done, line = done + len(values), stop
+        if done != len(tensor):
+            raise T7Error(f"a line of {len(tensor)} numbers expected, found {done}", start)
+
     def _numbers(self, count: int, parse: Callable[[bytes], Any]) -> list[Any]:
-        """The numbers of one line, which holds `count` of them."""
-        start = self.position
-        values = self._parse(self._line(), parse, start)
+        """The numbers of the next line, which must be `count` of them."""
+        start, (line, end) = self.position, self._line_bounds()
+        values = _parse(self._data[line:end], parse, start)
         if len(values) != count:
             raise T7Error(f"a line of {count} numbers expected, found {len(values)}", start)
         return values
 
-    def _line(self) -> bytes:
-        start = self.position
-        if start >= len(self._data):
-            raise T7Error("truncated: a number expected, but the file ends", start)
-        end = self._data.find(b"\n", start)
-        end = len(self._data) if end < 0 else end
-        self.position = min(end + 1, len(self._data))
-        return self._data[start:end]
-
-    def _chunks_of_line(self) -> Iterable[bytes]:
+    def _line_bounds(self) -> tuple[int, int]:
+        """Step over the next line and return where it begins and ends."""
         start = self.position
         end = self._data.find(b"\n", start)
-        end = len(self._data) if end < 0 else end
-        self.position = min(end + 1, len(self._data))
-        while start < end:
-            stop = self._data.find(b" ", min(start + _CHUNK_BYTES, end), end)
-            stop = end if stop < 0 else stop
-            yield self._data[start:stop]
-            start = stop
+        if end < 0:
+            raise T7Error("truncated: a line of numbers expected, but the file ends", start)
+        self.position = end + 1
+        return start, end
 
-    @staticmethod
-    def _parse(line: bytes, parse: Callable[[bytes], Any], start: int) -> list[Any]:
-        try:
-            return [parse(word) for word in line.split()]
-        except ValueError as error:
-            raise T7Error(f"a number expected, found {line[:40]!r}", start) from error
+    def _check(self, needed: int, what: str) -> None:
+        if needed > self.remaining:
+            message = f"truncated: {what} elements, but {self.remaining} bytes remain"
+            raise T7Error(message, self.position)
 
 
-def _exact(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype.is_floating_point else dtype
+def _parse(line: bytes, parse: Callable[[bytes], Any], start: int) -> list[Any]:
+    try:
+        return [parse(word) for word in line.split()]
+    except ValueError as error:
+        raise T7Error(f"a number expected, found {line[:40]!r}", start) from error
+
+
+def _within(value: int, bits: int, start: int) -> int:
+    if not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+        raise T7Error(f"an integer of {bits} bits expected, found a larger one", start)
+    return value
+
+
+def _narrow(values: list[Any], exact: torch.dtype, dtype: torch.dtype, start: int) -> torch.Tensor:
+    """The numbers as `dtype`, by way of `exact`, which tells what does not fit."""
+    try:
+        tensor = torch.tensor(values, dtype=exact)
+    except (OverflowError, RuntimeError) as error:
+        raise T7Error(f"a number that no element of {dtype} holds", start) from error
+    narrow = tensor.to(dtype)
+    if not dtype.is_floating_point and not torch.equal(narrow.to(exact), tensor):
+        raise T7Error(f"a number that no element of {dtype} holds", start)
+    return narrow
 
 
 class AsciiWriter:
     """The same interface as BinaryWriter."""
 
-    def __init__(self, file):
+    def __init__(self, file: Any):
         self._file = file
         self._gathered = bytearray()
 
@@ -138,7 +142,7 @@ class AsciiWriter:
 
     def longs(self, values: Sequence[int]) -> None:
         if values:
-            self._line(b"%d" % value for value in values)
+            self._gathered += b" ".join(b"%d" % value for value in values) + b"\n"
 
     def chars(self, data: bytes) -> None:
         self._gathered += data + b"\n" if data else b""
@@ -161,18 +165,14 @@ class AsciiWriter:
     def _values(self, tensor: torch.Tensor, show: Callable[[Any], bytes]) -> None:
         for chunk in tensor.split(_CHUNK_BYTES // 16):
             self._gathered += b" ".join(map(show, chunk.tolist())) + b" "
-            self.flush_chunk()
+            self._flush_but_last()
         if tensor.numel():
             self._gathered[-1:] = b"\n"
 
-    def _line(self, words: Iterable[bytes]) -> None:
-        self._gathered += b" ".join(words) + b"\n"
-
-    def flush_chunk(self) -> None:
-        """Write all but the last byte, which may still become the end of a line."""
-        last = self._gathered[-1:]
+    def _flush_but_last(self) -> None:
+        """Write what is certain: the last space may have to become the end of the line."""
         write_all(self._file, self._gathered[:-1])
-        self._gathered = bytearray(last)
+        self._gathered = self._gathered[-1:]
 
 
 def _number(value: float, digits: int) -> bytes:

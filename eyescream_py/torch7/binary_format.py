@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -14,9 +15,9 @@ _LONG_CODE = {4: "i", 8: "q"}
 
 
 class BinaryReader:
-    """Reads items in order from `position`; each checks its size against the bytes that remain."""
+    """Reads items in order from `position`; each is checked against the bytes that remain."""
 
-    entry_bytes = 12  # the least that a table's key and value take: a boolean (tag, value) and a nil (tag)
+    entry_bytes = 12  # of a table, at least: a boolean key (tag, value) and a nil (tag)
 
     def __init__(self, source: Source, long_size: int):
         self.position = 0
@@ -39,7 +40,8 @@ class BinaryReader:
     def longs(self, count: int) -> tuple[int, ...]:
         self.longs_read += count
         index = self._advance(count * self.long_size, "sizes")
-        return struct.unpack_from(f"<{count}{_LONG_CODE[self.long_size]}", self._source.window, index)
+        code = f"<{count}{_LONG_CODE[self.long_size]}"
+        return struct.unpack_from(code, self._source.window, index)
 
     def chars(self, count: int) -> bytes:
         index = self._advance(count, "a string")
@@ -47,11 +49,10 @@ class BinaryReader:
 
     def check_elements(self, count: int, dtype: torch.dtype) -> None:
         """Raise T7Error unless so many elements can follow."""
-        needed = count * self._element_bytes(dtype)
+        needed = count * (self.long_size if dtype is torch.int64 else dtype.itemsize)
         if needed > self.remaining:
-            raise T7Error(
-                f"truncated: a storage of {needed} bytes, but {self.remaining} remain", self.position
-            )
+            message = f"truncated: a storage of {needed} bytes, but {self.remaining} remain"
+            raise T7Error(message, self.position)
 
     def elements(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         """A new 1-D tensor of the next `count` elements."""
@@ -62,16 +63,12 @@ class BinaryReader:
         self.position += count * tensor.element_size()
         return tensor.to(dtype)
 
-    def _element_bytes(self, dtype: torch.dtype) -> int:
-        return self.long_size if dtype is torch.int64 else dtype.itemsize
-
     def _advance(self, count: int, what: str) -> int:
         """Step over `count` bytes and return where in the window they begin."""
         source, start = self._source, self.position
         if start + count > source.size:
-            raise T7Error(
-                f"truncated: {what} of {count} bytes, but {source.size - start} remain", start
-            )
+            message = f"truncated: {what} of {count} bytes, but {source.size - start} remain"
+            raise T7Error(message, start)
         if not source.base <= start <= source.base + len(source.window) - count:
             source.load_window(start, count)
         self.position = start + count
@@ -83,8 +80,8 @@ class BinaryWriter:
 
     _GATHERED_BYTES = 1 << 18
 
-    def __init__(self, file, long_size: int):
-        self.long_size = long_size
+    def __init__(self, file: Any, long_size: int):
+        self._long_size = long_size
         self._file = file
         self._gathered = bytearray()
 
@@ -95,7 +92,11 @@ class BinaryWriter:
         self._gathered += _DOUBLE.pack(value)
 
     def longs(self, values: Sequence[int]) -> None:
-        self._gathered += struct.pack(f"<{len(values)}{_LONG_CODE[self.long_size]}", *values)
+        code = f"<{len(values)}{_LONG_CODE[self._long_size]}"
+        try:
+            self._gathered += struct.pack(code, *values)
+        except struct.error as error:
+            raise T7Error(f"a size in {tuple(values)} is beyond 4-byte longs") from error
 
     def chars(self, data: bytes) -> None:
         self._gathered += data
@@ -104,7 +105,7 @@ class BinaryWriter:
 
     def elements(self, tensor: torch.Tensor) -> None:
         """The elements of a contiguous 1-D CPU tensor."""
-        if tensor.dtype is torch.int64 and self.long_size == 4:
+        if tensor.dtype is torch.int64 and self._long_size == 4:
             tensor = _narrowed(tensor)
         data = storage_bytes(tensor)
         if len(data) < self._GATHERED_BYTES:
@@ -118,8 +119,8 @@ class BinaryWriter:
         self._gathered = bytearray()
 
 
-def write_all(file, data) -> None:
-    """Write `data` also to files whose write may take only a part of it."""
+def write_all(file: Any, data: bytes | bytearray | memoryview) -> None:
+    """Write all of `data`, also to a file whose `write` may take only a part of it."""
     rest = memoryview(data)
     while len(rest):
         written = file.write(rest)

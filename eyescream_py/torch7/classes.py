@@ -2,6 +2,8 @@
 
 import torch
 
+from .errors import T7Error
+
 _DTYPES = {
     "Byte": torch.uint8,
     "Char": torch.int8,
@@ -35,9 +37,10 @@ def tensor_class_of(dtype: torch.dtype) -> str | None:
 
 
 def remember_class(tensor: torch.Tensor, typename: str, version: int = 1) -> torch.Tensor:
-    """Mark `tensor` as an instance of a Lua class that its dtype does not imply; `save` writes that class.
+    """Mark `tensor` as an instance of a Lua class that its dtype does not imply.
 
-    The mark is the attribute `t7_class`, a pair (typename, version). Tensors computed from it do not have it.
+    `save` writes that class. The mark is the attribute `t7_class`, a pair (typename, version);
+    tensors computed from this one do not have it.
     """
     if version != 1 or typename != tensor_class_of(tensor.dtype):
         tensor.t7_class = (typename, version)  # type: ignore[attr-defined]
@@ -45,10 +48,11 @@ def remember_class(tensor: torch.Tensor, typename: str, version: int = 1) -> tor
 
 
 def lua_class(tensor: torch.Tensor) -> tuple[str, int]:
-    """The Lua class and version under which `tensor` is written. The dtype must have a class."""
-    typename, version = getattr(tensor, "t7_class", (None, 1))
+    """The Lua class and version of `tensor`. Raises T7Error where its dtype has none."""
+    typename, version = getattr(tensor, "t7_class", ("", 1))
     if TENSOR_CLASSES.get(typename) == tensor.dtype:
         return typename, version
     implied = tensor_class_of(tensor.dtype)
-    assert implied is not None
+    if implied is None:
+        raise T7Error(f"a Torch 7 file cannot hold a tensor of {tensor.dtype}")
     return implied, version

@@ -79,6 +79,10 @@ class Reader:
             8: lambda: self._function(8),
         }
 
+    @property
+    def objects_read(self) -> int:
+        return len(self._objects)
+
     def read(self) -> Any:
         """The next value of the file. Raises T7Error."""
         while True:
@@ -101,7 +105,8 @@ class Reader:
 
     def _open(self, frame: _TableFrame | _ObjectFrame | _FunctionFrame) -> object:
         if len(self._stack) >= self._limits.depth:
-            raise T7Error(f"nested deeper than the limit of {self._limits.depth}", self._items.position)
+            message = f"nested deeper than the limit of {self._limits.depth}"
+            raise T7Error(message, self._items.position)
         self._stack.append(frame)
         return _OPEN
 
@@ -146,9 +151,10 @@ class Reader:
         start = self._items.position
         size = self._size("a table", self._items.int32(), start, 2**31)
         if size * self._items.entry_bytes > self._items.remaining:
-            raise T7Error(
-                f"truncated: a table of {size} pairs, but {self._items.remaining} bytes remain", start
+            message = (
+                f"truncated: a table of {size} pairs, but {self._items.remaining} bytes remain"
             )
+            raise T7Error(message, start)
         table = self._objects[index] = Table()
         return self._open(_TableFrame(table, size)) if size else table
 
@@ -197,16 +203,19 @@ class Reader:
     def _tensor(self, index: int, name: str, version: int) -> torch.Tensor:
         self._objects[index] = _MISSING  # a storage that claims to be this very object is refused
         start = self._items.position
-        dimensions = self._size(
-            "a tensor's shape", self._items.int32(), start, self._limits.dimensions
-        )
-        shape = self._items.longs(dimensions)
-        strides = self._items.longs(dimensions)
+        limit = self._limits.dimensions
+        dimensions = self._size("a tensor's shape", self._items.int32(), start, limit)
+        shape, strides = self._items.longs(dimensions), self._items.longs(dimensions)
         offset = self._items.longs(1)[0] - 1
+        if any(size < 0 for size in (*shape, *strides)) or 0 in shape:
+            raise T7Error(f"negative size or zero in shape {shape}, strides {strides}", start)
+        self._size("a tensor", math.prod(shape), start, self._limits.elements)
         storage = self._storage_slot(name)
-        available = len(storage) if storage else 0
-        self._check_view(shape, strides, offset, available, start)
-        tensor = _view(TENSOR_CLASSES[name], storage, offset, shape, strides)
+        dtype = TENSOR_CLASSES[name]
+        if shape:
+            tensor = _view(dtype, storage, offset, shape, strides, start)
+        else:
+            tensor = _empty(dtype, storage, offset)
         self._objects[index] = remember_class(tensor, name, version)
         return tensor
 
@@ -223,26 +232,6 @@ class Reader:
             raise T7Error(f"{name} as the storage of a {tensor_class}", start)
         return known if known is not None else self._storage(index, name, version)
 
-    def _check_view(
-        self,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-        offset: int,
-        available: int,
-        start: int,
-    ) -> None:
-        if any(size < 0 for size in (*shape, *strides)):
-            raise T7Error(f"negative size in shape {shape} or strides {strides}", start)
-        count = math.prod(shape) if shape else 0
-        self._size("a tensor", count, start, self._limits.elements)
-        last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        if count and not 0 <= offset <= last < available:
-            raise T7Error(
-                f"tensor beyond its storage: shape {shape}, strides {strides}, offset {offset} "
-                f"in {available} elements",
-                start,
-            )
-
 
 def _view(
     dtype: torch.dtype,
@@ -250,10 +239,25 @@ def _view(
     offset: int,
     shape: tuple[int, ...],
     strides: tuple[int, ...],
+    start: int,
 ) -> torch.Tensor:
-    """The tensor on `storage`. Torch 7's tensor without dimensions is empty: here, of shape (0,)."""
+    """The tensor that shows a part of `storage`. Raises T7Error if the part is not within it."""
+    available = len(storage) if storage is not None else 0
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if storage is None or not 0 <= offset <= last < available:
+        raise T7Error(
+            f"tensor beyond its storage: shape {shape}, strides {strides}, offset {offset} "
+            f"in {available} elements",
+            start,
+        )
+    memory = storage.tensor.untyped_storage()
+    return torch.empty(0, dtype=dtype).set_(memory, offset, shape, strides)
+
+
+def _empty(dtype: torch.dtype, storage: Storage | None, offset: int) -> torch.Tensor:
+    """A tensor of shape (0,), as which those without dimensions come; it may have a storage."""
     tensor = torch.empty(0, dtype=dtype)
     if storage is None:
-        return tensor if not shape else tensor.reshape(shape)
+        return tensor
     offset = offset if 0 <= offset <= len(storage) else 0
-    return tensor.set_(storage.tensor.untyped_storage(), offset, shape or (0,), strides or (1,))
+    return tensor.set_(storage.tensor.untyped_storage(), offset, (0,), (1,))

@@ -35,17 +35,18 @@ def load(
 ) -> Any:
     """Read one value from a path, from bytes, or from a binary file at its present position.
 
-    Numbers come back as int where they are whole, strings as str (`surrogateescape` for bytes that are no UTF-8),
-    tables as `Table`, tensors as torch.Tensor on shared CPU memory, bare storages as `Storage`, other class instances
-    as `TorchObject`, functions as `LuaFunction` (never run). What the file shares is shared here.
+    Whole numbers come back as int, others as float; strings as str (`surrogateescape` where the
+    bytes are no UTF-8); tables as `Table`; tensors as torch.Tensor in CPU memory; bare storages
+    as `Storage`; instances of other classes as `TorchObject`; functions as `LuaFunction`, never
+    run. What shares memory or identity in the file does so here.
 
-    `long_size` is 4 or 8 bytes and `ascii` the text form; None finds them out. Raises T7Error for a file that is
-    damaged, foreign or beyond `limits`, and OSError where it cannot be opened.
+    `long_size` is 4 or 8 bytes and `ascii` the text form; None finds them out. Raises T7Error for
+    a file that is damaged, foreign or beyond `limits`, and OSError where it cannot be opened.
     """
     if long_size not in (None, 4, 8):
         raise ValueError(f"long_size must be None, 4 or 8, not {long_size!r}")
     if isinstance(source, str | os.PathLike):
-        with open(source, "rb", buffering=0) as file:
+        with open(source, "rb") as file:
             return _load(Source(file), long_size, ascii, limits or Limits())
     return _load(Source(source), long_size, ascii, limits or Limits())
 
@@ -62,7 +63,7 @@ def _load(source: Source, long_size: int | None, ascii: bool | None, limits: Lim
 
 
 def _check_start(source: Source, ascii: bool | None) -> bool:
-    """Whether the first bytes are those of an ASCII file. Raises T7Error for files of another kind."""
+    """Whether the file begins as an ASCII file. Raises T7Error for files of another kind."""
     source.load_window(0, min(source.size, 64))
     start = bytes(source.window[:64])
     if not start:
@@ -82,26 +83,30 @@ def _check_start(source: Source, ascii: bool | None) -> bool:
 
 def _load_binary(source: Source, long_size: int | None, limits: Limits) -> tuple[Any, BinaryReader]:
     """Read with 8-byte longs and, where the file makes no sense so, with 4-byte longs."""
-    first, second = (4, 8) if long_size == 4 else (8, 4)
-    items = BinaryReader(source, first)
-    try:
-        return Reader(items, limits).read(), items
-    except T7Error as error:
-        if not items.longs_read:
-            raise
-        failure = error
-    other = BinaryReader(source, second)
-    try:
-        value = Reader(other, limits).read()
-    except T7Error as error:
-        raise max(failure, error, key=lambda e: e.offset or 0) if long_size is None else failure
+    sizes = (4, 8) if long_size == 4 else (8, 4)
+    failures: list[tuple[int, T7Error]] = []
+    for size in sizes:
+        items = BinaryReader(source, size)
+        reader = Reader(items, limits)
+        try:
+            value = reader.read()
+        except T7Error as error:
+            # without its traceback, which would keep alive what has been read
+            failures.append((reader.objects_read, error.with_traceback(None)))
+            if not items.longs_read:
+                break
+        else:
+            if not failures:
+                return value, items
+            if items.remaining:  # chance: what torch.save writes is one value and no more
+                break
+            if long_size is None:
+                return value, items
+            message = f"wrong long size: this file has {size}-byte longs, not {long_size}"
+            raise T7Error(message, failures[0][1].offset)
     if long_size is not None:
-        raise T7Error(
-            f"wrong long size: with {first}-byte longs: {failure.message}; "
-            f"the file reads well with {second}-byte longs",
-            failure.offset,
-        )
-    return value, other
+        raise failures[0][1]
+    raise max(failures, key=lambda failure: failure[0])[1]
 
 
 def save(
@@ -112,16 +117,17 @@ def save(
     long_size: int = 8,
     referenced: bool = True,
 ) -> bytes | None:
-    """Write `value` as Lua's torch.save would, to a path or binary file; with None return the bytes.
+    """Write `value` as Lua's torch.save would to a path or binary file, or with None return bytes.
 
-    A path is overwritten in place. dict is written as a table, list and tuple as the table 1, 2, ...; None, bool, int,
-    float, str, bytes, numpy arrays and torch tensors as Lua's. A tensor that views a part of its memory is written as
-    that view and the whole memory (clone it to write only the part). Raises T7Error for anything else.
+    A path is overwritten in place. dict is written as a table, list and tuple as the table 1, 2,
+    ...; None, bool, int, float, str, bytes, numpy arrays and torch tensors as Lua's. A tensor
+    that views part of its memory is written as that view and all the memory: clone it to write
+    only the part. Raises T7Error for a value that Torch 7 has no type for.
     """
     if long_size not in (4, 8):
         raise ValueError(f"long_size must be 4 or 8, not {long_size!r}")
     if isinstance(target, str | os.PathLike):
-        with open(Path(target), "wb", buffering=0) as file:
+        with open(Path(target), "wb") as file:
             _write(file, value, ascii, long_size, referenced)
         return None
     buffer = io.BytesIO()

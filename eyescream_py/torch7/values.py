@@ -49,16 +49,15 @@ def table_key(key: Any) -> Any:
 class Table(dict[Any, Any]):
     """A Lua table: a dict that keeps its order, and whose keys are told apart as Lua does.
 
-    2.0 and 2 are one key; True and 1 are two. It is hashed by identity, so a table can be a key of another one.
-    Boolean keys come back from iteration as `BooleanKey`, which equals the boolean.
+    2.0 and 2 are one key; True and 1 are two. It is hashed by identity, so a table can be a key
+    of another one. Iteration gives boolean keys as `BooleanKey`, which equals the boolean.
     """
 
     __slots__ = ()
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()
-        if args or kwargs:
-            self.update(*args, **kwargs)
+        self.update(*args, **kwargs)
 
     @classmethod
     def from_list(cls, values: Iterable[Any]) -> Self:
@@ -67,7 +66,7 @@ class Table(dict[Any, Any]):
 
     def to_list(self) -> list[Any]:
         """The values of the keys 1, 2, ... up to the first that is missing."""
-        values = []
+        values: list[Any] = []
         while (position := len(values) + 1) in self:
             values.append(self[position])
         return values
@@ -95,21 +94,23 @@ class Table(dict[Any, Any]):
     def setdefault(self, key: Any, default: Any = None) -> Any:
         return super().setdefault(table_key(key), default)
 
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        for key, value in dict(*args, **kwargs).items() if kwargs else _pairs(*args):
+    def update(self, source: Any = (), /, **kwargs: Any) -> None:
+        for key, value in source.items() if isinstance(source, dict) else source:
             self[key] = value
+        for name, value in kwargs.items():
+            self[name] = value
 
     def copy(self) -> "Table":
         return Table(self)
 
 
-def _pairs(source: Any = ()) -> Iterable[tuple[Any, Any]]:
-    return source.items() if isinstance(source, dict) else source
-
-
 @dataclass(eq=False)
 class TorchObject:
-    """An instance of a Lua class, such as nn.Linear; `version` 0 marks a file older than versions."""
+    """An instance of a Lua class, such as nn.Linear.
+
+    `fields` is what the class wrote: for nearly all of them one table. `version` is the number
+    that its file gives; 0 means a file from before classes had versions.
+    """
 
     typename: str
     fields: Any = field(default_factory=Table)
@@ -122,7 +123,8 @@ class TorchObject:
 class Storage:
     """A storage (torch.LongStorage, ...) that stands by itself; `tensor` is all of it, 1-D.
 
-    Lua keeps sizes so: nn.View and nn.Reshape hold a LongStorage. It shares memory with tensors that view it.
+    Lua keeps sizes so: nn.View and nn.Reshape hold a LongStorage. It shares memory with the
+    tensors that view it. Without a `typename` it is of the class that the dtype implies.
     """
 
     __slots__ = ("tensor", "typename", "version")
@@ -142,7 +144,7 @@ class Storage:
         return iter(self.tolist())
 
     def __getitem__(self, index: int) -> Any:
-        return self.tolist()[index]
+        return self.tensor[index].item()
 
     def __repr__(self) -> str:
         return f"Storage({self.typename!r}, {len(self)} elements)"
@@ -165,7 +167,12 @@ class LuaFunction:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may ask for. Every size is checked against the bytes that remain as well."""
+    """What a file may ask for, beside sizes, which must always fit in the bytes that remain.
+
+    depth: values within values. objects: tables, tensors, storages, class instances, functions.
+    string_bytes: of one string. elements, dimensions: of one tensor, which may show one element
+    of its storage many times.
+    """
 
     depth: int = 1_000_000
     objects: int = 10_000_000
@@ -175,14 +182,14 @@ class Limits:
 
 
 def lua_number(value: float) -> int | float:
-    """An int where the double is a whole number that every double below 2**53 can hold, else the float."""
-    if value.is_integer() and -(2**53) <= value <= 2**53 and (value or math.copysign(1, value) > 0):
-        return int(value)
-    return value
+    """An int for a whole number of at most 2**53 in size, else the float (also for -0.0)."""
+    if not value.is_integer() or abs(value) > 2**53:
+        return value
+    return int(value) if value or math.copysign(1, value) > 0 else value
 
 
 def text(data: bytes) -> str:
-    """Lua's bytes as str; bytes that are no UTF-8 become lone surrogates, so nothing is lost."""
+    """Lua's bytes as str; bytes that are no UTF-8 become lone surrogates: nothing is lost."""
     return data.decode("utf-8", "surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""Values as the objects of a Torch 7 file, in the order and with the indices of Lua's torch.save."""
+"""Values as the objects of a Torch 7 file, in the order and with the indices of Lua's."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,17 +9,35 @@ import torch
 
 from .ascii_format import AsciiWriter
 from .binary_format import BinaryWriter
-from .classes import STORAGE_CLASSES, lua_class, storage_class, tensor_class_of
+from .classes import STORAGE_CLASSES, lua_class, storage_class
 from .errors import T7Error
 from .values import BooleanKey, LuaFunction, Storage, TorchObject, text_bytes
 
 _INT_MAX = 2**31 - 1
+_END = object()
+
+
+class _Frame:
+    """A value whose parts are being written; `key` is what came before the present part."""
+
+    def __init__(self, address: int, parts: Iterator[Any]):
+        self.address = address
+        self.key: Any = None
+        self.part: Any = None
+        self._parts = parts
+
+    def advance(self) -> bool:
+        """Go to the next part; False if there is none."""
+        following = next(self._parts, _END)
+        self.key, self.part = self.part, following
+        return following is not _END
 
 
 class Writer:
-    """Writes values. An object gets the next index where it is met first, and only that index when met again.
+    """Writes values. An object gets the next index where it is met first; then only the index.
 
-    With `referenced=False` nothing is shared in the file: an object met twice is written twice, and a cycle is an error.
+    With `referenced=False` nothing is shared in the file: an object met twice is written twice,
+    and a cycle is an error.
     """
 
     def __init__(self, items: BinaryWriter | AsciiWriter, referenced: bool):
@@ -28,8 +46,9 @@ class Writer:
         self._index = 0
         self._known: dict[Any, int] = {}
         self._alive: list[Any] = []  # what `_known` names by address must not be freed
-        self._stack: list[tuple[int, Iterator[Any]]] = []
-        self._open: set[int] = set()
+        self._stack: list[_Frame] = []
+        self._open: set[int] = set()  # the identities of the values on the stack
+        self._by_type: dict[type, Callable[[Any], None]] = {}
         self._writers: tuple[tuple[Any, Callable[[Any], None]], ...] = (
             (str, lambda value: self._string(text_bytes(value))),
             ((bool, BooleanKey, np.bool_), self._boolean),
@@ -47,22 +66,28 @@ class Writer:
 
     def write(self, value: Any) -> None:
         """Write `value` and everything in it. Raises T7Error for what Torch 7 has no type for."""
-        self._start(value)
-        while self._stack:
-            address, contents = self._stack[-1]
-            try:
-                part = next(contents)
-            except StopIteration:
-                self._stack.pop()
-                self._open.discard(address)
-                continue
-            self._start(part)
+        try:
+            self._start(value)
+            while self._stack:
+                if self._stack[-1].advance():
+                    self._start(self._stack[-1].part)
+                else:
+                    self._open.discard(self._stack.pop().address)
+        except T7Error as error:
+            where = ".".join(str(frame.key) for frame in self._stack if frame.key is not None)
+            raise T7Error(f"{error.message}{where and f' (in {where})'}") from error
 
     def _start(self, value: Any) -> None:
+        write = self._by_type.get(type(value))
+        if write is None:
+            write = self._by_type[type(value)] = self._find_writer(value)
+        write(value)
+
+    def _find_writer(self, value: Any) -> Callable[[Any], None]:
         for types, write in self._writers:
             if isinstance(value, types):
-                return write(value)
-        raise T7Error(f"a Torch 7 file cannot hold a {type(value).__name__}: {str(value)[:60]!r}")
+                return write
+        raise T7Error(f"a Torch 7 file cannot hold a value of type {type(value).__name__}")
 
     def _reference(self, tag: int, value: Any, key: Any = None) -> bool:
         """Write tag and index; True if the contents have to follow."""
@@ -82,7 +107,7 @@ class Writer:
         if id(value) in self._open:
             raise T7Error("a value that contains itself needs referenced=True")
         self._open.add(id(value))
-        self._stack.append((id(value), parts))
+        self._stack.append(_Frame(id(value), parts))
 
     def _string(self, data: bytes) -> None:
         self._items.int32(2)
@@ -107,7 +132,7 @@ class Writer:
         except OverflowError as error:
             raise T7Error(f"{value} is no double, and all numbers of Lua are") from error
         if isinstance(value, int) and int(double) != value:
-            raise T7Error(f"{value} is no double, and all numbers of Lua are; write it as a string")
+            raise T7Error(f"{value} is no double, and all numbers of Lua are")
         self._items.int32(1)
         self._items.double(double)
 
@@ -142,8 +167,8 @@ class Writer:
     def _array(self, value: np.ndarray) -> None:
         if id(value) not in self._known:
             try:
-                tensor = torch.from_numpy(np.ascontiguousarray(value))
-            except TypeError as error:
+                tensor = torch.from_numpy(np.require(value, requirements=["C", "W"]))
+            except (TypeError, ValueError) as error:
                 raise T7Error(f"a Torch 7 file cannot hold an array of {value.dtype}") from error
             self._alive.append(value)
             self._tensor(tensor, id(value))
@@ -160,9 +185,9 @@ class Writer:
         if tensor.dim() == 0:
             shape, strides = (1,), (1,)
         self._items.int32(len(shape))
-        self._longs(shape)
-        self._longs(strides)
-        self._longs((tensor.storage_offset() + 1,))
+        self._items.longs(shape)
+        self._items.longs(strides)
+        self._items.longs((int(tensor.storage_offset()) + 1,))
         if tensor.untyped_storage().nbytes():
             self._storage_of(tensor, storage_class(name), version)
         else:
@@ -170,11 +195,10 @@ class Writer:
 
     def _storage(self, value: Storage) -> None:
         tensor = _writable(value.tensor)
-        name = value.typename
-        if STORAGE_CLASSES.get(name or "") != tensor.dtype:
-            implied = tensor_class_of(tensor.dtype)
-            name = storage_class(implied or "")
-        self._storage_of(tensor, name or "", value.version)
+        name = value.typename or ""
+        if STORAGE_CLASSES.get(name) != tensor.dtype:
+            name = storage_class(lua_class(tensor)[0])
+        self._storage_of(tensor, name, value.version)
 
     def _storage_of(self, tensor: torch.Tensor, name: str, version: int) -> None:
         """Write the whole memory that `tensor` views, once for all its views of this class."""
@@ -183,15 +207,9 @@ class Writer:
             return
         self._class(name, version)
         count = memory.nbytes() // tensor.element_size()
-        self._longs((count,))
-        whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(memory, 0, (count,), (1,))
-        self._items.elements(whole.cpu())
-
-    def _longs(self, values: tuple[int, ...]) -> None:
-        limit = 2 ** (8 * getattr(self._items, "long_size", 8) - 1)
-        if any(not -limit <= value < limit for value in values):
-            raise T7Error(f"a size in {values} is too large for 4-byte longs")
-        self._items.longs(values)
+        self._items.longs((count,))
+        empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        self._items.elements(empty.set_(memory, 0, (count,), (1,)).cpu())
 
 
 def _flat(pairs: Any) -> Iterator[Any]:
@@ -205,10 +223,8 @@ def _flat(pairs: Any) -> Iterator[Any]:
 def _writable(tensor: torch.Tensor) -> torch.Tensor:
     """`tensor` in a dtype that Torch 7 has: booleans become bytes, bfloat16 becomes float."""
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
-        raise T7Error("a Torch 7 file cannot hold a tensor that is sparse, quantized or without memory")
+        raise T7Error(
+            "a Torch 7 file cannot hold a tensor that is sparse, quantized or on the meta device"
+        )
     substitute = {torch.bool: torch.uint8, torch.bfloat16: torch.float32}.get(tensor.dtype)
-    if substitute is not None:
-        return tensor.detach().to(substitute)
-    if tensor_class_of(tensor.dtype) is None:
-        raise T7Error(f"a Torch 7 file cannot hold a tensor of {tensor.dtype}")
-    return tensor
+    return tensor.resolve_neg() if substitute is None else tensor.detach().to(substitute)

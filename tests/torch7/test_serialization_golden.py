@@ -64,7 +64,8 @@ def test_zoo_scalars(zoo):
     assert (zoo["big"], zoo["tiny"]) == (1e300, 1e-300)
     assert (zoo["inf"], zoo["ninf"]) == (math.inf, -math.inf)
     assert math.isnan(zoo["nan"])
-    assert zoo["yes"] is True and zoo["no"] is False
+    assert zoo["yes"] is True
+    assert zoo["no"] is False
 
 
 def test_zoo_strings(zoo):
@@ -77,7 +78,8 @@ def test_zoo_tables(zoo):
     assert zoo["sparse"] == {1: "one", 3: "three", 2.5: "two and a half", -1: "minus"}
     assert zoo["emptytable"] == {}
     assert zoo["mixed"]["x"]["y"]["z"] == "deep"
-    assert zoo["boolkey"][True] == "T" and zoo["boolkey"][False] == "F"
+    assert zoo["boolkey"][True] == "T"
+    assert zoo["boolkey"][False] == "F"
     assert zoo["shared_a"] is zoo["shared_b"]
     assert zoo["cycle"]["me"] is zoo["cycle"]
 
@@ -103,7 +105,9 @@ def test_unreferenced_repeats_what_was_shared():
     assert value["t"].shape == (2, 3, 4)
 
 
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.net")) + sorted(GOLDEN.glob("*.t7")), ids=str)
+@pytest.mark.parametrize(
+    "path", sorted(GOLDEN.glob("*.net")) + sorted(GOLDEN.glob("*.t7")), ids=str
+)
 def test_written_again_it_is_the_same_file(path):
     form = {"ascii": "ascii" in path.name, "long_size": 4 if "b32" in path.name else 8}
     assert save(None, load(path), **form) == path.read_bytes()
