@@ -1,0 +1,130 @@
+"""A run's windows as a person sees them: the real server, its page in a headless Chromium."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eyescream_py.plots import Plots
+from eyescream_py.visdom_client import Address, Listener
+
+ROOT = Path(__file__).parents[2]
+TITLES = (
+    "semi-random generated images (after G)",
+    "best samples (first is best)",
+    "worst samples (first is worst)",
+    "original images from training set",
+)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@dataclass
+class Page:
+    """What Chromium made of the page."""
+
+    text: str
+    screenshot: np.ndarray  # (height,width,3) uint8
+
+    def pictures(self) -> list[np.ndarray]:
+        """The pictures that the page shows, decoded."""
+        sources = re.findall(r'src="data:image/png;base64,([^"]+)"', self.text)
+        return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in sources]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def chromium(url: str, folder: Path, *action: str) -> str:
+    """Open `url` in a fresh profile, give the page its time, act, and return the output."""
+    assert CHROMIUM is not None
+    command = [
+        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *("--disable-dev-shm-usage", "--window-size=1400,1300", "--virtual-time-budget=20000"),
+        f"--user-data-dir={folder / 'profile'}",
+        *(*action, url),
+    ]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=True, cwd=folder
+    ).stdout
+
+
+def open_page(url: str, folder: Path) -> Page:
+    text = html.unescape(chromium(url, folder, "--dump-dom"))
+    chromium(url, folder, f"--screenshot={folder / 'page.png'}")
+    return Page(text, np.asarray(Image.open(folder / "page.png").convert("RGB")))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """The page after two short epochs, with the server that train.py found listening."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on the PATH: the page is not looked at (.ci/run installs it)")
+    folder = tmp_path_factory.mktemp("visdom_page")
+    port = free_port()
+    plots = Plots.open(True, "http://localhost", port, "e2e")
+    try:
+        wait_for_server(port)
+        subprocess.run(
+            [
+                *(sys.executable, "train.py", "--scale=16", "--grayscale", "--gpu=-1"),
+                *("--epochs=2", "--N_epoch=100", f"--save={folder / 'logs'}"),
+                *(f"--visdom_port={port}", "--visdom_env=e2e"),
+            ],
+            cwd=ROOT,
+            check=True,
+            timeout=240,
+        )
+        yield open_page(f"http://127.0.0.1:{port}/env/e2e", folder)
+    finally:
+        plots.close()
+
+
+def wait_for_server(port: int) -> None:
+    end = time.monotonic() + 60
+    while Address.parse("localhost", port).probe() is not Listener.VISDOM:
+        assert time.monotonic() < end, "Visdom does not answer"
+        time.sleep(0.1)
+
+
+@pytest.mark.browser
+class TestPage:
+    @pytest.mark.parametrize("title", TITLES)
+    def test_shows_every_window(self, page: Page, title: str) -> None:
+        assert title in page.text
+
+    def test_shows_the_pictures(self, page: Page) -> None:
+        pictures = page.pictures()
+        assert len(pictures) == len(TITLES)
+        for picture in pictures:
+            assert picture.shape[1] > 300
+            assert picture.std() > 10  # neither blank nor one shade
+
+    def test_draws_the_curves(self, page: Page) -> None:
+        assert page.text.count("js-plotly-plot") >= 2
+        assert page.text.count("scatterlayer") >= 2
+
+    def test_looks_like_a_page_of_windows(self, page: Page) -> None:
+        height, width, _ = page.screenshot.shape
+        assert (height, width) == (1300, 1400)
+        background = np.all(page.screenshot == page.screenshot[-1, -1], axis=2)
+        assert 0.1 < background.mean() < 0.8
+        shades = np.unique(page.screenshot.reshape(-1, 3), axis=0)
+        assert len(shades) > 100  # the pictures' grays, not just the page's own few colours
