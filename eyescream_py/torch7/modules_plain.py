@@ -155,8 +155,18 @@ TABLES = [
     plain("CMulTable", layers.CMulTable, tables=("gradInput",)),
     plain("CSubTable", layers_tables.CSubTable, tables=("gradInput",)),
     plain("CDivTable", layers_tables.CDivTable, tables=("gradInput",)),
-    plain("CMaxTable", layers_tables.CMaxTable, tables=("gradInput",)),
-    plain("CMinTable", layers_tables.CMinTable, tables=("gradInput",)),
+    plain(
+        "CMaxTable",
+        layers_tables.CMaxTable,
+        buffers=("maxIdx", "mask", "maxVals", "gradMaxVals"),
+        tables=("gradInput",),
+    ),
+    plain(
+        "CMinTable",
+        layers_tables.CMinTable,
+        buffers=("minIdx", "mask", "minVals", "gradMaxVals"),
+        tables=("gradInput",),
+    ),
     plain(
         "SplitTable",
         layers_tables.SplitTable,

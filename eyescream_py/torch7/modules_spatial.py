@@ -37,12 +37,15 @@ def write_dilated_max_pooling(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 def read_average_pooling(node: Node) -> nn.Module:
-    """``divide`` false is the sum over each window."""
+    """``divide`` false is the sum over each window; so is a missing one, except in cudnn."""
+    is_cudnn = node.obj.typename.startswith("cudnn.")
+    excludes = node.obj.fields.get("mode") == "CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING"
+    divides = node.boolean("divide", is_cudnn)
     return nn.AvgPool2d(
-        **read_geometry(node, stride=None),
+        **read_geometry(node),
         ceil_mode=node.boolean("ceil_mode", False),
-        count_include_pad=node.boolean("count_include_pad", True),
-        divisor_override=None if node.boolean("divide", True) else 1,
+        count_include_pad=node.boolean("count_include_pad", not excludes),
+        divisor_override=None if divides else 1,
     )
 
 

@@ -240,7 +240,11 @@ def read_add(node: Node) -> nn.Module:
 
 
 def write_add(module: Any, writer: Writer) -> dict[str, Any]:
-    return {"scalar": module.scalar, "_ones": writer.empty(), **writer.weights_of(module)}
+    return {
+        "scalar": module.scalar,
+        "_ones": torch.ones(1, dtype=writer.dtype),
+        **writer.weights_of(module),
+    }
 
 
 def read_cmul(node: Node) -> nn.Module:
@@ -310,7 +314,13 @@ CODECS = [
     ),
     Codec(("InstanceNormalization",), nn.InstanceNorm2d, read_instance_norm, write_instance_norm),
     Codec(("PReLU",), nn.PReLU, read_prelu, write_prelu),
-    Codec(("LookupTable",), layers_more.LookupTable, read_lookup_table, write_lookup_table),
+    Codec(
+        ("LookupTable",),
+        layers_more.LookupTable,
+        read_lookup_table,
+        write_lookup_table,
+        version=4,
+    ),
     Codec(("Add",), layers_more.Add, read_add, write_add),
     Codec(("Mul",), layers_more.Mul, read_mul, write_weights),
     Codec(("CMul",), layers_more.CMul, read_cmul, write_cmul),

@@ -165,7 +165,7 @@ SPATIAL = [
         "nn.SpatialAveragePooling",
         IMAGES,
         lambda x: F.pad(x, (1, 1)).unfold(2, 3, 2).unfold(3, 2, 1).mean((-1, -2)),
-        {**WINDOW, "padW": 1},
+        {**WINDOW, "padW": 1, "divide": True},
     ),
     Case(
         "nn.SpatialAveragePooling",

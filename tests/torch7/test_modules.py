@@ -248,11 +248,18 @@ def test_batch_normalisation_version_1() -> None:
 
 
 def test_missing_fields_have_luas_defaults() -> None:
-    pool = module_of(TorchObject("nn.SpatialAveragePooling", Table(kW=2, kH=3)))
+    pool = module_of(TorchObject("nn.SpatialMaxPooling", Table(kW=2, kH=3)))
     assert (pool.kernel_size, pool.stride, pool.padding) == ((3, 2), (3, 2), (0, 0))
-    assert pool.count_include_pad
     assert not module_of(TorchObject("nn.Dropout", Table(p=0.5))).scaled
     assert module_of(TorchObject("LeakyReLU", Table())).negative_slope == 0.333
+
+
+def test_average_pooling_without_divide_sums_except_in_cudnn() -> None:
+    window, x = Table(kW=2, kH=2, dW=2, dH=2, padW=1, padH=1), torch.ones(1, 1, 2, 2)
+    assert module_of(TorchObject("nn.SpatialAveragePooling", window))(x).unique() == 1
+    assert module_of(TorchObject("cudnn.SpatialAveragePooling", window))(x).unique() == 0.25
+    excluding = Table(window, mode="CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING")
+    assert module_of(TorchObject("cudnn.SpatialAveragePooling", excluding))(x).unique() == 1
 
 
 # What no file of Lua Torch holds, or no torch module can be.
