@@ -32,9 +32,10 @@ BATCHES_AHEAD = 4
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
-def find_photos(roots: Iterable[str | Path]) -> list[Path]:
-    """Every picture file under the folders, at any depth, sorted; names with `.cached` are passed
-    over.
+def find_photos(roots: Iterable[str | Path], outside: Path | None = None) -> list[Path]:
+    """Every picture file under the folders, at any depth, sorted.
+
+    Names with `.cached` are passed over, and what lies below `outside`: a run's own sheets.
 
     Raises UserError for a folder that does not exist or when there is no picture at all.
     """
@@ -42,7 +43,8 @@ def find_photos(roots: Iterable[str | Path]) -> list[Path]:
     for root in folders:
         if not root.is_dir():
             raise UserError(f"--dataroota={root}: no such folder")
-    photos = sorted({path for root in folders for path in root.rglob("*") if _is_photo(path)})
+    found = {path for root in folders for path in root.rglob("*") if _is_photo(path)}
+    photos = sorted(path for path in found if not outside or not _is_below(path, outside))
     if not photos:
         names = ", ".join(map(str, folders))
         raise UserError(f"--dataroota: no pictures ({', '.join(SUFFIXES)}) under {names}")
@@ -51,6 +53,10 @@ def find_photos(roots: Iterable[str | Path]) -> list[Path]:
 
 def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and ".cached" not in str(path)
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.absolute().is_relative_to(folder.absolute())
 
 
 @dataclass(frozen=True)

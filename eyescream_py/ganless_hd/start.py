@@ -47,6 +47,7 @@ from eyescream_py.ganless_hd.training import Progress, Run, state_file
 from eyescream_py.runtime import choose_device, set_threads
 
 CALIBRATION_PHOTOS = 128
+CALIBRATION_BATCH = 16
 SHOWN_FILES = 5
 
 
@@ -114,7 +115,8 @@ def _make_folders(options: Options) -> None:
 
 def photographs(options: Options) -> tuple[ResizedPhotos, list[Pair]]:
     """The photographs to train on, and batches of the last `--heldout` ones by sorted name."""
-    found = survey(find_photos(options.dataroota), options.imgSize, options.small == "skip")
+    photos = find_photos(options.dataroota, outside=options.folder)
+    found = survey(photos, options.imgSize, options.small == "skip")
     _say("cannot be read and are left out", found.broken)
     fate = "skipped" if options.small == "skip" else f"enlarged to {options.loadSize}"
     _say(f"have a side under {options.imgSize} pixels and are {fate}", found.small)
@@ -181,7 +183,7 @@ def _new_features(
     )
     network = random_features(options.features_width, options.seed).to(device)
     pairs = (dataset[number] for number in range(CALIBRATION_PHOTOS))
-    batches = fixed_batches(pairs, options.batchSize)
+    batches = fixed_batches(pairs, CALIBRATION_BATCH)
     calibrate(network, (to_network(targets, device) for _, targets in batches))
     return network
 

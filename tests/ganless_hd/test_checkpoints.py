@@ -60,7 +60,7 @@ def test_a_pth_cannot_run_code(tmp_path, capsys):
     torch.save({"w": Evil()}, path)
     with pytest.raises(UserError, match=r"evil\.pth"):
         read_tensors(path)
-    path.write_bytes(pickle.dumps(Evil()))
+    path.write_bytes(pickle.dumps(Evil(), protocol=2))
     with pytest.raises(UserError, match=r"evil\.pth"):
         read_tensors(path)
     assert "ran" not in capsys.readouterr().out

@@ -38,6 +38,7 @@ def test_photos_are_found_at_any_depth_and_sorted(tmp_path):
         (tmp_path / name).touch()
     found = find_photos([tmp_path / "b", tmp_path / "a", tmp_path])
     assert found == sorted(tmp_path / name for name in names)
+    assert find_photos([tmp_path], outside=tmp_path / "a") == [tmp_path / "b/3.png"]
 
 
 def test_missing_and_empty_folders_are_named(tmp_path):

@@ -1,0 +1,85 @@
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from eyescream_py.ganless_hd.__main__ import main
+
+from .conftest import save_jpeg
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["sample"], ["make-data"]])
+def test_help_answers_fast_and_imports_no_torch(command):
+    start = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "eyescream_py.ganless_hd", *command, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Usage: python -m eyescream_py.ganless_hd" in result.stdout
+    assert "| torch" not in result.stderr
+    assert time.perf_counter() - start < 5
+
+
+def test_published_defaults():
+    options = {option.name: option.default for option in main.commands["train"].params}
+    published = {"nthread": 3, "loadSize": 600, "imgSize": 512, "batchSize": 12}
+    assert published.items() <= options.items()
+    assert options["itersPerEpoch"] == 10000
+    assert options["averaging"] == "last"
+    assert options["pearson"] == "global"
+
+
+def test_make_data_train_resume_and_sample(tmp_path, tiny_flags):
+    data = tmp_path / "data"
+    assert invoke("make-data", data, "--count", 5, "--size", 96).exit_code == 0
+    flags = [*tiny_flags, "--dataroota", data]
+    result = invoke("train", *flags, "--epochs", 1, "--heldout", 2)
+    assert result.exit_code == 0, result.output
+    assert "13 photographs to train on, 2 held out" in result.output
+    result = invoke("train", "--out", tmp_path / "run", "--resume", "--epochs", 2)
+    assert result.exit_code == 0, result.output
+    networks = sorted((tmp_path / "run" / "saves").glob("autoEncoder-*"))
+    assert len(networks) == 2
+    photo = data / "scene_00000.jpg"
+    result = invoke("sample", photo, "--network", networks[0], "--out", tmp_path / "s", "--gpu", -1)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "s" / "scene_00000-sheet.png").is_file()
+
+
+def test_small_photographs_are_counted(tmp_path, tiny_flags):
+    (tmp_path / "more").mkdir()
+    save_jpeg(tmp_path / "more" / "small.jpg", 50, 60)
+    flags = [*tiny_flags, "--dataroota", tmp_path / "more", "--max-steps", 2]
+    result = invoke("train", *flags, "--small", "skip")
+    assert "1 pictures have a side under 64 pixels and are skipped: " in result.output
+    assert "10 photographs to train on" in result.output
+    result = invoke("train", *flags, "--out", tmp_path / "other")
+    assert "are enlarged to 72" in result.output
+    assert "11 photographs to train on" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--imgSize", "65", "--dataroota", "x"], "--imgSize=65: give a multiple of 64"),
+        (["train", "--dataroota", "/none/such"], "no such folder"),
+        (["train"], "--dataroota: give at least one folder"),
+        (["sample", "a/x.jpg", "b/x.jpg", "--network", __file__], "x: several pictures"),
+        (["sample", "x.jpg", "--dark-lines", "--network", __file__], "go with --drawn"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path):
+    out = [] if arguments[0] == "sample" else ["--out", tmp_path / "run", "--noplot"]
+    result = invoke(*arguments, *out)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.output

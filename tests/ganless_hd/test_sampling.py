@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eyescream_py.errors import UserError
+from eyescream_py.ganless_hd.checkpoints import write_tensors
+from eyescream_py.ganless_hd.networks import UNet
+from eyescream_py.ganless_hd.sampling import (
+    Painter,
+    fitted,
+    load_painter,
+    load_picture,
+    paint_drawing,
+    paint_photo,
+)
+
+from .conftest import save_jpeg
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def network_file(tmp_path):
+    path = tmp_path / "autoEncoder--3.5.safetensors"
+    about = {"kind": "network", "width": 0.0625, "imgSize": 64, "colormap": True}
+    write_tensors(path, UNet(0.0625, seed=1).state_dict(), about)
+    return path
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_sheet_of_a_photograph(network_file, tmp_path):
+    photo = save_jpeg(tmp_path / "me.jpg", 140, 100)
+    painter = load_painter(network_file, CPU, tile=0)
+    page = pixels(paint_photo(painter, photo, 128, tmp_path / "out"))
+    assert page.shape == (128 + 4, 3 * (128 + 2) + 2, 3)
+    output = pixels(tmp_path / "out" / "me.png")
+    assert output.shape == (128, 128, 3)
+    target = fitted(load_picture(photo), 128, "me")
+    low, high = page.min(), page.max()
+    assert (low, high) == (0, 255)
+    shown = page[2:-2, -130:-2].astype(int)
+    assert abs(shown - target).max() <= 3  # the input's contours are white, so values hardly move
+
+
+def test_tiles_give_the_picture_of_one_piece():
+    network = UNet(0.03125, seed=2).eval()
+    inputs = torch.randint(0, 256, (3, 128, 832), dtype=torch.uint8)
+    whole = Painter(network, CPU, 64, True)(inputs)
+    tiled = Painter(network, CPU, 64, True, tile=64)(inputs)
+    assert whole.std() > 0.01
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+
+
+def test_tiles_are_painted_apart(monkeypatch):
+    painter = Painter(UNet(0.03125), CPU, 64, True, tile=64)
+    widths = []
+    forward = painter.network.forward
+
+    def watched(pictures):
+        widths.append(pictures.shape[-1])
+        return forward(pictures)
+
+    monkeypatch.setattr(painter.network, "forward", watched)
+    painter(torch.zeros(3, 64, 1024, dtype=torch.uint8))
+    assert len(widths) == 16
+    assert max(widths) == 64 + 2 * 256
+
+
+def test_colour_cells_keep_their_size_in_larger_pictures():
+    painter = Painter(UNet(0.03125), CPU, 64, True)
+    picture = np.random.default_rng(0).integers(0, 256, (128, 192, 3), dtype=np.uint8)
+    tall = painter.colours(np.vstack([picture, picture]))
+    alone = painter.colours(picture)
+    assert np.array_equal(tall[: 128 - 8], alone[: 128 - 8])
+    assert Painter(UNet(0.03125), CPU, 64, colormap=False).colours(picture) is None
+
+
+def test_drawings_light_or_dark(network_file, tmp_path):
+    drawing = np.zeros((64, 64, 3), np.uint8)
+    drawing[20] = drawing[:, 30] = 255
+    Image.fromarray(drawing).save(tmp_path / "light.png")
+    Image.fromarray(255 - drawing).save(tmp_path / "dark.png")
+    painter = load_painter(network_file, CPU, tile=0)
+    light = paint_drawing(painter, tmp_path / "light.png", None, False, 0, tmp_path / "out")
+    dark = paint_drawing(painter, tmp_path / "dark.png", None, True, 0, tmp_path / "out")
+    assert np.array_equal(pixels(light), pixels(dark))
+    assert pixels(light).shape == (68, 2 * 66 + 2, 3)
+
+
+def test_thin_lines_survive_reduction_and_colours_arrive(network_file, tmp_path):
+    drawing = np.zeros((256, 256, 3), np.uint8)
+    drawing[100:103] = 255
+    Image.fromarray(drawing).save(tmp_path / "lines.png")
+    Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "red.png")
+    painter = load_painter(network_file, CPU, tile=0)
+    page = paint_drawing(
+        painter, tmp_path / "lines.png", tmp_path / "red.png", False, 64, tmp_path / "out"
+    )
+    inputs = pixels(page)[2:66, 2:66]
+    assert (inputs[25] == 255).all()
+    assert (inputs[5] == (255, 0, 0)).all()
+
+
+def test_published_files_need_no_metadata(tmp_path):
+    path = tmp_path / "autoEncoder--3.98.pth"
+    torch.save(UNet(0.0625, seed=1).state_dict(), path)
+    painter = load_painter(path, CPU, tile=0)
+    assert (painter.size, painter.colormap) == (512, True)
+    assert torch.equal(painter.network.collapse.weight, UNet(0.0625, seed=1).collapse.weight)
+
+
+def test_wrong_network_files(network_file, tmp_path):
+    state = UNet(0.0625).state_dict()
+    del state["decoderLevels.2.node.bias"]
+    write_tensors(tmp_path / "half.safetensors", state, {"width": 0.0625})
+    with pytest.raises(
+        UserError, match=r"missing or of another size: decoderLevels\.2\.node\.bias"
+    ):
+        load_painter(tmp_path / "half.safetensors", CPU, tile=0)
+    write_tensors(tmp_path / "latest.safetensors", state, {"kind": "run"})
+    with pytest.raises(UserError, match="is the state of a run"):
+        load_painter(tmp_path / "latest.safetensors", CPU, tile=0)
+    with pytest.raises(UserError, match="--tile=100: give a multiple of 64"):
+        load_painter(network_file, CPU, tile=100)
+
+
+def test_pictures_that_cannot_be_used(tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"none")
+    with pytest.raises(UserError, match=r"bad\.jpg: cannot be read as a picture"):
+        load_picture(tmp_path / "bad.jpg")
+    with pytest.raises(UserError, match=r"gone\.jpg: cannot be read"):
+        load_picture(tmp_path / "gone.jpg")
+    with pytest.raises(UserError, match="smaller than 64 pixels, give --size"):
+        fitted(np.zeros((63, 200, 3), np.uint8), 0, "small.jpg")
