@@ -318,12 +318,17 @@ class LookupTable(nn.Module):
 
 
 class SpatialUpSamplingBilinear(nn.Module):
-    """Enlarge (N,C,H,W) ``scale_factor`` times, corners aligned (nn.SpatialUpSamplingBilinear)."""
+    """Enlarge ``scale_factor`` times, corners aligned (nn.SpatialUpSamplingBilinear).
+
+    (N,C,H,W) or (C,H,W) -> H and W times ``scale_factor``, as nn has had it since 2016.
+    """
 
     def __init__(self, scale_factor: int) -> None:
         super().__init__()
         self.scale_factor = scale_factor
 
     def forward(self, x: Tensor) -> Tensor:
+        batch = x if x.dim() == 4 else x[None]
         scale = float(self.scale_factor)
-        return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=True)
+        larger = F.interpolate(batch, scale_factor=scale, mode="bilinear", align_corners=True)
+        return larger if x.dim() == 4 else larger[0]

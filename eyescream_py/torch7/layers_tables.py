@@ -43,6 +43,33 @@ class CMinTable(nn.Module):
         return torch.stack(tuple(inputs)).amin(0)
 
 
+class DotProduct(nn.Module):
+    """Scalar product of the rows of two (N,F) -> (N) (nn.DotProduct)."""
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return (inputs[0] * inputs[1]).sum(-1)
+
+
+class CosineDistance(nn.Module):
+    """Cosine of the angle between the rows of two (N,F) -> (N) (nn.CosineDistance)."""
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        first, second = inputs
+        squares = (first.square().sum(-1) + 1e-12) * (second.square().sum(-1) + 1e-12)
+        return (first * second).sum(-1) / squares.sqrt()
+
+
+class PairwiseDistance(nn.Module):
+    """The ``norm``-norm of the difference of the rows of two (N,F) -> (N) (nn.PairwiseDistance)."""
+
+    def __init__(self, norm: float = 2.0) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return torch.linalg.vector_norm(inputs[0] - inputs[1], self.norm, dim=-1)
+
+
 class SplitTable(nn.Module):
     """The list of slices along a dimension (nn.SplitTable)."""
 

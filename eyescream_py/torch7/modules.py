@@ -112,16 +112,16 @@ def from_module(module: nn.Module) -> TorchObject:
 
 
 class _Writing:
-    """The objects made so far, by the identity of their modules."""
+    """The objects made so far, by their modules (which are equal only to themselves)."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._writer = Writer(self.obj, dtype)
-        self._made: dict[int, TorchObject] = {}
+        self._made: dict[nn.Module, TorchObject] = {}
 
     def obj(self, module: nn.Module) -> TorchObject:
-        if id(module) not in self._made:
-            self._made[id(module)] = self._make(module)
-        return self._made[id(module)]
+        if module not in self._made:
+            self._made[module] = self._make(module)
+        return self._made[module]
 
     def _make(self, module: nn.Module) -> TorchObject:
         codec = _writer_of(module)

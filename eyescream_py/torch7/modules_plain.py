@@ -8,6 +8,7 @@ from torch import nn
 
 from . import layers, layers_more, layers_tables
 from .modules_codec import Codec, Node, Plain, Writer, plain
+from .values import Table
 
 IN_PLACE = {"inplace": False}  # modules work out of place whatever the file says: same numbers
 
@@ -50,6 +51,10 @@ def write_torch_dropout(module: Any, writer: Writer) -> dict[str, Any]:
 
 def write_tanh_shrink(module: Any, writer: Writer) -> dict[str, Any]:
     return {"tanh": writer.obj(nn.Tanh())}
+
+
+def write_two_gradients(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"gradInput": Table.from_list([writer.empty(), writer.empty()])}
 
 
 DIMENSION = Plain("dimension", "dimension", int, 1)
@@ -165,6 +170,25 @@ TABLES = [
         "CMinTable",
         layers_tables.CMinTable,
         buffers=("minIdx", "mask", "minVals", "gradMaxVals"),
+        tables=("gradInput",),
+    ),
+    Codec(
+        ("DotProduct",),
+        layers_tables.DotProduct,
+        lambda node: layers_tables.DotProduct(),
+        write_two_gradients,
+    ),
+    Codec(
+        ("CosineDistance",),
+        layers_tables.CosineDistance,
+        lambda node: layers_tables.CosineDistance(),
+        write_two_gradients,
+    ),
+    plain(
+        "PairwiseDistance",
+        layers_tables.PairwiseDistance,
+        Plain("norm", "norm", float, 2.0),
+        buffers=("diff",),
         tables=("gradInput",),
     ),
     plain(

@@ -211,8 +211,8 @@ SPATIAL = [
     ),
     Case(
         "nn.SpatialUpSamplingBilinear",
-        torch.tensor([[[[0.0, 3.0]]]]),
-        lambda x: torch.tensor([[[[0.0, 1.0, 2.0, 3.0]] * 2]]),
+        torch.tensor([[[0.0, 3.0]]]),
+        lambda x: torch.tensor([[[0.0, 1.0, 2.0, 3.0]] * 2]),
         {"scale_factor": 2},
     ),
     Case(
