@@ -29,7 +29,7 @@ class _TableFrame:
     def accept(self, value: Any, offset: int) -> bool:
         """Take the next key or value; True when the table is complete."""
         if self._key is _MISSING:
-            if value is None or value != value:
+            if value is None or (isinstance(value, float) and math.isnan(value)):
                 raise T7Error(f"a table key that is {'nil' if value is None else 'nan'}", offset)
             self._key = table_key(value)
             return False

@@ -3,7 +3,7 @@
 import io
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, overload
 
 from .ascii_format import AsciiReader, AsciiWriter
 from .binary_format import BinaryReader, BinaryWriter
@@ -22,7 +22,6 @@ _FOREIGN = (
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"<", "an HTML or XML page: the download gave a page, not the file"),
     (b"version https://git-lfs", "a Git LFS pointer: fetch the real file with `git lfs pull`"),
-    (b"\x00\x00\x00", "in big-endian order, which is not supported"),
 )
 
 
@@ -76,6 +75,8 @@ def _check_start(source: Source, ascii: bool | None) -> bool:
     for magic, kind in _FOREIGN:
         if start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(magic):
             raise T7Error(f"not a Torch 7 file: it is {kind}", 0)
+    if not any(start[:3]) and start[3:4] in (b"\1", b"\2", b"\3", b"\4", b"\5"):
+        raise T7Error("in big-endian order, which is not supported", 0)
     if not looks_ascii and (start[0] > 8 or any(start[1:4])):
         raise T7Error(f"not a Torch 7 file: it begins with {start[:8]!r}", 0)
     return looks_ascii
@@ -107,6 +108,23 @@ def _load_binary(source: Source, long_size: int | None, limits: Limits) -> tuple
     if long_size is not None:
         raise failures[0][1]
     raise max(failures, key=lambda failure: failure[0])[1]
+
+
+@overload
+def save(
+    target: None, value: Any, *, ascii: bool = ..., long_size: int = ..., referenced: bool = ...
+) -> bytes: ...
+
+
+@overload
+def save(
+    target: str | os.PathLike[str] | BinaryIO,
+    value: Any,
+    *,
+    ascii: bool = ...,
+    long_size: int = ...,
+    referenced: bool = ...,
+) -> None: ...
 
 
 def save(
