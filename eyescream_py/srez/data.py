@@ -1,0 +1,247 @@
+"""Face files -> 144x144 windows (uint8) with the colour means of their whole frames, cached on
+disk.
+
+The original augments the whole frame and then cuts a fixed 144x144 window. Cutting first gives the
+same picture: the window lies symmetrically, so flipping commutes, and of the rest of the frame only
+its colour means matter (contrast turns around them), which are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from eyescream_py.errors import UserError
+from eyescream_py.files import atomic_write
+
+WINDOW_SIDE = 144
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp"}
+FIXED_WINDOWS = {
+    "celeba": (17, 52, "CelebA's align-and-crop pictures have 178x218"),
+    "lfw": (53, 53, "LFW's pictures have 250x250"),
+}
+DECODE_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Some rows of the decoded pictures: windows (M,3,144,144) uint8 and, 0..1, the frames' mean R,
+    G, B and max(R,G,B) (M,4) float32 are shared by all subsets of a data set; `rows` (N,) says
+    which ones these faces are.
+    """
+
+    windows: Tensor
+    means: Tensor
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def subset(self, positions: list[int]) -> Faces:
+        return Faces(self.windows, self.means, self.rows[positions])
+
+    def pick(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """(windows, means) of the faces at `positions` (n,)."""
+        rows = self.rows[positions].to(self.windows.device)
+        return self.windows[rows], self.means[rows]
+
+    def to(self, device: torch.device) -> Faces:
+        """On the device where the windows fit into half of its free memory, else where they are."""
+        if device.type == "cuda" and self.windows.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+            return self
+        return Faces(self.windows.to(device), self.means.to(device), self.rows)
+
+
+def list_pictures(folder: str | Path) -> list[str]:
+    """Sorted names, relative to `folder`, of the pictures in it and below it. UserError where there
+    are none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"--dataset={folder}: no such folder; `python -m eyescream_py.srez.make_data` renders "
+            "test faces, "
+            "`python -m eyescream_py.srez.download_data` fetches CelebA"
+        )
+    names = sorted(
+        str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES
+    )
+    if not names:
+        raise UserError(f"--dataset={folder}: no pictures ({', '.join(sorted(SUFFIXES))}) in it")
+    return names
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """An RGB picture; UserError, naming the file, where it cannot be decoded."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not a readable picture ({error})") from None
+
+
+def cut_window(image: Image.Image, crop: str, path: str | Path) -> Image.Image:
+    """The 144x144 window: CelebA's or LFW's fixed box, or (`none`) the largest centred square,
+    resized.
+
+    LFW's box (53,53)-(197,197) is the middle of its 250x250: the face with its hair, the part with
+    real pixels, framed as CelebA's window frames it, without resampling.
+    """
+    if crop == "none":
+        side = min(image.size)
+        if side < WINDOW_SIDE // 2:
+            raise UserError(
+                f"{path}: {image.width}x{image.height} is too small, at least 72x72 is needed"
+            )
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
+        return image.resize((WINDOW_SIDE, WINDOW_SIDE), Image.Resampling.BOX, box)
+    left, top, usual = FIXED_WINDOWS[crop]
+    if image.width < left + WINDOW_SIDE or image.height < top + WINDOW_SIDE:
+        raise UserError(
+            f"{path}: {image.width}x{image.height} is too small for --crop={crop} ({usual}); "
+            "--crop=none takes any face picture"
+        )
+    return image.crop((left, top, left + WINDOW_SIDE, top + WINDOW_SIDE))
+
+
+def decode(path: Path, crop: str) -> tuple[np.ndarray, np.ndarray]:
+    """One file -> window (144,144,3) uint8 and the frame's (4,) colour means; `none` has the window
+    as its frame.
+    """
+    image = open_picture(path)
+    window = np.asarray(cut_window(image, crop, path))
+    frame = window if crop == "none" else np.asarray(image)
+    means = [*frame.mean((0, 1)), frame.max(2).mean()]
+    return window, np.asarray(means, np.float32) / 255
+
+
+def load_faces(folder: str | Path, names: list[str], crop: str, cache_dir: str = "") -> Faces:
+    """Decode `names` below `folder`, or take them from the cache, which any changed file makes
+    stale.
+    """
+    paths = [Path(folder) / name for name in names]
+    if cache_dir:
+        windows, means = _cached(Path(cache_dir), paths, names, crop)
+    else:
+        windows, means = _decode_all(paths, crop)
+    return Faces(torch.from_numpy(windows), torch.from_numpy(means), torch.arange(len(names)))
+
+
+def _cached(
+    folder: Path, paths: list[Path], names: list[str], crop: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Windows as a memory map, so that a data set larger than memory can be drawn from."""
+    key = _key(paths, names, crop)
+    files = [folder / f"{key}.{part}.npy" for part in ("windows", "means")]
+    if not all(file.is_file() for file in files):
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, values in zip(files, _decode_all(paths, crop), strict=True):
+            with atomic_write(file) as out:
+                np.save(out, values)
+    return np.load(files[0], mmap_mode="c"), np.load(files[1])
+
+
+def _key(paths: list[Path], names: list[str], crop: str) -> str:
+    facts = [[n, p.stat().st_size, p.stat().st_mtime_ns] for n, p in zip(names, paths, strict=True)]
+    text = json.dumps([crop, WINDOW_SIDE, facts])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _decode_all(paths: list[Path], crop: str) -> tuple[np.ndarray, np.ndarray]:
+    windows = np.empty((len(paths), 3, WINDOW_SIDE, WINDOW_SIDE), np.uint8)
+    means = np.empty((len(paths), 4), np.float32)
+    with ThreadPoolExecutor(DECODE_THREADS) as pool:
+        decoded = pool.map(lambda path: decode(path, crop), paths)
+        for i, (window, mean) in enumerate(decoded):
+            windows[i], means[i] = window.transpose(2, 0, 1), mean
+    return windows, means
+
+
+def split(
+    names: list[str], test_vectors: int, seed: int, test_list: str = ""
+) -> tuple[list[int], list[int]]:
+    """Indices (train, test) into `names`.
+
+    Without a list: sorted groups, seeded shuffle, the last `test_vectors` pictures are the test
+    set. A group is one file, or in a data set with a folder per person one folder: whoever is
+    tested on is never trained on. With a list: the pictures it names, or counts from 1 (the fork
+    held out CelebA numbers).
+    """
+    if test_list:
+        test = _listed(names, test_list)
+        held_out = set(test)
+    else:
+        groups = _groups(names)
+        random.Random(seed).shuffle(groups)  # noqa: S311
+        backwards: list[int] = []
+        while groups and len(backwards) < test_vectors:
+            backwards += reversed(groups.pop())
+        test, held_out = backwards[:test_vectors][::-1], set(backwards)
+    train = [i for i in range(len(names)) if i not in held_out]
+    if not train:
+        raise UserError(
+            f"{len(names)} pictures, {len(held_out)} of them held out: none is left to train on; "
+            "give a larger --dataset or smaller --test_vectors"
+        )
+    return train, test
+
+
+def _groups(names: list[str]) -> list[list[int]]:
+    folders: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        folder = str(Path(name).parent)
+        folders.setdefault(name if folder == "." else folder, []).append(i)
+    if len(folders) == 1:  # one folder with everything in it says nothing about persons
+        return [[i] for i in range(len(names))]
+    return list(folders.values())
+
+
+def _listed(names: list[str], test_list: str) -> list[int]:
+    try:
+        entries = Path(test_list).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--test_list={test_list}: cannot be read ({error})") from None
+    index = {name: i for i, name in enumerate(names)}
+    test = []
+    for entry in entries:
+        i = int(entry) - 1 if entry.isdigit() else index.get(entry, -1)
+        if not 0 <= i < len(names):
+            raise UserError(
+                f"--test_list={test_list}: {entry} is none of the {len(names)} pictures"
+            )
+        test.append(i)
+    if not test:
+        raise UserError(f"--test_list={test_list}: names no picture")
+    return list(dict.fromkeys(test))
+
+
+def load_split(
+    folder: str,
+    crop: str,
+    test_vectors: int,
+    seed: int,
+    test_list: str,
+    train_images: int,
+    cache_dir: str,
+) -> tuple[Faces, Faces]:
+    """(training faces, held-out faces); `train_images` > 0 keeps that many of the former, drawn
+    with the seed.
+    """
+    names = list_pictures(folder)
+    train, test = split(names, test_vectors, seed, test_list)
+    if train_images and train_images < len(train):
+        train = sorted(random.Random(seed).sample(train, train_images))  # noqa: S311
+    faces = load_faces(folder, names, crop, cache_dir)
+    return faces.subset(train), faces.subset(test)

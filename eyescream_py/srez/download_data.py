@@ -1,0 +1,191 @@
+"""`python -m eyescream_py.srez.download_data`: fetch the aligned CelebA archive, resuming, checked,
+and unpack it.
+
+The default address and MD5 are those under which the archive has been published for years; they
+were not tried from the machine this was written on. Any other address and checksum can be given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path, PurePosixPath
+
+import click
+
+from eyescream_py.errors import UserError
+from eyescream_py.files import atomic_write
+
+CELEBA_URL = "https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
+CELEBA_CHECKSUM = "md5:00d2c5bc6d35e252742224ab0c1e8fcb"
+CHUNK = 1 << 20
+TIMEOUT_SECONDS = 30
+ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
+Say = Callable[[str], None]
+
+
+def parse_checksum(text: str) -> tuple[str, str]:
+    """`sha256:HEX` -> (algorithm, hex digits); UserError for anything else."""
+    algorithm, _, digest = text.lower().partition(":")
+    if algorithm not in ALGORITHMS or len(digest) != 2 * hashlib.new(algorithm).digest_size:
+        raise UserError(
+            f"--checksum={text}: give ALGORITHM:HEX with one of {', '.join(ALGORITHMS)}"
+        )
+    return algorithm, digest
+
+
+def download(
+    url: str, target: Path, checksum: str, retries: int = 5, say: Say = click.echo
+) -> None:
+    """Fetch `url` to `target`; a broken transfer goes on where it stopped, now or in a later call.
+
+    The bytes so far are `target.part`, with the server's tag of the file in `target.part.json`: a
+    file that changed on the server starts anew. `target` appears only with the right checksum (""
+    checks none). Raises UserError where the server refuses, sends a web page, or the checksum
+    differs.
+    """
+    part = target.with_name(target.name + ".part")
+    for attempt in range(retries + 1):
+        try:
+            _fetch_rest(url, part, say)
+            break
+        except urllib.error.HTTPError as error:
+            if error.code < 500 or attempt == retries:
+                raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
+        except (OSError, HTTPException) as error:
+            if attempt == retries:
+                raise UserError(
+                    f"{url}: {error}; {part} keeps what came, start again to go on from there"
+                ) from None
+        say(f"the transfer broke off, trying again ({attempt + 1} of {retries})")
+        time.sleep(min(2**attempt, 30) * 0.1)
+    _accept(part, target, checksum)
+
+
+def _fetch_rest(url: str, part: Path, say: Say) -> None:
+    have, tag = _have(part)
+    headers = {"User-Agent": "eyescream_py"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag}
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"--url={url}: give an http or https address")
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  checked above
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # everything is there already
+            return
+        raise
+    with answer:
+        _store(answer, part, have if answer.status == 206 else 0, url, say)
+
+
+def _have(part: Path) -> tuple[int, str]:
+    """Bytes that can be kept and the tag they belong to; without a tag nothing can."""
+    try:
+        tag = json.loads(_tag_file(part).read_text())["tag"]
+        return (part.stat().st_size, tag) if tag else (0, "")
+    except (OSError, ValueError, KeyError):
+        return 0, ""
+
+
+def _tag_file(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _store(answer: HTTPResponse, part: Path, have: int, url: str, say: Say) -> None:
+    if answer.headers.get_content_type() == "text/html":
+        raise UserError(f"{url}: sent a web page, not a file (a quota or a consent page?)")
+    length = answer.headers.get("Content-Length")
+    total = have + int(length) if length else None
+    tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+    with atomic_write(_tag_file(part)) as file:
+        file.write(json.dumps({"tag": "" if tag.startswith("W/") else tag}).encode())
+    say(f"{url}: from {have} of {total if total else 'unknown'} bytes")
+    with open(part, "ab" if have else "wb") as out:
+        while chunk := answer.read(CHUNK):
+            out.write(chunk)
+    size = part.stat().st_size
+    if total is not None and size != total:
+        raise OSError(f"{size} of {total} bytes came")
+
+
+def _accept(part: Path, target: Path, checksum: str) -> None:
+    if checksum:
+        algorithm, wanted = parse_checksum(checksum)
+        with open(part, "rb") as file:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+        if found != wanted:
+            part.unlink()
+            _tag_file(part).unlink(missing_ok=True)
+            raise UserError(
+                f"{target.name}: its {algorithm} is {found}, not {wanted}; the broken file was "
+                "removed, start again"
+            )
+    part.replace(target)
+    _tag_file(part).unlink(missing_ok=True)
+
+
+def unpack(archive: Path, folder: Path) -> int:
+    """Write the JPEG files of a zip flat into `folder`, whatever paths they claim; returns how many
+    are there.
+
+    Files of the right size are kept, so that a broken unpacking can go on.
+    """
+    count = 0
+    try:
+        with zipfile.ZipFile(archive) as package:
+            for member in package.infolist():
+                name = PurePosixPath(member.filename.replace("\\", "/")).name
+                if not name.lower().endswith((".jpg", ".jpeg")) or name.startswith("."):
+                    continue
+                target = folder / name
+                if not (target.is_file() and target.stat().st_size == member.file_size):
+                    with atomic_write(target) as out, package.open(member) as source:
+                        while chunk := source.read(CHUNK):
+                            out.write(chunk)
+                count += 1
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{archive}: no zip archive, or a damaged one ({error})") from None
+    if not count:
+        raise UserError(f"{archive}: no JPEG files in it")
+    return count
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--url", default=CELEBA_URL, show_default=True, help="Address of the zip archive.")
+@click.option("--checksum", default=None, help="ALGORITHM:HEX, '' for none. Default: CelebA's MD5 "
+              "for the default address, else none.")  # fmt: skip
+@click.option("--archive", default="srez/img_align_celeba.zip", show_default=True,
+              help="Where the archive goes.")  # fmt: skip
+@click.option("--dataset", default="srez/dataset", show_default=True, help="Where its pictures go.")
+@click.option("--retries", type=click.IntRange(0), default=5, show_default=True,
+              help="How often a broken transfer is taken up again.")  # fmt: skip
+def main(url: str, checksum: str | None, archive: str, dataset: str, retries: int) -> None:
+    """Download CelebA (about 1.4 GB; its terms allow non-commercial research) and unpack it for
+    srez.
+    """
+    if checksum is None:
+        checksum = CELEBA_CHECKSUM if url == CELEBA_URL else ""
+    if checksum:
+        parse_checksum(checksum)
+    target, folder = Path(archive), Path(dataset)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            download(url, target, checksum, retries)
+        count = unpack(target, folder)
+    except OSError as error:
+        raise UserError(f"{error.filename or target}: {error.strerror or error}") from None
+    click.echo(f"{count} pictures in {folder}; {target} can be deleted")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""The generators (residual and transposed-convolution) and the critic of srez.
+
+Shapes are N,C,H,W; pictures are floats 0..1. Layers follow TensorFlow 1: "SAME" padding, batch norm
+with a shift but no scale, truncated normal start weights. Sources: david-gpu/srez, MandyZChen/srez.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyescream_py.srez.options import Options
+
+GENERATOR_UNITS = (256, 128)  # first and second half of the stages
+GENERATOR_LAST = 96
+CRITIC_UNITS = (64, 128, 256, 512)
+RUNNING_MOMENTUM = 0.01
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def scaled_units(units: int, width: float) -> int:
+    """`units` times `width`, at least 4 so that no layer starves."""
+    return max(4, round(units * width))
+
+
+def start_convolution(layer: nn.Conv2d | nn.ConvTranspose2d, factor: float) -> None:
+    """Truncated normal weights (cut at two standard deviations), zero biases; variance
+    factor/(sqrt(Cin*Cout)*k*k).
+    """
+    area = layer.kernel_size[0] * layer.kernel_size[1]
+    deviation = math.sqrt(factor / (math.sqrt(layer.in_channels * layer.out_channels) * area))
+    nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def convolution(inputs: int, outputs: int, kernel: int, factor: float = 1.0) -> nn.Conv2d:
+    """A convolution of stride 1 that keeps the side."""
+    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    start_convolution(layer, factor)
+    return layer
+
+
+class BatchShift(nn.Module):
+    """Batch norm with a shift only, epsilon 1e-3 (TF contrib's defaults).
+
+    The original used the statistics of the batch always. Running ones are kept beside them here;
+    evaluation mode uses them unless `batch_statistics` is set.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.batch_statistics = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        momentum = RUNNING_MOMENTUM if self.training else 0.0
+        of_batch = self.training or self.batch_statistics
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, None, self.shift, of_batch, momentum, 1e-3
+        )
+
+
+class LayerShift(nn.Module):
+    """Layer norm over C,H,W of each image with one shift per channel, epsilon 1e-12."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Not as group_norm's own bias: without a scale its second derivative fails.
+        return F.group_norm(x, 1, None, None, 1e-12) + self.shift[:, None, None]
+
+
+def normalisation(kind: str, channels: int) -> nn.Module:
+    if kind == "batch":
+        return BatchShift(channels)
+    return LayerShift(channels) if kind == "layer" else nn.Identity()
+
+
+class ResidualBlock(nn.Module):
+    """x + f(x), f twice (norm, ReLU, 3x3); a 1x1 convolution comes first where the width changes.
+
+    f starts near zero (factor 1e-3), so that a new block is almost the identity.
+    """
+
+    def __init__(self, inputs: int, units: int, norm: str) -> None:
+        super().__init__()
+        self.project = convolution(inputs, units, 1) if inputs != units else nn.Identity()
+        layers: list[nn.Module] = []
+        for _ in range(2):
+            layers += [normalisation(norm, units), nn.ReLU(), convolution(units, units, 3, 1e-3)]
+        self.residual = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.project(x)
+        return x + self.residual(x)
+
+
+class DoubleSide(nn.Module):
+    """Nearest x2, norm, ReLU, 3x3 convolution: (N,C,H,W) -> (N,C,2H,2W).
+
+    Doubling repeats every value four times and leaves mean and variance as they are, so norm and
+    ReLU run before it. Doubling followed by a 3x3 kernel is one transposed convolution whose 4x4
+    kernel is the 3x3 one summed over 2x2 shifts: 4 instead of 9 products per output value, and the
+    large intermediate picture is never made.
+    """
+
+    def __init__(self, units: int, norm: str) -> None:
+        super().__init__()
+        self.norm = normalisation(norm, units)
+        self.conv = convolution(units, units, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = _spread(self.conv.weight)
+        return F.conv_transpose2d(F.relu(self.norm(x)), kernel, self.conv.bias, stride=2, padding=1)
+
+
+def _spread(weight: Tensor) -> Tensor:
+    """(O,I,3,3) kernel behind a nearest x2 -> (I,O,4,4) kernel of the transposed equivalent."""
+    flipped = weight.flip(2, 3).transpose(0, 1)
+    rows = F.pad(flipped, (0, 0, 0, 1)) + F.pad(flipped, (0, 0, 1, 0))
+    return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
+
+
+class TransposedStage(nn.Module):
+    """norm, ReLU, 3x3 transposed convolution of stride 2 with TF's SAME crop: the last row and
+    column go.
+    """
+
+    def __init__(self, inputs: int, units: int, norm: str) -> None:
+        super().__init__()
+        self.norm = normalisation(norm, inputs)
+        self.conv = nn.ConvTranspose2d(inputs, units, 3, stride=2)
+        start_convolution(self.conv, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.relu(self.norm(x)))[:, :, :-1, :-1]
+
+
+def _residual_stages(units: Iterable[int], norm: str) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    inputs = 3
+    for n in units:
+        layers += [ResidualBlock(inputs, n, norm), ResidualBlock(n, n, norm), DoubleSide(n, norm)]
+        inputs = n
+    return layers
+
+
+def _transposed_stages(units: Iterable[int], norm: str) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    inputs = 3
+    for n in units:
+        layers.append(TransposedStage(inputs, n, norm))
+        inputs = n
+    return layers
+
+
+class Generator(nn.Module):
+    """(N,3,S,S) small picture or noise -> (N,3,S*2^stages,S*2^stages) picture in (0,1); any S, it
+    is convolutional.
+    """
+
+    def __init__(
+        self, stages: int, architecture: str = "resnet", norm: bool = True, width: float = 1.0
+    ) -> None:
+        super().__init__()
+        first, second = GENERATOR_UNITS
+        units = [scaled_units(first if 2 * i < stages else second, width) for i in range(stages)]
+        make = _residual_stages if architecture == "resnet" else _transposed_stages
+        self.stages = nn.Sequential(*make(units, "batch" if norm else "none"))
+        last = scaled_units(GENERATOR_LAST, width)
+        self.head = nn.Sequential(
+            convolution(units[-1], last, 3, 2.0),
+            nn.ReLU(),
+            convolution(last, last, 1, 2.0),
+            nn.ReLU(),
+            convolution(last, 3, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.head(self.stages(x)))
+
+
+class HalfSide(nn.Module):
+    """3x3 convolution of stride 2 on an even side; TF's SAME padding adds one row and column at the
+    end.
+    """
+
+    def __init__(self, inputs: int, units: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, units, 3, stride=2)
+        start_convolution(self.conv, 2.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Critic(nn.Module):
+    """(N,3,H,W) picture in 0..1 -> (N,) score, the mean over all positions; high means real."""
+
+    def __init__(self, norm: str = "batch", width: float = 1.0) -> None:
+        super().__init__()
+        units = [scaled_units(n, width) for n in CRITIC_UNITS]
+        last = units[-1]
+        layers: list[nn.Module] = []
+        for inputs, n in zip([3, *units], units, strict=False):
+            layers += [HalfSide(inputs, n), normalisation(norm, n), nn.ReLU()]
+        for kernel in (3, 1):
+            layers += [convolution(last, last, kernel, 2.0), normalisation(norm, last), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, convolution(last, 1, 1, 2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(2 * x - 1).mean((1, 2, 3))
+
+
+def build_generator(options: Options) -> Generator:
+    generator = Generator(
+        options.stages, options.gen_architect, bool(options.gen_norm), options.width
+    )
+    return channels_last(generator)
+
+
+def build_critic(options: Options) -> Critic:
+    return channels_last(Critic(options.norm_of_critic, options.width_of_critic))
+
+
+def channels_last(network: Network) -> Network:
+    """Kernels laid out as N,H,W,C in memory, the layout in which CPU and CUDA convolve fastest."""
+    for p in network.parameters():
+        if p.dim() == 4:
+            p.data = p.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def use_batch_statistics(network: nn.Module, wanted: bool) -> None:
+    """Choose what batch norm does in evaluation mode: the original's batch statistics, or the
+    running ones.
+    """
+    for module in network.modules():
+        if isinstance(module, BatchShift):
+            module.batch_statistics = wanted
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())

@@ -1,0 +1,171 @@
+"""Everything a run of srez can be told, with the fork's names and defaults, and what cannot work.
+
+The names follow MandyZChen/srez; `width`, `critic_width`, `scale`, `crop`, `test_list`,
+`train_images`, `n_critic`, `pixel_factor`, `max_batches`, `bn`, `cache_dir`, `resume` and
+`on_finish` are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from eyescream_py.errors import UserError
+
+CLIP_BOUND = 0.01  # Arjovsky et al. 2017, algorithm 1
+PENALTY_WEIGHT = 10.0  # Gulrajani et al. 2017
+FULL_SIDE = 128  # pixels of the random crop that a label is made of
+MINIMUM_SIDE = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """One run. Sides are pixels, times minutes, learning rates per batch; None means "as the
+    objective has it".
+    """
+
+    dataset: str = "srez/dataset"
+    checkpoint_dir: str = "srez/checkpoint"
+    train_dir: str = "srez/train"
+    summary_dir: str = "srez/summary"
+    cache_dir: str = "srez/cache"
+    batch_size: int = 16
+    sample_size: int = 64
+    scale: int = 4
+    test_vectors: int = 16
+    test_list: str = ""
+    train_images: int = 0
+    crop: str = "celeba"
+    random_seed: int = 0
+    learning_rate_start: float = 1e-4
+    learning_rate_half_life: int = 5000
+    learning_beta1: float = 0.5
+    learning_beta2: float = 0.9
+    epsilon: float = 1e-8
+    gene_l1_factor: float = 0.9
+    pixel_factor: float = 0.0
+    train_noise: float = 0.03
+    summary_period: int = 200
+    checkpoint_period: int = 10000
+    train_time: float = 200.0
+    max_batches: int = 0
+    optimizer: str = "adam"
+    loss_func: str = "dcgan"
+    weigh_clip: int | None = None
+    LAMBDA: float | None = None
+    n_critic: int = 1
+    critic_norm: str | None = None
+    gen_norm: int = 1
+    gen_architect: str = "resnet"
+    input: str = "scaled"
+    noise_dimension: int = 4
+    width: float = 1.0
+    critic_width: float | None = None
+    bn: str = "running"
+    resume: bool = False
+    on_finish: str = ""
+
+    @property
+    def objective(self) -> str:
+        """`gan`, `wgan` or `wgangp`; the fork calls the first one dcgan."""
+        return "gan" if self.loss_func == "dcgan" else self.loss_func
+
+    @property
+    def clip(self) -> float:
+        """Bound of the critic's parameters, 0 for none. WGAN implies it."""
+        wanted = self.objective == "wgan" if self.weigh_clip is None else bool(self.weigh_clip)
+        return CLIP_BOUND if wanted else 0.0
+
+    @property
+    def penalty_weight(self) -> float:
+        """Weight of the gradient penalty, 0 for none. WGAN-GP implies 10."""
+        if self.LAMBDA is None:
+            return PENALTY_WEIGHT if self.objective == "wgangp" else 0.0
+        return self.LAMBDA
+
+    @property
+    def norm_of_critic(self) -> str:
+        """Batch norm as in the original; the gradient penalty is per image, so WGAN-GP takes layer
+        norm.
+        """
+        return self.critic_norm or ("layer" if self.objective == "wgangp" else "batch")
+
+    @property
+    def width_of_critic(self) -> float:
+        return self.width if self.critic_width is None else self.critic_width
+
+    @property
+    def input_side(self) -> int:
+        """Side of what the generator sees: the small picture, or the square of noise."""
+        return self.noise_dimension if self.input == "noise" else self.sample_size // self.scale
+
+    @property
+    def stages(self) -> int:
+        """How often the generator doubles the side."""
+        return int(math.log2(self.sample_size // self.input_side))
+
+    def check(self) -> None:
+        """Raise UserError for the first thing that cannot work, naming its flag."""
+        _check_numbers(self)
+        _check_sizes(self)
+        _check_objective(self)
+
+
+def _check_numbers(options: Options) -> None:
+    at_least_one = ("batch_size", "test_vectors", "n_critic", "summary_period", "checkpoint_period")
+    not_negative = (
+        "train_images", "learning_rate_half_life", "pixel_factor", "train_noise", "max_batches",
+    )  # fmt: skip
+    positive = ("learning_rate_start", "epsilon", "train_time", "width", "width_of_critic")
+    for name in at_least_one:
+        _demand(getattr(options, name) >= 1, options, name, "give a whole number of at least 1")
+    for name in not_negative:
+        _demand(getattr(options, name) >= 0, options, name, "give 0 or more")
+    for name in positive:
+        _demand(getattr(options, name) > 0, options, name, "give a number above 0")
+    for name in ("learning_beta1", "learning_beta2"):
+        _demand(0 <= getattr(options, name) < 1, options, name, "give a number from 0 to below 1")
+    _demand(
+        0 <= options.gene_l1_factor <= 1, options, "gene_l1_factor", "give a number from 0 to 1"
+    )
+
+
+def _demand(holds: bool, options: Options, name: str, remedy: str) -> None:
+    if not holds:
+        raise UserError(f"--{name}={getattr(options, name)}: {remedy}")
+
+
+def _check_sizes(options: Options) -> None:
+    side = options.sample_size
+    if side % 16 or not MINIMUM_SIDE <= side <= FULL_SIDE:
+        raise UserError(
+            f"--sample_size={side}: give a multiple of 16 from {MINIMUM_SIDE} to {FULL_SIDE}, "
+            "the critic halves it four times"
+        )
+    if options.scale not in (2, 4, 8):
+        raise UserError(f"--scale={options.scale}: the L1 term is defined for 2, 4 and 8")
+    if options.input == "noise":
+        times = side / options.noise_dimension if options.noise_dimension > 0 else 0
+        if times < 2 or not math.log2(times).is_integer():
+            raise UserError(
+                f"--noise_dimension={options.noise_dimension}: --sample_size={side} must be 2, 4, "
+                "8, ... "
+                "times as large, each stage doubles the side"
+            )
+
+
+def _check_objective(options: Options) -> None:
+    if options.objective == "wgan" and not options.clip:
+        raise UserError(
+            "--loss_func=wgan --weigh_clip=0: nothing bounds the critic's slope, so its loss is no "
+            "Wasserstein distance; leave out --weigh_clip or give --loss_func=wgangp"
+        )
+    if options.objective == "wgangp" and options.penalty_weight <= 0:
+        raise UserError(
+            f"--loss_func=wgangp --LAMBDA={options.LAMBDA}: the penalty needs a weight above 0 (10 "
+            "is usual)"
+        )
+    if options.objective != "wgangp" and options.penalty_weight != 0:
+        raise UserError(
+            f"--LAMBDA={options.LAMBDA}: the gradient penalty belongs to --loss_func=wgangp"
+        )

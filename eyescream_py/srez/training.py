@@ -1,0 +1,143 @@
+"""`--run train`: the loop from folders that must be free to the last checkpoint."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+
+from eyescream_py.errors import UserError
+from eyescream_py.files import remove_stale_temporaries
+from eyescream_py.runtime import StopSignal
+from eyescream_py.srez.batches import Batches
+from eyescream_py.srez.checkpoints import checkpoint_path, read_checkpoint, restore, save_checkpoint
+from eyescream_py.srez.data import Faces, load_split
+from eyescream_py.srez.networks import parameter_count
+from eyescream_py.srez.optimizers import learning_rate, set_learning_rate
+from eyescream_py.srez.options import Options
+from eyescream_py.srez.report import REPORT_PERIOD, CurvePlots, Report
+from eyescream_py.srez.steps import Networks, build_networks, build_step
+
+
+def run_train(
+    options: Options,
+    device: torch.device,
+    plots: CurvePlots | None = None,
+    say: Callable[[str], None] = click.echo,
+) -> Networks:
+    """Train until --train_time minutes, --max_batches, or a signal; returns the networks as they
+    then are.
+
+    A batch is one of data: the critic learns from each, the generator from every n_critic-th. Time
+    counts over resumptions. `--on_finish` runs only after a run that came to its own end.
+    """
+    options.check()
+    _demand_free_folders(options)
+    train, test = load_split(
+        options.dataset, options.crop, options.test_vectors, options.random_seed,
+        options.test_list, options.train_images, options.cache_dir,
+    )  # fmt: skip
+    networks = build_networks(options, device)
+    batch, seconds = _resume(networks, options) if options.resume else (0, 0.0)
+    _make_folders(options)
+    say(f"{len(train)} faces to train on, {len(test)} held out")
+    say(
+        f"generator {parameter_count(networks.generator)} parameters, "
+        f"critic {parameter_count(networks.critic)}; "
+        f"{options.objective}, {options.optimizer}, critic norm {options.norm_of_critic}"
+    )
+    report = Report(options, test, device, plots, say, batch)
+    try:
+        with StopSignal() as stop:
+            _loop(networks, options, train, device, report, batch, seconds, stop)
+    finally:
+        report.close()
+    if stop.requested:
+        say(f"stopped by {stop.name}; --resume goes on from the checkpoint")
+    elif options.on_finish:
+        say(f"--on_finish: {options.on_finish}")
+        subprocess.run(options.on_finish, shell=True, check=False)  # noqa: S602  a person's command
+    return networks
+
+
+def _loop(
+    networks: Networks,
+    options: Options,
+    train: Faces,
+    device: torch.device,
+    report: Report,
+    batch: int,
+    seconds: float,
+    stop: StopSignal,
+) -> None:
+    batches = Batches(train, options, device)
+    step = build_step(networks, options, device)
+    started = time.monotonic() - seconds
+    while not (stop.requested or _is_done(options, batch, time.monotonic() - started)):
+        rate = learning_rate(options, batch)
+        set_learning_rate(networks.generator_optimizer, rate)
+        set_learning_rate(networks.critic_optimizer, rate)
+        with_generator = (batch + 1) % options.n_critic == 0
+        losses = step(batches.batch(batch), with_generator)
+        batch += 1
+        seconds = time.monotonic() - started
+        if batch % _report_period(options) == 0:
+            report.progress(batch, seconds, losses)
+        if batch % options.summary_period == 0:
+            report.samples(batch, seconds, networks.generator)
+        if batch % options.checkpoint_period == 0:
+            save_checkpoint(options.checkpoint_dir, networks, options, batch, seconds)
+    report.samples(batch, seconds, networks.generator)
+    path = save_checkpoint(options.checkpoint_dir, networks, options, batch, seconds)
+    report.say(f"{batch} batches in {seconds / 60:.1f} minutes; checkpoint {path}")
+
+
+def _report_period(options: Options) -> int:
+    """Every tenth batch, moved to one that has the generator's losses too."""
+    return -(-REPORT_PERIOD // options.n_critic) * options.n_critic
+
+
+def _is_done(options: Options, batch: int, seconds: float) -> bool:
+    return bool(options.max_batches and batch >= options.max_batches) or (
+        seconds >= 60 * options.train_time
+    )
+
+
+def _resume(networks: Networks, options: Options) -> tuple[int, float]:
+    path = checkpoint_path(options.checkpoint_dir)
+    stored = read_checkpoint(path)
+    restore(networks, stored, options, path)
+    return stored.batch, stored.seconds
+
+
+def _demand_free_folders(options: Options) -> None:
+    """The original deleted train_dir at the start; here nothing that exists is touched without
+    --resume.
+    """
+    if options.resume:
+        return
+    for name in ("train_dir", "checkpoint_dir", "summary_dir"):
+        folder = Path(getattr(options, name))
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--{name}={folder}: this is a file, a folder is needed")
+        taken = [p for p in folder.iterdir() if p.name != "README.md"] if folder.is_dir() else []
+        if taken:
+            raise UserError(
+                f"--{name}={folder}: holds {len(taken)} entries of an earlier run, which would be "
+                "overwritten; "
+                "give another folder, move them away, or --resume that run"
+            )
+
+
+def _make_folders(options: Options) -> None:
+    for name in ("train_dir", "checkpoint_dir", "summary_dir"):
+        folder = Path(getattr(options, name))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_stale_temporaries(folder)
+        except OSError as error:
+            raise UserError(f"--{name}={folder}: cannot be made ({error.strerror})") from None

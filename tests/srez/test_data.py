@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eyescream_py.errors import UserError
+from eyescream_py.srez.data import (
+    decode,
+    list_pictures,
+    load_faces,
+    load_split,
+    open_picture,
+    split,
+)
+
+
+def coordinates(width, height):
+    """A picture whose red is x and whose green is y."""
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([x, y, 0 * x], 2).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("crop", "size", "corner"), [("celeba", (178, 218), (17, 52)), ("lfw", (250, 250), (53, 53))]
+)
+def test_fixed_windows(tmp_path, crop, size, corner):
+    coordinates(*size).save(tmp_path / "a.png")
+    window, means = decode(tmp_path / "a.png", crop)
+    assert window.shape == (144, 144, 3)
+    assert tuple(window[0, 0, :2]) == corner
+    assert tuple(window[-1, -1, :2]) == (corner[0] + 143, corner[1] + 143)
+    frame = np.asarray(coordinates(*size)) / 255
+    assert means == pytest.approx([*frame.mean((0, 1)), frame.max(2).mean()], abs=1e-5)
+
+
+def test_crop_none_takes_the_centred_square_of_any_size(tmp_path):
+    wide = Image.new("RGB", (300, 150), "blue")
+    wide.paste("red", (75, 0, 225, 150))
+    wide.save(tmp_path / "wide.png")
+    window, _ = decode(tmp_path / "wide.png", "none")
+    assert window.shape == (144, 144, 3)
+    assert (window == (255, 0, 0)).all()
+
+
+def test_grey_and_transparent_pictures_become_rgb(tmp_path):
+    for mode in ("L", "RGBA", "P", "1", "I;16"):
+        path = tmp_path / f"{mode.replace(';', '')}.png"
+        Image.new(mode, (80, 80)).save(path)
+        assert open_picture(path).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("crop", "size"), [("celeba", (150, 218)), ("lfw", (190, 250)), ("none", (60, 300))]
+)
+def test_too_small_pictures_are_named(tmp_path, crop, size):
+    Image.new("RGB", size).save(tmp_path / "small.png")
+    with pytest.raises(UserError, match=rf"small\.png: {size[0]}x{size[1]} is too small"):
+        decode(tmp_path / "small.png", crop)
+
+
+def test_files_that_are_no_pictures_are_named(tmp_path):
+    (tmp_path / "fake.jpg").write_text("hello")
+    good = coordinates(178, 218)
+    good.save(tmp_path / "cut.jpg")
+    data = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    for name in ("fake.jpg", "cut.jpg", "absent.jpg"):
+        with pytest.raises(UserError, match=name):
+            load_faces(tmp_path, [name], "celeba") if name != "absent.jpg" else open_picture(
+                tmp_path / name
+            )
+
+
+def test_listing_is_sorted_goes_into_sub_folders_and_ignores_other_files(tmp_path):
+    (tmp_path / "b").mkdir()
+    for name in ("z.jpg", "b/a.PNG", "notes.txt"):
+        (tmp_path / name).touch()
+    assert list_pictures(tmp_path) == ["b/a.PNG", "z.jpg"]
+
+
+def test_missing_and_empty_folders_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        list_pictures(tmp_path / "absent")
+    with pytest.raises(UserError, match="no pictures"):
+        list_pictures(tmp_path)
+
+
+def test_split_is_reproducible_and_disjoint():
+    names = [f"{i}.jpg" for i in range(50)]
+    train, test = split(names, 16, seed=3)
+    assert len(test) == 16
+    assert sorted(train + test) == list(range(50))
+    assert split(names, 16, seed=3) == (train, test)
+    assert split(names, 16, seed=4)[1] != test
+
+
+def test_split_never_divides_a_person_s_folder():
+    names = [f"person{i // 4}/{i}.jpg" for i in range(40)]
+    train, test = split(names, 6, seed=0)
+    people = {i // 4 for i in test}
+    assert len(test) == 6
+    assert not people & {i // 4 for i in train}
+    assert len(train) == 40 - 4 * len(people)
+
+
+def test_test_list_by_name_and_by_number(tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text("c.jpg\n1\n")
+    assert split(["a.jpg", "b.jpg", "c.jpg"], 1, 0, str(listed)) == ([1], [2, 0])
+    for wrong in ("d.jpg", "4", "0", ""):
+        listed.write_text(wrong)
+        with pytest.raises(UserError, match="test_list"):
+            split(["a.jpg", "b.jpg", "c.jpg"], 1, 0, str(listed))
+    with pytest.raises(UserError, match="cannot be read"):
+        split(["a.jpg"], 1, 0, str(tmp_path / "absent"))
+
+
+def test_a_split_that_leaves_nothing_is_refused():
+    with pytest.raises(UserError, match="none is left"):
+        split(["a.jpg", "b.jpg"], 2, 0)
+
+
+def test_cache_gives_the_same_faces_and_notices_changed_files(faces_folder, tmp_path):
+    names = list_pictures(faces_folder)[:3]
+    for name in names:
+        (tmp_path / name).write_bytes((faces_folder / name).read_bytes())
+    cache = tmp_path / "cache"
+    fresh = load_faces(tmp_path, names, "celeba")
+    first, again = (load_faces(tmp_path, names, "celeba", str(cache)) for _ in range(2))
+    for faces in (first, again):
+        assert torch.equal(faces.windows, fresh.windows)
+        assert torch.equal(faces.means, fresh.means)
+    assert len(list(cache.iterdir())) == 2
+    Image.new("RGB", (178, 218), "red").save(tmp_path / names[0])
+    changed = load_faces(tmp_path, names, "celeba", str(cache))
+    assert not torch.equal(changed.windows[0], fresh.windows[0])
+    assert torch.equal(changed.windows[1], fresh.windows[1])
+
+
+def test_load_split_limits_the_training_faces(faces_folder):
+    train, test = load_split(str(faces_folder), "celeba", 4, 0, "", 10, "")
+    assert (len(train), len(test)) == (10, 4)
+    assert not set(train.rows.tolist()) & set(test.rows.tolist())
+    windows, means = test.pick(torch.tensor([1, 1]))
+    assert torch.equal(windows[0], train.windows[test.rows[1]])
+    assert means.shape == (2, 4)

@@ -1,0 +1,140 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from eyescream_py.srez.networks import (
+    BatchShift,
+    Critic,
+    DoubleSide,
+    Generator,
+    HalfSide,
+    LayerShift,
+    ResidualBlock,
+    TransposedStage,
+    convolution,
+    parameter_count,
+    use_batch_statistics,
+)
+
+
+@pytest.mark.parametrize(
+    ("network", "count"),
+    [
+        (lambda: Generator(2), 3_844_451),
+        (lambda: Generator(4), 7_534_691),
+        (lambda: Generator(4, norm=False), 7_530_851),
+        (lambda: Generator(4, "deconv"), 1_160_806),
+        (lambda: Generator(4, "deconv", norm=False), 1_160_163),
+        (lambda: Critic(), 4_175_937),
+        (lambda: Critic("layer"), 4_175_937),
+        (lambda: Critic("none"), 4_173_953),
+    ],
+)
+def test_parameter_counts_of_the_originals(network, count):
+    with torch.device("meta"):
+        assert parameter_count(network()) == count
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "deconv"])
+@pytest.mark.parametrize(("stages", "side"), [(1, 32), (2, 16), (3, 8), (4, 4), (5, 4)])
+def test_generator_doubles_once_per_stage_into_the_open_unit_range(architecture, stages, side):
+    torch.manual_seed(0)
+    generator = Generator(stages, architecture, width=1 / 32)
+    output = generator(2 * torch.rand(2, 3, side, side) - 1)
+    assert output.shape == (2, 3, side * 2**stages, side * 2**stages)
+    assert 0 < output.min() < output.max() < 1
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+def test_critic_gives_one_score_per_picture(norm):
+    critic = Critic(norm, width=1 / 32)
+    assert critic(torch.rand(3, 3, 64, 64)).shape == (3,)
+
+
+def test_layer_norm_and_none_score_each_picture_by_itself_and_batch_norm_does_not():
+    pictures = torch.rand(3, 3, 32, 32)
+    for norm, alone in (("layer", True), ("none", True), ("batch", False)):
+        torch.manual_seed(1)
+        critic = Critic(norm, width=1 / 16)
+        together, single = critic(pictures)[0], critic(pictures[:1])[0]
+        assert torch.allclose(together, single, atol=1e-5) == alone, norm
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_doubling_stage_is_nearest_norm_relu_convolution(norm):
+    torch.manual_seed(2)
+    stage = DoubleSide(6, norm)
+    if norm == "batch":
+        stage.norm.shift.data.normal_()
+    stage.conv.bias.data.normal_()
+    x = torch.randn(3, 6, 5, 4)
+    plain = stage.conv(F.relu(stage.norm(F.interpolate(x, scale_factor=2))))
+    assert torch.allclose(stage(x), plain, atol=1e-5)
+
+
+def test_doubling_stage_has_the_plain_gradients():
+    stage = DoubleSide(4, "none").double()
+    x = torch.randn(2, 4, 3, 3, dtype=torch.double, requires_grad=True)
+    parameters = [x, stage.conv.weight, stage.conv.bias]
+    plain = stage.conv(F.relu(F.interpolate(x, scale_factor=2)))
+    fast = torch.autograd.grad(stage(x).square().sum(), parameters)
+    for a, b in zip(fast, torch.autograd.grad(plain.square().sum(), parameters), strict=True):
+        assert torch.allclose(a, b)
+
+
+def test_transposed_stage_crops_the_last_row_and_column():
+    stage = TransposedStage(1, 1, "none")
+    stage.conv.weight.data.zero_()
+    stage.conv.weight.data[0, 0, 0, 0] = 1
+    x = torch.rand(1, 1, 3, 3)
+    assert torch.equal(stage(x)[0, 0, ::2, ::2], x[0, 0])
+    assert stage(x).shape == (1, 1, 6, 6)
+
+
+def test_half_side_pads_right_and_bottom_only():
+    layer = HalfSide(1, 1)
+    layer.conv.weight.data.zero_()
+    layer.conv.weight.data[0, 0, 0, 0] = 1
+    x = torch.rand(1, 1, 4, 4)
+    assert torch.equal(layer(x)[0, 0], x[0, 0, ::2, ::2])
+
+
+def test_residual_block_starts_near_the_identity():
+    torch.manual_seed(3)
+    block = ResidualBlock(32, 32, "batch")
+    x = torch.randn(4, 32, 8, 8)
+    assert (block(x) - x).norm() / x.norm() < 0.05
+
+
+def test_start_weights_are_truncated_normal_with_tf_deviation():
+    torch.manual_seed(4)
+    layer = convolution(64, 128, 3, 2.0)
+    deviation = math.sqrt(2.0 / (math.sqrt(64 * 128) * 9))
+    assert layer.weight.abs().max() <= 2 * deviation
+    assert float(layer.weight.std() / deviation) == pytest.approx(
+        0.8796, abs=0.01
+    )  # of a normal cut at 2
+    assert not layer.bias.any()
+
+
+def test_batch_norm_has_a_shift_and_no_scale_and_batch_or_running_statistics():
+    norm = BatchShift(2)
+    x = 5 + 3 * torch.randn(8, 2, 6, 6)
+    for _ in range(500):
+        trained = norm(x)
+    assert trained.mean((0, 2, 3)).abs().max() < 1e-4
+    assert float(trained.std()) == pytest.approx(1, abs=0.01)
+    norm.eval()
+    assert torch.allclose(norm(x), trained, atol=0.05)
+    assert norm(x[:1] + 1).mean() > 0.2
+    use_batch_statistics(norm, True)
+    assert norm(x[:1] + 1).mean().abs() < 1e-4
+
+
+def test_layer_norm_is_per_picture_and_twice_differentiable():
+    norm = LayerShift(3).double()
+    x = 2 + torch.randn(2, 3, 2, 2, dtype=torch.double, requires_grad=True)
+    assert torch.allclose(norm(x).mean((1, 2, 3)), torch.zeros(2, dtype=torch.double), atol=1e-9)
+    assert torch.autograd.gradgradcheck(norm, (x.detach().requires_grad_(),))

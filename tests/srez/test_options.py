@@ -1,0 +1,54 @@
+import pytest
+
+from eyescream_py.errors import UserError
+from eyescream_py.srez.options import Options
+
+
+def test_the_objective_implies_how_the_critic_is_bounded():
+    gan, wgan, wgangp = (Options(loss_func=name) for name in ("dcgan", "wgan", "wgangp"))
+    assert (gan.objective, gan.clip, gan.penalty_weight, gan.norm_of_critic) == (
+        "gan",
+        0,
+        0,
+        "batch",
+    )
+    assert (wgan.clip, wgan.penalty_weight) == (0.01, 0)
+    assert (wgangp.clip, wgangp.penalty_weight, wgangp.norm_of_critic) == (0, 10, "layer")
+    assert Options(loss_func="gan").objective == "gan"
+    assert Options(loss_func="gan", weigh_clip=1).clip == 0.01
+
+
+def test_stages_follow_from_sizes():
+    assert Options().stages == 2
+    assert Options(scale=8).stages == 3
+    assert Options(input="noise").stages == 4
+    assert Options(input="noise", sample_size=128).stages == 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"loss_func": "wgan", "weigh_clip": 0}, "weigh_clip=0"),
+        ({"loss_func": "wgangp", "LAMBDA": 0.0}, "LAMBDA=0"),
+        ({"loss_func": "gan", "LAMBDA": 10.0}, "LAMBDA=10"),
+        ({"sample_size": 72}, "sample_size=72"),
+        ({"sample_size": 256}, "sample_size=256"),
+        ({"scale": 3}, "scale=3"),
+        ({"input": "noise", "noise_dimension": 3}, "noise_dimension=3"),
+        ({"input": "noise", "noise_dimension": 0}, "noise_dimension=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"width": 0.0}, "width=0"),
+        ({"critic_width": -1.0}, "width_of_critic=-1"),
+        ({"gene_l1_factor": 1.5}, "gene_l1_factor=1.5"),
+        ({"learning_beta1": 1.0}, "learning_beta1=1"),
+        ({"train_time": 0.0}, "train_time=0"),
+        ({"max_batches": -1}, "max_batches=-1"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(wrong, named):
+    with pytest.raises(UserError, match=f"--.*{named}"):
+        Options(**wrong).check()
+
+
+def test_the_defaults_work():
+    Options().check()
