@@ -80,6 +80,11 @@ class Plots:
         self._sender = sender
         self._complaints: set[str] = set()
 
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is shown: what is only made to be shown may be left out otherwise."""
+        return self._sender is not None
+
     @classmethod
     def open(cls, enabled: bool, server: str, port: int, env: str) -> Plots:
         """Use the Visdom that listens at `server`:`port`, or start one on this machine.

@@ -113,9 +113,9 @@ def picture_grid(pictures: np.ndarray, columns: int) -> np.ndarray:
     N, C, H, W = pictures.shape
     columns = min(columns, N)
     rows = math.ceil(N / columns)
-    grid = np.full((rows, H + _GAP, columns, W + _GAP, C), _GAP_SHADE, dtype=np.uint8)
-    for index, picture in enumerate(pictures):
-        grid[index // columns, :H, index % columns, :W] = picture.transpose(1, 2, 0)
+    cells = np.full((rows * columns, H + _GAP, W + _GAP, C), _GAP_SHADE, dtype=np.uint8)
+    cells[:N, :H, :W] = pictures.transpose(0, 2, 3, 1)
+    grid = cells.reshape(rows, columns, H + _GAP, W + _GAP, C).swapaxes(1, 2)
     return grid.reshape(rows * (H + _GAP), columns * (W + _GAP), C)[:-_GAP, :-_GAP]
 
 
