@@ -45,7 +45,9 @@ def _keep_as_old(path: Path) -> None:
     try:
         link.unlink(missing_ok=True)
         os.link(path, link)
-    except OSError:  # a file system without hard links: `path` is missing until the rename that follows
+    except (
+        OSError
+    ):  # a file system without hard links: `path` is missing until the rename that follows
         os.replace(path, old)
         return
     os.replace(link, old)

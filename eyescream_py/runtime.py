@@ -83,7 +83,9 @@ class StopSignal:
 class JsonLines:
     """A file of one JSON object per line, flushed line by line, cut back to a point when a run resumes."""
 
-    def __init__(self, path: str | Path, keep: Callable[[dict[str, Any]], bool] | None = None) -> None:
+    def __init__(
+        self, path: str | Path, keep: Callable[[dict[str, Any]], bool] | None = None
+    ) -> None:
         """Start anew, or with `keep` go on behind the existing lines for which it is true.
 
         Lines that are no JSON object (a line cut short by a kill) are dropped.

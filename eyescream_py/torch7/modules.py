@@ -27,6 +27,7 @@ _CODECS: list[Codec] = [
 ]
 _READERS: dict[str, Codec] = {name: codec for codec in reversed(_CODECS) for name in codec.lua}
 _PACKAGES = ("nn", "cudnn", "")
+_TORCH_REFUSES = (ValueError, RuntimeError, TypeError, ArithmeticError, AssertionError)
 
 
 def to_module(obj: Any, dtype: torch.dtype | None = torch.float32, place: str = "") -> nn.Module:
@@ -72,7 +73,7 @@ class _Reading:
             module = codec.read(node)
         except T7Error:
             raise
-        except (ValueError, RuntimeError, TypeError, OverflowError) as error:
+        except _TORCH_REFUSES as error:
             raise node.fail(f"torch refuses the layer: {error}") from error
         finally:
             self._depth -= 1
@@ -136,7 +137,9 @@ class _Writing:
 
 
 def _writer_of(module: nn.Module) -> Codec:
-    for codec in _CODECS:
-        if codec.python is type(module) and codec.fits(module):
-            return codec
+    kinds = [type(module), *([nn.Sequential] if isinstance(module, nn.Sequential) else [])]
+    for kind in kinds:  # a subclass of Sequential that only changes how it is called is one in Lua
+        for codec in _CODECS:
+            if codec.python is kind and codec.fits(module):
+                return codec
     raise T7Error(f"{type(module).__name__}: no Lua nn class is known for this torch module")

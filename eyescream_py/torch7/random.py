@@ -79,7 +79,9 @@ class TorchRandom:
 
     def __init__(self, seed: int) -> None:
         self._bits = np.random.MT19937()
-        self._pending: tuple[float, float] | None = None  # (angle, radius) of a normal pair half used
+        self._pending: tuple[float, float] | None = (
+            None  # (angle, radius) of a normal pair half used
+        )
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
@@ -146,7 +148,7 @@ class TorchRandom:
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._set_key(state["key"].numpy().astype(np.uint32), int(state["position"]))
-        pending = [float(value) for value in state["pending"]]
+        pending = [float(value) for value in _values(state["pending"])]
         self._pending = (pending[0], pending[1]) if pending else None
 
 

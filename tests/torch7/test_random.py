@@ -41,9 +41,7 @@ def test_far_draws_doubles_and_integers(seed):
     expected = golden(seed, "after10000")
     np.testing.assert_array_equal(np.float32(stream.uniform(4, -1, 1)), np.float32(expected))
     fresh = TorchRandom(seed)
-    np.testing.assert_allclose(
-        fresh.uniform(4, -1, 1), golden(seed, "double_uniform"), rtol=1e-15
-    )
+    np.testing.assert_allclose(fresh.uniform(4, -1, 1), golden(seed, "double_uniform"), rtol=1e-15)
     drawn = [fresh.random(1, 1000), fresh.random(1, 6), fresh.random(1, 6)]
     assert drawn == GOLDEN[f"seed_{seed}"]["random"]
 

@@ -1,0 +1,1 @@
+"""The command lines: one click command per Lua script."""

@@ -1,0 +1,43 @@
+"""`train.py`: train a generator of faces against a discriminator (`train.lua`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from eyescream_py import options
+
+
+@click.command(context_settings={"max_content_width": 100})
+@options.run_options(save_freq=30, batch_size=16, threads=8, gpu=0, window=3)
+@options.number("--G_SGD_lr", "G_SGD_lr", 0.02, "SGD learning rate of G.")
+@options.number("--G_SGD_momentum", "G_SGD_momentum", 0.0, "SGD momentum of G.")
+@options.number("--D_SGD_lr", "D_SGD_lr", 0.02, "SGD learning rate of D.")
+@options.number("--D_SGD_momentum", "D_SGD_momentum", 0.0, "SGD momentum of D.")
+@options.number("--G_adam_lr", "G_adam_lr", -1.0, "Adam learning rate of G (-1: 0.001).")
+@options.number("--D_adam_lr", "D_adam_lr", -1.0, "Adam learning rate of D (-1: 0.001).")
+@options.game_options(D_L1=0.0, D_L2=1e-4)
+@options.number("--D_maxAcc", "D_maxAcc", 1.01, "D learns only while its accuracy is below this.")
+@options.number("--scale", "scale", 32, "Height and width of the pictures.", click.IntRange(1))
+@options.seed_option()
+@click.option("--grayscale", is_flag=True, help="One channel instead of three.")
+@click.option("--autoencoder", default="", help="Autoencoder .net whose decoder stands before G.")
+@click.option("--denoise", is_flag=True, help="Show denoised samples too (train_denoiser.py).")
+@options.number("--weightsVisFreq", "weights_vis_freq", 0, "Show D's activity every so many batches (0: never).", click.IntRange(0))  # fmt: skip
+@options.aws_option()
+@options.own_options()
+@options.rng_option()
+@options.number("--G_ema", "G_ema", 0.0, "Decay of an averaged G, 0.999 for example (0: none).", click.FloatRange(0, 1, max_open=True))  # fmt: skip
+@click.option("--G_arch", "G_arch", type=click.Choice(["mlp", "upsampling"]), default="mlp", show_default=True, help="Generator.")  # fmt: skip
+@click.option("--D_arch", "D_arch", type=click.Choice(["default", "b"]), default="default", show_default=True, help="Discriminator.")  # fmt: skip
+def main(**values: Any) -> None:
+    """Train a generator (G) and a discriminator (D) of faces; Ctrl-C saves and stops.
+
+    Without a data set folder the faces embedded in scikit-image are used. The flags are those of
+    the Lua Torch program; --dataset and the flags after it are additions.
+    """
+    table, typed = options.lua_table(), options.typed_flags()
+    from eyescream_py.tasks.setup_faces import FaceOptions, train
+
+    train(FaceOptions(**values, typed=typed, table=table))

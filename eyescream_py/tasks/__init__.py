@@ -1,0 +1,1 @@
+"""What each trainer trains: one `training.Task` per Lua script."""

@@ -1,0 +1,246 @@
+"""The optimizers of Lua Torch's `optim` package with its arithmetic, and its confusion matrix.
+
+They differ from torch.optim in small ways that a replayed run can see: Adam adds epsilon before the bias correction
+of the step size, SGD's dampening defaults to its momentum, Adagrad's accumulator starts at 0 with epsilon 1e-10.
+
+`step(gate)` takes an optional 0-dim tensor of 1 or 0: with 0 nothing changes, the step counter included. With
+`capturable` the counters live on the device and no value is read back, so a step can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class LuaOptimizer(torch.optim.Optimizer):
+    """Steps over one list of parameters; keeps `t` and flat-exportable moment buffers named as Lua names them."""
+
+    buffers: tuple[str, ...] = ()
+
+    def __init__(self, params: Iterable[Tensor], lr: float, capturable: bool = False) -> None:
+        super().__init__(params, {"lr": lr})
+        self.parameters: list[Tensor] = self.param_groups[0]["params"]
+        first = self.parameters[0]
+        self.t: float | Tensor = 0
+        if capturable:
+            self.t = torch.zeros((), dtype=torch.float64, device=first.device)
+        self.moments = {
+            name: [
+                torch.zeros_like(p, memory_format=torch.preserve_format) for p in self.parameters
+            ]
+            for name in self.buffers
+        }
+
+    @property
+    def lr(self) -> float:
+        return float(self.param_groups[0]["lr"])
+
+    @torch.no_grad()
+    def step(self, gate: Tensor | None = None) -> None:  # type: ignore[override]
+        """Use each parameter's `.grad`; all parameters must have one."""
+        gradients = [p.grad for p in self.parameters]
+        on_device = isinstance(self.t, Tensor)
+        if gate is not None and not on_device:
+            if not bool(gate):
+                return
+            gate = None
+        self._update(gradients, gate)
+
+    @abc.abstractmethod
+    def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
+        """Count the step and change the parameters."""
+
+    def _advance(self, gate: Tensor | None) -> Any:
+        """Count the step; give the new count."""
+        self.t += 1 if gate is None else gate
+        return self.t
+
+    def _scaled(self, value: Any, gate: Tensor | None) -> Any:
+        """`value` as a factor for foreach operations: 0 where the gate is closed, in the parameters' type."""
+        if gate is not None:
+            value = value * gate.double()
+        if isinstance(value, Tensor):
+            return value.to(self.parameters[0].dtype)
+        return value
+
+    def export_state(self) -> dict[str, Any]:
+        """{"t": steps taken, and each moment buffer as one flat tensor in getParameters order}."""
+        state: dict[str, Any] = {"t": int(self.t)}
+        for name, tensors in self.moments.items():
+            state[name] = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        return state
+
+    def import_state(self, state: dict[str, Any]) -> None:
+        """Continue from `export_state`, or from the state table of Lua's optim where its names are the same.
+
+        Raises ValueError where a buffer is missing or has another length.
+        """
+        for name, tensors in self.moments.items():
+            flat = state.get(name)
+            total = sum(tensor.numel() for tensor in tensors)
+            if flat is None or flat.numel() != total:
+                found = "no" if flat is None else f"{flat.numel()} values of"
+                raise ValueError(f"optimizer state has {found} '{name}', {total} are needed")
+            for tensor, part in zip(
+                tensors, flat.reshape(-1).split([t.numel() for t in tensors]), strict=True
+            ):
+                tensor.copy_(part.view_as(tensor))
+        if isinstance(self.t, Tensor):
+            self.t.fill_(int(state["t"]))
+        else:
+            self.t = int(state["t"])
+
+
+class Adam(LuaOptimizer):
+    """`optim.adam`: step lr*sqrt(1-b2^t)/(1-b1^t) * m/(sqrt(v)+eps) (Kingma and Ba 2014, end of section 2)."""
+
+    buffers = ("m", "v")
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        capturable: bool = False,
+    ) -> None:
+        super().__init__(params, lr, capturable)
+        self.betas, self.eps = betas, eps
+        self._counts = [torch.zeros((), device=p.device) for p in self.parameters]
+
+    def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
+        t = self._advance(gate)
+        if isinstance(t, Tensor):
+            self._device_update(gradients, t, gate)
+        else:
+            self._fused_update(gradients, t)
+
+    def _fused_update(self, gradients: list[Tensor], t: float) -> None:
+        """torch's one-pass kernel corrects sqrt(v) before it adds epsilon: an epsilon that undoes this gives Lua's."""
+        for count in self._counts:
+            count.fill_(t)
+        torch._fused_adam_(
+            self.parameters, gradients, self.moments["m"], self.moments["v"], [], self._counts,
+            lr=self.lr, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0,
+            eps=self.eps / math.sqrt(1 - self.betas[1] ** t), amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+    def _device_update(self, gradients: list[Tensor], t: Tensor, gate: Tensor | None) -> None:
+        beta1, beta2 = self.betas
+        m, v = self.moments["m"], self.moments["v"]
+        change = torch._foreach_sub(gradients, m)
+        torch._foreach_mul_(change, self._scaled(1 - beta1, gate))
+        torch._foreach_add_(m, change)
+        change = torch._foreach_mul(gradients, gradients)
+        torch._foreach_sub_(change, v)
+        torch._foreach_mul_(change, self._scaled(1 - beta2, gate))
+        torch._foreach_add_(v, change)
+        denominator = torch._foreach_sqrt(v)
+        torch._foreach_add_(denominator, self.eps)
+        step = torch._foreach_div(m, denominator)
+        # clamp: a gate closed from the start leaves t at 0, where the correction is 0/0
+        at = t.clamp(min=1)
+        size = self.lr * torch.sqrt(1 - beta2**at) / (1 - beta1**at)
+        torch._foreach_mul_(step, self._scaled(size, gate))
+        torch._foreach_sub_(self.parameters, step)
+
+
+class Adagrad(LuaOptimizer):
+    """`optim.adagrad` (Duchi et al. 2011): accumulator from 0, step lr*g/(sqrt(sum of g^2)+1e-10)."""
+
+    buffers = ("paramVariance",)
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float = 1e-3, capturable: bool = False
+    ) -> None:
+        super().__init__(params, lr, capturable)
+
+    def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
+        self._advance(gate)
+        squares = torch._foreach_mul(gradients, gradients)
+        if gate is not None:
+            torch._foreach_mul_(squares, self._scaled(1.0, gate))
+        torch._foreach_add_(self.moments["paramVariance"], squares)
+        denominator = torch._foreach_sqrt(self.moments["paramVariance"])
+        torch._foreach_add_(denominator, 1e-10)
+        step = torch._foreach_div(gradients, denominator)
+        torch._foreach_mul_(step, self._scaled(self.lr, gate))
+        torch._foreach_sub_(self.parameters, step)
+
+
+class SGD(LuaOptimizer):
+    """`optim.sgd`: the velocity starts as the first gradient, then v = momentum*v + (1-momentum)*g."""
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, momentum: float = 0.0, capturable: bool = False
+    ) -> None:
+        self.momentum = momentum
+        if momentum:
+            self.buffers = ("dfdx",)
+        super().__init__(params, lr, capturable)
+
+    def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
+        t = self._advance(gate)
+        direction = gradients
+        if self.momentum:
+            direction = self.moments["dfdx"]
+            self._blend(direction, gradients, t, gate)
+        step = torch._foreach_mul(direction, self._scaled(self.lr, gate))
+        torch._foreach_sub_(self.parameters, step)
+
+    def _blend(
+        self, velocity: list[Tensor], gradients: list[Tensor], t: Any, gate: Tensor | None
+    ) -> None:
+        first = t == 1 if not isinstance(t, Tensor) else (t == 1).to(t.dtype)
+        fresh = 1 - self.momentum * (
+            1 - first
+        )  # the share of the new gradient: all of it in the first step
+        change = torch._foreach_sub(gradients, velocity)
+        torch._foreach_mul_(change, self._scaled(fresh, gate))
+        torch._foreach_add_(velocity, change)
+
+
+class ConfusionMatrix:
+    """`optim.ConfusionMatrix` of two classes, counted on the device without waiting for it.
+
+    Rows are the targets (0 = generated, 1 = real), columns the predictions of D at threshold 0.5.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.counts = torch.zeros(4, dtype=torch.int64, device=device)
+
+    def add(self, predictions: Tensor, targets: Tensor) -> None:
+        """Predictions in (0,1) and targets of 0 or 1, both with N values."""
+        cells = (targets.reshape(-1) > 0.5).long() * 2 + (
+            predictions.detach().reshape(-1) > 0.5
+        ).long()
+        self.counts.scatter_add_(0, cells, torch.ones_like(cells))
+
+    def zero(self) -> None:
+        self.counts.zero_()
+
+    def __str__(self) -> str:
+        """The text that Lua's `print(confusion)` writes."""
+        (a, b), (c, d) = self.counts.view(2, 2).tolist()
+        total = a + b + c + d
+        rows = [_percent(a, a + b), _percent(d, c + d)]
+        unions = [_percent(a, a + b + c), _percent(d, d + b + c)]
+        lines = [
+            "ConfusionMatrix:",
+            f"[[{a:8d}{b:8d}]  {rows[0]:6.3f}% \t[class: 0]",
+            f" [{c:8d}{d:8d}]] {rows[1]:6.3f}% \t[class: 1]",
+            f" + average row correct: {sum(rows) / 2:.12f}% ",
+            f" + average rowUcol correct (VOC measure): {sum(unions) / 2:.12f}% ",
+            f" + global correct: {_percent(a + d, total):.12f}%",
+        ]
+        return "\n".join(lines)
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100.0 * part / whole if whole else float("nan")
