@@ -300,6 +300,7 @@ def test_an_unknown_class_is_named_with_its_place() -> None:
         (convolution(weight=torch.zeros(90), groups=7), "torch refuses the layer"),
         (convolution(nOutputPlane=2**31 - 1, nInputPlane=2**31 - 1, kH=2**31 - 1), "torch refuses"),
         (TorchObject("nn.Dropout", Table(p=2)), "probability 2 is outside"),
+        (TorchObject("nn.HardTanh", Table(min_val=2, max_val=1)), "torch refuses the layer"),
         (TorchObject("nn.View", Table(size="x")), "size is no list of sizes"),
         (TorchObject("nn.View", Table(size=Table.from_list([-1, -1]))), "at most one may be -1"),
         (TorchObject("nn.Transpose", Table(permutations=1)), "no list of pairs"),

@@ -50,12 +50,21 @@ NASTY = st.one_of(
     st.builds(lambda n: tables((1, n), (n, n)), st.integers(-1, 2)),
     st.builds(lambda: modules(SQUARE)),
 )
-FIELDS = sorted({name for case in CASES for name in case.fields} | {"train", "momentum", "eps"})
+COMMON_FIELDS = ["train", "weight", "bias", "dimension", "padding", "eps", "inplace"]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.sampled_from(CASES), st.dictionaries(st.sampled_from(FIELDS), NASTY, max_size=4))
-def test_wrong_fields_end_in_t7errors(case: Case, changes: dict[str, Any]) -> None:
+@st.composite
+def nonsense(draw: st.DrawFn) -> tuple[Case, dict[str, Any]]:
+    """A case and other values for some of its fields."""
+    case = draw(st.sampled_from(CASES))
+    names = st.sampled_from([*case.fields, *COMMON_FIELDS])
+    return case, draw(st.dictionaries(names, NASTY, min_size=1, max_size=4))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(nonsense())
+def test_wrong_fields_end_in_t7errors(example: tuple[Case, dict[str, Any]]) -> None:
+    case, changes = example
     fields = {**case.fields, **changes}
     try:
         module = module_of(TorchObject(case.name, Table(fields), case.version))
