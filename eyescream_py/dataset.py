@@ -102,15 +102,17 @@ def load_dataset(
     where the pictures cannot be had.
     """
     print("Loading new training data...")
-    if path is None and not DEFAULT_FOLDER.exists():
-        print(f"No folder {_shown(DEFAULT_FOLDER)}: using the {EMBEDDED_SOURCE}.")
-        path = EMBEDDED
+    if path is None:
+        path = DEFAULT_FOLDER
+        if not DEFAULT_FOLDER.exists():
+            print(f"No folder {_shown(DEFAULT_FOLDER)}: using the {EMBEDDED_SOURCE}.")
+            path = EMBEDDED
     if path == EMBEDDED:
         data = _load_embedded(channels, size, augment_seed)
-    elif Path(path or DEFAULT_FOLDER).suffix == ".t7":
-        data = _load_t7(Path(path or ""), channels, size)
+    elif Path(path).suffix == ".t7":
+        data = _load_t7(Path(path), channels, size)
     else:
-        data = _load_folder(Path(path or DEFAULT_FOLDER), channels, size, cache, progress)
+        data = _load_folder(Path(path), channels, size, cache, progress)
     return Dataset(data.images.to(device), data.source, data.borders)
 
 

@@ -138,14 +138,11 @@ class Decoded:
 def decode_files(folder: Path, names: list[str], channels: int, size: int) -> Decoded:
     rows = np.zeros((len(names), channels, size, size), np.uint8)
     broken = []
-    for row, name in enumerate(names):
-        try:
-            rows[row] = decode_picture(folder / name, channels, size)
-        except BrokenPictureError as error:
-            broken.append((row, str(error)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS judges
+        for row, name in enumerate(names):
+            try:
+                rows[row] = decode_picture(folder / name, channels, size)
+            except BrokenPictureError as error:
+                broken.append((row, str(error)))
     return Decoded(rows, broken)
-
-
-def ignore_bomb_warnings() -> None:
-    """MAX_PIXELS judges a picture's size; Pillow's own warning would only add noise on stderr."""
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -6,7 +6,6 @@ thread: docs/benchmarks-dataset.md). Few files are decoded where they are asked 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eyescream_py.dataset_decode import Decoded, decode_files, ignore_bomb_warnings
+from eyescream_py.dataset_decode import Decoded, decode_files
 from eyescream_py.errors import UserError
 from eyescream_py.processes import usable_cores, worker_processes
 from eyescream_py.progress import Progress
@@ -45,11 +44,8 @@ def _decoded(
     """(first row, pictures) of every block, in any order."""
     starts = range(0, len(names), BLOCK)
     if len(names) < WORTH_PROCESSES or usable_cores() == 1:
-        with warnings.catch_warnings():
-            ignore_bomb_warnings()
-            for start in starts:
-                block = names[start : start + BLOCK]
-                yield start, decode_files(folder, block, channels, size)
+        for start in starts:
+            yield start, decode_files(folder, names[start : start + BLOCK], channels, size)
         return
     with worker_processes(usable_cores()) as pool:
         jobs = {
