@@ -32,19 +32,29 @@ from eyescream_py.dataset_decode import decode_files, list_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY_SCRIPT = """
-import resource, sys
+import re, sys
+from pathlib import Path
+from eyescream_py.dataset_decode import decode_files, list_pictures
+from eyescream_py.processes import worker_processes
 
-def peak(who):
-    return resource.getrusage(who).ru_maxrss // 1024
+STATUS = Path("/proc/self/status")
+
+def peak(status):
+    return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) // 1024
 
 if __name__ == "__main__":
     import torch
     torch.zeros(1)
-    before = peak(resource.RUSAGE_SELF)
+    before = peak(STATUS.read_text())
     from eyescream_py.dataset import load_dataset
     data = load_dataset(sys.argv[1], 3, 32, progress=False)
-    above = peak(resource.RUSAGE_SELF) - before
-    print("RESULT", len(data), data.images.numel(), above, peak(resource.RUSAGE_CHILDREN))
+    above = peak(STATUS.read_text()) - before
+    folder = Path(sys.argv[1])
+    names = [picture.name for picture in list_pictures(folder)][:256]
+    with worker_processes(1) as pool:
+        pool.submit(decode_files, folder, names, 3, 32).result()
+        worker = peak(pool.submit(STATUS.read_text).result())
+    print("RESULT", len(data), data.images.numel(), above, worker)
 """
 
 
@@ -193,7 +203,7 @@ def memory_table(folder: Path, files: int) -> list[str]:
     loaded, size, peak, worker = (int(number) for number in found.groups())
     return [
         "### Host memory while decoding 32x32 colour\n",
-        "| files | pixels, MB | peak above PyTorch's own, MB | largest worker, MB |",
+        "| files | pixels, MB | peak above PyTorch's own, MB | a worker process, MB |",
         "|---|---|---|---|",
         f"| {loaded} | {size / 1e6:.1f} | {peak} | {worker} |",
         "",
