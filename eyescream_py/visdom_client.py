@@ -23,7 +23,7 @@ from eyescream_py.errors import UserError
 
 TIMEOUT_S = 3.0
 # Panes of this width stand three in a row on a page of 1400 px.
-_PANE_WIDTH, _CURVE_HEIGHT, _TITLE_HEIGHT = 440, 300, 30
+_PANE_WIDTH, _CURVE_HEIGHT, _TITLE_HEIGHT = 440, 300, 20
 _GAP, _GAP_SHADE = 1, 255  # pixels between pictures, before the grid is enlarged
 
 

@@ -79,7 +79,14 @@ class GameTask:
             "{images_per_second:.0f} images/s".format(epoch, **record)
         )
         self._hint_at_saturation(record["D_accuracy"])
+        self._show_curves(epoch, record)
         return record
+
+    def _show_curves(self, epoch: int, record: Mapping[str, float]) -> None:
+        losses = {"D": record["D_loss"], "G": record["G_loss"]}
+        self.plots.curve("loss", epoch, losses, "loss of D and G", "epoch", "loss")
+        accuracy = {"D": record["D_accuracy"]}
+        self.plots.curve("accuracy", epoch, accuracy, "accuracy of D", "epoch", "share right")
 
     def _hint_at_saturation(self, accuracy: float) -> None:
         self._saturated = self._saturated + 1 if accuracy > 0.995 else 0
