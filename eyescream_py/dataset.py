@@ -68,7 +68,7 @@ class Dataset:
                 f"{self.source}: {len(self)} images cannot be split into {validation} for "
                 "validation and some for training; give more pictures"
             )
-        return self._rows(0, cut), self._rows(cut, len(self))
+        return self.rows(0, cut), self.rows(cut, len(self))
 
     def _picture_border(self, wanted: int) -> int:
         if self.borders is None:
@@ -76,7 +76,8 @@ class Dataset:
         inner = [border for border in self.borders if border > 0]
         return max((b for b in inner if b <= wanted), default=min(inner, default=len(self)))
 
-    def _rows(self, start: int, stop: int) -> Dataset:
+    def rows(self, start: int, stop: int) -> Dataset:
+        """The pictures from row `start` up to `stop`, sharing memory."""
         borders = self.borders
         if borders is not None:
             borders = tuple(b - start for b in borders if start <= b < stop)

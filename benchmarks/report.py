@@ -1,0 +1,51 @@
+"""Tables of benchmark results and the words that describe the machine they ran on."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+
+def machine(device: torch.device | None = None) -> str:
+    """Processor, cores, torch, and the GPU where one is used."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    cores = len(os.sched_getaffinity(0))
+    words = f"{model}, {cores} cores, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    if device is not None and device.type == "cuda":
+        words += f", {torch.cuda.get_device_name(device)}"
+    return words
+
+
+class Table:
+    """A Markdown table that grows row by row."""
+
+    def __init__(self, *columns: str) -> None:
+        self.rows = [columns]
+
+    def add(self, *cells: object) -> None:
+        self.rows.append(tuple(str(cell) for cell in cells))
+
+    def last(self) -> str:
+        return " | ".join(self.rows[-1])
+
+    def markdown(self) -> str:
+        head, *body = (f"| {' | '.join(row)} |" for row in self.rows)
+        return "\n".join([head, "|" + "---|" * len(self.rows[0]), *body])
+
+    def publish(self, title: str, words: str, output: Path | None) -> None:
+        """Print the table; with `output` also write it with title, machine and date."""
+        print(self.markdown())
+        if output:
+            date = datetime.date.today().isoformat()
+            output.write_text(f"# {title}\n\n{words}, {date}\n\n{self.markdown()}\n")

@@ -1,0 +1,128 @@
+"""Time one training iteration of ours against the plain port's, alternately in one run.
+
+python -m benchmarks.train_step [--only 16px] [--batch 16 64] [--rounds 15] [--gpu -1]
+prints a table of medians and ratios; `make bench` keeps it in benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+
+from benchmarks.plain_port import PlainFaces, PlainPairs
+from benchmarks.report import Table, machine
+from eyescream_py import models, models_c2f, precision
+from eyescream_py.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
+from eyescream_py.adversarial_c2f import PairFeed
+from eyescream_py.dataset import Dataset
+from eyescream_py.dataset_c2f import coarse_and_diff
+from eyescream_py.torch7.layers import set_random_source
+from eyescream_py.torch7.optim import Adam
+from eyescream_py.torch7.random import TorchSource
+
+CASES = {"16px gray": (1, 16, None), "32px colour": (3, 32, None), "c2f 16>32 gray": (1, 32, 16)}
+LUA_MS = {("16px gray", 16): 656, ("32px colour", 16): 1100, ("c2f 16>32 gray", 32): 2200}
+
+
+def ours(case: str, data: Dataset, batch: int, arithmetic: precision.Precision) -> Callable[[], None]:
+    channels, size, coarse = CASES[case]
+    device = data.images.device
+    source = TorchSource(0, device)
+    if coarse:
+        D, G = models_c2f.create_D((channels, size, size)), models_c2f.create_G((channels, size, size))
+        penalty = Penalty(1e-7, 0)
+    else:
+        D, G = models.create_D((channels, size, size)), models.create_G((channels, size, size))
+        penalty = Penalty(0, 1e-4)
+    for net in (D, G):
+        net.to(device)
+        set_random_source(net, source)
+    feed = (
+        PairFeed(data, G, coarse, batch, len(data), source)
+        if coarse
+        else FaceFeed(data, G, 100, len(data), source)
+    )
+    cuda = device.type == "cuda"
+    game = Game(
+        Player(D, Adam(D.parameters(), capturable=cuda), penalty, 1.0),
+        Player(G, Adam(G.parameters(), capturable=cuda), Penalty(), 5.0),
+        feed,
+        AccuracyGate(1.01, batch, device),
+        autocast=arithmetic.autocast,
+    )
+    return lambda: game.iteration(batch)
+
+
+def plain(case: str, data: Dataset, batch: int) -> Callable[[], None]:
+    rows = torch.arange(len(data), device=data.images.device)
+    coarse_size = CASES[case][2]
+    if coarse_size:
+        return PlainPairs(*coarse_and_diff(data, rows, coarse_size), batch).iteration
+    return PlainFaces(data.floats(rows), batch).iteration
+
+
+def timed(step: Callable[[], None], device: torch.device) -> float:
+    """Milliseconds of one call, the device's work included."""
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 1000 * (time.perf_counter() - start)
+
+
+def compare(
+    steps: dict[str, Callable[[], None]], rounds: int, device: torch.device
+) -> dict[str, float]:
+    """Median milliseconds of each step, run in turn `rounds` times after two rounds of warming up."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 2):
+        for name, step in steps.items():
+            elapsed = timed(step, device)
+            if turn >= 2:
+                times[name].append(elapsed)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+@click.command()
+@click.option("--only", default="", help="Cases whose name contains this.")
+@click.option("--batch", multiple=True, type=int, help="Batch sizes (default 16 and 64).")
+@click.option("--rounds", default=15, help="Timed rounds of each step.")
+@click.option("--gpu", default=-1, help="CUDA device, -1 for the CPU.")
+@click.option("--bf16/--no-bf16", default=None, help="Time bf16 too (default: where it is native).")
+@click.option("--output", type=click.Path(path_type=Path), help="Also write the table here.")
+def main(
+    only: str, batch: tuple[int, ...], rounds: int, gpu: int, bf16: bool | None, output: Path | None
+) -> None:
+    device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
+    native = precision.multiplies_bf16(device)
+    table = Table("case", "batch", "plain ms", "ours fp32 ms", "ratio", "ours bf16 ms", "ratio", "Lua/ours")
+    for case, (channels, size, coarse) in CASES.items():
+        if only and only not in case:
+            continue
+        pixels = torch.randint(0, 256, (1000, channels, size, size), dtype=torch.uint8)
+        data = Dataset(pixels.to(device), "noise")
+        for n in batch or ((32, 64) if coarse else (16, 64)):
+            steps = {"plain": plain(case, data, n)}
+            steps["fp32"] = ours(case, data, n, precision.choose("fp32", device))
+            if native if bf16 is None else bf16:
+                steps["bf16"] = ours(case, data, n, precision.choose("bf16", device))
+            ms = compare(steps, rounds, device)
+            lua = LUA_MS.get((case, n))
+            best = min(value for name, value in ms.items() if name != "plain")
+            table.add(
+                case, n, f"{ms['plain']:.1f}", f"{ms['fp32']:.1f}", f"{ms['plain'] / ms['fp32']:.2f}",
+                f"{ms['bf16']:.1f}" if "bf16" in ms else "-",
+                f"{ms['plain'] / ms['bf16']:.2f}" if "bf16" in ms else "-",
+                f"{lua / best:.1f}" if lua else "-",
+            )  # fmt: skip
+            print(table.last(), flush=True)
+    table.publish("Training iteration, medians of alternate runs", machine(device), output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""From the options of `train_autoencoder.py` and `train_denoiser.py` to a run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from eyescream_py import models
+from eyescream_py.adversarial import Penalty, Player, bce_loss
+from eyescream_py.dataset import Dataset, load_dataset
+from eyescream_py.errors import UserError
+from eyescream_py.models_autoencoder import create_autoencoder
+from eyescream_py.models_denoiser import create_decoder, create_encoder
+from eyescream_py.plots import Plots
+from eyescream_py.reconstruction import Reconstruction
+from eyescream_py.runtime import StopSignal, choose_device, set_threads
+from eyescream_py.tasks import setup
+from eyescream_py.tasks.reconstruct import (
+    AutoencoderTask,
+    DenoiserTask,
+    Pictures,
+    ReconstructionTask,
+)
+from eyescream_py.torch7.layers import set_random_source
+from eyescream_py.torch7.random import TorchSource
+from eyescream_py.training import Run
+
+TRAINING_PICTURES = 10_000
+AUTOENCODER_VALIDATION = 512
+DENOISER_VALIDATION = 256
+NEVER_USED = {"K": "--K", "hidden_G": "--hidden_G", "hidden_D": "--hidden_D"}
+
+AnyTask = TypeVar("AnyTask", bound=ReconstructionTask)
+
+
+@dataclass(frozen=True)
+class AutoencoderOptions(setup.CommonOptions):
+    """`train_autoencoder.py`'s."""
+
+    learning_rate: float
+    momentum: float
+    coef_l1: float
+    coef_l2: float
+    noise_dim: int
+    K: int
+    hidden_G: int
+    hidden_D: int
+    scale: int
+    optmethod: str
+
+
+@dataclass(frozen=True)
+class DenoiserOptions(setup.CommonOptions):
+    """`train_denoiser.py`'s."""
+
+    coef_l1: float
+    coef_l2: float
+    AE_clamp: float
+    scale: int
+    grayscale: bool
+    aws: bool
+
+
+def absolute_error(output: Tensor, target: Tensor) -> Tensor:
+    """Lua's AbsCriterion: the mean absolute difference."""
+    return (output - target).abs().mean()
+
+
+def train_autoencoder(options: AutoencoderOptions) -> None:
+    """Run `train_autoencoder.py`; returns when the epochs are done or the run was stopped."""
+    for name in sorted(NEVER_USED.keys() & options.typed):
+        print(f"{NEVER_USED[name]} was never used by the Lua program and is not used here.")
+    if options.noise_dim < 1:
+        raise UserError(f"--noiseDim={options.noise_dim}: the code needs at least 1 number")
+    network = create_autoencoder((1, options.scale, options.scale), options.noise_dim)
+
+    def make() -> Reconstruction:
+        sgd = (options.learning_rate, options.momentum)
+        penalty = Penalty(options.coef_l1, options.coef_l2)
+        optimizer = setup.make_optimizer(options.optmethod, network, sgd, -1, False)
+        return Reconstruction([Player(network, optimizer, penalty, 0.0)], absolute_error)
+
+    _train(
+        options, (1, options.scale, options.scale), AUTOENCODER_VALIDATION, {"AE": network},
+        make, AutoencoderTask, "autoencoder.net", options.dataset,
+    )  # fmt: skip
+
+
+def train_denoiser(options: DenoiserOptions) -> None:
+    """Run `train_denoiser.py`; returns when the epochs are done or the run was stopped."""
+    dims = (1 if options.grayscale else 3, options.scale, options.scale)
+    encoder, first = create_encoder(), create_decoder(dims)
+    networks = {"AE1_ENCODER": encoder, "AE1_DECODER": first, "AE2_DECODER": copy.deepcopy(first)}
+    path = setup.AWS_FOLDER if options.aws and options.dataset is None else options.dataset
+
+    def make() -> Reconstruction:
+        networks["AE2_DECODER"].load_state_dict(first.state_dict())  # a copy at the start
+        penalty = Penalty(options.coef_l1, options.coef_l2)
+        stages = [
+            Player(net, setup.make_optimizer("adam", net, (0, 0), -1, False), penalty, options.AE_clamp)
+            for net in (first, networks["AE2_DECODER"])
+        ]  # fmt: skip
+        return Reconstruction(stages, bce_loss, encoder)
+
+    _train(
+        options, dims, DENOISER_VALIDATION, networks, make, DenoiserTask,
+        "denoiser_{}x{}x{}.net".format(*dims), path,
+    )  # fmt: skip
+
+
+def _train(
+    options: AutoencoderOptions | DenoiserOptions,
+    dims: models.Dims,
+    validation: int,
+    networks: dict[str, nn.Module],
+    make: Callable[[], Reconstruction],
+    task_type: type[AnyTask],
+    file_name: str,
+    path: str | None,
+) -> None:
+    with StopSignal() as stop:
+        if options.batch_size < 2:
+            raise UserError(f"--batchSize={options.batch_size}: give a number of at least 2")
+        set_threads(options.threads, "threads" in options.typed)
+        device = choose_device(options.gpu, "gpu" in options.typed)
+        pictures = split(load_dataset(path, dims[0], dims[1], device), validation)
+        source = TorchSource(options.seed, device)
+        for name, net in networks.items():
+            net.to(device)
+            set_random_source(net, source)
+            if name != "AE2_DECODER":
+                models.reset_layers(net, source)
+                models.draw_start_weights(net, source)
+        plots = setup.open_plots(options)
+        try:
+            task = task_type(
+                make(), networks, pictures, options.batch_size, source, plots,
+                file_name, options.table, options.window, options.save,
+            )  # fmt: skip
+            Run(task, setup.run_options(options), stop).go()
+        finally:
+            plots.close()
+
+
+def split(data: Dataset, validation: int) -> Pictures:
+    """The first 10,000 pictures train and the next `validation` validate, a tenth at most of few."""
+    held = min(validation, max(1, len(data) // 10))
+    cut = min(TRAINING_PICTURES, len(data) - held)
+    borders = [b for b in data.borders or () if b <= cut]
+    cut = borders[-1] if borders and borders[-1] > 0 else cut
+    if cut < 2:
+        raise UserError(f"{data.source}: {len(data)} pictures are too few to train on")
+    train, rest = data.rows(0, cut), data.rows(cut, min(cut + held, len(data)))
+    print(f"<dataset> {len(train)} images train, {len(rest)} validate")
+    return Pictures(train, rest)

@@ -1,0 +1,7 @@
+#!/usr/bin/env python3
+"""Train the autoencoder of faces; every flag: `python train_autoencoder.py --help`."""
+
+from eyescream_py.cli.train_autoencoder import main
+
+if __name__ == "__main__":
+    main()
