@@ -1,7 +1,8 @@
 """Fuzz the reader of Torch 7 files with damaged copies of the golden files.
 
-    python fuzz/torch7_load.py --count 5000000             plain: seeded mutations, no tools needed
-    python fuzz/torch7_load.py --atheris -runs=5000000     led by coverage (pip install atheris)
+    python fuzz/torch7_load.py --count 5000000
+
+torch7_atheris.py runs the same check led by coverage.
 
 An input is a finding if `load` raises anything but T7Error, or if what it returns is written to a
 file that does not come back as the same bytes. The input is then kept under --findings and the
@@ -177,36 +178,13 @@ def _keep(data: bytes, findings: Path) -> Path:
     return path
 
 
-def run_atheris(arguments: list[str]) -> None:
-    """Let libFuzzer choose among our mutations and its own by what they reach."""
-    import atheris  # type: ignore[import-untyped]
-
-    mutator = Mutator(0)
-
-    def mutate(data: bytes, max_size: int, number: int) -> bytes:
-        mutator.random.seed(number)
-        if not data or mutator.random.random() < 0.2:
-            return mutator()[:max_size]
-        if mutator.random.random() < 0.3:
-            return atheris.Mutate(data, max_size)
-        return mutator.mutate(make_seed(data))[:max_size]
-
-    atheris.instrument_all()
-    atheris.Setup(["torch7_load", *arguments], check, custom_mutator=mutate)
-    atheris.Fuzz()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=100_000, help="inputs (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so many seconds")
     parser.add_argument("--seed", type=int, default=1, help="of the mutations (default: 1)")
     parser.add_argument("--findings", type=Path, default=Path("fuzz/findings"))
-    parser.add_argument("--atheris", action="store_true", help="other options go to libFuzzer")
-    options, rest = parser.parse_known_args()
-    if options.atheris:
-        run_atheris(rest)
-        return
+    options = parser.parse_args()
     mutator = Mutator(options.seed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.monotonic()

@@ -123,6 +123,7 @@ class TorchObject:
 class Storage:
     """A storage (torch.LongStorage, ...) that stands by itself; `tensor` is all of it, 1-D.
 
+    Made from a tensor that views part of its memory, it holds a copy of that part.
     Lua keeps sizes so: nn.View and nn.Reshape hold a LongStorage. It shares memory with the
     tensors that view it. Without a `typename` it is of the class that the dtype implies.
     """
@@ -130,7 +131,9 @@ class Storage:
     __slots__ = ("tensor", "typename", "version")
 
     def __init__(self, tensor: "torch.Tensor", typename: str | None = None, version: int = 1):
-        self.tensor = tensor
+        if tensor.numel() * tensor.element_size() != tensor.untyped_storage().nbytes():
+            tensor = tensor.clone()
+        self.tensor = tensor.reshape(-1)
         self.typename = typename
         self.version = version
 

@@ -1,0 +1,113 @@
+"""Look into Torch 7 files (.t7, .net) and convert them: python -m eyescream_py.torch7 --help"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import click
+
+
+class _FileError(click.ClickException):
+    exit_code = 2
+
+
+@click.group(help="Look into Torch 7 files (.t7, .net) and convert them.")
+def main() -> None:
+    pass
+
+
+def _form_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--in-long-size and --in-ascii: how to read a file where finding out fails."""
+    command = click.option(
+        "--in-long-size",
+        type=click.Choice(["4", "8"]),
+        help="Bytes of a long in FILE [default: find out].",
+    )(command)
+    return click.option(
+        "--in-ascii/--in-binary", default=None, help="The form of FILE [default: find out]."
+    )(command)
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@_form_options
+def show(file: str, in_long_size: str | None, in_ascii: bool | None) -> None:
+    """Print what FILE holds: epoch, options, networks with shapes and parameter counts."""
+    value = _load(file, in_long_size, in_ascii)
+    from .describe import describe
+
+    for line in describe(value):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("out", type=click.Path(dir_okay=False))
+@click.option("--ascii", is_flag=True, help="Write the ASCII form.")
+@click.option("--long-size", type=click.Choice(["4", "8"]), help="Bytes of a long in OUT.")
+@click.option("--safetensors", is_flag=True, help="Write the tensors as safetensors.")
+@_form_options
+def convert(
+    file: str,
+    out: str,
+    ascii: bool,
+    long_size: str | None,
+    safetensors: bool,
+    in_long_size: str | None,
+    in_ascii: bool | None,
+) -> None:
+    """Write what FILE holds to OUT, by default in binary with 8-byte longs.
+
+    With --safetensors each tensor is named by its keys (G.modules.1.weight), one that is met
+    again is left out, and numbers, strings and class names become metadata.
+    """
+    if ascii + bool(long_size) + safetensors > 1:
+        raise click.UsageError("--ascii, --long-size and --safetensors exclude each other")
+    value = _load(file, in_long_size, in_ascii)
+    from .errors import T7Error
+    from .export import safetensors_bytes
+    from .serialization import save
+
+    def write(target: BinaryIO) -> None:
+        if safetensors:
+            target.write(safetensors_bytes(value))
+        else:
+            save(target, value, ascii=ascii, long_size=int(long_size or 8))
+
+    try:
+        _replace(Path(out), write)
+    except (T7Error, OSError) as error:
+        _fail(out, error)
+
+
+def _load(file: str, long_size: str | None, ascii: bool | None) -> Any:
+    from .errors import T7Error
+    from .serialization import load
+
+    try:
+        return load(file, long_size=int(long_size) if long_size else None, ascii=ascii)
+    except (T7Error, OSError) as error:
+        _fail(file, error)
+
+
+def _fail(path: str, error: Exception) -> NoReturn:
+    reason = error.strerror if isinstance(error, OSError) else None
+    raise _FileError(f"{path}: {reason or error}") from error
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let `write` fill a file that then takes the place of `path`; on an error `path` stays."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m eyescream_py.torch7")

@@ -1,0 +1,177 @@
+"""Text for people about what a Torch 7 file holds: networks as trees, options, tensors."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .classes import lua_class
+from .values import LuaFunction, Storage, Table, TorchObject
+
+_ENTRIES_SHOWN = 200
+_TEXT_SHOWN = 200
+_DEPTH_SHOWN = 4
+_PARAMETERS = ("weight", "bias")
+
+
+def describe(value: Any) -> Iterator[str]:
+    """The lines of `show`: of a checkpoint the epoch, its options by name, networks, the rest."""
+    if not isinstance(value, Table):
+        yield from _entry("", value, 0)
+        return
+    ranked = sorted(value.items(), key=lambda item: _rank(*item))
+    for key, entry in ranked[:_ENTRIES_SHOWN]:
+        yield from _entry(printable(key), entry, 0)
+    yield from _more(len(ranked))
+
+
+def _rank(key: Any, value: Any) -> tuple[int, str]:
+    """Scalars such as the epoch first, then options, networks, and the rest."""
+    if not isinstance(value, Table | TorchObject | torch.Tensor | Storage | LuaFunction):
+        return 0, str(key)
+    if isinstance(value, Table) and str(key) == "opt":
+        return 1, ""
+    return (2 if is_network(value) else 3), str(key)
+
+
+def is_network(value: Any) -> bool:
+    return isinstance(value, TorchObject) and isinstance(value.fields, Table)
+
+
+def printable(value: Any) -> str:
+    """Text without characters that a terminal would obey."""
+    text = str(value)
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def _entry(name: str, value: Any, depth: int) -> Iterator[str]:
+    indent, label = "  " * depth, f"{name}: " if name else ""
+    if is_network(value):
+        yield f"{indent}{label}{count_parameters(value):,} parameters"
+        yield from network_lines(value, depth + 1)
+    elif isinstance(value, Table):
+        yield f"{indent}{label}table of {len(value)}"
+        if depth < _DEPTH_SHOWN:
+            ordered = sorted(value.items(), key=lambda item: _table_order(item[0]))
+            for key, entry in ordered[:_ENTRIES_SHOWN]:
+                yield from _entry(printable(key), entry, depth + 1)
+            yield from (f"{indent}  {line}" for line in _more(len(value)))
+    else:
+        yield f"{indent}{label}{summary(value)}"
+
+
+def _more(count: int) -> Iterator[str]:
+    if count > _ENTRIES_SHOWN:
+        yield f"... and {count - _ENTRIES_SHOWN} more"
+
+
+def _table_order(key: Any) -> tuple[bool, Any]:
+    return (False, key) if isinstance(key, int | float) else (True, str(key))
+
+
+def summary(value: Any) -> str:
+    """One line about anything but a table or a network."""
+    if isinstance(value, torch.Tensor):
+        size = f" of size {_by(value.shape)}" if value.numel() else ", empty"
+        return lua_class(value)[0] + size
+    if isinstance(value, Storage):
+        return f"{value.typename} of {len(value)}"
+    if isinstance(value, LuaFunction):
+        return f"Lua function, {len(value.code)} bytes of code (not run)"
+    if isinstance(value, TorchObject):
+        return f"{value.typename} {type(value.fields).__name__}"
+    if isinstance(value, str):
+        return f'"{printable(value[:_TEXT_SHOWN])}"{"..." * (len(value) > _TEXT_SHOWN)}'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "nil" if value is None else str(value)
+
+
+def children(module: TorchObject) -> list[tuple[str, TorchObject]]:
+    """The modules of a container, or the module that a decorator holds, with their labels."""
+    found = []
+    for key, value in module.fields.items():
+        if isinstance(value, Table):
+            parts = value.items() if key == "modules" else ()
+            found += [(f"({printable(k)})", part) for k, part in parts if is_network(part)]
+        elif is_network(value):
+            found.append((printable(key), value))
+    return found
+
+
+def walk(network: TorchObject) -> Iterator[tuple[int, str, TorchObject, bool]]:
+    """(depth, label, module, whether it was met before) of each module, in the order of print."""
+    stack = [(0, "", network)]
+    met: set[int] = set()
+    while stack:
+        depth, label, module = stack.pop()
+        again = id(module) in met
+        met.add(id(module))
+        yield depth, label, module, again
+        if not again:
+            stack += [(depth + 1, *child) for child in reversed(children(module))]
+
+
+def count_parameters(network: TorchObject) -> int:
+    """The number of weights and biases; what two modules share counts once."""
+    tensors = {
+        id(module.fields[name]): module.fields[name].numel()
+        for _, _, module, _ in walk(network)
+        for name in _PARAMETERS
+        if isinstance(module.fields.get(name), torch.Tensor)
+    }
+    return sum(tensors.values())
+
+
+def network_lines(network: TorchObject, indent: int = 0) -> Iterator[str]:
+    """The tree as Lua's print shows it, with the shapes of the parameters of each module."""
+    opened: list[int] = []
+    for depth, label, module, again in walk(network):
+        while opened and opened[-1] >= depth:
+            yield "  " * (indent + opened.pop()) + "}"
+        line = "  " * (indent + depth) + (f"{label}: " if label else "")
+        line += "the same " * again + describe_module(module)
+        if children(module) and not again:
+            line += " {"
+            opened.append(depth)
+        yield line + ("" if again else _parameters(module))
+    while opened:
+        yield "  " * (indent + opened.pop()) + "}"
+
+
+def describe_module(module: TorchObject) -> str:
+    """nn.SpatialConvolution(1 -> 128, 3x3, 1,1, 1,1), and the like for other classes."""
+    return module.typename + _geometry(module.fields)
+
+
+def _geometry(fields: Table) -> str:
+    get, weight = fields.get, fields.get("weight")
+    if "kW" in fields and "kH" in fields:
+        planes = (
+            f"{get('nInputPlane')} -> {get('nOutputPlane')}, " if "nInputPlane" in fields else ""
+        )
+        parts = [f"{planes}{get('kW')}x{get('kH')}", f"{get('dW')},{get('dH')}"]
+        if get("padW") or get("padH"):
+            parts.append(f"{get('padW')},{get('padH')}")
+        return f"({', '.join(parts)})"
+    if isinstance(fields.get("size"), Storage) and "numElements" in fields:
+        return f"({', '.join(map(str, fields['size']))})"
+    if isinstance(weight, torch.Tensor) and weight.dim() == 2 and "nOutputPlane" not in fields:
+        return f"({weight.shape[1]} -> {weight.shape[0]})"
+    for name in ("p", "scale_factor", "negval", "dimension"):
+        if isinstance(get(name), int | float):
+            return f"({get(name)})"
+    running = get("running_mean")
+    return f"({running.numel()})" if isinstance(running, torch.Tensor) else ""
+
+
+def _parameters(module: TorchObject) -> str:
+    tensors = {name: module.fields.get(name) for name in _PARAMETERS}
+    shapes = [
+        f"{name} {_by(t.shape)}" for name, t in tensors.items() if isinstance(t, torch.Tensor)
+    ]
+    return f"   # {', '.join(shapes)}" if shapes else ""
+
+
+def _by(shape: torch.Size) -> str:
+    return "x".join(map(str, shape))

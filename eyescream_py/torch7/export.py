@@ -1,0 +1,67 @@
+"""The tensors of a Torch 7 value, by name, as a safetensors file."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_safetensors
+
+from .values import BooleanKey, LuaFunction, Storage, Table, TorchObject
+
+
+def safetensors_bytes(value: Any) -> bytes:
+    """Every tensor that is not empty, named by the keys that lead to it, joined by dots.
+
+    A tensor or table that is met again is left out. Numbers, strings, booleans and the names of
+    classes go into the metadata, under names made the same way.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    metadata: dict[str, str] = {}
+    for name, part in named_parts(value):
+        if isinstance(part, torch.Tensor | Storage):
+            tensor = part.tensor if isinstance(part, Storage) else part
+            if tensor.numel():
+                tensors[_free(name or "value", tensors)] = tensor.detach().clone(
+                    memory_format=torch.contiguous_format
+                )
+        elif isinstance(part, TorchObject):
+            metadata[_free(name or "value", metadata)] = part.typename
+        elif isinstance(part, bool | int | float | str):
+            shown = (
+                part.encode("utf-8", "backslashreplace").decode() if isinstance(part, str) else part
+            )
+            metadata[_free(name or "value", metadata)] = str(shown)
+    return save_safetensors(tensors, metadata)
+
+
+def named_parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """Each value within `value`, depth first and in order, with its name; shared ones once."""
+    stack = [("", value)]
+    met: set[int] = set()
+    while stack:
+        name, part = stack.pop()
+        if isinstance(part, Table | TorchObject | torch.Tensor | Storage | LuaFunction):
+            if id(part) in met:
+                continue
+            met.add(id(part))
+        yield name, part
+        if isinstance(part, TorchObject):
+            stack.append((name, part.fields))
+        elif isinstance(part, Table):
+            stack += [(_join(name, key), part[key]) for key in reversed(part)]
+
+
+def _join(name: str, key: Any) -> str:
+    known = isinstance(key, str | int | float | BooleanKey)
+    last = str(key) if known else type(key).__name__
+    last = last.encode("utf-8", "backslashreplace").decode()
+    return f"{name}.{last}" if name else last
+
+
+def _free(name: str, taken: dict[str, Any]) -> str:
+    """`name`, or where a key 1 and a key "1" give one name, that with the next free number."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}~{number}"
+    return free
