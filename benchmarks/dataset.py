@@ -107,7 +107,7 @@ def draft_reading(folder: Path, names: list[str]) -> np.ndarray:
 
 def generator() -> ModuleType:
     """dataset/generate_dataset.py as a module."""
-    path = ROOT / "dataset" / "generate_dataset.py"
+    path = ROOT / "eyescream_py" / "cli" / "generate_dataset.py"
     spec = importlib.util.spec_from_file_location("generate_dataset", path)
     assert spec is not None
     assert spec.loader is not None

@@ -22,8 +22,9 @@ from eyescream_py.dataset_cache import cached_rows
 from eyescream_py.dataset_decode import SUFFIXES, PictureFile, list_pictures
 from eyescream_py.dataset_workers import decode_all
 from eyescream_py.errors import UserError
+from eyescream_py.places import dataset_folder
 
-DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "dataset" / "out_aug_64x64"
+DEFAULT_FOLDER = dataset_folder() / "out_aug_64x64"
 EMBEDDED = "embedded"
 EMBEDDED_SOURCE = "100 embedded LFW faces of scikit-image"
 BROKEN_SHARE = 0.05  # a folder with more broken pictures than this (and more than one) is refused

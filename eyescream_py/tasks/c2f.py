@@ -44,7 +44,13 @@ class PairTask(GameTask):
         record = super().end_epoch(epoch, seconds)
         v = self.validation
         score = parzen_score(
-            self.sampler, v.data, self.feed.coarse_size, v.images, v.tries, self.source, self.feed.dtype
+            self.sampler,
+            v.data,
+            self.feed.coarse_size,
+            v.images,
+            v.tries,
+            self.source,
+            self.feed.dtype,
         )
         print(f"average || x_F - G(x_C) || = {score}")
         if score < self.best:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.activity import activities
 from eyescream_py.adversarial import FaceFeed
 from eyescream_py.sampling import evaluating, generate, ranking, save_grid
 from eyescream_py.tasks.game import GameTask
@@ -42,11 +44,28 @@ class FaceTask(GameTask):
 
     confusion_title = "Confusion of normal D:"
 
-    def __init__(self, *args: Any, plot_noise: Tensor, window: int, extras: Extras) -> None:
+    def __init__(
+        self, *args: Any, plot_noise: Tensor, window: int, extras: Extras, activity_every: int = 0
+    ) -> None:
         super().__init__(*args)
+        self.activity_every = activity_every if self.plots.is_on else 0
+        self._batches = 0
         self.plot_noise, self.window, self.extras = plot_noise, window, extras
         self.feed: FaceFeed = self.game.feed  # type: ignore[assignment]
         self._plot_source = TorchSource(0, plot_noise.device)  # plots take nothing from the run's
+
+    def iteration(self, n: int, log: Callable[[str, float | None], None] | None) -> None:
+        super().iteration(n, log)
+        self._batches += 1
+        if self.activity_every and self._batches % self.activity_every == 0:
+            self._show_activity()
+
+    def _show_activity(self) -> None:
+        image = self.feed.dataset.floats(self.feed.pool[:1], self.feed.dtype)
+        for number, (name, pictures) in enumerate(activities(self.game.D.network, image)):
+            title = f"activity of {name} after {self._batches} batches"
+            columns = max(1, round(len(pictures) ** 0.5))
+            self.plots.images(f"{self.window}_activity_{number:02d}", pictures, title, columns)
 
     def make(self, noise: Tensor) -> Tensor:
         """Pictures from noise in evaluation mode, through the decoder where there is one."""

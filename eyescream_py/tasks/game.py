@@ -13,6 +13,7 @@ from torch import nn
 from eyescream_py import checkpoints
 from eyescream_py.adversarial import Game
 from eyescream_py.averaging import Ema
+from eyescream_py.capture import CapturedIteration
 from eyescream_py.errors import UserError
 from eyescream_py.plots import Plots
 from eyescream_py.torch7.random import RandomSource
@@ -39,6 +40,9 @@ class GameTask:
         self.game, self.schedule, self.source, self.plots = game, schedule, source, plots
         self.file_name, self.option_table, self.ema = file_name, dict(option_table), ema
         self._saturated = 0
+        self._step: Callable[..., None] = game.iteration
+        if game.figures.device.type == "cuda":
+            self._step = CapturedIteration(game, schedule.batch, source)
 
     @property
     def sampler(self) -> nn.Module:
@@ -51,7 +55,7 @@ class GameTask:
         print(f"<dataset> loaded {self.schedule.length} random examples")
 
     def iteration(self, n: int, log: Callable[[str, float | None], None] | None) -> None:
-        self.game.iteration(n, log)
+        self._step(n, log)
         if self.ema:
             self.ema.update()
 
@@ -108,6 +112,8 @@ class GameTask:
     def halve_learning_rate(self) -> None:
         for player in (self.game.D, self.game.G):
             player.optimizer.param_groups[0]["lr"] /= 2
+        if isinstance(self._step, CapturedIteration):
+            self._step.reset()
 
     def networks(self) -> dict[str, nn.Module]:
         networks = {"D": self.game.D.network, "G": self.game.G.network}

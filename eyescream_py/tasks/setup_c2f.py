@@ -58,7 +58,9 @@ def train(options: PairOptions) -> None:
         source = setup.random_source(options, device)
         plots = setup.open_plots(options)
         try:
-            task = _task(options, (validation, training), length, source, plots, (D, G), device, arithmetic)
+            task = _task(
+                options, (validation, training), length, source, plots, (D, G), device, arithmetic
+            )
             Run(task, setup.run_options(options), stop).go()
         finally:
             plots.close()
@@ -92,7 +94,9 @@ def _task(
     print(f"Number of free parameters in D: {models.free_parameters(D)}")
     print(f"Number of free parameters in G: {models.free_parameters(G)}")
     # Lua draws its plots' noise here whether it plots or not
-    source.uniform_(torch.empty(100, options.noise_dim, device=device, dtype=arithmetic.dtype), -1, 1)
+    source.uniform_(
+        torch.empty(100, options.noise_dim, device=device, dtype=arithmetic.dtype), -1, 1
+    )
     feed_type = StalePairFeed if options.rng == "lua" else PairFeed
     feed = feed_type(
         training, G, options.coarse_size, options.batch_size, length, source, arithmetic.dtype
@@ -120,9 +124,7 @@ def _task(
     )
 
 
-def _player(
-    options: PairOptions, name: str, network: torch.nn.Module, penalty: Penalty
-) -> Player:
+def _player(options: PairOptions, name: str, network: torch.nn.Module, penalty: Penalty) -> Player:
     sgd = getattr(options, f"{name}_sgd_lr"), getattr(options, f"{name}_sgd_momentum")
     method = getattr(options, f"{name}_optmethod")
     lr = ADAGRAD_LR[name] if method == "adagrad" else -1.0

@@ -165,6 +165,7 @@ def _task(
         plot_noise=plot_noise,
         window=options.window,
         extras=Extras(decoder, _denoiser(options, device)),
+        activity_every=options.weights_vis_freq,
     )
 
 

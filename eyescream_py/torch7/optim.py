@@ -229,18 +229,19 @@ class ConfusionMatrix:
         """The text that Lua's `print(confusion)` writes."""
         (a, b), (c, d) = self.counts.view(2, 2).tolist()
         total = a + b + c + d
-        rows = [_percent(a, a + b), _percent(d, c + d)]
-        unions = [_percent(a, a + b + c), _percent(d, d + b + c)]
+        rows = [_share(a, a + b), _share(d, c + d)]
+        unions = [_share(a, a + b + c), _share(d, d + b + c)]
         lines = [
             "ConfusionMatrix:",
-            f"[[{a:8d}{b:8d}]  {rows[0]:6.3f}% \t[class: 0]",
-            f" [{c:8d}{d:8d}]] {rows[1]:6.3f}% \t[class: 1]",
-            f" + average row correct: {sum(rows) / 2:.12f}% ",
-            f" + average rowUcol correct (VOC measure): {sum(unions) / 2:.12f}% ",
-            f" + global correct: {_percent(a + d, total):.12f}%",
+            f"[[{a:8d}{b:8d}]  {100 * rows[0]:7.3f}% \t[class: 0]",
+            f" [{c:8d}{d:8d}]] {100 * rows[1]:7.3f}% \t[class: 1]",
+            f" + average row correct: {50 * sum(rows):.12f}% ",
+            f" + average rowUcol correct (VOC measure): {50 * sum(unions):.12f}% ",
+            f" + global correct: {100 * (a + d) / total if total else math.nan:.12f}%",
         ]
         return "\n".join(lines)
 
 
-def _percent(part: int, whole: int) -> float:
-    return 100.0 * part / whole if whole else float("nan")
+def _share(part: int, whole: int) -> float:
+    """A class's share as Lua keeps it: in a FloatTensor."""
+    return float(torch.tensor(part / whole if whole else math.nan, dtype=torch.float32))

@@ -1,0 +1,233 @@
+"""LFW photos (250x250) -> 64x64 faces, augmented: out_aug_64x64/ and out_unaug_64x64/ beside this
+script.
+
+Photo IIIIII (its place among all photos sorted by path) becomes IIIIII_000.jpg, the face as it is,
+and IIIIII_001.jpg to IIIIII_019.jpg, augmented; the 000 files also go to out_unaug_64x64/. The
+files depend on the photos and the seed only: neither on --jobs nor on interruptions. Run again
+after an interruption, the script makes what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from PIL import Image
+
+from eyescream_py import augmentation
+from eyescream_py.dataset_decode import BrokenPictureError, list_pictures, opened
+from eyescream_py.errors import UserError
+from eyescream_py.files import atomic_write, remove_stale_temporaries
+from eyescream_py.places import dataset_folder
+from eyescream_py.processes import usable_cores, worker_processes
+from eyescream_py.progress import Progress
+
+BLOCK = 16  # photos handed to a worker at once
+JPEG_QUALITY = 90
+RECORD = ".generated.json"  # in the output folder: what its pictures were made from
+_FACE_NAME = re.compile(r"\d{6}_\d{3}\.jpg")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know to turn photos into files."""
+
+    photos: Path
+    augmented: Path
+    plain: Path
+    seed: int
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--path", metavar="LFW", required=True, help="Folder of LFW photos, sub-folders included."
+)
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    default=str(dataset_folder()),
+    help="Where the two output folders go (default: the project's dataset/).",
+)
+@click.option("--seed", default=43, show_default=True, help="Of the augmentation.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=usable_cores,
+    help="Worker processes (default: one per core).",
+)
+@click.option("--overwrite", is_flag=True, help="Replace pictures made from other photos or seed.")
+def main(path: str, out: str, seed: int, jobs: int, overwrite: bool) -> None:
+    names = _photo_names(Path(path))
+    job = Job(Path(path), Path(out) / "out_aug_64x64", Path(out) / "out_unaug_64x64", seed)
+    try:
+        _prepare(job, names, overwrite)
+        missing = _missing(job, names)
+        if len(missing) < len(names):
+            click.echo(f"{len(names) - len(missing)} of {len(names)} photos are done already.")
+        broken = _generate(job, missing, jobs)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {out}: {error.strerror or error}; what is done stays, "
+            "run the same command again to go on"
+        ) from error
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed (out of memory?); run the same command again, "
+            "with a smaller --jobs"
+        ) from error
+    _report(job, names, broken)
+
+
+def _photo_names(folder: Path) -> list[str]:
+    """The jpg files of LFW's folder and its direct sub-folders, sorted by path."""
+    if not folder.is_dir():
+        raise UserError(f"--path={folder} is no folder; give the folder of the LFW photos")
+    try:
+        names = [p.name for p in list_pictures(folder) if p.name.lower().endswith(".jpg")]
+    except OSError as error:
+        raise UserError(f"--path={folder} cannot be read: {error.strerror}") from error
+    if not names:
+        raise UserError(f"--path={folder}: no .jpg files in it or in its direct sub-folders")
+    return names
+
+
+def _prepare(job: Job, names: list[str], overwrite: bool) -> None:
+    """Make the output folders and note what they are made from; refuse to mix two data sets."""
+    wanted = {
+        "seed": job.seed,
+        "photos": len(names),
+        "names": hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest(),
+        "copies": augmentation.COPIES,
+    }
+    for folder in (job.augmented, job.plain):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(folder)
+    record = job.augmented / RECORD
+    faces = [f for f in job.augmented.iterdir() if _FACE_NAME.fullmatch(f.name)]
+    if faces and _read(record) != wanted:
+        if not overwrite:
+            raise UserError(
+                f"{job.augmented} holds {len(faces)} pictures made from other photos or with "
+                "another seed; give --overwrite to replace them"
+            )
+        record.unlink(missing_ok=True)
+        for face in [*faces, *(job.plain / f.name for f in faces)]:
+            face.unlink(missing_ok=True)
+    with atomic_write(record) as file:
+        file.write(json.dumps(wanted).encode())
+
+
+def _read(record: Path) -> object:
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _missing(job: Job, names: list[str]) -> list[tuple[int, str]]:
+    """(index, name) of the photos of which not all files are there."""
+    there, plain = set(os.listdir(job.augmented)), set(os.listdir(job.plain))
+
+    def done(index: int) -> bool:
+        copies = [_face_name(index, copy) for copy in range(augmentation.COPIES)]
+        return copies[0] in plain and there.issuperset(copies)
+
+    return [(index, name) for index, name in enumerate(names) if not done(index)]
+
+
+def _face_name(index: int, copy: int) -> str:
+    return f"{index:06d}_{copy:03d}.jpg"
+
+
+def _generate(job: Job, photos: list[tuple[int, str]], jobs: int) -> list[tuple[str, str]]:
+    """Make the faces of `photos`; returns (name, reason) of the broken ones, sorted."""
+    broken: list[tuple[str, str]] = []
+    blocks = [photos[i : i + BLOCK] for i in range(0, len(photos), BLOCK)]
+    with Progress(len(photos), "photos") as progress:
+        try:
+            for count, bad in _results(job, blocks, jobs):
+                progress.update(count)
+                broken += bad
+        except KeyboardInterrupt:
+            raise UserError("interrupted; run the same command again to go on") from None
+    return sorted(broken)
+
+
+def _results(
+    job: Job, blocks: list[list[tuple[int, str]]], jobs: int
+) -> Iterator[tuple[int, list[tuple[str, str]]]]:
+    if min(jobs, len(blocks)) <= 1:
+        yield from (make_faces(job, block) for block in blocks)
+        return
+    with worker_processes(min(jobs, len(blocks))) as pool:
+        for result in as_completed([pool.submit(make_faces, job, block) for block in blocks]):
+            yield result.result()
+
+
+def make_faces(job: Job, photos: list[tuple[int, str]]) -> tuple[int, list[tuple[str, str]]]:
+    """All copies of some photos; returns their number and (name, reason) of the broken ones."""
+    broken = []
+    for index, name in photos:
+        try:
+            photo = _read_photo(job.photos / name)
+        except BrokenPictureError as error:
+            broken.append((name, str(error)))
+            continue
+        for copy in range(augmentation.COPIES):
+            face = augmentation.face(photo, augmentation.draw(job.seed, index, copy))
+            data = _jpeg(face)
+            _write(job.augmented / _face_name(index, copy), data)
+            if copy == 0:
+                _write(job.plain / _face_name(index, copy), data)
+    return len(photos), broken
+
+
+def _read_photo(path: Path) -> Image.Image:
+    with opened(path) as picture:
+        if picture.size != (augmentation.PHOTO, augmentation.PHOTO):
+            width, height = picture.size
+            raise BrokenPictureError(f"{width}x{height} pixels, LFW has 250x250")
+        return picture.convert("RGB")
+
+
+def _jpeg(face: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    face.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all. Not synced: 20 pictures per photo would wait for the disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _report(job: Job, names: list[str], broken: list[tuple[str, str]]) -> None:
+    if broken:
+        named = ", ".join(f"{name} ({reason})" for name, reason in broken[:3])
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        click.echo(f"{len(broken)} broken photos left out: {named}{more}", err=True)
+    if len(broken) == len(names):
+        raise UserError(f"--path={job.photos}: not one of its {len(names)} photos could be used")
+    count = len(names) - len(broken)
+    click.echo(
+        f"{count} photos: {count * augmentation.COPIES} pictures in {job.augmented}, "
+        f"{count} not augmented in {job.plain}"
+    )

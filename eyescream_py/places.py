@@ -1,0 +1,11 @@
+"""Where the project keeps pictures when nobody says otherwise."""
+
+from pathlib import Path
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def dataset_folder() -> Path:
+    """`dataset/` of the checkout; of the working directory where the package is installed."""
+    beside = _CHECKOUT / "dataset"
+    return beside if (beside / "generate_dataset.py").is_file() else Path("dataset").absolute()

@@ -1,0 +1,101 @@
+"""Lua's optimizers against their formulas in NumPy, eagerly and by device arithmetic with a gate."""
+
+import numpy as np
+import pytest
+import torch
+
+from eyescream_py.torch7.optim import SGD, Adagrad, Adam, ConfusionMatrix
+
+
+def adam(x, g, s, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
+    s["t"] += 1
+    s["m"] = beta1 * s.get("m", 0) + (1 - beta1) * g
+    s["v"] = beta2 * s.get("v", 0) + (1 - beta2) * g * g
+    size = lr * np.sqrt(1 - beta2 ** s["t"]) / (1 - beta1 ** s["t"])
+    return x - size * s["m"] / (np.sqrt(s["v"]) + eps)
+
+
+def adagrad(x, g, s):
+    s["v"] = s.get("v", 0) + g * g
+    return x - 1e-3 * g / (np.sqrt(s["v"]) + 1e-10)
+
+
+def sgd(x, g, s):
+    s["v"] = 0.5 * s["v"] + 0.5 * g if "v" in s else g
+    return x - 0.02 * s["v"]
+
+
+CASES = {
+    "adam": (adam, Adam),
+    "adagrad": (adagrad, Adagrad),
+    "sgd": (sgd, lambda p, **more: SGD(p, 0.02, 0.5, **more)),
+}
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_steps_equal_the_formula_and_a_closed_gate_changes_nothing(name, capturable):
+    formula, make = CASES[name]
+    rng = np.random.default_rng(3)
+    start = rng.normal(size=(4, 5))
+    p = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    optimizer = make([p], capturable=capturable)
+    expected, state = start, {"t": 0}
+    for step in range(8):
+        g = rng.normal(size=(4, 5)) * 10.0 ** rng.integers(-9, 1)
+        p.grad = torch.from_numpy(g.copy())
+        is_open = step not in (0, 3)
+        optimizer.step(torch.tensor(float(is_open)))
+        if is_open:
+            expected = formula(expected, g, state)
+        np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-12, atol=1e-15)
+    assert optimizer.export_state()["t"] == 6
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_state_goes_out_and_in(name):
+    _, make = CASES[name]
+
+    def step(optimizer, p, seed):
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(seed))
+        optimizer.step()
+
+    p = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = make([p])
+    step(optimizer, p, 0)
+    q = torch.nn.Parameter(p.detach().clone())
+    other = make([q])
+    other.import_state(optimizer.export_state())
+    for seed in (1, 2):
+        step(optimizer, p, seed)
+        step(other, q, seed)
+    assert torch.equal(p, q)
+
+
+def test_state_of_another_size_is_refused():
+    state = Adam([torch.nn.Parameter(torch.ones(3))]).export_state()
+    with pytest.raises(ValueError, match="3 values of 'm', 4 are needed"):
+        Adam([torch.nn.Parameter(torch.ones(4))]).import_state(state)
+    with pytest.raises(ValueError, match="no 'paramVariance'"):
+        Adagrad([torch.nn.Parameter(torch.ones(3))]).import_state(state)
+
+
+def test_confusion_matrix_prints_what_lua_printed():
+    confusion = ConfusionMatrix()
+    confusion.counts.copy_(torch.tensor([631, 365, 357, 639]))
+    assert str(confusion).splitlines() == [
+        "ConfusionMatrix:",
+        "[[     631     365]   63.353% \t[class: 0]",
+        " [     357     639]]  64.157% \t[class: 1]",
+        " + average row correct: 63.755020499229% ",
+        " + average rowUcol correct (VOC measure): 46.793937683105% ",
+        " + global correct: 63.755020080321%",
+    ]
+
+
+def test_confusion_matrix_counts():
+    confusion = ConfusionMatrix()
+    confusion.add(torch.tensor([0.9, 0.2, 0.6, 0.1]), torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    assert confusion.counts.tolist() == [1, 1, 1, 1]
+    confusion.zero()
+    assert confusion.counts.sum() == 0
