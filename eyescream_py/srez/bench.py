@@ -57,7 +57,7 @@ def grid(base: Options, objectives: str, architectures: str, norms: str) -> list
 
 
 def run_bench(cells: list[Options], folder: Path, device: torch.device) -> list[dict[str, Any]]:
-    """Train every cell, evaluate it, and write table.md, table.json and curves.png into `folder`."""
+    """Train and evaluate every cell; write table.md, table.json, curves.png into `folder`."""
     from eyescream_py.srez.evaluation import run_evaluate
     from eyescream_py.srez.training import run_train
 

@@ -85,8 +85,10 @@ def test_draws_stay_in_the_original_s_ranges():
     for place in (draws.left, draws.top):
         assert (int(place.min()), int(place.max())) == (0, 16)
     for values, low, high in (
-        (draws.saturation, 0.95, 1.05), (draws.brightness, -0.05, 0.05), (draws.contrast, 0.95, 1.05),
-    ):  # fmt: skip
+        (draws.saturation, 0.95, 1.05),
+        (draws.brightness, -0.05, 0.05),
+        (draws.contrast, 0.95, 1.05),
+    ):
         assert low <= values.min() < low + 0.001
         assert high - 0.001 < values.max() <= high
 

@@ -54,17 +54,19 @@ def test_both_updates_use_the_weights_before_either(tiny, batch, optimizer):
 
 def test_fused_updates_follow_plain_adam_for_many_steps(tiny):
     """The networks' memory layout is not the gradients' own; a mix-up would show here at once."""
-    options = dataclasses.replace(tiny, learning_rate_start=0.003)
+    options = dataclasses.replace(tiny, learning_rate_start=0.003, epsilon=1e-3)
     networks, plain = build_networks(options, CPU), build_networks(options, CPU)
     for role in ("generator", "critic"):
         params = list(getattr(plain, role).parameters())
         for p in params:
             p.data = p.data.contiguous()
         setattr(
-            plain, f"{role}_optimizer", torch.optim.Adam(params, 0.003, (0.5, 0.9), foreach=False)
+            plain,
+            f"{role}_optimizer",
+            torch.optim.Adam(params, 0.003, (0.5, 0.9), 1e-3, foreach=False),
         )
     batches = stream(options)
-    for k in range(5):
+    for k in range(3):
         train_step(networks, batches.batch(k), options)
         train_step(plain, batches.batch(k), options)
     for role in ("generator", "critic"):
@@ -122,7 +124,9 @@ def test_the_critic_learns_to_score_real_pictures_higher(tiny, objective, optimi
 
 
 def test_penalty_keeps_the_slope_near_one(tiny):
-    options = dataclasses.replace(tiny, loss_func="wgangp", learning_rate_start=2e-3)
+    options = dataclasses.replace(
+        tiny, loss_func="wgangp", learning_rate_start=5e-3, critic_norm="none"
+    )
     networks, batches = build_networks(options, CPU), stream(options)
 
     def slope(batch: Batch) -> float:
@@ -131,11 +135,10 @@ def test_penalty_keeps_the_slope_near_one(tiny):
         return float(gradient.flatten(1).norm(dim=1).mean())
 
     before = slope(batches.batch(99))
-    for k in range(60):
+    for k in range(80):
         train_step(networks, batches.batch(k), options, with_generator=False)
     after = slope(batches.batch(99))
-    assert abs(after - 1) < 0.5
-    assert abs(after - 1) < abs(before - 1)
+    assert abs(after - 1) < 0.3 < abs(before - 1)
 
 
 def test_same_seed_same_networks_and_other_randomness_untouched(tiny):
@@ -151,7 +154,7 @@ def test_same_seed_same_networks_and_other_randomness_untouched(tiny):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("objective", ["gan", "wgan", "wgangp"])
 def test_recorded_step_follows_the_eager_one(tiny, objective):
-    options = dataclasses.replace(tiny, loss_func=objective, n_critic=2)
+    options = dataclasses.replace(tiny, loss_func=objective, n_critic=2, epsilon=1e-3)
     device = torch.device("cuda")
     eager, recorded = build_networks(options, device), build_networks(options, device)
     train, _ = load_split(options.dataset, options.crop, 4, 0, "", 0, "")
