@@ -1,0 +1,254 @@
+"""Weights without gradient descent: exact ones for full Cartesian data, least-squares ones for any
+protocol.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from eyescream_py.mln.data import Batch, Examples
+from eyescream_py.mln.forward import Acquisition
+from eyescream_py.mln.networks import MinimalLinearNetwork, fourier_line, fourier_matrix
+from eyescream_py.mln.protocol import Protocol
+
+
+def set_cartesian_weights(network: MinimalLinearNetwork) -> None:
+    """R = 1/N, L = 1: exact for full Cartesian samples, one uniform coil, n = T = 1 and the matched
+    k-grid.
+    """
+    with torch.no_grad():
+        network.k_layer.weight.fill_(1 / network.shape.image_side)
+        network.i_layer.weight.fill_(1.0)
+
+
+def set_regression_weights(
+    network: MinimalLinearNetwork,
+    protocol: Protocol,
+    examples: Examples,
+    count: int,
+    ridge: float,
+    channels: int = 1,
+    sweeps: int = 0,
+) -> list[float]:
+    """A least-squares start from `count` simulated examples; T = time parts x `channels` of the
+    segments.
+
+    Each channel is a virtual coil image: the object times one of the first coil maps (times 1 for
+    one channel). At each grid point R predicts the channels' spectra, as they stand with the
+    off-resonance phase at the time when that part of k-space is sampled, from the neighbouring
+    samples; time parts share it by linear interpolation. L undoes each part's phase and combines
+    the channels. Segment number = part * channels + channel. `ridge` is the assumed noise power
+    over the mean signal power.
+
+    Raises ValueError for several outputs, mixing Fourier layers, or T no multiple of `channels`.
+    """
+    shape = network.shape
+    if protocol.outputs != 1 or (shape.trainable_fourier and not shape.shared_fourier):
+        raise ValueError(
+            "the regression start serves single-image networks with Fourier layers only"
+        )
+    if shape.segments % channels or channels > shape.coils:
+        raise ValueError(
+            f"{channels} channels do not divide {shape.segments} segments or exceed the coils"
+        )
+    parts = shape.segments // channels
+    batch = _simulated(examples, count)
+    times = grid_times(network, protocol.acquisition) if parts > 1 else None
+    maps, combination = channel_maps(protocol, channels)
+    target = torch.stack(
+        [
+            grid_spectra(network, protocol.acquisition, batch.label[:, 0] * one, times)
+            for one in maps
+        ],
+        1,
+    )  # [K*K,channels,E]
+    noise = noise_power(batch.signal, ridge)
+    factors = normal_factors(network, batch.signal, noise)
+    weight = ridge_regression(network, batch.signal, target, factors)  # [K*K,P,channels]
+    share = _interpolation(times, parts) if times is not None else weight.new_ones(len(weight), 1)
+    undo = _conjugate_phases(protocol, parts)  # [N,N,parts]
+    with torch.no_grad():
+        network.k_layer.weight.copy_((weight[:, :, None] * share[:, None, :, None]).flatten(2))
+        pixels = undo[..., None] * combination.permute(1, 2, 0)[:, :, None]  # [N,N,parts,channels]
+        network.i_layer.weight.copy_(pixels.flatten(2)[..., None])
+    return refine_k_layer(network, batch, noise, factors, sweeps)
+
+
+def channel_maps(protocol: Protocol, channels: int) -> tuple[Tensor, Tensor]:
+    """Maps V (channels, N, N) and the combination conj(V) / sum |V|^2 inside the mask, its
+    least-squares inverse.
+    """
+    mask = protocol.mask[0]
+    if channels == 1:
+        return mask[None].to(torch.complex64), mask[None].to(torch.complex64)
+    maps = protocol.acquisition.coils[0, :channels]
+    power = maps.abs().square().sum(0)
+    return maps, maps.conj() * mask / power.clamp_min(1e-3 * power.max())
+
+
+def _simulated(examples: Examples, count: int, at_once: int = 16) -> Batch:
+    """Examples 0 .. count - 1 of a stream, simulated a few at a time."""
+    parts = [
+        examples.simulate(list(range(first, min(first + at_once, count))))
+        for first in range(0, count, at_once)
+    ]
+    return Batch(
+        torch.cat([part.signal for part in parts]), torch.cat([part.label for part in parts])
+    )
+
+
+def turns_per_readout(acquisition: Acquisition) -> Tensor:
+    """Off-resonance in turns over the readout, (N, N), from the first two segments; 0 without a B0
+    map.
+
+    Right while the phase between two segments stays below half a turn.
+    """
+    if acquisition.phases is None:
+        return torch.zeros(acquisition.coils.shape[-2:], device=acquisition.coils.device)
+    first, second = acquisition.phases[0, :2]
+    return -torch.angle(second * first.conj()) * (len(acquisition.phases[0]) - 1) / (2 * torch.pi)
+
+
+def grid_times(network: MinimalLinearNetwork, acquisition: Acquisition) -> Tensor:
+    """When k-space around each grid point is sampled, (K*K,), 0..1 of the readout: its neighbours'
+    mean time.
+    """
+    if acquisition.interpolation is None:
+        return torch.zeros(len(network.k_layer.index), device=acquisition.coils.device)
+    weights = acquisition.interpolation[0].abs()  # [Q,M]
+    place = torch.linspace(0, 1, len(weights), device=weights.device)
+    return (place @ weights)[network.k_layer.index].mean(1)
+
+
+def _interpolation(times: Tensor, segments: int) -> Tensor:
+    """Linear shares (X, T) of times (X,), 0..1, among equally spaced segments."""
+    place = torch.arange(segments, device=times.device)
+    return (1 - (times[:, None] * (segments - 1) - place).abs()).clamp_min(0)
+
+
+def grid_spectra(
+    network: MinimalLinearNetwork, acquisition: Acquisition, images: Tensor, times: Tensor | None
+) -> Tensor:
+    """The values (K*K, E) whose transform by the Fourier layers is the image, for images (E, N, N).
+
+    With `times` each grid point's value carries the off-resonance phase of its own time.
+    """
+    shape = network.shape
+    step = float(fourier_line(shape)[1] - fourier_line(shape)[0])
+    matrix = torch.from_numpy(fourier_matrix(shape)).to(images) * (step / shape.image_side)  # [K,N]
+    if times is None or acquisition.phases is None:
+        return (matrix.conj() @ images @ matrix.conj().T).flatten(1).T
+    phases = acquisition.phases[0]
+    share = _interpolation(times, len(phases)).T  # [Q,K*K]
+    spectra = torch.zeros(len(times), len(images), dtype=images.dtype, device=images.device)
+    for phase, weight in zip(phases, share, strict=True):
+        spectrum = (matrix.conj() @ (images * phase) @ matrix.conj().T).flatten(1).T
+        spectra += weight[:, None] * spectrum
+    return spectra
+
+
+def normal_factors(
+    network: MinimalLinearNetwork, signal: Tensor, noise: float, chunk: int = 512
+) -> Tensor:
+    """Cholesky factors (K*K, P, P) of conj(G) G^T + noise, G (P, E) the gathered examples.
+
+    signal (E, C, M). This is the least-squares start's largest tensor: 8 K^2 P^2 bytes.
+    """
+    by_sample = signal.permute(2, 1, 0).contiguous()  # [M,C,E]
+    eye = torch.eye(network.shape.taps, dtype=signal.dtype, device=signal.device) * noise
+    factors = []
+    for index in network.k_layer.index.split(chunk):
+        gathered = by_sample[index].flatten(1, 2)  # [rows,P,E]
+        factors.append(torch.linalg.cholesky(gathered.conj() @ gathered.transpose(1, 2) + eye))
+    return torch.cat(factors)
+
+
+def noise_power(signal: Tensor, ridge: float) -> float:
+    """E ridge mean|signal|^2: what `ridge` adds to the normal matrices of E examples."""
+    return ridge * signal.abs().square().mean().item() * len(signal)
+
+
+def ridge_regression(
+    network: MinimalLinearNetwork, signal: Tensor, target: Tensor, factors: Tensor, chunk: int = 512
+) -> Tensor:
+    """R (K*K, P, channels) minimising sum_e |sum_p R g_p - target|^2 + noise |R|^2 per grid point.
+
+    signal (E, C, M), target (K*K, channels, E), factors from `normal_factors`.
+    """
+    by_sample = signal.permute(2, 1, 0).contiguous()
+    weights = []
+    for index, wanted, factor in zip(
+        network.k_layer.index.split(chunk), target.split(chunk), factors.split(chunk), strict=True
+    ):
+        gathered = by_sample[index].flatten(1, 2)
+        weights.append(torch.cholesky_solve(gathered.conj() @ wanted.transpose(1, 2), factor))
+    return torch.cat(weights)
+
+
+class _Images:
+    """The network as a linear map A of the k-layer's weights, for the examples of one batch."""
+
+    def __init__(self, network: MinimalLinearNetwork, batch: Batch, at_once: int = 64) -> None:
+        self._network, self._parts = network, batch.signal.split(at_once)
+        self._at_once = at_once
+
+    def of(self, weight: Tensor) -> Tensor:
+        """A weight: images (E, 1, N, N)."""
+        with torch.no_grad():
+            return torch.cat([self._call(weight, part) for part in self._parts])
+
+    def adjoint(self, error: Tensor, weight: Tensor) -> Tensor:
+        """A^H error, shaped like `weight`."""
+        total = torch.zeros_like(weight)
+        variable = weight.detach().requires_grad_(True)
+        for part, wrong in zip(self._parts, error.split(self._at_once), strict=True):
+            total += torch.autograd.grad(self._call(variable, part), variable, wrong)[0]
+        return total
+
+    def _call(self, weight: Tensor, signal: Tensor) -> Tensor:
+        output: Tensor = torch.func.functional_call(
+            self._network, {"k_layer.weight": weight}, (signal,)
+        )
+        return output
+
+
+def refine_k_layer(
+    network: MinimalLinearNetwork, batch: Batch, noise: float, factors: Tensor, sweeps: int
+) -> list[float]:
+    """Improve R for the given L by `sweeps` steps of preconditioned conjugate gradients.
+
+    Minimises the squared image error over the batch plus noise |R|^2; the preconditioner is each
+    grid point's own normal matrix (`normal_factors`). Few sweeps also keep R from fitting the
+    examples' accidents. Returns the relative error |A R - label| / |label| over the batch before
+    the first and after every sweep.
+    """
+    images, weight = _Images(network, batch), network.k_layer.weight.detach().clone()
+    damping = noise / network.shape.image_side**2
+    error = batch.label - images.of(weight)
+    scale = batch.label.norm()
+    errors = [float(error.norm() / scale)]
+    direction, power = torch.zeros_like(weight), 1.0
+    for _ in range(sweeps):
+        slope = images.adjoint(error, weight) - damping * weight
+        step = torch.cholesky_solve(slope, factors)
+        fresh = float((slope.conj() * step).real.sum())
+        direction = step + (fresh / power if len(errors) > 1 else 0.0) * direction
+        power = fresh
+        change = images.of(direction)
+        length = power / float(
+            change.abs().square().sum() + damping * direction.abs().square().sum()
+        )
+        weight += length * direction
+        error -= length * change
+        errors.append(float(error.norm() / scale))
+    with torch.no_grad():
+        network.k_layer.weight.copy_(weight)
+    return errors
+
+
+def _conjugate_phases(protocol: Protocol, parts: int) -> Tensor:
+    """exp(+2 pi i turns tau) for each time part, (N, N, parts); 1 for one part."""
+    turns = turns_per_readout(protocol.acquisition) * (parts > 1)
+    angle = 2 * torch.pi * turns[..., None] * torch.linspace(0, 1, parts, device=turns.device)
+    return torch.polar(torch.ones_like(angle), angle)

@@ -1,0 +1,152 @@
+"""Model-based reconstructions to compare with: adjoint, CG-SENSE, wavelet-L1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from eyescream_py.mln.forward import Acquisition
+
+
+def adjoint_image(
+    acquisition: Acquisition, signal: Tensor, compensation: Tensor | None = None
+) -> Tensor:
+    """Density-compensated adjoint, (B, C, M) -> (B, bands, N, N).
+
+    compensation: (M,) areas in k-space (see trajectories.density_compensation); None keeps the
+    samples as they are: the zero-filled image of Cartesian data.
+    """
+    weighted = (
+        signal
+        if compensation is None
+        else signal * compensation.to(signal.device, signal.real.dtype)
+    )
+    return acquisition.adjoint(weighted)
+
+
+def conjugate_gradient(
+    apply: Callable[[Tensor], Tensor], right: Tensor, iterations: int, start: Tensor | None = None
+) -> Tensor:
+    """Solve A x = right for positive definite A, per leading-axis item, by `iterations` steps."""
+    solution = torch.zeros_like(right) if start is None else start.clone()
+    residual = right - apply(solution) if start is not None else right.clone()
+    direction = residual.clone()
+    power = _power(residual)
+    for _ in range(iterations):
+        image = apply(direction)
+        step = power / _dot(direction, image).clamp_min(1e-30)
+        solution += step * direction
+        residual -= step * image
+        fresh = _power(residual)
+        direction = residual + fresh / power.clamp_min(1e-30) * direction
+        power = fresh
+    return solution
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Real part of the inner product per item, shaped to multiply it."""
+    products = (a.conj() * b).real.flatten(1).sum(1)
+    return products.reshape(-1, *[1] * (a.dim() - 1))
+
+
+def _power(a: Tensor) -> Tensor:
+    return _dot(a, a)
+
+
+def cg_sense(
+    acquisition: Acquisition,
+    signal: Tensor,
+    iterations: int = 12,
+    ridge: float = 0.0,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Minimise |W^(1/2) (A x - s)|^2 + ridge |x|^2 by conjugate gradients (Pruessmann et al.,
+    2001).
+
+    (B, C, M) -> (B, bands, N, N). weights (M,): optional density weights W; few iterations also
+    regularise.
+    """
+    scale = None if weights is None else weights.to(signal.device, signal.real.dtype)
+
+    def weighted(samples: Tensor) -> Tensor:
+        return samples if scale is None else samples * scale
+
+    def normal(images: Tensor) -> Tensor:
+        return acquisition.adjoint(weighted(acquisition.forward(images))) + ridge * images
+
+    with torch.no_grad():
+        return conjugate_gradient(normal, acquisition.adjoint(weighted(signal)), iterations)
+
+
+def wavelet_l1(
+    acquisition: Acquisition,
+    signal: Tensor,
+    iterations: int = 30,
+    threshold: float = 0.005,
+    levels: int = 3,
+) -> Tensor:
+    """Minimise |A x - s|^2 / 2 + t |Wx|_1 by FISTA, W an orthonormal Haar transform shifted anew
+    each step.
+
+    threshold t is relative to the largest magnitude of the adjoint image (Beck and Teboulle, 2009).
+    """
+    with torch.no_grad():
+        right = acquisition.adjoint(signal)
+        step = 1.0 / _largest_eigenvalue(acquisition, torch.randn_like(right[:1]))
+        limit = threshold * right.abs().amax((-2, -1), keepdim=True) * step
+        estimate, ahead, pace = torch.zeros_like(right), torch.zeros_like(right), 1.0
+        for number in range(iterations):
+            gradient = acquisition.adjoint(acquisition.forward(ahead)) - right
+            fresh = _shrink(ahead - step * gradient, limit, levels, number)
+            following = (1 + (1 + 4 * pace**2) ** 0.5) / 2
+            ahead = fresh + (pace - 1) / following * (fresh - estimate)
+            estimate, pace = fresh, following
+    return estimate
+
+
+def _largest_eigenvalue(acquisition: Acquisition, vector: Tensor, iterations: int = 10) -> float:
+    for _ in range(iterations):
+        vector = acquisition.adjoint(acquisition.forward(vector / vector.norm()))
+    return 1.05 * vector.norm().item()
+
+
+def _shrink(images: Tensor, limit: Tensor, levels: int, number: int) -> Tensor:
+    shifts = (number * 3 % 8, number * 5 % 8)
+    side = images.shape[-1]
+    levels = min(levels, (side & -side).bit_length() - 1)
+    coefficients = haar(images.roll(shifts, (-2, -1)), levels)
+    size = coefficients.abs()
+    kept = coefficients * ((size - limit).clamp_min(0) / size.clamp_min(1e-30))
+    coarse = side >> levels
+    kept[..., :coarse, :coarse] = coefficients[..., :coarse, :coarse]
+    return inverse_haar(kept, levels).roll((-shifts[0], -shifts[1]), (-2, -1))
+
+
+def haar(images: Tensor, levels: int) -> Tensor:
+    """Orthonormal 2-D Haar transform; the coarsest band ends in the top-left corner."""
+    output = images.clone()
+    for level in range(levels):
+        size = images.shape[-1] >> level
+        output[..., :size, :size] = _split(_split(output[..., :size, :size]).mT).mT
+    return output
+
+
+def _split(block: Tensor) -> Tensor:
+    even, odd = block[..., 0::2], block[..., 1::2]
+    return torch.cat([even + odd, even - odd], -1) / 2**0.5
+
+
+def inverse_haar(coefficients: Tensor, levels: int) -> Tensor:
+    """The inverse, and adjoint, of `haar`."""
+    output = coefficients.clone()
+    for level in reversed(range(levels)):
+        size = output.shape[-1] >> level
+        output[..., :size, :size] = _join(_join(output[..., :size, :size].mT).mT)
+    return output
+
+
+def _join(block: Tensor) -> Tensor:
+    low, high = block.chunk(2, -1)
+    return torch.stack([low + high, low - high], -1).flatten(-2) / 2**0.5

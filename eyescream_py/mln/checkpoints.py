@@ -1,0 +1,195 @@
+"""Checkpoints as safetensors, weights as .mat: both written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eyescream_py.errors import UserError
+from eyescream_py.files import atomic_write
+from eyescream_py.mln.mat import read_mat, write_mat
+from eyescream_py.mln.networks import MinimalLinearNetwork, Shape
+from eyescream_py.mln.params import Params, params_from, params_text, parse_text
+
+# Names of the original's variables in TrainSummary_*.mat: R is its 7th layer, L its 10th.
+_MAT_NAMES = {
+    "k_layer": "gene_GEN_L007_PixelwiseMultC_weight",
+    "i_layer": "gene_GEN_L010_PixelwiseMultC_weight",
+}
+
+
+@dataclass
+class Progress:
+    """Where a run stands: batches done, seconds of training so far, the loss of every batch."""
+
+    batch: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    quick_check_done: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's content; `tensors` holds network.* and adam.*."""
+
+    params: Params
+    shape: Shape
+    samples: int
+    progress: Progress
+    tensors: dict[str, Tensor]
+
+
+def save_checkpoint(
+    path: str | Path,
+    params: Params,
+    network: MinimalLinearNetwork,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    samples: int,
+) -> None:
+    """Write all that resuming and reconstructing need; the file that stood there stays as
+    `path`.old.
+    """
+    from safetensors.torch import save
+
+    tensors = {f"network.{name}": _real(value) for name, value in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"adam.{name}.{key}"] = _real(torch.as_tensor(value))
+    tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
+    metadata = {
+        "format": "eyescream mln 1",
+        "params": params_text(params),
+        "shape": json.dumps(asdict(network.shape)),
+        "samples": str(samples),
+        "batch": str(progress.batch),
+        "seconds": repr(progress.seconds),
+        "quick_check_done": str(int(progress.quick_check_done)),
+    }
+    try:
+        with atomic_write(path, keep_old=True) as file:
+            file.write(save(tensors, metadata))
+    except OSError as error:
+        raise UserError(
+            f"{path}: the checkpoint cannot be written ({error.strerror}); free space there"
+        ) from None
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read and check a checkpoint. Raises UserError when it is missing, damaged or of another
+    program.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {path}: no such file") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"checkpoint {path}: damaged or no safetensors file ({error}); try its .old neighbour"
+        ) from None
+    if metadata.get("format") != "eyescream mln 1":
+        raise UserError(
+            f"checkpoint {path}: not written by this program; give a checkpoint_new.safetensors"
+        )
+    try:
+        return _checkpoint(metadata, tensors, str(path))
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"checkpoint {path}: incomplete ({error!r}); try its .old neighbour"
+        ) from None
+
+
+def _checkpoint(metadata: dict[str, str], tensors: dict[str, Tensor], name: str) -> Checkpoint:
+    losses = tensors.pop("losses").tolist()
+    progress = Progress(
+        int(metadata["batch"]),
+        float(metadata["seconds"]),
+        losses,
+        metadata["quick_check_done"] == "1",
+    )
+    params = params_from(dict(parse_text(metadata["params"], name)), name)
+    return Checkpoint(
+        params, Shape(**json.loads(metadata["shape"])), int(metadata["samples"]), progress, tensors
+    )
+
+
+def restore_network(checkpoint: Checkpoint) -> MinimalLinearNetwork:
+    """The network with the checkpoint's weights and neighbour table. Raises UserError if they do
+    not fit.
+    """
+    network = MinimalLinearNetwork(checkpoint.shape, checkpoint.tensors["network.k_layer.index"])
+    state = {}
+    for name, value in network.state_dict().items():
+        saved = checkpoint.tensors.get(f"network.{name}")
+        if saved is None or _real(value).shape != saved.shape:
+            raise UserError(
+                f"the checkpoint's {name} does not fit its own shape; try its .old neighbour"
+            )
+        state[name] = torch.view_as_complex(saved) if value.is_complex() else saved
+    network.load_state_dict(state)
+    return network
+
+
+def restore_optimizer(
+    checkpoint: Checkpoint, network: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put Adam's moments and step counts back, exactly."""
+    for name, parameter in network.named_parameters():
+        prefix = f"adam.{name}."
+        state: dict[str, Any] = {}
+        for key, value in checkpoint.tensors.items():
+            if key.startswith(prefix):
+                short = key.removeprefix(prefix)
+                complex_moment = parameter.is_complex() and short != "step"
+                state[short] = torch.view_as_complex(value) if complex_moment else value
+                if short != "step":
+                    state[short] = state[short].to(parameter.device)
+        if state:
+            optimizer.state[parameter] = state
+
+
+def _real(value: Tensor) -> Tensor:
+    value = value.detach().cpu()
+    return torch.view_as_real(value).contiguous() if value.is_complex() else value.contiguous()
+
+
+def write_summary(path: str | Path, network: MinimalLinearNetwork, losses: list[float]) -> None:
+    """Write TrainSummary_*.mat: R (K, K, P, T), L (N, N, T, outputs) as ..R_0, ..I_0, and the
+    losses.
+    """
+    side = network.shape.grid_side
+    r = network.k_layer.weight.detach().cpu().numpy()
+    layers = {"k_layer": r.reshape(side, side, *r.shape[1:])}
+    layers["i_layer"] = network.i_layer.weight.detach().cpu().numpy()
+    values: dict[str, Any] = {"losses": np.asarray(losses)}
+    for layer, weight in layers.items():
+        values[f"{_MAT_NAMES[layer]}R_0"] = weight.real
+        values[f"{_MAT_NAMES[layer]}I_0"] = weight.imag
+    write_mat(path, values)
+
+
+def load_weights(network: MinimalLinearNetwork, layer: str, path: str, key: str) -> None:
+    """Start `layer` ("k_layer" or "i_layer") from a saved .mat; `key` is what named the file.
+
+    Raises UserError naming both sizes on a misfit.
+    """
+    name = _MAT_NAMES[layer]
+    found = read_mat(path, [f"{name}R_0", f"{name}I_0"], source=key)
+    weight = network.k_layer.weight if layer == "k_layer" else network.i_layer.weight
+    values = found[f"{name}R_0"] + 1j * found[f"{name}I_0"]
+    if values.size != weight.numel():
+        raise UserError(
+            f"{key} {path}: holds {values.shape} weights, the network needs {tuple(weight.shape)}"
+        )
+    with torch.no_grad():
+        weight.copy_(torch.from_numpy(values.reshape(weight.shape)))

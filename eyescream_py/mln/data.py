@@ -1,0 +1,221 @@
+"""Training examples: generic images, cropped, flipped, given a random smooth phase, and acquired.
+
+Every example is a function of (seed, its running number), so a run resumes exactly from a counter
+alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eyescream_py.errors import UserError
+from eyescream_py.mln.mat import is_hdf5, open_hdf5
+from eyescream_py.mln.params import Params
+from eyescream_py.mln.phantoms import random_ellipses, shepp_logan
+from eyescream_py.mln.protocol import Protocol
+
+Floats = NDArray[np.float64]
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"}
+_PHANTOMS = 64
+
+
+def load_images(path: str, limit: int, side: int, seed: int = 1) -> NDArray[Any]:
+    """Generic grey images (count, H, W), H and W at least `side`: from a folder, .mat or HDF5, or
+    phantoms.
+
+    An empty path makes random ellipse phantoms and a Shepp-Logan head. A folder's pictures are cut
+    to their central square and scaled to max(256, side). Raises UserError naming the file where
+    there is nothing to use.
+    """
+    if not path:
+        return _phantoms(max(side, 64), min(limit, _PHANTOMS), seed)
+    images = (
+        _from_folder(Path(path), limit, max(256, side))
+        if Path(path).is_dir()
+        else _from_mat(path, limit)
+    )
+    if min(images.shape[1:]) < side:
+        raise UserError(
+            f"DatasetMatFN {path}: its images of {images.shape[1]} x {images.shape[2]} are smaller "
+            f"than LabelsH {side}"
+        )
+    return images
+
+
+def _phantoms(side: int, count: int, seed: int) -> NDArray[Any]:
+    rng = np.random.default_rng([seed, 7])
+    images = [shepp_logan(side)]
+    images += [random_ellipses(side, rng) for _ in range(count - 1)]
+    return np.stack(images).astype(np.float32)
+
+
+def _from_folder(folder: Path, limit: int, side: int) -> NDArray[Any]:
+    from PIL import Image, ImageOps
+
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)[
+        :limit
+    ]
+    images = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                square = ImageOps.fit(image.convert("L"), (side, side), Image.Resampling.BICUBIC)
+        except (OSError, ValueError) as error:
+            print(f"left out {path}: {error}")
+            continue
+        images.append(np.asarray(square))
+    if not images:
+        raise UserError(f"DatasetMatFN {folder}: no readable picture in this folder or below it")
+    return np.stack(images)
+
+
+def _from_mat(path: str, limit: int) -> NDArray[Any]:
+    """The dataset HCPData (count, H, W), or the only 3-axis one, of an HDF5 or .mat file."""
+    try:
+        if is_hdf5(path):
+            with open_hdf5(path) as file:
+                names = {name: getattr(item, "ndim", 0) for name, item in file.items()}
+                return _finite(np.asarray(file[_image_name(names, path)][:limit]), path)
+        import scipy.io
+
+        values = {
+            name: value for name, value in scipy.io.loadmat(path).items() if hasattr(value, "ndim")
+        }
+    except UserError:
+        raise
+    except Exception as error:  # scipy and h5py raise a dozen kinds on missing and damaged files
+        raise UserError(f"DatasetMatFN {path}: cannot be read ({error})") from None
+    name = _image_name({name: value.ndim for name, value in values.items()}, path)
+    return _finite(np.abs(values[name][:limit]).astype(np.float32), path)
+
+
+def _image_name(names: dict[str, int], path: str) -> str:
+    stacks = [name for name, axes in names.items() if axes == 3]
+    if "HCPData" in stacks:
+        return "HCPData"
+    if len(stacks) != 1:
+        raise UserError(
+            f"DatasetMatFN {path}: needs HCPData or one (count, height, width) array; "
+            f"it holds {', '.join(names) or 'nothing'}"
+        )
+    return stacks[0]
+
+
+def _finite(images: NDArray[Any], path: str) -> NDArray[Any]:
+    if not np.isfinite(images).all():
+        raise UserError(
+            f"DatasetMatFN {path}: holds NaN or infinite pixels; repair or drop those images"
+        )
+    return images
+
+
+def random_crop(images: NDArray[Any], side: int, rng: np.random.Generator) -> Floats:
+    """One image, flipped, rotated and cropped at random to (side, side), divided by its maximum (>=
+    1 for integer images).
+    """
+    image = images[rng.integers(len(images))]
+    flips = rng.random(3) < 0.5
+    image = image[:, ::-1] if flips[0] else image
+    image = image[::-1] if flips[1] else image
+    image = np.rot90(image) if flips[2] else image
+    top, left = (rng.integers(size - side + 1) for size in image.shape)
+    crop = image[top : top + side, left : left + side].astype(np.float64)
+    least = 1.0 if images.dtype.kind in "iu" else 1e-6
+    return crop / max(crop.max(), least)
+
+
+def random_phase(
+    side: int,
+    rng: np.random.Generator,
+    linear: float = 5.0,
+    quadratic: float = 0.1,
+    scale: float = 2.0,
+) -> Floats:
+    """A smooth random phase in radians, (side, side); the factors are RandomPhaseLinearFac and its
+    siblings.
+    """
+    u = rng.random(11)
+    line = np.linspace(-np.pi, np.pi, side)
+    x, y = line[None, :], line[:, None]
+
+    def wave(a: float, b: float, c: float, d: float) -> Floats:
+        planes = linear * ((a - 0.5) * x + (b - 0.5) * y)
+        return np.sin(planes + quadratic * ((c - 0.5) * x**2 + (d - 0.5) * y**2))
+
+    swing = (u[8] - 0.5) * wave(*u[0:4]) + (u[9] - 0.5) * wave(*u[4:8])
+    return swing * 2 * np.pi * scale + 2 * np.pi * u[10] - np.pi
+
+
+@dataclass
+class Batch:
+    """signal (B, C, M) and label (B, outputs, N, N), complex64, on the protocol's device."""
+
+    signal: Tensor
+    label: Tensor
+
+
+class Examples:
+    """The endless stream of (signal, label) for one protocol, with the original's signal bank.
+
+    With BankSize S and BankK, draw d uses slot d mod S; the first S of every S * BankK draws are
+    simulated, the others use the slot again. Slots missing after a resume are simulated when first
+    needed.
+    """
+
+    def __init__(
+        self, params: Params, protocol: Protocol, images: NDArray[Any], seed: int | None = None
+    ) -> None:
+        self._params, self._protocol, self._images = params, protocol, images
+        self._seed = params.seed if seed is None else seed
+        self._bank: dict[int, tuple[int, Tensor, Tensor]] = {}  # slot -> (number, signal, label)
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Draws `first` .. `first` + `count` - 1 of the stream."""
+        draws = range(first, first + count)
+        batch = self._banked(draws) if self._params.bank_size else self.simulate(list(draws))
+        return Batch(self._noisy(batch.signal, first), batch.label) if self._params.noise else batch
+
+    def simulate(self, numbers: list[int]) -> Batch:
+        """Examples by number, freshly simulated, without noise."""
+        acquisition, device = self._protocol.acquisition, self._protocol.mask.device
+        images = np.stack([self._image(number) for number in numbers])  # [B,bands,N,N]
+        tensor = torch.from_numpy(images).to(device, torch.complex64) * self._protocol.mask
+        with torch.no_grad():
+            signal = acquisition.forward(tensor)
+        echoes = self._protocol.echoes
+        return Batch(signal, tensor if echoes is None else tensor * echoes)
+
+    def _image(self, number: int) -> NDArray[np.complex128]:
+        rng = np.random.default_rng([self._seed, number])
+        return np.stack([self._band(rng) for _ in range(self._protocol.acquisition.bands)])
+
+    def _band(self, rng: np.random.Generator) -> NDArray[np.complex128]:
+        p = self._params
+        image = random_crop(self._images, p.image_side, rng)
+        phase = random_phase(p.image_side, rng, p.phase_linear, p.phase_quadratic, p.phase_scale)
+        return image * np.exp(1j * phase)
+
+    def _banked(self, draws: range) -> Batch:
+        size, period = self._params.bank_size, self._params.bank_size * self._params.bank_uses
+        wanted = {draw: draw // period * period + draw % size for draw in draws}
+        stale = sorted({n for n in wanted.values() if self._bank.get(n % size, (-1,))[0] != n})
+        if stale:
+            fresh = self.simulate(stale)
+            for number, signal, label in zip(stale, fresh.signal, fresh.label, strict=True):
+                self._bank[number % size] = (number, signal.clone(), label.clone())
+        slots = [self._bank[number % size] for number in wanted.values()]
+        return Batch(
+            torch.stack([s for _, s, _ in slots]), torch.stack([label for _, _, label in slots])
+        )
+
+    def _noisy(self, signal: Tensor, first: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + first)
+        parts = torch.randn(*signal.shape, 2, generator=generator) * self._params.noise
+        return signal + torch.view_as_complex(parts).to(signal.device)

@@ -1,0 +1,195 @@
+"""One scan protocol: trajectory, coil maps and B0 from .mat files, checked against each other and
+the Params.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eyescream_py.errors import UserError
+from eyescream_py.mln.forward import Acquisition, feature_to_signal
+from eyescream_py.mln.mat import read_mat, write_mat
+from eyescream_py.mln.networks import Shape
+from eyescream_py.mln.nufft import choose_operator
+from eyescream_py.mln.params import Params, echo_times
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What stays the same from image to image.
+
+    trajectory (2, M) in 1/FOV; acquisition: see Acquisition; mask (bands, N, N), 1 inside the
+    object; echoes: (E, N, N) complex factors from the image to its echo images, None for a single
+    image.
+    """
+
+    trajectory: Floats
+    acquisition: Acquisition
+    mask: Tensor
+    echoes: Tensor | None = None
+
+    @property
+    def outputs(self) -> int:
+        return self.acquisition.bands if self.echoes is None else len(self.echoes)
+
+
+def load_protocol(params: Params, device: torch.device | str = "cpu") -> Protocol:
+    """Read TrajForNUFT.mat, SensCC1.mat and, if it is there and UseB0 is not 0, B0TS.mat.
+
+    Several bands are a last axis on SensCC (N, N, C, bands), TSC (N, N, Q, bands), TSBF (Q, M,
+    bands) and SensMsk (N, N, bands). Raises UserError that lists every number that disagrees.
+    """
+    trajectory_file = _in_folder(params.trajectory_folder, "BaseNUFTDataP", "TrajForNUFT.mat")
+    coil_file = _in_folder(params.segments_folder, "BaseTSDataP", "SensCC1.mat")
+    trajectory = read_mat(trajectory_file, ["Trajm2"], source="BaseNUFTDataP")["Trajm2"].astype(
+        np.float64
+    )
+    maps = read_mat(coil_file, ["SensCC", "SensMsk"], source="BaseTSDataP")
+    coils, mask = _with_bands(maps["SensCC"], 3), _with_bands(maps["SensMsk"], 2)
+    b0_file = coil_file.with_name("B0TS.mat")
+    use_b0 = bool(params.use_b0) and b0_file.is_file()
+    b0 = read_mat(b0_file, ["TSC", "TSBF"], ["B0_Hz"]) if use_b0 else {}
+    _check_protocol(params, trajectory, coils, b0)
+    used = coils[:, :, : params.coils or None]
+    acquisition = Acquisition(
+        choose_operator(trajectory, params.image_side, device),
+        torch.from_numpy(used.transpose(3, 2, 0, 1)).to(device, torch.complex64),
+        _complex(_with_bands(b0["TSC"], 3).transpose(3, 2, 0, 1), device) if b0 else None,
+        _complex(_with_bands(b0["TSBF"], 2).transpose(2, 0, 1), device) if b0 else None,
+    )
+    band_masks = torch.from_numpy(mask.transpose(2, 0, 1) > 0).to(device, torch.float32)
+    return Protocol(trajectory, acquisition, band_masks, _echoes(params, b0, device))
+
+
+def _in_folder(folder: str, key: str, name: str) -> Path:
+    if not folder:
+        raise UserError(f"--{key} is not given: the folder that holds {name}")
+    return Path(folder) / name
+
+
+def _with_bands(array: NDArray[Any], axes: int) -> NDArray[Any]:
+    return array if array.ndim == axes + 1 else array[..., None]
+
+
+def _complex(array: NDArray[Any], device: torch.device | str) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device, torch.complex64)
+
+
+def _echoes(
+    params: Params, b0: dict[str, NDArray[np.float64]], device: torch.device | str
+) -> Tensor | None:
+    times = echo_times(params)
+    if not times:
+        return None
+    if "B0_Hz" not in b0:
+        raise UserError("EchoTimes needs B0_Hz in B0TS.mat, the off-resonance map in Hz")
+    turns = np.asarray(times)[:, None, None] * b0["B0_Hz"]
+    return _complex(np.exp(2j * np.pi * turns), device)
+
+
+def _check_protocol(
+    params: Params,
+    trajectory: Floats,
+    coils: NDArray[Any],
+    b0: dict[str, NDArray[Any]],
+) -> None:
+    samples, side = trajectory.shape[-1], params.image_side
+    problems = []
+    if trajectory.ndim != 2 or trajectory.shape[0] != 2:
+        problems.append(f"Trajm2 is {_by(trajectory.shape)}, not 2 x samples")
+    if params.samples and params.samples != samples:
+        problems.append(f"nTraj says {params.samples} samples, Trajm2 has {samples}")
+    if coils.shape[:2] != (side, side):
+        problems.append(f"LabelsH says {side} x {side} pixels, SensCC is {_by(coils.shape[:2])}")
+    if params.coils_in_data and params.coils_in_data > coils.shape[2]:
+        problems.append(f"nccInData says {params.coils_in_data} coils, SensCC has {coils.shape[2]}")
+    if params.coils > coils.shape[2]:
+        problems.append(f"nccToUse says {params.coils} coils, SensCC has {coils.shape[2]}")
+    expected = 2 * samples * (params.coils_in_data or coils.shape[2])
+    if params.feature_size and params.feature_size != expected:
+        problems.append(
+            f"DataH says {params.feature_size} numbers, 2 x {samples} samples x "
+            f"{params.coils_in_data or coils.shape[2]} coils are {expected}"
+        )
+    if b0 and b0["TSC"].shape[:2] != (side, side):
+        problems.append(f"LabelsH says {side} x {side} pixels, TSC is {_by(b0['TSC'].shape[:2])}")
+    if b0 and b0["TSBF"].shape[1] != samples:
+        problems.append(f"Trajm2 has {samples} samples, TSBF {b0['TSBF'].shape[1]}")
+    if b0 and b0["TSBF"].shape[0] != b0["TSC"].shape[2]:
+        problems.append(f"TSBF has {b0['TSBF'].shape[0]} segments, TSC {b0['TSC'].shape[2]}")
+    if problems:
+        raise UserError("the sizes disagree: " + "; ".join(problems))
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def network_shape(params: Params, protocol: Protocol) -> Shape:
+    """The network's sizes from the Params and the protocol's coils and outputs."""
+    return Shape(
+        params.image_side,
+        params.grid_side,
+        params.k_max,
+        protocol.acquisition.coils.shape[1],
+        params.neighbours,
+        params.segments,
+        protocol.outputs,
+        params.k_grid,
+        bool(params.trainable_fourier),
+        bool(params.shared_fourier),
+        bool(params.complex_bias),
+    )
+
+
+def read_scan(
+    path: str | Path, samples: int, coils_in_data: int, coils: int, source: str = ""
+) -> Tensor:
+    """Key Data (rows, 2 M Cd), coil-major -> the rows before the zero padding, first coils: (rows,
+    C, M).
+
+    A file whose first row is all zero keeps that one row. Raises UserError that says which numbers
+    disagree.
+    """
+    data = np.atleast_2d(read_mat(path, ["Data"], source=source)["Data"]).astype(np.float32)
+    expected = 2 * samples * coils_in_data
+    if data.shape[1] != expected:
+        hint = _factors(data.shape[1], samples, coils_in_data)
+        raise UserError(
+            f"{source} {path}: Data has {data.shape[1]} numbers per row, but 2 x {samples} samples "
+            f"x {coils_in_data} coils are {expected}{hint}"
+        )
+    filled = np.flatnonzero(np.abs(data).max(1))
+    rows = int(filled[-1]) + 1 if len(filled) else 1
+    return feature_to_signal(torch.from_numpy(data[:rows].copy()), coils_in_data)[:, :coils]
+
+
+def _factors(size: int, samples: int, coils: int) -> str:
+    if size % (2 * coils) == 0:
+        return f"; with {coils} coils the file has {size // (2 * coils)} samples"
+    if size % (2 * samples) == 0:
+        return f"; with {samples} samples the file has {size // (2 * samples)} coils"
+    return ""
+
+
+def write_b0(path: str | Path, phases: Tensor, interpolation: Tensor, b0_hz: Tensor) -> None:
+    """Write B0TS.mat: TSC (N, N, Q), TSBF (Q, M), B0_Hz (N, N), from (Q, N, N), (Q, M) and (N,
+    N).
+    """
+    write_mat(
+        path,
+        {
+            "TSC": phases.permute(1, 2, 0).cpu().numpy().astype(np.complex64),
+            "TSBF": interpolation.real.cpu().numpy().astype(np.float32),
+            "B0_Hz": b0_hz.cpu().numpy(),
+        },
+    )

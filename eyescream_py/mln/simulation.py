@@ -1,0 +1,148 @@
+"""A whole synthetic protocol and scan in the original's file formats, for a machine without real
+data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eyescream_py.errors import UserError
+from eyescream_py.files import atomic_write
+from eyescream_py.mln.data import random_phase
+from eyescream_py.mln.forward import Acquisition, segment_phases, signal_to_feature
+from eyescream_py.mln.mat import write_mat
+from eyescream_py.mln.nufft import choose_operator
+from eyescream_py.mln.params import Params, params_text
+from eyescream_py.mln.phantoms import b0_field, coil_maps, disc_mask, shepp_logan
+from eyescream_py.mln.protocol import Protocol, write_b0
+from eyescream_py.mln.trajectories import (
+    cartesian,
+    poisson_disc_mask,
+    sample_times,
+    segment_interpolation,
+    spiral,
+)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """side N in pixels; kind "spiral" or "mask"; samples of the spiral; turns; acceleration of the
+    mask; b0_hz: peak off-resonance (0: none); readout in ms; noise: standard deviation per real
+    number.
+    """
+
+    side: int = 64
+    coils: int = 8
+    kind: str = "spiral"
+    samples: int = 2000
+    turns: float = 12.0
+    acceleration: float = 6.0
+    b0_hz: float = 0.0
+    readout_ms: float = 10.0
+    segments: int = 7
+    noise: float = 0.0
+    seed: int = 1
+
+
+def make_protocol(setup: Setup) -> tuple[Protocol, torch.Tensor]:
+    """The setup's Protocol and its B0 map (N, N) in Hz."""
+    rng = np.random.default_rng([setup.seed, 3])
+    if setup.kind == "spiral":
+        trajectory = spiral(setup.samples, setup.turns, setup.side / 2, 1.2)
+    else:
+        trajectory = cartesian(poisson_disc_mask(setup.side, setup.acceleration, rng))
+    mask = disc_mask(setup.side)
+    coils = torch.from_numpy(coil_maps(setup.side, setup.coils, mask)).to(torch.complex64)
+    b0 = torch.from_numpy(b0_field(setup.side, setup.b0_hz, rng)).float()
+    phases = weights = None
+    if setup.b0_hz:
+        phases = segment_phases(b0, setup.segments, setup.readout_ms / 1000)[None]
+        times = sample_times(trajectory.shape[1], setup.readout_ms / 1000)
+        weights = torch.from_numpy(segment_interpolation(times, setup.segments)).to(
+            torch.complex64
+        )[None]
+    operator = choose_operator(trajectory, setup.side)
+    acquisition = Acquisition(operator, coils[None], phases, weights)
+    return Protocol(trajectory, acquisition, torch.from_numpy(mask)[None]), b0
+
+
+def write_simulation(setup: Setup, out: Path) -> Params:
+    """Write TrajForNUFT.mat, SensCC1.mat, B0TS.mat (with B0), Scan_01.mat, Truth.mat and Params.txt
+    to `out`.
+
+    The scan shows a Shepp-Logan head with a random smooth phase. Returns the Params written. Raises
+    UserError when the folder cannot be made or already holds a Params.txt.
+    """
+    if (out / "Params.txt").exists():
+        raise UserError(f"--out {out}: holds a Params.txt already; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out {out}: cannot be made ({error.strerror}); choose another folder"
+        ) from None
+    protocol, b0 = make_protocol(setup)
+    acquisition = protocol.acquisition
+    write_mat(out / "TrajForNUFT.mat", {"Trajm2": protocol.trajectory})
+    maps = acquisition.coils[0].permute(1, 2, 0).numpy()
+    write_mat(out / "SensCC1.mat", {"SensCC": maps, "SensMsk": protocol.mask[0].numpy()})
+    if acquisition.phases is not None and acquisition.interpolation is not None:
+        write_b0(out / "B0TS.mat", acquisition.phases[0], acquisition.interpolation[0], b0)
+    truth = _truth(setup, protocol)
+    generator = torch.Generator().manual_seed(setup.seed)
+    feature = signal_to_feature(acquisition.forward(truth[None, None]))
+    feature = feature + setup.noise * torch.randn(feature.shape, generator=generator)
+    write_mat(out / "Scan_01.mat", {"Data": feature.numpy()})
+    write_mat(out / "Truth.mat", {"x": truth.numpy()})
+    params = _params(setup, protocol, out)
+    with atomic_write(out / "Params.txt") as file:
+        file.write(params_text(params).encode())
+    return params
+
+
+def _truth(setup: Setup, protocol: Protocol) -> torch.Tensor:
+    phase = random_phase(setup.side, np.random.default_rng([setup.seed, 4]), 1.0, 0.05, 1.0)
+    image = torch.from_numpy(shepp_logan(setup.side) * np.exp(1j * phase)).to(torch.complex64)
+    return image * protocol.mask[0]
+
+
+def _params(setup: Setup, protocol: Protocol, out: Path) -> Params:
+    samples, side = protocol.trajectory.shape[1], setup.side
+    folder = str(out.resolve())
+    if any(character.isspace() for character in folder):
+        raise UserError(
+            f"--out {out}: Params.txt cannot hold a path with blanks; choose a folder without"
+        )
+    parts = 3 if setup.b0_hz else 1
+    return replace(
+        Params(),
+        session="Simulated",
+        image_side=side,
+        image_width=side,
+        grid_side=side,
+        grid_width=side,
+        k_max=side / 2,
+        samples=samples,
+        coils_in_data=setup.coils,
+        coils=setup.coils,
+        coils_in_scan=setup.coils,
+        feature_size=2 * samples * setup.coils,
+        segments=4 * parts if setup.coils >= 4 else parts,
+        init_channels=4 if setup.coils >= 4 else 1,
+        init="regression",
+        k_grid="matched",
+        learning_rate=1e-4,
+        half_life=30,
+        train_minutes=2.0,
+        readout_ms=setup.readout_ms,
+        trajectory_folder=folder,
+        segments_folder=folder,
+        show_scan=1,
+        scan_file=f"{folder}/Scan_01.mat",
+        run_prefix=f"{folder}/Scan_",
+        noise=setup.noise,
+    )

@@ -1,0 +1,332 @@
+"""Training: loss, learning-rate schedule, the loop, and what it leaves in its folders."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from eyescream_py.errors import UserError
+from eyescream_py.files import atomic_write
+from eyescream_py.mln import checkpoints
+from eyescream_py.mln.analytic import set_regression_weights
+from eyescream_py.mln.checkpoints import Progress
+from eyescream_py.mln.data import Batch, Examples
+from eyescream_py.mln.networks import MinimalLinearNetwork, build_network, to_label
+from eyescream_py.mln.params import Params, params_text
+from eyescream_py.mln.pictures import batch_picture, write_png
+from eyescream_py.mln.protocol import Protocol, network_shape, read_scan
+from eyescream_py.runtime import JsonLines, StopSignal
+
+if TYPE_CHECKING:
+    from eyescream_py.plots import Plots
+
+PROGRESS_BATCHES = 10
+CHECKPOINT_NAME = "checkpoint_new.safetensors"
+
+
+def learning_rate(params: Params, batches: int, seconds: float) -> float:
+    """Adam's rate after so many batches and seconds: halved every half-life, minutes below 1000,
+    else batches.
+    """
+    elapsed = seconds / 60 if params.half_life < 1000 else batches
+    return params.learning_rate * 0.5 ** (elapsed / params.half_life)
+
+
+def reconstruction_loss(output: Tensor, label: Tensor) -> Tensor:
+    """Mean absolute error over real and imaginary parts, the original's L1."""
+    return torch.view_as_real(output - label).abs().mean()
+
+
+def total_loss(
+    network: MinimalLinearNetwork, output: Tensor, label: Tensor, params: Params
+) -> Tensor:
+    """The L1 loss plus WL2_Lambda / 2 sum w^2 plus WPhaseOnly times the phase-only penalty."""
+    loss = reconstruction_loss(output, label)
+    if params.l2_weight:
+        squares = [weight.abs().square().sum() for weight in network.parameters()]
+        loss = loss + params.l2_weight / 2 * torch.stack(squares).sum()
+    if (
+        params.phase_only_weight
+        and network.shape.trainable_fourier
+        and network.shape.shared_fourier
+    ):
+        loss = loss + params.phase_only_weight * network.phase_only_penalty()
+    return loss
+
+
+def train_step(
+    network: MinimalLinearNetwork,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    params: Params,
+    rate: float,
+) -> tuple[float, Tensor]:
+    """One Adam step at `rate`; returns the L1 loss before it and the output."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    output = network(batch.signal)
+    total_loss(network, output, batch.label, params).backward()
+    optimizer.step()
+    return reconstruction_loss(output.detach(), batch.label).item(), output.detach()
+
+
+@dataclass
+class Run:
+    """Everything one training run works on; `progress` is the only part that its loop changes."""
+
+    params: Params
+    protocol: Protocol
+    network: MinimalLinearNetwork
+    optimizer: torch.optim.Optimizer
+    examples: Examples
+    folder: Path
+    progress: Progress
+    scan: Tensor | None = None
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        return self.folder.with_name(self.folder.name.removesuffix("_train") + "_checkpoint")
+
+
+def adam(network: torch.nn.Module, params: Params) -> torch.optim.Optimizer:
+    """The original's optimizer: beta 0.9 and 0.999, epsilon 1e-8, real and imaginary parts on their
+    own.
+    """
+    return torch.optim.Adam(
+        network.parameters(), lr=params.learning_rate, betas=(0.9, 0.999), eps=1e-8
+    )
+
+
+def new_run(
+    params: Params, protocol: Protocol, images: Any, out: Path, say: Callable[[str], None]
+) -> Run:
+    """A run from the beginning in a fresh `<session>__<date>_train` folder below `out`."""
+    shape = network_shape(params, protocol)
+    examples = Examples(params, protocol, images)
+    torch.manual_seed(params.seed)
+    network = build_network(shape, protocol.trajectory).to(protocol.mask.device)
+    if params.init == "regression":
+        say(f"least-squares start from {params.init_examples} examples")
+        errors = _regression_start(params, network, protocol, examples)
+        say("relative error over them: " + " ".join(f"{error:.4f}" for error in errors))
+    for layer, path, key in (
+        ("k_layer", params.first_k_weights, "InitForRFN"),
+        ("i_layer", params.first_image_weights, "InitForLFN"),
+    ):
+        if path:
+            checkpoints.load_weights(network, layer, path, key)
+    folder = out / f"{params.session}__{time.strftime('%Y-%m-%d_%H-%M-%S')}_train"
+    scan = _scan(params, protocol)
+    run = Run(params, protocol, network, adam(network, params), examples, folder, Progress(), scan)
+    for made in (run.folder, run.checkpoint_folder):
+        try:
+            made.mkdir(parents=True, exist_ok=False)
+        except OSError as error:
+            raise UserError(
+                f"{made}: cannot be made ({error.strerror}); choose another --out"
+            ) from None
+    with atomic_write(folder / "ParamsUsed.txt") as file:
+        file.write(params_text(params).encode())
+    return run
+
+
+def _regression_start(
+    params: Params, network: MinimalLinearNetwork, protocol: Protocol, examples: Examples
+) -> list[float]:
+    try:
+        return set_regression_weights(
+            network,
+            protocol,
+            examples,
+            params.init_examples,
+            params.init_ridge,
+            params.init_channels,
+            params.init_sweeps,
+        )
+    except ValueError as error:
+        raise UserError(f"Init regression: {error}") from None
+
+
+def resumed_run(checkpoint_file: Path, params: Params, protocol: Protocol, images: Any) -> Run:
+    """The run that wrote `checkpoint_file`, as it stood, with `params` (which may extend the
+    training time).
+    """
+    checkpoint = checkpoints.load_checkpoint(checkpoint_file)
+    if network_shape(params, protocol) != checkpoint.shape:
+        raise UserError(
+            f"--resume {checkpoint_file}: its network is {checkpoint.shape}, "
+            f"the parameters ask for {network_shape(params, protocol)}"
+        )
+    network = checkpoints.restore_network(checkpoint).to(protocol.mask.device)
+    optimizer = adam(network, params)
+    checkpoints.restore_optimizer(checkpoint, network, optimizer)
+    parent = checkpoint_file.resolve().parent
+    folder = parent.with_name(parent.name.removesuffix("_checkpoint") + "_train")
+    folder.mkdir(parents=True, exist_ok=True)
+    examples = Examples(params, protocol, images)
+    return Run(
+        params,
+        protocol,
+        network,
+        optimizer,
+        examples,
+        folder,
+        checkpoint.progress,
+        _scan(params, protocol),
+    )
+
+
+def _scan(params: Params, protocol: Protocol) -> Tensor | None:
+    """Row 0 of RealDataFN as (1, C, M) for the pictures' first row; None unless ShowRealData."""
+    if not params.show_scan:
+        return None
+    coils = protocol.acquisition.coils.shape[1]
+    scan_coils = params.coils_in_scan or params.coils_in_data or coils
+    signal = read_scan(
+        params.scan_file, protocol.trajectory.shape[1], scan_coils, coils, "RealDataFN"
+    )
+    return signal[:1].to(protocol.mask.device)
+
+
+def train(run: Run, plots: Plots, say: Callable[[str], None], max_batches: int = 0) -> str:
+    """Train until train_time, `max_batches` (0: no limit), a signal, or failure; returns why it
+    ended.
+
+    Pictures, checkpoints and metrics.jsonl go to the run's folders; the end always writes a
+    checkpoint, except after a loss that is no number, which keeps the last good one.
+    """
+    progress = run.progress
+    metrics = JsonLines(
+        run.folder / "metrics.jsonl", lambda record: record["batch"] <= progress.batch
+    )
+    ends = (
+        _Timer(run.params.picture_minutes, progress),
+        _Timer(run.params.checkpoint_minutes, progress),
+    )
+    with StopSignal() as stop:
+        reason = _loop(run, plots, say, max_batches, metrics, ends, stop)
+    metrics.close()
+    if reason != "the loss is not a number":
+        save(run)
+    return reason
+
+
+class _Timer:
+    """True once per period of training time."""
+
+    def __init__(self, minutes: float, progress: Progress) -> None:
+        self._period, self._last = 60 * minutes, progress.seconds
+
+    def due(self, seconds: float) -> bool:
+        if seconds - self._last < self._period:
+            return False
+        self._last = seconds
+        return True
+
+
+def _loop(
+    run: Run,
+    plots: Plots,
+    say: Callable[[str], None],
+    max_batches: int,
+    metrics: JsonLines,
+    timers: tuple[_Timer, _Timer],
+    stop: StopSignal,
+) -> str:
+    params, progress = run.params, run.progress
+    picture_timer, checkpoint_timer = timers
+    while progress.seconds < 60 * params.train_minutes:
+        if max_batches and progress.batch >= max_batches:
+            return f"{max_batches} batches done"
+        begun = time.monotonic()
+        batch = run.examples.batch(progress.batch * params.batch_size, params.batch_size)
+        rate = learning_rate(params, progress.batch, progress.seconds)
+        loss, output = train_step(run.network, run.optimizer, batch, params, rate)
+        if not math.isfinite(loss):
+            return "the loss is not a number"
+        progress.losses.append(loss)
+        if progress.batch < 3 or picture_timer.due(progress.seconds):
+            show_picture(run, batch, output, loss, plots)
+        progress.batch += 1
+        progress.seconds += time.monotonic() - begun
+        if progress.batch % PROGRESS_BATCHES == 0:
+            _report(run, loss, rate, output, batch, metrics, plots, say)
+        if _failed_quickly(params, progress, loss):
+            return f"quick failure: loss {loss:.4f} above {params.quick_failure_loss:g}"
+        if checkpoint_timer.due(progress.seconds):
+            save(run)
+        if stop.requested:
+            return f"stopped by {stop.name}"
+    return f"{params.train_minutes:g} minutes are over"
+
+
+def _failed_quickly(params: Params, progress: Progress, loss: float) -> bool:
+    """The one check of the loss, QuickFailureTimeM into the training."""
+    if progress.quick_check_done or progress.seconds < 60 * params.quick_failure_minutes:
+        return False
+    progress.quick_check_done = True
+    return loss > params.quick_failure_loss
+
+
+def _report(
+    run: Run,
+    loss: float,
+    rate: float,
+    output: Tensor,
+    batch: Batch,
+    metrics: JsonLines,
+    plots: Plots,
+    say: Callable[[str], None],
+) -> None:
+    progress = run.progress
+    left = max(0.0, run.params.train_minutes - progress.seconds / 60)
+    means = [
+        torch.view_as_real(item.resolve_conj()).mean().item() for item in (output, batch.label)
+    ]
+    say(
+        f"batch {progress.batch}  {progress.seconds / 60:.2f} min, {left:.1f} left  "
+        f"loss {loss:.4f}  lr {rate:.2e}  mean {means[0]:.4f} / {means[1]:.4f}"
+    )
+    metrics.write(
+        {"batch": progress.batch, "seconds": round(progress.seconds, 3), "loss": loss, "lr": rate}
+    )
+    plots.curve("mln loss", progress.batch, {"L1": loss}, "MLN training loss", "batch", "L1")
+
+
+def show_picture(run: Run, batch: Batch, output: Tensor, loss: float, plots: Plots) -> None:
+    """Write batch%06d_out[_loss].png of the batch; row 0 is the scan where ShowRealData is on."""
+    if run.scan is not None:
+        with torch.no_grad():
+            output = torch.cat([run.network(run.scan), output[1:]])
+    picture = batch_picture(_wide(output), _wide(batch.label))
+    suffix = "" if run.progress.batch < 3 else f"_{loss:06.4f}"
+    write_png(run.folder / f"batch{run.progress.batch:06d}_out{suffix}.png", picture)
+    plots.images(
+        "mln batch", torch.from_numpy(picture / 255.0)[None, None].float(), "MLN batch", columns=1
+    )
+
+
+def _wide(images: Tensor) -> Tensor:
+    return torch.view_as_complex(to_label(images))
+
+
+def save(run: Run) -> None:
+    """Checkpoint (the previous one stays as .old) and TrainSummary_%06d.mat."""
+    checkpoints.save_checkpoint(
+        run.checkpoint_folder / CHECKPOINT_NAME,
+        run.params,
+        run.network,
+        run.optimizer,
+        run.progress,
+        run.protocol.trajectory.shape[1],
+    )
+    summary = run.folder / f"TrainSummary_{run.progress.batch:06d}.mat"
+    checkpoints.write_summary(summary, run.network, run.progress.losses)

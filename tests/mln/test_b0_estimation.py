@@ -1,0 +1,29 @@
+import torch
+
+from eyescream_py.mln.b0_estimation import Stage, cosine_field, estimate_turns
+from eyescream_py.mln.data import Examples
+from eyescream_py.mln.simulation import Setup, make_protocol
+from tests.mln.small import SIDE, phantoms, small_params
+
+
+def test_cosine_field_adds_its_waves() -> None:
+    amplitudes = torch.zeros(3, 3)
+    amplitudes[0, 0], amplitudes[0, 2] = 2.0, 1.0
+    field = cosine_field(amplitudes, 8)
+    place = (torch.arange(8) + 0.5) / 8
+    torch.testing.assert_close(field, (2 + torch.cos(2 * torch.pi * place)).expand(8, 8))
+
+
+def test_the_field_of_a_simulated_scan_is_found() -> None:
+    setup = Setup(side=SIDE, coils=4, samples=500, turns=6, b0_hz=60)
+    protocol, b0 = make_protocol(setup)
+    batch = Examples(small_params(), protocol, phantoms()).simulate([1])
+    schedule = (Stage(0.5, 2, 6), Stage(1.0, 3, 12))
+    estimate = estimate_turns(
+        protocol.trajectory, protocol.acquisition.coils[0], protocol.mask[0], batch.signal, 7,
+        schedule, lambda text: None,
+    )  # fmt: skip
+    seen = batch.label[0, 0].abs() > 0.1
+    truth = b0 * setup.readout_ms / 1000
+    assert (estimate.turns - truth)[seen].abs().mean() < 0.3 * truth[seen].abs().mean()
+    assert estimate.residuals[-1] < 0.6 * estimate.residuals[0]

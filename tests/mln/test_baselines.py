@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+
+from eyescream_py.mln.baselines import (
+    adjoint_image,
+    cg_sense,
+    conjugate_gradient,
+    haar,
+    inverse_haar,
+    wavelet_l1,
+)
+from eyescream_py.mln.data import Examples
+from eyescream_py.mln.metrics import magnitude_correlation, nrmse, ssim
+from eyescream_py.mln.phantoms import shepp_logan
+from eyescream_py.mln.simulation import Setup, make_protocol
+from eyescream_py.mln.trajectories import density_compensation
+from tests.mln.small import phantoms, random_images, small_params, spiral_protocol
+
+
+def error(image: torch.Tensor, truth: torch.Tensor) -> float:
+    return ((image - truth).norm() / truth.norm()).item()
+
+
+def test_conjugate_gradient_solves_each_item() -> None:
+    matrix = random_images(6, 6, dtype=torch.complex128)
+    matrix = matrix @ matrix.conj().T + torch.eye(6)
+    right = random_images(3, 6, seed=1, dtype=torch.complex128)
+    solution = conjugate_gradient(lambda x: x @ matrix.T, right, 12)
+    torch.testing.assert_close(solution @ matrix.T, right)
+
+
+def test_adjoint_with_compensation_is_near_and_cg_nearer() -> None:
+    protocol = spiral_protocol(coils=4)
+    batch = Examples(small_params(), protocol, phantoms()).simulate([0, 1, 2])
+    weights = torch.from_numpy(density_compensation(protocol.trajectory))
+    adjoint = error(adjoint_image(protocol.acquisition, batch.signal, weights), batch.label)
+    plain = error(adjoint_image(protocol.acquisition, batch.signal), batch.label)
+    few, many = (
+        error(cg_sense(protocol.acquisition, batch.signal, n), batch.label) for n in (4, 20)
+    )
+    assert many < few < adjoint < plain
+    assert adjoint < 0.5
+    assert many < 0.1
+
+
+def test_density_weights_make_cg_converge_faster() -> None:
+    protocol = spiral_protocol(coils=4)
+    batch = Examples(small_params(), protocol, phantoms()).simulate([0, 1])
+    weights = torch.from_numpy(density_compensation(protocol.trajectory))
+    plain = error(cg_sense(protocol.acquisition, batch.signal, 3), batch.label)
+    assert error(cg_sense(protocol.acquisition, batch.signal, 3, 0, weights), batch.label) < plain
+
+
+def test_haar_is_orthonormal_and_keeps_the_mean_in_the_corner() -> None:
+    images = random_images(2, 16, 16)
+    coefficients = haar(images, 3)
+    torch.testing.assert_close(inverse_haar(coefficients, 3), images)
+    assert coefficients.norm().item() == pytest.approx(images.norm().item(), rel=1e-5)
+    flat = haar(torch.ones(16, 16), 4)
+    assert flat[0, 0].item() == pytest.approx(16)
+    assert flat.norm().item() == pytest.approx(16)
+
+
+def test_wavelet_l1_beats_zero_filling() -> None:
+    protocol = make_protocol(Setup(side=32, coils=4, kind="mask", acceleration=4))[0]
+    image = torch.from_numpy(shepp_logan(32)).to(torch.complex64) * protocol.mask
+    signal = protocol.acquisition.forward(image[None])
+    sparse = error(wavelet_l1(protocol.acquisition, signal, 40, 0.002), image[None])
+    assert sparse < 0.5 * error(adjoint_image(protocol.acquisition, signal), image[None])
+
+
+def test_metrics() -> None:
+    truth = shepp_logan(32)
+    assert nrmse(truth, truth) == 0
+    assert nrmse(1.1 * truth, truth) == pytest.approx(0.1)
+    half = np.arange(32)[:, None] * np.ones(32) < 16
+    assert nrmse(np.where(half, truth, 9), truth, half) == 0
+    assert ssim(truth * 1j, truth) == pytest.approx(1)
+    assert ssim(truth[::-1], truth) < 0.9
+    assert magnitude_correlation(2 * truth, -truth, np.ones((32, 32))) == pytest.approx(1)

@@ -1,0 +1,103 @@
+"""The commands as a person runs them, on a protocol that `simulate` wrote."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from eyescream_py.mln.__main__ import main
+from eyescream_py.mln.mat import read_mat, write_mat
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mln") / "sim"
+    size = ("--side", 16, "--coils", 3, "--samples", 300, "--turns", 6)
+    assert run("simulate", "--out", path, *size, "--noise", 0.005).exit_code == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(folder: Path) -> Path:
+    result = run(
+        "train", "--params", folder / "Params.txt", "--out", folder / "out", "--batches", 5,
+        "--gpu", -1, "--threads", 1, "--InitExamples", 60, "--nToLoad", 8, "--test-images", 3,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "| MLN |" in result.output
+    assert "| CG-SENSE |" in result.output
+    return next(folder.glob("out/*_checkpoint/checkpoint_new.safetensors"))
+
+
+def test_train_then_reconstruct_the_scan(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    result = run(
+        "reconstruct", "--checkpoint", checkpoint, "--prefix", folder / "Scan_", "--out", tmp_path,
+        "--gpu", -1, "--threads", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    x = read_mat(tmp_path / "OnRealData01.mat", ["x"])["x"]
+    assert x.shape == (1, 16, 16, 2)
+    truth = read_mat(folder / "Truth.mat", ["x"])["x"]
+    error = np.linalg.norm(x[0, ..., 0] + 1j * x[0, ..., 1] - truth) / np.linalg.norm(truth)
+    assert error < 0.45  # random weights give more than 1
+
+
+def test_resume_goes_on_in_the_same_folders(folder: Path, checkpoint: Path) -> None:
+    words = ("train", "--resume", checkpoint, "--nToLoad", 8, "--test-images", 0, "--gpu", -1)
+    result = run(*words, "--batches", 7)
+    assert result.exit_code == 0, result.output
+    assert "7 batches done" in result.output
+    assert len(list(folder.glob("out/*_train"))) == 1
+
+
+def test_demo_makes_a_gif(folder: Path, checkpoint: Path) -> None:
+    train_folder = next(folder.glob("out/*_train"))
+    result = run("demo", train_folder)
+    assert result.exit_code == 0, result.output
+    assert (train_folder / "demo.gif").read_bytes()[:3] == b"GIF"
+
+
+def test_estimate_b0_writes_a_map_that_training_reads(folder: Path, tmp_path: Path) -> None:
+    words = ("estimate-b0", "--params", folder / "Params.txt", "--scan", folder / "Scan_01.mat")
+    result = run(*words, "--out", tmp_path / "B0TS.mat", "--threads", 1)
+    assert result.exit_code == 0, result.output
+    found = read_mat(tmp_path / "B0TS.mat", ["TSC", "TSBF", "B0_Hz"])
+    assert found["TSC"].shape == (16, 16, 7)
+    assert found["TSBF"].shape == (7, 300)
+    assert np.abs(found["B0_Hz"]).max() < 40  # the scan has none
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "--params", "none.txt"), "--params none.txt: cannot be read"),
+        (("train", "--BaseNUFTDataP", "no", "--BaseTSDataP", "no"), "TrajForNUFT.mat"),
+        (("reconstruct", "--prefix", "a"), "give --checkpoint, --out"),
+        (("reconstruct", "--checkpoint", "no", "--prefix", "a", "--out", "b"), "no such file"),
+        (("demo", "nowhere"), "holds no batch"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line_and_exit_2(words: tuple, message: str) -> None:
+    result = run(*words, *(() if words[0] == "demo" else ("--gpu", -1)))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_scan_that_does_not_fit_is_refused_before_anything_is_written(
+    folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    write_mat(tmp_path / "bad01.mat", {"Data": np.zeros((1, 2 * 250 * 3))})
+    out = tmp_path / "out"
+    result = run(
+        "reconstruct", "--checkpoint", checkpoint, "--prefix", tmp_path / "bad", "--out", out,
+        "--gpu", -1,
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "with 3 coils the file has 250 samples" in result.output
+    assert not out.exists()

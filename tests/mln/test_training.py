@@ -1,0 +1,204 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from eyescream_py.errors import UserError
+from eyescream_py.mln import checkpoints, training
+from eyescream_py.mln.data import Batch, Examples
+from eyescream_py.mln.mat import read_mat
+from eyescream_py.mln.networks import Shape, build_network
+from eyescream_py.mln.params import Params
+from eyescream_py.mln.protocol import Protocol
+from eyescream_py.plots import Plots
+from tests.mln.small import SIDE, phantoms, random_images, small_params, spiral_protocol
+
+PLOTS = Plots.open(False, "", 0, "")
+
+
+def run_of(folder: Path, protocol: Protocol | None = None, **keys: object) -> training.Run:
+    params = small_params(learning_rate_start=0.01, **keys)
+    return training.new_run(
+        params, protocol or spiral_protocol(), phantoms(), folder, lambda text: None
+    )
+
+
+def trained(run: training.Run, batches: int) -> str:
+    return training.train(run, PLOTS, lambda text: None, batches)
+
+
+def test_learning_rate_halves_in_minutes_or_batches() -> None:
+    minutes = small_params(learning_rate_half_life=30, learning_rate_start=0.002)
+    assert training.learning_rate(minutes, 500, 1800) == pytest.approx(0.001)
+    batches = replace(minutes, half_life=1000)
+    assert training.learning_rate(batches, 3000, 60) == pytest.approx(0.00025)
+
+
+def test_loss_is_the_mean_over_both_parts() -> None:
+    output, label = torch.tensor([[1 + 2j, 0]]), torch.tensor([[0, 0.5j]])
+    assert training.reconstruction_loss(output, label).item() == pytest.approx((1 + 2 + 0.5) / 4)
+
+
+def test_weight_penalties() -> None:
+    net = build_network(
+        Shape(SIDE, SIDE, 8, 3, 4, 1, trainable_fourier=True), spiral_protocol().trajectory
+    )
+    zero = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.complex64)
+    squares = sum(weight.abs().square().sum().item() for weight in net.parameters())
+    loss = training.total_loss(net, zero, zero, replace(Params(), l2_weight=0.1))
+    assert loss.item() == pytest.approx(0.05 * squares, rel=1e-4)
+    with torch.no_grad():
+        net.rows.matrix.mul_(2)
+    loss = training.total_loss(net, zero, zero, replace(Params(), phase_only_weight=3.0))
+    assert loss.item() == pytest.approx(3, rel=1e-4)
+
+
+def test_training_lowers_the_loss_and_leaves_its_files(tmp_path: Path) -> None:
+    run = run_of(tmp_path, summary_period=1e-9)
+    assert trained(run, 20) == "20 batches done"
+    losses = run.progress.losses
+    assert np.mean(losses[-3:]) < 0.5 * losses[0]
+    names = {path.name for path in run.folder.iterdir()}
+    assert {"ParamsUsed.txt", "batch000000_out.png", "TrainSummary_000020.mat"} <= names
+    assert f"batch000019_out_{losses[19]:06.4f}.png" in names
+    assert (run.checkpoint_folder / "checkpoint_new.safetensors").is_file()
+    records = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["batch"] for record in records] == [10, 20]
+
+
+@pytest.mark.parametrize("bank", [{}, {"BankSize": 8, "BankK": 3, "noise_level": 0.01}])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, bank: dict) -> None:
+    whole = run_of(tmp_path / "whole", **bank)
+    trained(whole, 9)
+    part = run_of(tmp_path / "part", **bank)
+    trained(part, 4)
+    resumed = training.resumed_run(
+        part.checkpoint_folder / training.CHECKPOINT_NAME, part.params, part.protocol, phantoms()
+    )
+    assert resumed.folder == part.folder
+    trained(resumed, 9)
+    assert resumed.progress.losses == whole.progress.losses
+    for one, two in zip(resumed.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_resume_with_another_network_is_refused(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    trained(run, 1)
+    path = run.checkpoint_folder / training.CHECKPOINT_NAME
+    with pytest.raises(UserError, match="the parameters ask for"):
+        training.resumed_run(path, replace(run.params, neighbours=5), run.protocol, phantoms())
+
+
+def test_the_previous_checkpoint_is_kept(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    trained(run, 1)
+    trained(run, 2)
+    path = run.checkpoint_folder / training.CHECKPOINT_NAME
+    assert checkpoints.load_checkpoint(path).progress.batch == 2
+    assert checkpoints.load_checkpoint(f"{path}.old").progress.batch == 1
+
+
+def test_not_a_number_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    trained(run, 1)
+    with torch.no_grad():
+        run.network.i_layer.weight[0, 0, 0, 0] = float("nan")
+    assert trained(run, 5) == "the loss is not a number"
+    assert (
+        checkpoints.load_checkpoint(run.checkpoint_folder / training.CHECKPOINT_NAME).progress.batch
+        == 1
+    )
+
+
+def test_quick_failure_looks_once_after_its_minutes(tmp_path: Path) -> None:
+    run = run_of(tmp_path, QuickFailureTimeM=1e-9, QuickFailureThresh=1e-6)
+    assert trained(run, 5).startswith("quick failure: loss")
+    assert run.progress.batch == 1
+    run = run_of(tmp_path / "fine", QuickFailureTimeM=1e-9, QuickFailureThresh=100)
+    assert trained(run, 5) == "5 batches done"
+    assert run.progress.quick_check_done
+
+
+def test_train_time_ends_the_run(tmp_path: Path) -> None:
+    run = run_of(tmp_path, train_time=1e-9)
+    assert trained(run, 50) == "1e-09 minutes are over"
+    assert run.progress.batch == 1
+
+
+def test_the_scan_stands_in_the_first_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(tmp_path)
+    run.scan = random_images(1, 3, run.protocol.trajectory.shape[1])
+    batch = run.examples.batch(0, 4)
+    seen = []
+    monkeypatch.setattr(
+        training, "batch_picture", lambda out, label: seen.append(out) or np.zeros((2, 2), np.uint8)
+    )
+    with torch.no_grad():
+        output = run.network(batch.signal)
+        training.show_picture(run, batch, output, 0.5, PLOTS)
+        torch.testing.assert_close(seen[0][0], run.network(run.scan)[0, 0])
+    torch.testing.assert_close(seen[0][1:], output[1:, 0])
+
+
+@pytest.mark.parametrize("bands", [1, 2])
+def test_one_step_for_bands_and_trained_fourier(bands: int) -> None:
+    protocol = spiral_protocol()
+    coils = torch.cat([protocol.acquisition.coils.roll(3 * band, -1) for band in range(bands)])
+    protocol = Protocol(
+        protocol.trajectory,
+        replace(protocol.acquisition, coils=coils), protocol.mask.expand(bands, -1, -1),
+    )  # fmt: skip
+    params = small_params(RelaxedFT=1, WPhaseOnly=0.1)
+    shape = Shape(SIDE, SIDE, 8, 3, 4, 2, bands, trainable_fourier=True)
+    torch.manual_seed(0)
+    net = build_network(shape, protocol.trajectory)
+    batch = Examples(params, protocol, phantoms()).batch(0, 4)
+    assert batch.label.shape == (4, bands, SIDE, SIDE)
+    optimizer = training.adam(net, params)
+    losses = [training.train_step(net, optimizer, batch, params, 0.01)[0] for _ in range(8)]
+    assert losses[-1] < losses[0]
+
+
+def test_adam_moves_real_and_imaginary_parts_on_their_own() -> None:
+    net = build_network(Shape(SIDE, SIDE, 8, 3, 4, 1), spiral_protocol().trajectory)
+    before = net.k_layer.weight.detach().clone()
+    batch = Batch(random_images(2, 3, 320), random_images(2, 1, SIDE, SIDE))
+    params = small_params()
+    training.train_step(net, training.adam(net, params), batch, params, 0.01)
+    moved = torch.view_as_real(net.k_layer.weight.detach() - before).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.01), rtol=0.05, atol=1e-6)
+
+
+def test_saved_weights_start_another_network(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    trained(run, 2)
+    summary = str(run.folder / "TrainSummary_000002.mat")
+    name = "gene_GEN_L007_PixelwiseMultC_weightR_0"
+    assert read_mat(summary, [name])[name].shape == (SIDE, SIDE, 12, 1)
+    other = run_of(tmp_path / "b", InitForRFN=summary, InitForLFN=summary)
+    torch.testing.assert_close(other.network.k_layer.weight, run.network.k_layer.weight)
+    torch.testing.assert_close(other.network.i_layer.weight, run.network.i_layer.weight)
+    with pytest.raises(UserError, match=r"InitForRFN .* the network needs"):
+        run_of(tmp_path / "c", nNeighbors=5, InitForRFN=summary)
+
+
+def test_broken_checkpoints_are_named(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    trained(run, 1)
+    path = run.checkpoint_folder / training.CHECKPOINT_NAME
+    with pytest.raises(UserError, match="no such file"):
+        checkpoints.load_checkpoint(tmp_path / "none")
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="damaged"):
+        checkpoints.load_checkpoint(cut)
+    tensors = load_file(path)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file(tensors, foreign)
+    with pytest.raises(UserError, match="not written by this program"):
+        checkpoints.load_checkpoint(foreign)
