@@ -1,7 +1,8 @@
 """The obvious PyTorch port of one training iteration: what train_step.py is compared with.
 
-Eager torch.nn, torch.optim.Adam with its defaults, binary_cross_entropy, a penalty in the loss, element-wise clamps over
-parameters, G's loss run backward through the whole of D with its weight gradients, a float data set behind a DataLoader.
+Eager torch.nn, torch.optim.Adam with its defaults, binary_cross_entropy, a penalty in the loss,
+element-wise clamps over parameters, G's loss run backward through the whole of D with its weight
+gradients, a float data set behind a DataLoader.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import torch
+from torch import nn
 
 from benchmarks.plain_port import PlainFaces, PlainPairs
 from benchmarks.report import Table, machine
@@ -29,15 +30,20 @@ CASES = {"16px gray": (1, 16, None), "32px colour": (3, 32, None), "c2f 16>32 gr
 LUA_MS = {("16px gray", 16): 656, ("32px colour", 16): 1100, ("c2f 16>32 gray", 32): 2200}
 
 
-def ours(case: str, data: Dataset, batch: int, arithmetic: precision.Precision) -> Callable[[], None]:
+def ours(
+    case: str, data: Dataset, batch: int, arithmetic: precision.Precision
+) -> Callable[[], None]:
     channels, size, coarse = CASES[case]
     device = data.images.device
     source = TorchSource(0, device)
+    dims = (channels, size, size)
+    D: nn.Sequential
+    G: nn.Sequential
     if coarse:
-        D, G = models_c2f.create_D((channels, size, size)), models_c2f.create_G((channels, size, size))
+        D, G = models_c2f.create_D(dims), models_c2f.create_G(dims)
         penalty = Penalty(1e-7, 0)
     else:
-        D, G = models.create_D((channels, size, size)), models.create_G((channels, size, size))
+        D, G = models.create_D(dims), models.create_G(dims)
         penalty = Penalty(0, 1e-4)
     for net in (D, G):
         net.to(device)
@@ -78,7 +84,7 @@ def timed(step: Callable[[], None], device: torch.device) -> float:
 def compare(
     steps: dict[str, Callable[[], None]], rounds: int, device: torch.device
 ) -> dict[str, float]:
-    """Median milliseconds of each step, run in turn `rounds` times after two rounds of warming up."""
+    """Median milliseconds of each step, run in turn `rounds` times after two rounds of warm-up."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 2):
         for name, step in steps.items():
@@ -100,7 +106,9 @@ def main(
 ) -> None:
     device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
     native = precision.multiplies_bf16(device)
-    table = Table("case", "batch", "plain ms", "ours fp32 ms", "ratio", "ours bf16 ms", "ratio", "Lua/ours")
+    table = Table(
+        "case", "batch", "plain ms", "ours fp32 ms", "ratio", "ours bf16 ms", "ratio", "Lua/ours"
+    )
     for case, (channels, size, coarse) in CASES.items():
         if only and only not in case:
             continue
@@ -115,7 +123,8 @@ def main(
             lua = LUA_MS.get((case, n))
             best = min(value for name, value in ms.items() if name != "plain")
             table.add(
-                case, n, f"{ms['plain']:.1f}", f"{ms['fp32']:.1f}", f"{ms['plain'] / ms['fp32']:.2f}",
+                case, n, f"{ms['plain']:.1f}",
+                f"{ms['fp32']:.1f}", f"{ms['plain'] / ms['fp32']:.2f}",
                 f"{ms['bf16']:.1f}" if "bf16" in ms else "-",
                 f"{ms['plain'] / ms['bf16']:.2f}" if "bf16" in ms else "-",
                 f"{lua / best:.1f}" if lua else "-",

@@ -1,7 +1,8 @@
 """One D step, one G step, one iteration of the adversarial game (`adversarial.lua`).
 
-`Game` owns the two players and the epoch's figures; a feed hands it batches (`FaceFeed` here, the coarse-to-fine one
-in `adversarial_c2f.py`). Nothing in an iteration waits for the device, so that an iteration can be captured.
+`Game` owns the two players and the epoch's figures; a feed hands it batches (`FaceFeed` here, the
+coarse-to-fine one in `adversarial_c2f.py`). Nothing in an iteration waits for the device, so that
+an iteration can be captured.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ EPSILON = 1e-12
 
 
 class _BCE(torch.autograd.Function):
-    """Lua's BCECriterion: epsilon added inside the logarithms, gradient (x-t)/((1-x+eps)(x+eps))/N."""
+    """Lua's BCECriterion: epsilon inside the logarithms, gradient (x-t)/((1-x+eps)(x+eps))/N."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, targets: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ class _BCE(torch.autograd.Function):
 
 
 def bce_loss(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross entropy of probabilities and targets of equal shape, as nn.BCECriterion has it."""
+    """Binary cross entropy of probabilities and targets of equal shape (nn.BCECriterion)."""
     return _BCE.apply(predictions, targets)
 
 
@@ -65,7 +66,7 @@ class Penalty:
 
 @dataclass(frozen=True)
 class FaultyPenalty(Penalty):
-    """The Lua program's penalty of G: l2*(sign(w)+w) in the gradient, whatever l1 is. For replays."""
+    """Lua's penalty of G: l2*(sign(w)+w) in the gradient, whatever l1 is. For replays."""
 
     def add_gradient(self, parameter: Tensor, gradient: Tensor) -> None:
         if self.l2:
@@ -74,7 +75,9 @@ class FaultyPenalty(Penalty):
 
 @dataclass
 class Player:
-    """A network with what changes it: optimizer, penalty and the bound of each gradient element (0 = none)."""
+    """A network with what changes it: optimizer, penalty and the bound of each gradient element (0
+    = none).
+    """
 
     network: nn.Module
     optimizer: LuaOptimizer
@@ -244,7 +247,9 @@ class Figures:
 
 
 class Game:
-    """D against G: `iteration(n)` runs D_iterations D steps and G_iterations G steps on n pictures each."""
+    """D against G: `iteration(n)` runs D_iterations D steps and G_iterations G steps on n pictures
+    each.
+    """
 
     def __init__(
         self,

@@ -17,7 +17,8 @@ Generate = Callable[[Tensor, Tensor], Tensor]
 
 
 class PairFeed:
-    """(diff, coarse) pairs: real ones of training pictures, generated ones on other coarse pictures.
+    """(diff, coarse) pairs: real ones of training pictures, generated ones on other coarse
+    pictures.
 
     All buffers have `batch` rows; a step on n pictures uses their first n.
     """
@@ -111,12 +112,15 @@ def parzen_score(
     dtype: torch.dtype = torch.float32,
     chunk: int = 256,
 ) -> float:
-    """Mean over `images` validation pictures of the smallest 2-norm between the picture and `tries` refinements.
+    """Mean over `images` validation pictures of the smallest 2-norm between the picture and `tries`
+    refinements.
 
     Pictures are drawn with replacement. `chunk` bounds how many refinements are made at once.
     """
     device = validation.images.device
-    indices = source.indices_(torch.zeros(images, dtype=torch.int64, device=device), len(validation))
+    indices = source.indices_(
+        torch.zeros(images, dtype=torch.int64, device=device), len(validation)
+    )
     per_chunk = max(1, chunk // tries)
     distances = []
     with evaluating(G):

@@ -1,4 +1,6 @@
-"""`--G_ema`: an exponential moving average of the generator, which samples better than its last step."""
+"""`--G_ema`: an exponential moving average of the generator, which samples better than its last
+step.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from torch import nn
 
 
 class Ema:
-    """Follows `network`; `average` holds parameters a <- decay*a + (1-decay)*p and its latest statistics.
+    """Follows `network`; `average` holds parameters a <- decay*a + (1-decay)*p and its latest
+    statistics.
 
     Source: Yazici et al. 2019, "The unusual effectiveness of averaging in GAN training".
     """
@@ -20,7 +23,8 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        ours, theirs = list(self.average.parameters()), list(self.network.parameters())
-        torch._foreach_lerp_(ours, [p.detach() for p in theirs], 1 - self.decay)
+        ours = [p.detach() for p in self.average.parameters()]
+        theirs = [p.detach() for p in self.network.parameters()]
+        torch._foreach_lerp_(ours, theirs, 1 - self.decay)
         for a, b in zip(self.average.buffers(), self.network.buffers(), strict=True):
             a.copy_(b)

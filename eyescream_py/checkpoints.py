@@ -1,4 +1,4 @@
-"""Checkpoints as Torch 7 files: what Lua wrote ({D, G, opt, epoch}) plus what exact resuming needs."""
+"""Checkpoints as Torch 7 files: Lua's {D, G, opt, epoch} plus what exact resuming needs."""
 
 from __future__ import annotations
 
@@ -59,18 +59,18 @@ def copy_into(network: nn.Module, content: torch7.Table, key: str, path: Path) -
     for position, (a, b) in enumerate(zip(ours, theirs, strict=False)):
         if a.shape != b.shape:
             raise UserError(
-                f"--network={path}: parameter {position + 1} of {key} is {tuple(b.shape)} there and "
-                f"{tuple(a.shape)} with these options; give the options the file was trained with"
+                f"--network={path}: parameter {position + 1} of {key} is {tuple(b.shape)}, "
+                f"not {tuple(a.shape)} as these options make it; give the options of its training"
             )
     if len(ours) != len(theirs):
         raise UserError(
-            f"--network={path}: {key} has {len(theirs)} parameter tensors there and {len(ours)} with "
-            "these options; give the options the file was trained with"
+            f"--network={path}: {key} has {len(theirs)} parameter tensors there and {len(ours)} "
+            "with these options; give the options the file was trained with"
         )
     for a, b in zip(ours, theirs, strict=True):
         a.copy_(b)
-    for a, b in zip(network.buffers(), stored.buffers(), strict=True):
-        a.copy_(b)
+    for kept, read_in in zip(network.buffers(), stored.buffers(), strict=True):
+        kept.copy_(read_in)
 
 
 def write(path: Path, networks: Mapping[str, nn.Module], content: Mapping[str, Any]) -> None:

@@ -14,10 +14,10 @@ _TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.tmp$")
 def atomic_write(path: str | Path, keep_old: bool = False) -> Iterator[BinaryIO]:
     """Yield a binary file that replaces `path` when the block ends without an error.
 
-    The bytes go to a temporary file in the same folder, which is synced, renamed over `path`, and made durable by
-    a sync of the folder. With `keep_old` the file that stood at `path` stays beside it as `path.old`; at every moment
-    at least one of the two is complete. On any error `path` and `path.old` keep what they held and the temporary
-    file is gone.
+    The bytes go to a temporary file in the same folder, which is synced, renamed over `path`, and
+    made durable by a sync of the folder. With `keep_old` the file that stood at `path` stays beside
+    it as `path.old`; at every moment at least one of the two is complete. On any error `path` and
+    `path.old` keep what they held and the temporary file is gone.
 
     Raises OSError where the folder cannot be written, the disk is full, or `path` is a directory.
     """

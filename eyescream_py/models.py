@@ -1,8 +1,9 @@
-"""The generator and the discriminators of `models.lua` (2015-11-08), and the later ones of 2015-11-19.
+"""The generator and the discriminators of `models.lua` (2015-11-08), and the later ones of
+2015-11-19.
 
-Every network is an `nn.Sequential` in the nesting of the Lua program, so that `torch7.from_module` gives the tree that
-Lua would have saved and `.parameters()` runs in the order of Lua's `getParameters`. A picture's size is written as
-dims = (C, H, W); pixels are 0..1.
+Every network is an `nn.Sequential` in the nesting of the Lua program, so that `torch7.from_module`
+gives the tree that Lua would have saved and `.parameters()` runs in the order of Lua's
+`getParameters`. A picture's size is written as dims = (C, H, W); pixels are 0..1.
 """
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
-"""The coarse-to-fine networks of `models_c2f.lua`: G draws the detail that a coarse picture lacks, D judges it.
+"""The coarse-to-fine networks of `models_c2f.lua`: G draws the detail that a coarse picture lacks,
+D judges it.
 
-Both take two pictures of the fine size: `G(noise, coarse)` and `D(diff, coarse)`, or one tuple of the two.
+Both take two pictures of the fine size: `G(noise, coarse)` and `D(diff, coarse)`, or one tuple of
+the two.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,14 +32,16 @@ class PairSequential(nn.Sequential):
     """An `nn.Sequential` whose first module takes a table: called with two tensors or one tuple."""
 
     def forward(self, *inputs: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-        value = inputs[0] if len(inputs) == 1 else inputs
+        value: Any = inputs[0] if len(inputs) == 1 else inputs
         for layer in self:
             value = layer(value)
         return value
 
 
 def create_G(dims: Dims, architecture: str = "default") -> PairSequential:
-    """(noise (N,1,H,W) in [-1,1], coarse (N,C,H,W) in 0..1) -> difference to the fine picture (N,C,H,W)."""
+    """(noise (N,1,H,W) in [-1,1], coarse (N,C,H,W) in 0..1) -> difference to the fine picture
+    (N,C,H,W).
+    """
     channels = dims[0]
     layers, last_kernel = _G_LAYERS[architecture]
     modules: list[nn.Module] = [JoinTable(2)]

@@ -1,4 +1,6 @@
-"""The denoiser of `train_denoiser.lua`: an encoder that adds noise and a decoder that takes it away."""
+"""The denoiser of `train_denoiser.lua`: an encoder that adds noise and a decoder that takes it
+away.
+"""
 
 from __future__ import annotations
 

@@ -59,14 +59,24 @@ def own_options() -> Decorator:
             "--dataset", default=None,
             help="Folder of pictures, or a .t7 file with an (N,C,H,W) tensor.",
         ),
-        number("--epochs", "epochs", 0, "Epochs in all, resumed ones included; 0: until Ctrl-C.", click.IntRange(0)),
-        number("--log_every", "log_every", 0, "A line in SAVE/losses.jsonl every so many iterations.", click.IntRange(0)),
-        click.option("--visdom_server", default="127.0.0.1", show_default=True, help="Where Visdom listens."),
+        number(
+            "--epochs", "epochs", 0, "Epochs in all, resumed ones included; 0: until Ctrl-C.",
+            click.IntRange(0),
+        ),
+        number(
+            "--log_every", "log_every", 0, "A line in SAVE/losses.jsonl every so many iterations.",
+            click.IntRange(0),
+        ),
+        click.option(
+            "--visdom_server", default="127.0.0.1", show_default=True, help="Where Visdom listens.",
+        ),
         number("--visdom_port", "visdom_port", 8097, "Port of Visdom.", click.IntRange(1, 65535)),
-        click.option("--visdom_env", default="", help="Visdom environment (default: the name of --save)."),
+        click.option(
+            "--visdom_env", default="", help="Visdom environment (default: the name of --save).",
+        ),
         click.option(
             "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp64"]), default="auto",
-            show_default=True, help="Arithmetic; auto: bf16 where the machine multiplies it natively.",
+            show_default=True, help="Arithmetic; auto: bf16 where the machine has it natively.",
         ),
         click.option(
             "--on_nan", type=click.Choice(["stop", "rollback"]), default="stop", show_default=True,

@@ -1,4 +1,6 @@
-"""What every program of the package needs around its work: device, threads, signals, the metrics file."""
+"""What every program of the package needs around its work: device, threads, signals, the metrics
+file.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 def choose_device(gpu: int, typed: bool) -> torch.device:
     """`--gpu` -> device: negative is the CPU, otherwise that CUDA device.
 
-    `typed` says whether a person gave the flag: a default that cannot be had falls back to the CPU with one line,
-    a typed one that cannot be had is a UserError.
+    `typed` says whether a person gave the flag: a default that cannot be had falls back to the CPU
+    with one line, a typed one that cannot be had is a UserError.
     """
     import torch
 
@@ -81,7 +83,9 @@ class StopSignal:
 
 
 class JsonLines:
-    """A file of one JSON object per line, flushed line by line, cut back to a point when a run resumes."""
+    """A file of one JSON object per line, flushed line by line, cut back to a point when a run
+    resumes.
+    """
 
     def __init__(
         self, path: str | Path, keep: Callable[[dict[str, Any]], bool] | None = None
@@ -94,7 +98,7 @@ class JsonLines:
         kept = [record for record in read_json_lines(self.path) if keep(record)] if keep else []
         with atomic_write(self.path) as file:
             file.writelines(_line(record).encode() for record in kept)
-        self._file = open(self.path, "a", encoding="utf-8")
+        self._file = self.path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
         self._file.write(_line(record))
@@ -109,7 +113,7 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, line by line; broken lines are left out, a missing file is empty."""
+    """The JSON objects of a file's lines; broken lines are left out, a missing file is empty."""
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from eyescream_py.torch7 import image
 
 @contextlib.contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside the block; every network's mode comes back after it."""
+    """Evaluation mode without gradients inside the block; modes come back after it."""
     modes = [net.training for net in networks]
     for net in networks:
         net.eval()
@@ -45,7 +45,8 @@ def ranking(D: nn.Module, images: Tensor) -> Tensor:
 
 
 def nearest(images: Tensor, candidates: Tensor, batch: int = 65536) -> Tensor:
-    """For each picture the index of the candidate with the smallest 2-norm to it, as a matrix product.
+    """For each picture the index of the candidate with the smallest 2-norm to it, as a matrix
+    product.
 
     images: float [N,C,H,W]; candidates: [M,C,H,W], uint8 or float 0..1, may be much larger.
     """

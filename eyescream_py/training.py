@@ -1,7 +1,7 @@
 """What every trainer shares: epochs, saving, resuming, stopping, the metrics files.
 
-A trainer hands `run` a `Task`, which knows one iteration, one epoch's figures and its networks; `run` owns the
-position (epoch and iteration), the files in SAVE, and the decision when to stop.
+A trainer hands `run` a `Task`, which knows one iteration, one epoch's figures and its networks;
+`run` owns the position (epoch and iteration), the files in SAVE, and the decision when to stop.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class Run:
         return write
 
     def _save(self) -> None:
-        """Write the checkpoint; a failure is told and tried again, unless there will be no again."""
+        """Write the checkpoint; a failure is told and tried again while there is another turn."""
         content = self.task.content(self.at.epoch - 1)
         content["resume"] = {"position": vars(self.at), "state": self.task.state()}
         print(f"<trainer> saving network to {self.path}")
@@ -287,7 +287,8 @@ def _bytes(network: nn.Module) -> int:
 
 
 def prepare_folder(folder: Path, room: int) -> None:
-    """Make SAVE, clear what killed writers left there, and see that a checkpoint of `room` bytes fits.
+    """Make SAVE, clear what killed writers left there, and see that a checkpoint of `room` bytes
+    fits.
 
     Raises UserError where it cannot be written.
     """

@@ -76,7 +76,9 @@ def test_network_equals_lua(name):
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_three_optimizer_steps_equal_lua(name):
-    """In double: the first adam and adagrad steps are lr*sign(g), where single rounding flips signs."""
+    """In double: the first adam and adagrad steps are lr*sign(g), where single rounding flips
+    signs.
+    """
     for optimizer_name, make in OPTIMIZERS.items():
         network, inputs = build(name)
         fill_parameters(network)
@@ -158,5 +160,5 @@ def test_start_weights_reach_top_level_modules_only():
     ],
 )
 def test_sizes_that_cannot_work_are_errors_for_people(make):
-    with pytest.raises(UserError, match="multiple|squares"):
+    with pytest.raises(UserError, match=r"multiple|squares"):
         make()

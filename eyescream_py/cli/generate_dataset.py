@@ -14,7 +14,6 @@ import io
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-
 from PIL import Image
 
 from eyescream_py import augmentation

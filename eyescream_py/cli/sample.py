@@ -14,9 +14,23 @@ from eyescream_py import options
 @click.option("--save_c2f32", default="logs", show_default=True, help="Folder of the c2f pair.")
 @click.option("--G_base", "G_base", default="adversarial.net", show_default=True, help="File of G.")
 @click.option("--D_base", "D_base", default="adversarial.net", show_default=True, help="File of D.")
-@click.option("--G_c2f32", "G_c2f32", default="adversarial_c2f_16_to_32.net", show_default=True, help="File of the upscaling G.")  # fmt: skip
-@click.option("--D_c2f32", "D_c2f32", default="adversarial_c2f_16_to_32.net", show_default=True, help="File of the upscaling D.")  # fmt: skip
-@click.option("--neighbours", is_flag=True, help="Show the best beside their nearest training pictures.")  # fmt: skip
+@click.option(
+    "--G_c2f32",
+    "G_c2f32",
+    default="adversarial_c2f_16_to_32.net",
+    show_default=True,
+    help="File of the upscaling G.",
+)
+@click.option(
+    "--D_c2f32",
+    "D_c2f32",
+    default="adversarial_c2f_16_to_32.net",
+    show_default=True,
+    help="File of the upscaling D.",
+)
+@click.option(
+    "--neighbours", is_flag=True, help="Show the best beside their nearest training pictures."
+)
 @options.number("--scale", "scale", 32, "Checked against the network if given.", int)
 @click.option("--grayscale", is_flag=True, help="Checked against the network if given.")
 @click.option("--writeto", default="samples", show_default=True, help="Folder for the pictures.")
@@ -28,8 +42,19 @@ from eyescream_py import options
 @options.aws_option()
 @click.option("--dataset", default=None, help="Pictures for --neighbours: a folder or .t7 file.")
 @options.number("--threads", "threads", 8, "CPU threads (never more than cores by default).", int)
-@click.option("--ema/--no-ema", default=True, show_default=True, help="Use the averaged G of --G_ema where the file has one.")  # fmt: skip
-@options.number("--interpolate", "interpolate", 0, "Also a film of so many frames between noise vectors.", click.IntRange(0))  # fmt: skip
+@click.option(
+    "--ema/--no-ema",
+    default=True,
+    show_default=True,
+    help="Use the averaged G of --G_ema where the file has one.",
+)
+@options.number(
+    "--interpolate",
+    "interpolate",
+    0,
+    "Also a film of so many frames between noise vectors.",
+    click.IntRange(0),
+)
 def main(**values: Any) -> None:
     """Write grids of generated faces: the best and worst by D, random ones, refined ones."""
     typed = options.typed_flags()

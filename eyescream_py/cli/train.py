@@ -24,13 +24,39 @@ from eyescream_py import options
 @click.option("--grayscale", is_flag=True, help="One channel instead of three.")
 @click.option("--autoencoder", default="", help="Autoencoder .net whose decoder stands before G.")
 @click.option("--denoise", is_flag=True, help="Show denoised samples too (train_denoiser.py).")
-@options.number("--weightsVisFreq", "weights_vis_freq", 0, "Show D's activity every so many batches (0: never).", click.IntRange(0))  # fmt: skip
+@options.number(
+    "--weightsVisFreq",
+    "weights_vis_freq",
+    0,
+    "Show D's activity every so many batches (0: never).",
+    click.IntRange(0),
+)
 @options.aws_option()
 @options.own_options()
 @options.rng_option()
-@options.number("--G_ema", "G_ema", 0.0, "Decay of an averaged G, 0.999 for example (0: none).", click.FloatRange(0, 1, max_open=True))  # fmt: skip
-@click.option("--G_arch", "G_arch", type=click.Choice(["mlp", "upsampling"]), default="mlp", show_default=True, help="Generator.")  # fmt: skip
-@click.option("--D_arch", "D_arch", type=click.Choice(["default", "b"]), default="default", show_default=True, help="Discriminator.")  # fmt: skip
+@options.number(
+    "--G_ema",
+    "G_ema",
+    0.0,
+    "Decay of an averaged G, 0.999 for example (0: none).",
+    click.FloatRange(0, 1, max_open=True),
+)
+@click.option(
+    "--G_arch",
+    "G_arch",
+    type=click.Choice(["mlp", "upsampling"]),
+    default="mlp",
+    show_default=True,
+    help="Generator.",
+)
+@click.option(
+    "--D_arch",
+    "D_arch",
+    type=click.Choice(["default", "b"]),
+    default="default",
+    show_default=True,
+    help="Discriminator.",
+)
 def main(**values: Any) -> None:
     """Train a generator (G) and a discriminator (D) of faces; Ctrl-C saves and stops.
 

@@ -16,18 +16,48 @@ from eyescream_py import options
 @options.number("--D_sgd_momentum", "D_sgd_momentum", 0.0, "SGD momentum of D.")
 @options.number("--G_sgd_momentum", "G_sgd_momentum", 0.0, "SGD momentum of G.")
 @options.game_options(D_L1=1e-7, D_L2=0.0)
-@options.number("--coarseSize", "coarse_size", 16, "Size of the coarse pictures.", click.IntRange(1))
+@options.number(
+    "--coarseSize", "coarse_size", 16, "Size of the coarse pictures.", click.IntRange(1)
+)
 @options.number("--fineSize", "fine_size", 32, "Size of the refined pictures.", click.IntRange(1))
 @click.option("--grayscale", is_flag=True, help="One channel instead of three.")
 @options.seed_option()
 @options.aws_option()
 @options.own_options()
 @options.rng_option()
-@options.number("--validation", "validation", 500, "Pictures kept for validation (at most a tenth of the files unless given).", int)  # fmt: skip
-@options.number("--parzenImages", "parzen_images", 200, "Validation pictures per Parzen score.", int)
-@options.number("--G_ema", "G_ema", 0.0, "Decay of an averaged G, 0.999 for example (0: none).", click.FloatRange(0, 1, max_open=True))  # fmt: skip
-@click.option("--G_arch", "G_arch", type=click.Choice(["default", "b", "c", "d"]), default="default", show_default=True, help="Generator.")  # fmt: skip
-@click.option("--D_arch", "D_arch", type=click.Choice(["default", "b", "c"]), default="default", show_default=True, help="Discriminator.")  # fmt: skip
+@options.number(
+    "--validation",
+    "validation",
+    500,
+    "Pictures kept for validation (at most a tenth of the files unless given).",
+    int,
+)
+@options.number(
+    "--parzenImages", "parzen_images", 200, "Validation pictures per Parzen score.", int
+)
+@options.number(
+    "--G_ema",
+    "G_ema",
+    0.0,
+    "Decay of an averaged G, 0.999 for example (0: none).",
+    click.FloatRange(0, 1, max_open=True),
+)
+@click.option(
+    "--G_arch",
+    "G_arch",
+    type=click.Choice(["default", "b", "c", "d"]),
+    default="default",
+    show_default=True,
+    help="Generator.",
+)
+@click.option(
+    "--D_arch",
+    "D_arch",
+    type=click.Choice(["default", "b", "c"]),
+    default="default",
+    show_default=True,
+    help="Discriminator.",
+)
 def main(**values: Any) -> None:
     """Train a generator (G) that adds to an enlarged coarse face the detail of a finer one."""
     table, typed = options.lua_table(), options.typed_flags()

@@ -1,4 +1,6 @@
-"""An adversarial game as a training task: printed lines, figures, checkpoints. `train` and `train_c2f` share it."""
+"""An adversarial game as a training task: printed lines, figures, checkpoints. `train` and
+`train_c2f` share it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ SATURATED_EPOCHS = 5
 
 
 class GameTask:
-    """Everything of a `training.Task` but the windows (`show`) and the pictures (`save_pictures`)."""
+    """All of a `training.Task` but the windows (`show`) and the pictures (`save_pictures`)."""
 
     confusion_title = "Confusion of D:"
 
@@ -79,8 +81,10 @@ class GameTask:
             "D_steps": steps,
         }
         print(
-            "<trainer> epoch {}: loss D {D_loss:.4f}, G {G_loss:.4f}, accuracy of D {D_accuracy:.1%}, "
-            "{images_per_second:.0f} images/s".format(epoch, **record)
+            "<trainer> epoch {}: loss D {D_loss:.4f}, G {G_loss:.4f}, "
+            "accuracy of D {D_accuracy:.1%}, {images_per_second:.0f} images/s".format(
+                epoch, **record
+            )
         )
         self._hint_at_saturation(record["D_accuracy"])
         self._show_curves(epoch, record)
@@ -155,7 +159,8 @@ class GameTask:
             game.G.optimizer.import_state(state["G_optimizer"])
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"--network={path}: {error}; give the --D_optmethod/--G_optmethod it was trained with"
+                f"--network={path}: {error}; give the --D_optmethod and "
+                "--G_optmethod it was trained with"
             ) from error
         game.figures.set_state(state["figures"])
         self._load_gate(state["gate"])

@@ -1,4 +1,6 @@
-"""`train_autoencoder.py` and `train_denoiser.py`: shuffled epochs over pictures that are given back."""
+"""`train_autoencoder.py` and `train_denoiser.py`: shuffled epochs over pictures that are given
+back.
+"""
 
 from __future__ import annotations
 
@@ -168,8 +170,8 @@ class ReconstructionTask:
         self.source.set_state(state["random"])
         if len(state["order"]) != len(self.order):
             raise UserError(
-                f"--network={path} was stopped within an epoch over {len(state['order'])} pictures; "
-                f"there are {len(self.order)} now"
+                f"--network={path} was stopped within an epoch over {len(state['order'])} "
+                f"pictures; there are {len(self.order)} now"
             )
         self.order.copy_(state["order"])
         self.taken = int(state["taken"])

@@ -1,4 +1,6 @@
-"""From a command line to what every trainer needs: options, device, random numbers, windows, optimizers."""
+"""From a command line to what every trainer needs: options, device, random numbers, windows,
+optimizers.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ AWS_FOLDER = "/mnt/datasets/out_aug_64x64"
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """What every trainer's command line gives; `typed` are the flags a person gave, `table` Lua's `opt`."""
+    """What every trainer's command line gives; `typed` are the flags a person gave, `table` Lua's
+    `opt`.
+    """
 
     save: str
     save_freq: int
@@ -92,7 +96,7 @@ def open_plots(options: CommonOptions) -> Plots:
 
 
 def device_and_precision(options: GameOptions) -> tuple[torch.device, precision.Precision]:
-    """The device that the flags ask for; a replay runs on the CPU in fp32 unless fp64 is asked for."""
+    """What the flags ask for; a replay runs on the CPU, in fp32 unless fp64 is asked for."""
     set_threads(options.threads, "threads" in options.typed)
     if options.rng == "lua":
         if "gpu" in options.typed and options.gpu >= 0:
@@ -133,10 +137,11 @@ def epoch_length(options: GameOptions, data: Dataset) -> int:
 
 
 def make_optimizer(
-    method: str, network: nn.Module, sgd: tuple[float, float], lr: float, capturable: bool
+    method: str, network: nn.Module, sgd: tuple[float, float], lr: float
 ) -> LuaOptimizer:
     """`sgd` is (learning rate, momentum); `lr` that of adam and adagrad, -1 for Lua's 0.001."""
     lr = 1e-3 if lr == -1 else lr
+    capturable = next(network.parameters()).is_cuda
     if method == "sgd":
         return SGD(network.parameters(), sgd[0], sgd[1], capturable)
     if method == "adagrad":

@@ -69,7 +69,8 @@ def train(options: PairOptions) -> None:
 def _check_sizes(options: PairOptions) -> None:
     if options.coarse_size >= options.fine_size:
         raise UserError(
-            f"--coarseSize={options.coarse_size} must be smaller than --fineSize={options.fine_size}"
+            f"--coarseSize={options.coarse_size} must be smaller than "
+            f"--fineSize={options.fine_size}"
         )
     if options.parzen_images < 1 or options.validation < 1:
         raise UserError("--parzenImages and --validation need at least 1 image")
@@ -128,6 +129,5 @@ def _player(options: PairOptions, name: str, network: torch.nn.Module, penalty: 
     sgd = getattr(options, f"{name}_sgd_lr"), getattr(options, f"{name}_sgd_momentum")
     method = getattr(options, f"{name}_optmethod")
     lr = ADAGRAD_LR[name] if method == "adagrad" else -1.0
-    capturable = next(network.parameters()).is_cuda
-    optimizer = setup.make_optimizer(method, network, sgd, lr, capturable)
+    optimizer = setup.make_optimizer(method, network, sgd, lr)
     return Player(network, optimizer, penalty, getattr(options, f"{name}_clamp"))

@@ -135,25 +135,14 @@ def _task(
     noise = torch.empty(100, options.noise_dim, device=device, dtype=arithmetic.dtype)
     plot_noise = source.uniform_(noise, -1, 1)
     generate = nn.Sequential(decoder, G) if decoder is not None else G
-    capturable = device.type == "cuda"
     game = Game(
-        D=Player(
-            D,
-            setup.make_optimizer(options.D_optmethod, D, (options.D_SGD_lr, options.D_SGD_momentum), options.D_adam_lr, capturable),
-            Penalty(options.D_L1, options.D_L2),
-            options.D_clamp,
-        ),
-        G=Player(
-            G,
-            setup.make_optimizer(options.G_optmethod, G, (options.G_SGD_lr, options.G_SGD_momentum), options.G_adam_lr, capturable),
-            setup.penalty_of_G(options),
-            options.G_clamp,
-        ),
+        D=_player(options, "D", D, Penalty(options.D_L1, options.D_L2)),
+        G=_player(options, "G", G, setup.penalty_of_G(options)),
         feed=FaceFeed(data, generate, options.noise_dim, length, source, arithmetic.dtype),
         gate=AccuracyGate(options.D_maxAcc, options.batch_size, device),
         iterations=(options.D_iterations, options.G_iterations),
         autocast=arithmetic.autocast,
-    )  # fmt: skip
+    )
     return FaceTask(
         game,
         Schedule(length, options.batch_size, options.batch_size // 2, smallest=4, multiple=2),
@@ -175,3 +164,11 @@ def _describe(D: nn.Module, G: nn.Module, decoder: nn.Module | None) -> None:
     print(f"Discriminator network:\n{D}\nGenerator network:\n{G}")
     print(f"Number of free parameters in D: {models.free_parameters(D)}")
     print(f"Number of free parameters in G: {models.free_parameters(G)}")
+
+
+def _player(options: FaceOptions, name: str, network: nn.Module, penalty: Penalty) -> Player:
+    sgd = getattr(options, f"{name}_SGD_lr"), getattr(options, f"{name}_SGD_momentum")
+    method, lr = getattr(options, f"{name}_optmethod"), getattr(options, f"{name}_adam_lr")
+    lr = lr if method == "adam" else -1.0
+    optimizer = setup.make_optimizer(method, network, sgd, lr)
+    return Player(network, optimizer, penalty, getattr(options, f"{name}_clamp"))

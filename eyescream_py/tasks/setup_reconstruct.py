@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from eyescream_py import models
@@ -17,7 +15,6 @@ from eyescream_py.dataset import Dataset, load_dataset
 from eyescream_py.errors import UserError
 from eyescream_py.models_autoencoder import create_autoencoder
 from eyescream_py.models_denoiser import create_decoder, create_encoder
-from eyescream_py.plots import Plots
 from eyescream_py.reconstruction import Reconstruction
 from eyescream_py.runtime import StopSignal, choose_device, set_threads
 from eyescream_py.tasks import setup
@@ -49,8 +46,8 @@ class AutoencoderOptions(setup.CommonOptions):
     coef_l2: float
     noise_dim: int
     K: int
-    hidden_G: int
-    hidden_D: int
+    hidden_G: int  # noqa: N815 - Lua's name
+    hidden_D: int  # noqa: N815
     scale: int
     optmethod: str
 
@@ -83,7 +80,7 @@ def train_autoencoder(options: AutoencoderOptions) -> None:
     def make() -> Reconstruction:
         sgd = (options.learning_rate, options.momentum)
         penalty = Penalty(options.coef_l1, options.coef_l2)
-        optimizer = setup.make_optimizer(options.optmethod, network, sgd, -1, False)
+        optimizer = setup.make_optimizer(options.optmethod, network, sgd, -1)
         return Reconstruction([Player(network, optimizer, penalty, 0.0)], absolute_error)
 
     _train(
@@ -103,7 +100,9 @@ def train_denoiser(options: DenoiserOptions) -> None:
         networks["AE2_DECODER"].load_state_dict(first.state_dict())  # a copy at the start
         penalty = Penalty(options.coef_l1, options.coef_l2)
         stages = [
-            Player(net, setup.make_optimizer("adam", net, (0, 0), -1, False), penalty, options.AE_clamp)
+            Player(
+                net, setup.make_optimizer("adam", net, (0, 0), -1), penalty, options.AE_clamp
+            )
             for net in (first, networks["AE2_DECODER"])
         ]  # fmt: skip
         return Reconstruction(stages, bce_loss, encoder)
@@ -118,7 +117,7 @@ def _train(
     options: AutoencoderOptions | DenoiserOptions,
     dims: models.Dims,
     validation: int,
-    networks: dict[str, nn.Module],
+    networks: Mapping[str, nn.Sequential],
     make: Callable[[], Reconstruction],
     task_type: type[AnyTask],
     file_name: str,
@@ -149,7 +148,7 @@ def _train(
 
 
 def split(data: Dataset, validation: int) -> Pictures:
-    """The first 10,000 pictures train and the next `validation` validate, a tenth at most of few."""
+    """The first 10,000 pictures train, the next `validation` validate (a tenth at most)."""
     held = min(validation, max(1, len(data) // 10))
     cut = min(TRAINING_PICTURES, len(data) - held)
     borders = [b for b in data.borders or () if b <= cut]

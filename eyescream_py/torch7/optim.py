@@ -1,10 +1,12 @@
 """The optimizers of Lua Torch's `optim` package with its arithmetic, and its confusion matrix.
 
-They differ from torch.optim in small ways that a replayed run can see: Adam adds epsilon before the bias correction
-of the step size, SGD's dampening defaults to its momentum, Adagrad's accumulator starts at 0 with epsilon 1e-10.
+They differ from torch.optim in small ways that a replayed run can see: Adam adds epsilon before the
+bias correction of the step size, SGD's dampening defaults to its momentum, Adagrad's accumulator
+starts at 0 with epsilon 1e-10.
 
-`step(gate)` takes an optional 0-dim tensor of 1 or 0: with 0 nothing changes, the step counter included. With
-`capturable` the counters live on the device and no value is read back, so a step can be captured in a CUDA graph.
+`step(gate)` takes an optional 0-dim tensor of 1 or 0: with 0 nothing changes, the step counter
+included. With `capturable` the counters live on the device and no value is read back, so a step can
+be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from torch import Tensor
 
 
 class LuaOptimizer(torch.optim.Optimizer):
-    """Steps over one list of parameters; keeps `t` and flat-exportable moment buffers named as Lua names them."""
+    """Steps over one list of parameters; keeps `t` and flat-exportable moment buffers named as Lua
+    names them.
+    """
 
     buffers: tuple[str, ...] = ()
 
@@ -44,7 +48,7 @@ class LuaOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, gate: Tensor | None = None) -> None:  # type: ignore[override]
         """Use each parameter's `.grad`; all parameters must have one."""
-        gradients = [p.grad for p in self.parameters]
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
         on_device = isinstance(self.t, Tensor)
         if gate is not None and not on_device:
             if not bool(gate):
@@ -62,7 +66,9 @@ class LuaOptimizer(torch.optim.Optimizer):
         return self.t
 
     def _scaled(self, value: Any, gate: Tensor | None) -> Any:
-        """`value` as a factor for foreach operations: 0 where the gate is closed, in the parameters' type."""
+        """`value` as a factor for foreach operations: 0 where the gate is closed, in the
+        parameters' type.
+        """
         if gate is not None:
             value = value * gate.double()
         if isinstance(value, Tensor):
@@ -77,7 +83,8 @@ class LuaOptimizer(torch.optim.Optimizer):
         return state
 
     def import_state(self, state: dict[str, Any]) -> None:
-        """Continue from `export_state`, or from the state table of Lua's optim where its names are the same.
+        """Continue from `export_state`, or from the state table of Lua's optim where its names are
+        the same.
 
         Raises ValueError where a buffer is missing or has another length.
         """
@@ -98,7 +105,9 @@ class LuaOptimizer(torch.optim.Optimizer):
 
 
 class Adam(LuaOptimizer):
-    """`optim.adam`: step lr*sqrt(1-b2^t)/(1-b1^t) * m/(sqrt(v)+eps) (Kingma and Ba 2014, end of section 2)."""
+    """`optim.adam`: step lr*sqrt(1-b2^t)/(1-b1^t) * m/(sqrt(v)+eps) (Kingma and Ba 2014, end of
+    section 2).
+    """
 
     buffers = ("m", "v")
 
@@ -122,7 +131,9 @@ class Adam(LuaOptimizer):
             self._fused_update(gradients, t)
 
     def _fused_update(self, gradients: list[Tensor], t: float) -> None:
-        """torch's one-pass kernel corrects sqrt(v) before it adds epsilon: an epsilon that undoes this gives Lua's."""
+        """torch's one-pass kernel corrects sqrt(v) before it adds epsilon: an epsilon that undoes
+        this gives Lua's.
+        """
         for count in self._counts:
             count.fill_(t)
         torch._fused_adam_(
@@ -152,7 +163,7 @@ class Adam(LuaOptimizer):
 
 
 class Adagrad(LuaOptimizer):
-    """`optim.adagrad` (Duchi et al. 2011): accumulator from 0, step lr*g/(sqrt(sum of g^2)+1e-10)."""
+    """`optim.adagrad` (Duchi et al. 2011): step lr*g/(sqrt(sum of g^2)+1e-10)."""
 
     buffers = ("paramVariance",)
 
@@ -175,7 +186,7 @@ class Adagrad(LuaOptimizer):
 
 
 class SGD(LuaOptimizer):
-    """`optim.sgd`: the velocity starts as the first gradient, then v = momentum*v + (1-momentum)*g."""
+    """`optim.sgd`: velocity v starts as the first g, then momentum*v + (1-momentum)*g."""
 
     def __init__(
         self, params: Iterable[Tensor], lr: float, momentum: float = 0.0, capturable: bool = False

@@ -1,9 +1,11 @@
-"""Sources of random numbers: torch's own generators, or the two streams that a Lua Torch program draws from.
+"""Sources of random numbers: torch's own generators, or the two streams that a Lua Torch program
+draws from.
 
-A loop, a data set or a dropout layer is handed a `RandomSource` and asks it to fill tensors; it never knows which kind
-it holds. `LuaSource` gives the numbers of Torch 7 (TH's `THRandom.c`: Mersenne twister MT19937, Matsumoto and Nishimura
-1998) and of LuaJIT's `math.random` (Tausworthe generator of period 2^223, L'Ecuyer 1999), so that a run with the same
-seed draws what the Lua program drew.
+A loop, a data set or a dropout layer is handed a `RandomSource` and asks it to fill tensors; it
+never knows which kind it holds. `LuaSource` gives the numbers of Torch 7 (TH's `THRandom.c`:
+Mersenne twister MT19937, Matsumoto and Nishimura 1998) and of LuaJIT's `math.random` (Tausworthe
+generator of period 2^223, L'Ecuyer 1999), so that a run with the same seed draws what the Lua
+program drew.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import torch
 
 
 class RandomSource(Protocol):
-    """Fills tensors in place and returns them; `state`/`set_state` make a resumed run go on with the same numbers."""
+    """Fills tensors in place and returns them; `state`/`set_state` make a resumed run go on with
+    the same numbers.
+    """
 
     def uniform_(self, tensor: torch.Tensor, low: float, high: float) -> torch.Tensor:
         """Uniform in [low, high)."""
@@ -43,7 +47,9 @@ class RandomSource(Protocol):
 
 
 class TorchSource:
-    """torch's generator of one device; every draw happens on that device and can be captured in a CUDA graph."""
+    """torch's generator of one device; every draw happens on that device and can be captured in a
+    CUDA graph.
+    """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -104,7 +110,9 @@ class TorchRandom:
         return self._unit(n) * (high - low) + low
 
     def normal(self, n: int, mean: float = 0.0, std: float = 1.0) -> np.ndarray:
-        """Box-Muller pairs; the second half of an odd draw's last pair opens the next draw, as in TH."""
+        """Box-Muller pairs; the second half of an odd draw's last pair opens the next draw, as in
+        TH.
+        """
         out = np.empty(n)
         start = 0
         if self._pending is not None and n > 0:
@@ -199,7 +207,9 @@ class LuaJITRandom:
 
 
 class LuaSource:
-    """The two streams of a Lua Torch program: tensors from `TorchRandom`, indices from `LuaJITRandom`; CPU only."""
+    """The two streams of a Lua Torch program: tensors from `TorchRandom`, indices from
+    `LuaJITRandom`; CPU only.
+    """
 
     def __init__(self, seed: int) -> None:
         self.tensors = TorchRandom(seed)

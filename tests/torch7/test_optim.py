@@ -1,4 +1,4 @@
-"""Lua's optimizers against their formulas in NumPy, eagerly and by device arithmetic with a gate."""
+"""Lua's optimizers against NumPy formulas, eagerly and by device arithmetic with a gate."""
 
 import numpy as np
 import pytest
