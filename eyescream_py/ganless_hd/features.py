@@ -156,7 +156,10 @@ def frozen(network: ResNet18Features) -> ResNet18Features:
             _fold(module, "conv2", "bn2")
             if module.downsample is not None:
                 _fold(module.downsample, "0", "1")
-    return network.requires_grad_(False)
+    for parameter in network.requires_grad_(False).parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def _fold(module: nn.Module, conv: str, norm: str) -> None:

@@ -43,20 +43,31 @@ def test_seed_decides_the_start_values():
     assert not torch.equal(first["collapse.bias"], other["collapse.bias"])
 
 
-def test_basis_conv_equals_a_convolution_with_kernels_built_one_by_one():
-    module, x = conv(), torch.randn(2, 5, 9, 7, generator=torch.Generator().manual_seed(1))
-    kernel = torch.zeros(4, 5, 3, 3)
-    for o in range(4):
-        for i in range(5):
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 4), (4, 6)])
+def test_basis_conv_equals_a_convolution_with_kernels_built_one_by_one(inputs, outputs):
+    module = conv(inputs, outputs)
+    module.bias.data.uniform_(-1, 1, generator=torch.Generator().manual_seed(2))
+    x = torch.randn(2, inputs, 9, 7, generator=torch.Generator().manual_seed(1))
+    kernel = torch.zeros(outputs, inputs, 3, 3)
+    for o in range(outputs):
+        for i in range(inputs):
             for k in range(3):
                 pattern = module.basisWeights[k].view(3, 3)
-                kernel[o, i] += module.params[o * 5 + i, 0, k] * pattern
-    torch.testing.assert_close(module(x), F.conv2d(x, kernel, module.bias, padding=1))
-    torch.testing.assert_close(module(x, module.kernel()), module(x))
+                kernel[o, i] += module.params[o * inputs + i, 0, k] * pattern
+    expected = F.conv2d(x, kernel, module.bias, padding=1)
+    torch.testing.assert_close(module(x, module.kernel()), expected)
+    torch.testing.assert_close(module(x), expected)
+
+
+def test_wide_layers_are_factored_on_the_cpu():
+    x = torch.zeros(1)
+    assert conv(128, 200).kernel_for(x) is None
+    assert conv(128, 127).kernel_for(x).shape == (127, 128, 3, 3)
+    assert conv(128, 200).kernel_for(torch.zeros(1, device="meta")).shape == (200, 128, 3, 3)
 
 
 def test_kernels_lie_in_the_span_of_the_basis():
-    kernels = conv().kernel().detach().view(-1, 9)
+    kernels = conv().kernel().detach().reshape(-1, 9)
     basis = analytic_basis()
     torch.testing.assert_close(kernels @ basis.T @ basis, kernels)
     assert torch.linalg.matrix_rank(kernels) == 3
@@ -71,8 +82,9 @@ def test_gradients_reach_every_parameter():
 
 def test_pooling_before_selu_is_the_published_order():
     module, x = conv(3, 4), torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    published = F.max_pool2d(F.selu(module(x)), 2)
-    torch.testing.assert_close(encode(module, x, module.kernel()), published, rtol=0, atol=0)
+    for kernel in (module.kernel(), None):
+        published = F.max_pool2d(F.selu(module(x, kernel)), 2)
+        assert torch.equal(encode(module, x, kernel), published)
 
 
 @pytest.mark.parametrize("sides", [(64, 64), (128, 128), (64, 192)])

@@ -1,0 +1,150 @@
+"""ganless-hd: seconds per training batch (two steps) beside the plainest implementation.
+
+python benchmarks/ganless_hd.py [--size 256] [--batch 4] [--width 1] [--rounds 3] [--gpu -1]
+
+The plain side does what the published program is described to do: kernels composed layer by layer
+in NCHW float32, SELU before pooling, a ResNet-18 with separate normalisations whose weights gather
+gradients, the target's features computed in every step and with a graph, Adam in its default form,
+and the six last weight vectors kept and averaged in NumPy. Both sides get the same start values and
+data and their losses must agree. They run alternately; the best round of each counts.
+"""
+
+from __future__ import annotations
+
+import time
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from eyescream_py.ganless_hd.averaging import WEIGHTS
+from eyescream_py.ganless_hd.features import calibrate, frozen, random_features
+from eyescream_py.ganless_hd.losses import PerceptualLoss
+from eyescream_py.ganless_hd.networks import UNet, parameter_count
+from eyescream_py.ganless_hd.options import Options
+from eyescream_py.ganless_hd.trainer import STEPS_PER_BATCH, Trainer
+from eyescream_py.runtime import choose_device
+
+
+class PlainTrainer:
+    """One straightforward reading of the published training step."""
+
+    def __init__(self, network: UNet, features: torch.nn.Module, device: torch.device) -> None:
+        self.network, self.features = network.to(device), features.to(device).eval()
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, amsgrad=True)
+        self.history: list[np.ndarray] = []
+        self.losses: list[float] = []
+
+    def train_batch(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        for _ in range(STEPS_PER_BATCH):
+            outputs = self.forward(inputs)
+            taps = zip(self.features(outputs), self.features(targets), strict=True)
+            correlations = sum(self.pearson(a, b) for a, b in taps)
+            loss = F.mse_loss(outputs, targets) - correlations
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.average()
+            self.losses.append(loss.item())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        network, skips = self.network, []
+        for level in network.encoderLevels:
+            x = F.max_pool2d(F.selu(level(x)), 2)
+            skips.append(x)
+        x = skips.pop()
+        for level in reversed(network.decoderLevels):
+            x = F.interpolate(F.selu(level.node(x)), scale_factor=2.0)
+            if skips:
+                x = torch.cat((skips.pop(), x), 1)
+        return torch.tanh(network.collapse(F.selu(network.finalDecoder(x))))
+
+    @staticmethod
+    def pearson(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        a, b = a - a.mean(), b - b.mean()
+        return (a * b).sum() / (a.norm() * b.norm())
+
+    def average(self) -> None:
+        parameters = list(self.network.parameters())
+        flat = np.concatenate([p.detach().cpu().numpy().ravel() for p in parameters])
+        self.history.append(flat)
+        if len(self.history) < len(WEIGHTS):
+            return
+        mean = np.average(self.history, axis=0, weights=WEIGHTS)
+        self.history.pop(0)
+        start = 0
+        for p in parameters:
+            values = mean[start : start + p.numel()].astype(np.float32).reshape(p.shape)
+            p.data = torch.from_numpy(values).to(p.device)
+            start += p.numel()
+
+
+def pictures(batch: int, size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, batch, 3, size // 8, size // 8, generator=generator) * 2 - 1
+    inputs, targets = (F.interpolate(half, size=size, mode="bilinear") for half in coarse)
+    return inputs.to(device), targets.to(device)
+
+
+def seconds(trainer: Trainer | PlainTrainer, batch: tuple[torch.Tensor, torch.Tensor]) -> float:
+    start = time.perf_counter()
+    trainer.train_batch(*batch)
+    if batch[0].is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def memory(trainer: Trainer | PlainTrainer, batch: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """Most CUDA memory held during a batch, GB (10^9 bytes), both sides' resident tensors included."""
+    torch.cuda.reset_peak_memory_stats()
+    trainer.train_batch(*batch)
+    return torch.cuda.max_memory_allocated() / 1e9
+
+
+@click.command()
+@click.option("--size", default=256, show_default=True)
+@click.option("--batch", default=4, show_default=True)
+@click.option("--width", default=1.0, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--recompute", is_flag=True, help="Our side recomputes activations backwards.")
+@click.option("--gpu", default=-1, show_default=True)
+@click.option("--threads", default=2, show_default=True)
+def main(
+    size: int, batch: int, width: float, rounds: int, recompute: bool, gpu: int, threads: int
+) -> None:
+    """Print a table of seconds per batch of two steps, and the ratio."""
+    torch.set_num_threads(threads)
+    device = choose_device(gpu, True)
+    data = pictures(batch, size, device)
+    features = [random_features(width, seed=0) for _ in range(2)]
+    for network in features:
+        calibrate(network.to(device), [data[1]])
+    ours = Trainer(
+        UNet(width, recompute=recompute), PerceptualLoss(frozen(features[0])), Options(), device
+    )
+    plain = PlainTrainer(UNet(width), features[1], device)
+    sides: dict[str, Trainer | PlainTrainer] = {"ours": ours, "plain": plain}
+    for trainer in sides.values():
+        seconds(trainer, data)  # warm-up
+    first = (ours.take_sums()[0][0] / STEPS_PER_BATCH).item()
+    click.echo(f"loss of the first batch: ours {first:.4f}, plain {np.mean(plain.losses):.4f}")
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, trainer in sides.items():
+            times[name].append(seconds(trainer, data))
+    best = {name: min(values) for name, values in times.items()}
+    click.echo(
+        f"{size} px, batch {batch}, width {width} ({parameter_count(ours.network):,} parameters), "
+        f"{ours.precision}, {device}, torch {torch.__version__}, {threads} threads"
+    )
+    for name, value in best.items():
+        spread = ", ".join(f"{second:.2f}" for second in times[name])
+        click.echo(f"{name:6} {value:8.3f} s per batch  ({spread})")
+        if device.type == "cuda":
+            click.echo(f"{'':6} {memory(sides[name], data):8.2f} GB at most")
+    click.echo(f"ratio  {best['plain'] / best['ours']:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
