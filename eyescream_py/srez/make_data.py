@@ -63,8 +63,9 @@ def render_face(seed: int) -> Image.Image:
     painter.ellipse(x, y + ry + 25, rx * 0.55, 45, _scale(skin, 0.85))
     painter.ellipse(x, y, rx, ry, skin)
     painter.ellipse(x + rng.uniform(-8, 8), y - ry + 5, rx * 0.8, rng.uniform(8, 20), hair)
+    iris = rng.choice(EYES)
     for side in (-1, 1):
-        _eye(painter, rng, x + side * rng.uniform(18, 21), y - 5, skin, hair)
+        _eye(painter, rng, (x + side * rng.uniform(18, 21), y - 5), (skin, iris, hair))
     _nose_and_mouth(painter, rng, x, y, skin)
     return _light(image.filter(ImageFilter.GaussianBlur(1.2 * OVERSAMPLING / 2)), seed, rng)
 
@@ -86,12 +87,16 @@ def _background(rng: random.Random) -> Image.Image:
 
 
 def _eye(
-    painter: _Painter, rng: random.Random, x: float, y: float, skin: Colour, hair: Colour
+    painter: _Painter,
+    rng: random.Random,
+    place: tuple[float, float],
+    colours: tuple[Colour, Colour, Colour],
 ) -> None:
+    (x, y), (skin, iris, hair) = place, colours
     opening = rng.uniform(3.2, 5.0)
     painter.ellipse(x, y - 1, 11, opening + 3, _scale(skin, 0.8))
     painter.ellipse(x, y, 9, opening, (238, 236, 232))
-    painter.ellipse(x + rng.uniform(-1, 1), y, 4.2, min(4.2, opening), rng.choice(EYES))
+    painter.ellipse(x + rng.uniform(-1, 1), y, 4.2, min(4.2, opening), iris)
     painter.ellipse(x, y, 2, 2, (12, 10, 10))
     painter.ellipse(x + 1.4, y - 1.4, 0.9, 0.9, (255, 255, 255))
     painter.arc((x, y - 5, 12, rng.uniform(6, 9)), (200, 340), _scale(hair, 0.8), rng.uniform(2, 4))
