@@ -114,10 +114,20 @@ def game_options(D_L1: float, D_L2: float) -> Decorator:
         number("--D_clamp", "D_clamp", 1.0, "Bound of each gradient element of D (0: none)."),
         number("--G_clamp", "G_clamp", 5.0, "Bound of each gradient element of G (0: none)."),
         click.option(
-            "--D_optmethod", "D_optmethod", type=OPTIMIZERS, default="adam", show_default=True
+            "--D_optmethod",
+            "D_optmethod",
+            type=OPTIMIZERS,
+            default="adam",
+            show_default=True,
+            help="Optimizer of D.",
         ),
         click.option(
-            "--G_optmethod", "G_optmethod", type=OPTIMIZERS, default="adam", show_default=True
+            "--G_optmethod",
+            "G_optmethod",
+            type=OPTIMIZERS,
+            default="adam",
+            show_default=True,
+            help="Optimizer of G.",
         ),
         number("--noiseDim", "noise_dim", 100, "Length of the noise vector.", click.IntRange(1)),
         number("--N_epoch", "n_epoch", 1000, "Pictures per epoch, -1 for all.", int),
