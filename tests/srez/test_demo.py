@@ -1,12 +1,13 @@
 import shutil
 import stat
+import subprocess
 import sys
 
 import pytest
 from PIL import Image
 
 from eyescream_py.errors import UserError
-from eyescream_py.srez.demo import run_demo
+from eyescream_py.srez.demo import _find_ffmpeg, run_demo
 
 
 def frames(folder, count, name="batch{:06d}_out.png", size=(32, 64)):
@@ -75,3 +76,13 @@ def test_folders_without_pictures_or_with_two_sizes_are_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "batch009999_out.png")
     with pytest.raises(UserError, match="another size"):
         run_demo(str(tmp_path), "")
+
+
+@pytest.mark.skipif(not _find_ffmpeg(), reason="needs ffmpeg or imageio-ffmpeg")
+def test_a_real_mp4_of_odd_height(tmp_path):
+    frames(tmp_path, 5, size=(32, 65))
+    path = run_demo(str(tmp_path))
+    assert path.name == "demo1.mp4"
+    shown = subprocess.run([_find_ffmpeg(), "-i", str(path)], capture_output=True, text=True).stderr
+    assert "32x66" in shown
+    assert "30 fps" in shown
