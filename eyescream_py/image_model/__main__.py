@@ -1,0 +1,385 @@
+"""Commands: train, semi-stage1, semi-stage2, test, evaluate, make-data and the data preparation."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from eyescream_py.errors import UserError
+from eyescream_py.image_model import flags
+from eyescream_py.image_model.options import (
+    GanOptions,
+    ImageOptions,
+    ModelOptions,
+    RunOptions,
+    SemiOptions,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from eyescream_py.image_model.checkpoints import Checkpoint
+    from eyescream_py.image_model.loop import Learner
+
+Options = TypeVar("Options")
+
+
+class Group(click.Group):
+    """Says what the system refused (a full disk, a folder without rights) in one line."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise UserError(f"{where}{error.strerror or error}") from error
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Depth maps to faces: an image-to-image GAN with replay, reconstruction and a paired stage."""
+
+
+def _pick(kind: type[Options], values: dict[str, Any], **more: Any) -> Options:
+    """An options object from those of `values` that it has."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{key: value for key, value in values.items() if key in names}, **more)
+
+
+def _image_options(values: dict[str, Any]) -> ImageOptions:
+    return _pick(ImageOptions, {**values, "channels": int(values["channels"])})
+
+
+def _gan_options(values: dict[str, Any]) -> GanOptions:
+    gan = _pick(GanOptions, values, objective=flags.objective(values["l2gan"], values["wgan"]))
+    if gan.diff_low > gan.diff_high:
+        raise UserError("--diff_low must not be greater than --diff_high")
+    if gan.use_replay and gan.cache_size < values["batch_size"]:
+        raise UserError("--cache_size must be at least --batch_size")
+    if not gan.use_replay and (gan.cache_path or gan.reuse_replay):
+        raise UserError("--cache_path and --reuse_replay need --use_replay")
+    return gan
+
+
+def _run_options(values: dict[str, Any]) -> RunOptions:
+    return _pick(RunOptions, values, command_line=shlex.join(sys.argv))
+
+
+def _device(values: dict[str, Any]) -> torch.device:
+    from eyescream_py.runtime import choose_device, set_threads
+
+    source = click.get_current_context().get_parameter_source
+    typed = {name: source(name) == click.core.ParameterSource.COMMANDLINE for name in values}
+    set_threads(values["threads"], typed["threads"])
+    return choose_device(values["gpu"], typed["gpu"])
+
+
+def _start(values: dict[str, Any]) -> tuple[torch.device, np.random.Generator]:
+    """Device and random generator, both torch's and ours seeded."""
+    import numpy as np
+    import torch
+
+    device = _device(values)
+    torch.manual_seed(values["seed"])
+    return device, np.random.default_rng(values["seed"])
+
+
+def _read(path: str | None, kind: str) -> Checkpoint | None:
+    from eyescream_py.image_model.checkpoints import read_checkpoint
+
+    return read_checkpoint(path, (kind,)) if path is not None else None
+
+
+def _train(
+    learner: Learner,
+    checkpoint: Checkpoint | None,
+    values: dict[str, Any],
+    prepare: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    """Resume, open the windows, and run; `prepare` is told the run's folder first."""
+    from eyescream_py.image_model.checkpoints import check_settings_agree
+    from eyescream_py.image_model.loop import Run, new_run_folder, resume
+    from eyescream_py.plots import Plots
+
+    options = _run_options(values)
+    if checkpoint is not None:
+        check_settings_agree(checkpoint, learner.settings)
+        resume(learner, checkpoint)
+    folder = new_run_folder(options.log_dir)
+    plots = Plots.open(
+        not values["noplot"],
+        values["plot_server"],
+        values["plot_port"],
+        f"image_model_{folder.name}",
+    )
+    try:
+        prepare(folder)
+        Run(learner, options, folder, plots).train(checkpoint.step if checkpoint else 0)
+    finally:
+        learner.close()
+        plots.close()
+
+
+@main.command()
+@flags.domain_options
+@flags.pair_option
+@click.option(
+    "--use_nd_L1", "use_nd_l1", is_flag=True, help="Take the pairs of --L1 from --nd_dir."
+)
+@click.option("--use_nd_gan", is_flag=True, help="Take the GAN's batches from --nd_dir too.")
+@click.option(
+    "--gen_arch", type=click.Choice(["U", "V", "F", "NU"]), default="U", show_default=True
+)
+@click.option("--L1", "l1", is_flag=True, help="Add L1 to the photo that belongs to a depth map.")
+@click.option("--L1_weight", "l1_weight", type=flags.WEIGHT, default=1.0, show_default=True)
+@click.option("--self_l1", type=flags.WEIGHT, default=0.0, show_default=True, metavar="WEIGHT",
+              help="Add L1 between a depth map and its own picture.")  # fmt: skip
+@click.option("--no_gan", is_flag=True, help="No discriminator: L1 or reconstruction alone.")
+@click.option("--use_recon", is_flag=True, help="Add the reconstruction of x from G(x).")
+@click.option(
+    "--rlr", type=flags.RATE, default=1e-6, show_default=True, help="Reconstruction's rate."
+)
+@click.option(
+    "--llr", type=flags.RATE, default=1e-3, show_default=True, help="Rate of the L1 steps."
+)
+@flags.gan_options
+@flags.image_options
+@flags.run_options
+@flags.device_options
+def train(**values: Any) -> None:
+    """Train a generator from depth maps to photos."""
+    from eyescream_py.image_model.replay import open_for_run
+    from eyescream_py.image_model.training import ImageModel, check_options, load_domains
+
+    options = _pick(ModelOptions, values, use_gan=not values["no_gan"])
+    image, gan = _image_options(values), _gan_options(values)
+    check_options(options, image)
+    if gan.use_replay and not options.use_gan:
+        raise UserError("--use_replay is for the discriminator, which --no_gan leaves out")
+    checkpoint = _read(values["load"], "image-model")
+    device, rng = _start(values)
+    domains = load_domains(options, image, rng, device)
+    learner = ImageModel(options, image, gan, domains, rng, device)
+
+    def open_cache(folder: Path) -> None:
+        if learner.game is not None:
+            shape = image.channels, image.image_size, image.image_size
+            learner.game.replay = open_for_run(gan, shape, folder, checkpoint)
+
+    _train(learner, checkpoint, values, open_cache)
+
+
+@main.command("semi-stage1")
+@flags.pair_option
+@click.option("--routes", type=click.Choice(["cross", "all"]), default="cross", show_default=True,
+              help="cross: each domain to the other; all: to itself too.")  # fmt: skip
+@click.option("--llr", type=flags.RATE, default=1e-3, show_default=True)
+@flags.image_options
+@flags.run_options
+@flags.device_options
+def semi_stage1(**values: Any) -> None:
+    """Train the cross-encoder on pairs: one encoder, a decoder for each domain."""
+    from eyescream_py.image_model.data import load_pairs
+    from eyescream_py.image_model.semi import CrossEncoder
+
+    options, image = _pick(SemiOptions, values), _image_options(values)
+    checkpoint = _read(values["load"], "cross-encoder")
+    device, rng = _start(values)
+    pairs = load_pairs(options.nd_dir, "--nd_dir", image.image_size, image.channels, rng)
+    _train(CrossEncoder(options, image, pairs.to(device), rng, device), checkpoint, values)
+
+
+@main.command("semi-stage2")
+@click.option("--load_encoder", metavar="FILE", help="Checkpoint of semi-stage1 (a new run).")
+@click.option("--decoder", type=click.Choice(["real", "fresh"]), default="real", show_default=True,
+              help="Start from stage 1's photo decoder, or afresh.")  # fmt: skip
+@click.option("--alpha", type=flags.WEIGHT, default=1.0, show_default=True,
+              help="Weight of mean|E(fake) - E(x)|.")  # fmt: skip
+@flags.domain_options
+@flags.gan_options
+@flags.image_options
+@flags.run_options
+@flags.device_options
+def semi_stage2(**values: Any) -> None:
+    """Train a new decoder behind the frozen encoder, against a discriminator, unpaired."""
+    from eyescream_py.image_model.data import load_folder
+    from eyescream_py.image_model.replay import open_for_run
+    from eyescream_py.image_model.semi import FrozenEncoderGan
+
+    options, image, gan = _pick(SemiOptions, values), _image_options(values), _gan_options(values)
+    if (values["load_encoder"] is None) == (values["load"] is None):
+        raise UserError("give --load_encoder to begin, or --load to go on with stage 2")
+    checkpoint = _read(values["load"], "semi")
+    stage1 = _read(values["load_encoder"], "cross-encoder")
+    device, rng = _start(values)
+    shape = image.image_size, image.channels
+    synth = load_folder(options.synth_dir, "--synth_dir", *shape, rng).to(device)
+    real = load_folder(options.real_dir, "--real_dir", *shape, rng).to(device)
+    learner = FrozenEncoderGan(options, image, gan, synth, real, rng, device)
+    if stage1 is not None:
+        learner.start_from(stage1, options.decoder)
+
+    def open_cache(folder: Path) -> None:
+        planes = image.channels, image.image_size, image.image_size
+        learner.game.replay = open_for_run(gan, planes, folder, checkpoint)
+
+    _train(learner, checkpoint, values, open_cache)
+
+
+def _check_typed(checkpoint: Checkpoint, values: dict[str, Any]) -> None:
+    """UserError where a typed flag differs from the checkpoint, which knows its own shape."""
+    for name in ("gen_arch", "image_size", "channels", "batch_norm"):
+        typed, stored = values.get(name), checkpoint.settings.get(name, values.get(name))
+        if typed is not None and typed != stored:
+            raise UserError(f"--{name}: {checkpoint.path} was trained with {stored}")
+
+
+@main.command()
+@click.option(
+    "--load", required=True, metavar="FILE", help="A checkpoint of train or semi-stage1/2."
+)
+@click.option("--test_dir", default="Data/Faces_depth_test", show_default=True)
+@click.option("--output_dir", default="Data/L1_test", show_default=True)
+@click.option("--pair_images", is_flag=True, help="Write generated and input side by side.")
+@click.option("--overwrite", is_flag=True, help="Replace pictures of equal names in --output_dir.")
+@click.option("--batch_size", type=flags.POSITIVE, default=8, show_default=True)
+@click.option("--gen_arch", type=click.Choice(["U", "V", "F", "NU"]), help="Default: as trained.")
+@click.option("--image_size", type=int, help="Default: as trained.")
+@click.option("--channels", type=int, help="Default: as trained.")
+@click.option("--batch_norm", is_flag=True, default=None, help="Default: as trained.")
+@flags.device_options
+def test(**values: Any) -> None:
+    """Run a folder of pictures through a trained generator; file names stay."""
+    from eyescream_py.image_model.checkpoints import read_checkpoint
+    from eyescream_py.image_model.generate import generate_folder
+
+    checkpoint = read_checkpoint(values["load"])
+    _check_typed(checkpoint, values)
+    names = "batch_size", "pair_images", "overwrite"
+    batch_size, pair_images, overwrite = (values[name] for name in names)
+    folders = values["test_dir"], values["output_dir"]
+    device = _device(values)
+    count = generate_folder(checkpoint, *folders, batch_size, pair_images, overwrite, device)
+    print(f"Wrote {count} pictures to {values['output_dir']}")
+
+
+@main.command()
+@click.option(
+    "--load", required=True, metavar="FILE", help="A checkpoint of train or semi-stage1/2."
+)
+@click.option("--nd_dir", default="Data/Faces_ND_test", show_default=True, help="Held-out pairs.")
+@click.option("--real_dir", "--real_directory", "real_dir", default="Data/Faces_real",
+              show_default=True, help="Photos whose mean is the baseline.")  # fmt: skip
+@flags.device_options
+def evaluate(**values: Any) -> None:
+    """Measure a generator on held-out pairs: L1, and sharpness beside the true photos'."""
+    import numpy as np
+
+    from eyescream_py.image_model.checkpoints import read_checkpoint
+    from eyescream_py.image_model.data import load_folder, load_pairs
+    from eyescream_py.image_model.generate import load_generator, score
+
+    checkpoint = read_checkpoint(values["load"])
+    device, rng = _device(values), np.random.default_rng(0)
+    shape = checkpoint.settings["image_size"], checkpoint.settings["channels"]
+    held_out = load_pairs(values["nd_dir"], "--nd_dir", *shape, rng).to(device)
+    photos = load_folder(values["real_dir"], "--real_dir", *shape, rng).to(device)
+    scores = score(load_generator(checkpoint, device), held_out, photos.sides[0])
+    print(f"L1 {scores.l1:.4f}  mean photo {scores.baseline_l1:.4f}")
+    print(f"gradient energy {scores.energy:.6f}  true photos {scores.real_energy:.6f}")
+
+
+@main.command("make-data")
+@click.option(
+    "--output_dir", default="Data", show_default=True, help="Folders Faces_* are made in it."
+)
+@click.option("--image_size", type=click.IntRange(16, 512), default=128, show_default=True)
+@click.option("--unpaired", type=flags.POSITIVE, default=400, show_default=True,
+              help="Depth maps, and photos of other people.")  # fmt: skip
+@click.option("--pairs", type=flags.POSITIVE, default=400, show_default=True)
+@click.option("--tests", type=flags.POSITIVE, default=40, show_default=True, help="Held-out pairs.")
+@click.option("--meshes", type=click.IntRange(min=0), default=0, show_default=True,
+              help="PLY files for prepare-depth.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+def make_data(**values: Any) -> None:
+    """Make parametric heads: depth maps and photos, unpaired and paired."""
+    from eyescream_py.image_model.make_data import make_data as make
+
+    numbers = (
+        values[key] for key in ("image_size", "unpaired", "pairs", "tests", "meshes", "seed")
+    )
+    make(values["output_dir"], *numbers)
+    print(f"Wrote heads to {values['output_dir']}")
+
+
+@main.command("prepare-depth")
+@click.argument("ply_dir")
+@click.argument("out_dir")
+@click.argument("size", type=click.IntRange(8, 2048))
+def prepare_depth(ply_dir: str, out_dir: str, size: int) -> None:
+    """PLY meshes to depth maps of SIZE pixels."""
+    from eyescream_py.image_model.prepare import meshes_to_depth_maps
+
+    print(f"Wrote {meshes_to_depth_maps(ply_dir, out_dir, size)} depth maps to {out_dir}")
+
+
+_SCALE = click.FloatRange(0.1, 10)
+_no_detect = click.option("--no-detect", is_flag=True, help="Cut the centre; look for no face.")
+
+
+@main.command("prepare-faces")
+@click.argument("in_dir")
+@click.argument("out_dir")
+@click.argument("scale", type=_SCALE)
+@_no_detect
+def prepare_faces(in_dir: str, out_dir: str, scale: float, no_detect: bool) -> None:
+    """Photos with exactly one face to squares of SCALE times its box."""
+    from eyescream_py.image_model.prepare import crop_faces
+
+    print(f"Wrote {crop_faces(in_dir, out_dir, scale, not no_detect)} faces to {out_dir}")
+
+
+@main.command("prepare-flatten")
+@click.argument("in_dir")
+@click.argument("out_dir")
+def prepare_flatten(in_dir: str, out_dir: str) -> None:
+    """LFW's folder per person to one flat folder."""
+    from eyescream_py.image_model.prepare import flatten
+
+    print(f"Wrote {flatten(in_dir, out_dir)} files to {out_dir}")
+
+
+@main.command("prepare-nd")
+@click.argument("in_dir")
+@click.argument("out_dir")
+@click.argument("scale", type=_SCALE)
+@_no_detect
+def prepare_nd(in_dir: str, out_dir: str, scale: float, no_detect: bool) -> None:
+    """Notre Dame range images and photos to _D, _I pairs."""
+    from eyescream_py.image_model.prepare import notre_dame_pairs
+
+    print(f"Wrote {notre_dame_pairs(in_dir, out_dir, scale, not no_detect)} pairs to {out_dir}")
+
+
+@main.command("prepare-pairs")
+@click.argument("in_dir")
+@click.argument("out_dir")
+@click.argument("size", type=click.IntRange(8, 2048))
+@click.option("--source", type=click.Choice(["edges", "blur"]), default="edges", show_default=True)
+@click.option("--channels", type=click.Choice(["1", "3"]), default="1", show_default=True)
+def prepare_pairs(in_dir: str, out_dir: str, size: int, source: str, channels: str) -> None:
+    """Photos to pairs of their edges (or a blurred copy) and themselves."""
+    from eyescream_py.image_model.prepare import photo_pairs
+
+    print(f"Wrote {photo_pairs(in_dir, out_dir, source, size, int(channels))} pairs to {out_dir}")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m eyescream_py.image_model")

@@ -1,0 +1,131 @@
+"""The game between generator and discriminator: some D steps, then exactly one G step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from eyescream_py.image_model.losses import clip_weights, discriminator_loss, generator_loss
+from eyescream_py.image_model.options import GanOptions
+from eyescream_py.image_model.replay import ReplayCache
+from eyescream_py.image_model.schedule import CriticSchedule, DifferenceSchedule
+
+Batch = tuple[Tensor, Tensor]  # pictures of the synthetic and of the real domain
+Metrics = dict[str, float]
+
+
+def build_schedule(options: GanOptions) -> DifferenceSchedule | CriticSchedule:
+    """WGAN counts its critic steps; the other objectives watch the difference."""
+    if options.objective == "wgan":
+        return CriticSchedule(options.diter)
+    return DifferenceSchedule(options.diff_low, options.diff_high, options.d_limit)
+
+
+def descend(optimizer: Optimizer, loss: Tensor) -> None:
+    """One step of `optimizer` down `loss`."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+class Game:
+    """Generator against discriminator, with the schedule and the replay cache that belong to it.
+
+    `g_optimizer` holds the parameters that the generator's step may change. `extra_loss(fake, x)`,
+    when given, is added to the generator's loss.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        g_optimizer: Optimizer,
+        d_optimizer: Optimizer,
+        options: GanOptions,
+        rng: np.random.Generator,
+        extra_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        self.generator = generator
+        self.discriminator = discriminator
+        self.objective = options.objective
+        self.schedule = build_schedule(options)
+        self.replay: ReplayCache | None = None
+        self._g_optimizer = g_optimizer
+        self._d_optimizer = d_optimizer
+        self._rng = rng
+        self._extra_loss = extra_loss
+
+    def turn(self, x: Tensor, y: Tensor, fresh: Callable[[], Batch]) -> Metrics:
+        """D steps as the schedule wants, first on (x, y), then on `fresh()` batches; then G on x.
+
+        A turn without a D step measures the difference anew, without learning from it.
+        """
+        taken = 0
+        d_loss = None
+        batch = (x, y)
+        while self.schedule.wants_step(taken):
+            d_loss = self.critic_step(*batch)
+            batch = fresh()
+            taken += 1
+        if d_loss is None:
+            d_loss = self.judge(x, y)
+        g_loss, fake = self.generator_step(x)
+        if self.replay is not None:
+            self.replay.push(fake, self._rng)
+        self.schedule.turn_done()
+        difference = self.schedule.difference
+        return {"D": d_loss, "G": g_loss, "difference": difference, "D_steps": taken}
+
+    def critic_step(self, x: Tensor, y: Tensor) -> float:
+        """One step of D on real pictures `y` and pictures made from `x`; its loss."""
+        loss = self._judge(x, y)
+        descend(self._d_optimizer, loss)
+        if self.objective == "wgan":
+            clip_weights(self.discriminator.parameters())
+        return loss.item()
+
+    @torch.no_grad()
+    def judge(self, x: Tensor, y: Tensor) -> float:
+        """D's loss, and a fresh difference for the schedule, without a step."""
+        return self._judge(x, y).item()
+
+    def _judge(self, x: Tensor, y: Tensor) -> Tensor:
+        real = self.discriminator(y)
+        fake = self.discriminator(self.fakes(x))
+        self.schedule.observe((real - fake).mean().item())
+        return discriminator_loss(self.objective, real, fake)
+
+    @torch.no_grad()
+    def fakes(self, x: Tensor) -> Tensor:
+        """G(x); with a replay cache of more than half a batch, the second half is replayed.
+
+        The seed put depth maps there until the cache was filled so far; fresh fakes stand there.
+        """
+        half = len(x) // 2
+        if self.replay is None or self.replay.count <= half:
+            return self.generator(x)
+        replayed = self.replay.sample(len(x) - half, self._rng).to(x.device)
+        return torch.cat([self.generator(x[:half]), replayed])
+
+    def generator_step(self, x: Tensor) -> tuple[float, Tensor]:
+        """One step of G; its loss and the pictures it had made. D gets no gradients."""
+        self.discriminator.requires_grad_(False)
+        fake = self.generator(x)
+        loss = generator_loss(self.objective, self.discriminator(fake))
+        if self._extra_loss is not None:
+            loss = loss + self._extra_loss(fake, x)
+        descend(self._g_optimizer, loss)
+        self.discriminator.requires_grad_(True)
+        return loss.item(), fake.detach()
+
+    def state(self) -> dict:
+        """What exact resuming needs beside weights and optimizers."""
+        replay = self.replay and {"pushes": self.replay.pushes, "count": self.replay.count}
+        return {"schedule": self.schedule.state(), "replay": replay}
+
+    def load_state(self, state: dict) -> None:
+        self.schedule.load_state(state["schedule"])

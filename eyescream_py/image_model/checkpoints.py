@@ -1,0 +1,164 @@
+"""Checkpoints: one safetensors file with all weights, optimizer states, random states and counters.
+
+Tensors are named `module/parameter` and `optimizer:name/index/key`; what is no tensor stands as
+JSON in the file's metadata. Opening a checkpoint never runs code from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from eyescream_py.errors import UserError
+from eyescream_py.files import atomic_write
+from eyescream_py.image_model.losses import TensorFlowRMSProp
+from eyescream_py.image_model.networks import GENERATORS, NU_LIMIT
+
+_KEY = "image_model"
+_RMSP = ("mean_square",)
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+KINDS = ("image-model", "cross-encoder", "semi")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`settings` rebuild the networks, `state` is the learner's own, `step` counts steps done."""
+
+    path: Path
+    step: int
+    settings: dict[str, Any]
+    state: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def has(self, name: str) -> bool:
+        """Whether anything of module or optimizer `name` is stored."""
+        return any(key.startswith(name + "/") for key in self.tensors)
+
+    def restore(self, module: nn.Module, name: str) -> None:
+        """Copy the stored weights into `module`; UserError naming what does not fit."""
+        wanted = module.state_dict()
+        stored = {key: self.tensors.get(f"{name}/{key}") for key in wanted}
+        for key, value in stored.items():
+            if value is None or value.shape != wanted[key].shape:
+                has = "is missing" if value is None else f"has shape {tuple(value.shape)}"
+                shape = tuple(wanted[key].shape)
+                raise UserError(f"{self.path}: {name}/{key} {has}, this network needs {shape}")
+        module.load_state_dict(stored)
+
+    def restore_optimizer(self, optimizer: Optimizer, name: str) -> None:
+        """Put the stored moments into `optimizer`, whose rates stay; UserError where unfit."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        moments = _RMSP if isinstance(optimizer, TensorFlowRMSProp) else _ADAM
+        states: dict[int, dict[str, Tensor]] = {}
+        for index, parameter in enumerate(parameters):
+            prefix = f"optimizer:{name}/{index}/"
+            found = {key: self.tensors.get(prefix + key) for key in moments}
+            stored = {key: value for key, value in found.items() if value is not None}
+            shapes = {value.shape for value in stored.values()} - {torch.Size()}
+            if stored and (len(stored) < len(moments) or shapes != {parameter.shape}):
+                raise UserError(f"{self.path}: {prefix}* does not fit this network's optimizer")
+            if stored:
+                states[index] = stored
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": states, "param_groups": groups})
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """The seed's name, with the format's ending."""
+    return folder / f"model.ckpt-{step}.safetensors"
+
+
+def save_checkpoint(
+    path: Path,
+    step: int,
+    settings: Mapping[str, Any],
+    state: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, Optimizer],
+) -> None:
+    """Write everything at once or nothing (OSError)."""
+    tensors = {
+        f"{name}/{key}": value
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    for name, optimizer in optimizers.items():
+        for index, entries in optimizer.state_dict()["state"].items():
+            for key, value in entries.items():
+                tensors[f"optimizer:{name}/{index}/{key}"] = value
+    tensors["rng/torch"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    text = json.dumps({"step": step, "settings": dict(settings), "state": dict(state)})
+    contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with atomic_write(path) as file:
+        file.write(save(contiguous, {_KEY: text}))
+
+
+def read_checkpoint(path: str | Path, kinds: tuple[str, ...] = KINDS) -> Checkpoint:
+    """Open a checkpoint of one of `kinds`; UserError where it is missing, damaged, or another."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"--load: there is no checkpoint {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {})[_KEY])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        step, settings, state = (metadata[key] for key in ("step", "settings", "state"))
+        _check_settings(step, settings, state)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is no checkpoint of this program, or is damaged ({error})"
+        ) from None
+    if settings["kind"] not in kinds:
+        raise UserError(
+            f"{path} is a {settings['kind']} checkpoint; this needs {' or '.join(kinds)}"
+        )
+    return Checkpoint(path, step, settings, state, tensors)
+
+
+def _check_settings(step: Any, settings: Any, state: Any) -> None:
+    """ValueError unless the numbers are ones that a network could be built from."""
+    fits = (
+        isinstance(step, int)
+        and step >= 0
+        and isinstance(state, dict)
+        and settings["kind"] in KINDS
+        and isinstance(settings["batch_norm"], bool)
+        and settings["channels"] in (1, 3)
+        and isinstance(settings["image_size"], int)
+        and 4 <= settings["image_size"] <= 2048
+        and settings.get("gen_arch", "U") in GENERATORS
+        and (settings.get("gen_arch") != "NU" or settings["image_size"] <= NU_LIMIT)
+    )
+    if not fits:
+        raise ValueError("impossible settings")
+
+
+def check_settings_agree(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
+    """UserError naming the first flag that differs from how the checkpoint was trained."""
+    for name, value in settings.items():
+        stored = checkpoint.settings.get(name, value)
+        if stored != value:
+            raise UserError(
+                f"--{name}={value}: {checkpoint.path} was trained with {stored}; give the same"
+            )
+
+
+def restore_random_state(checkpoint: Checkpoint) -> None:
+    """Set torch's generators as they were; UserError where the stored states are damaged."""
+    try:
+        torch.set_rng_state(checkpoint.tensors["rng/torch"])
+        if torch.cuda.is_available() and "rng/cuda" in checkpoint.tensors:
+            torch.cuda.set_rng_state(checkpoint.tensors["rng/cuda"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise UserError(f"{checkpoint.path} has no usable random state ({error})") from None

@@ -1,0 +1,108 @@
+"""Options that several commands of this room share, under the seed's names."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from eyescream_py.errors import UserError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+POSITIVE = click.IntRange(min=1)
+RATE = click.FloatRange(min=0, min_open=True)
+WEIGHT = click.FloatRange(min=0)
+SHARE = click.FloatRange(-1, 1)
+
+
+def _size(context: click.Context, parameter: click.Parameter, value: int) -> int:
+    if value % 4:
+        raise UserError(f"--{parameter.name}={value}: give a multiple of 4")
+    return value
+
+
+def apply(options: list[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    """The options as one decorator, in their order."""
+
+    def decorate(command: Command) -> Command:
+        return functools.reduce(lambda result, option: option(result), reversed(options), command)
+
+    return decorate
+
+
+run_options = apply([
+    click.option("--log_dir", default="logs", show_default=True, help="Gets a folder per run."),
+    click.option("--load", metavar="FILE", help="Go on from this checkpoint for --max_steps more."),
+    click.option("--max_steps", type=POSITIVE, default=10000, show_default=True),
+    click.option("--display_freq", type=POSITIVE, default=20, show_default=True,
+                 help="Steps between printed lines."),
+    click.option("--gen_print_freq", type=POSITIVE, default=500, show_default=True,
+                 help="Steps between sample pictures."),
+    click.option("--gen_num", type=click.IntRange(min=0), default=10, show_default=True,
+                 help="Sample pictures each time."),
+    click.option("--ckpt_freq", type=POSITIVE, default=1000, show_default=True,
+                 help="Steps between checkpoints; all are kept."),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True),
+    click.option("--noplot", is_flag=True, help="No Visdom windows."),
+    click.option("--plot_server", default="localhost", show_default=True, help="Visdom's host."),
+    click.option("--plot_port", type=click.IntRange(1, 65535), default=8097, show_default=True),
+])  # fmt: skip
+
+image_options = apply([
+    click.option("--batch_size", type=POSITIVE, default=8, show_default=True),
+    click.option("--image_size", type=click.IntRange(4, 2048), default=128, show_default=True,
+                 callback=_size, help="Pixels; a multiple of 4."),
+    click.option("--channels", type=click.Choice(["1", "3"]), default="1", show_default=True,
+                 help="1 reads pictures as grey, 3 as RGB."),
+    click.option("--batch_norm", is_flag=True, help="Batch normalisation in every layer."),
+    click.option("--optim", type=click.Choice(["RMSP", "ADAM"]), default="RMSP", show_default=True),
+])  # fmt: skip
+
+gan_options = apply([
+    click.option("--glr", type=RATE, default=1e-3, show_default=True,
+                 help="Generator's rate; the seed ran at its --dlr, 1e-4 is the better choice."),
+    click.option("--dlr", type=RATE, default=1e-4, show_default=True, help="Discriminator's rate."),
+    click.option("--L2gan", "l2gan", is_flag=True, help="Least-squares objective (LSGAN)."),
+    click.option("--wgan", is_flag=True, help="Wasserstein objective with clipped weights."),
+    click.option("--diter", type=POSITIVE, default=5, show_default=True,
+                 help="Critic steps per generator step with --wgan."),
+    click.option("--diff_low", type=SHARE, default=0.05, show_default=True,
+                 help="D learns until mean(D(real) - D(fake)) is this, ..."),
+    click.option("--diff_high", type=SHARE, default=0.95, show_default=True,
+                 help="... and rests while it is this or more."),
+    click.option("--d_limit", type=POSITIVE, default=50, show_default=True,
+                 help="Most D steps in one turn."),
+    click.option("--use_replay", is_flag=True, help="Show D earlier fakes too."),
+    click.option("--cache_path", metavar="FILE", help="The replay cache; .npy is appended. "
+                 "Default: replay.npy in the run's folder."),
+    click.option("--cache_size", type=POSITIVE, default=100_000, show_default=True,
+                 help="Pictures in the cache."),
+    click.option("--cache_dtype", type=click.Choice(["uint8", "float16"]), default="uint8",
+                 show_default=True),
+    click.option("--reuse_replay", is_flag=True, help="Go on with the cache at --cache_path."),
+])  # fmt: skip
+
+device_options = apply([
+    click.option("--gpu", type=int, default=0, show_default=True, help="CUDA device; -1: CPU."),
+    click.option("--threads", type=POSITIVE, default=8, show_default=True, help="CPU threads."),
+])  # fmt: skip
+
+domain_options = apply([
+    click.option("--synth_dir", "--synth_directory", "synth_dir", default="Data/Faces_depth",
+                 show_default=True, help="Depth maps."),
+    click.option("--real_dir", "--real_directory", "real_dir", default="Data/Faces_real",
+                 show_default=True, help="Photos of other people."),
+])  # fmt: skip
+
+pair_option = click.option(
+    "--nd_dir", default="Data/Faces_ND", show_default=True, help="Pairs NAME_D.png, NAME_I.png."
+)
+
+
+def objective(l2gan: bool, wgan: bool) -> str:
+    """ "log", "l2" or "wgan" of the two switches."""
+    if l2gan and wgan:
+        raise UserError("--L2gan and --wgan are two objectives; give one")
+    return "wgan" if wgan else "l2" if l2gan else "log"

@@ -1,0 +1,130 @@
+"""A folder of pictures through a generator, and how near it comes to held-out truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from eyescream_py.errors import UserError
+from eyescream_py.image_model.checkpoints import Checkpoint
+from eyescream_py.image_model.data import Pictures, list_pictures, load_picture, normalise
+from eyescream_py.image_model.networks import (
+    Decoder,
+    EncodedGenerator,
+    Encoder,
+    build_generator,
+)
+from eyescream_py.image_model.pictures import save_row
+
+
+def load_generator(checkpoint: Checkpoint, device: torch.device) -> nn.Module:
+    """The depth-to-photo network of any checkpoint of this room, ready for use (eval mode)."""
+    settings = checkpoint.settings
+    channels, batch_norm = settings["channels"], settings["batch_norm"]
+    if settings["kind"] == "image-model":
+        size = settings["image_size"]
+        generator = build_generator(settings["gen_arch"], channels, size, batch_norm)
+        checkpoint.restore(generator, "generator")
+    else:
+        parts = Encoder(channels, batch_norm), Decoder(channels, batch_norm)
+        generator = EncodedGenerator(*parts)
+        checkpoint.restore(parts[0], "encoder")
+        name = "decoder_real" if settings["kind"] == "cross-encoder" else "decoder"
+        checkpoint.restore(parts[1], name)
+    return generator.to(device).eval()
+
+
+def read_normalised(path: Path, size: int, channels: int) -> Tensor:
+    """One picture as the networks see it, (C, size, size); a constant one is all zeros."""
+    stored = load_picture(path, size, channels)
+    if stored is None:
+        return torch.zeros(channels, size, size)
+    return normalise(torch.from_numpy(stored)[None])[0]
+
+
+def _batches(files: list[Path], batch_size: int) -> Iterator[list[Path]]:
+    for start in range(0, len(files), batch_size):
+        yield files[start : start + batch_size]
+
+
+def generate_folder(
+    checkpoint: Checkpoint,
+    source: str | Path,
+    target: str | Path,
+    batch_size: int,
+    pair_images: bool,
+    overwrite: bool,
+    device: torch.device,
+) -> int:
+    """Write `target/<name>.png` for every picture of `source`; their number.
+
+    With `pair_images` the input stands right of the generated picture. The last batch is short.
+    Raises UserError before any work where a file would be overwritten without `overwrite`.
+    """
+    files = list_pictures(source, "--test_dir")
+    names = _target_names(files, Path(source), Path(target), overwrite)
+    generator = load_generator(checkpoint, device)
+    size, channels = checkpoint.settings["image_size"], checkpoint.settings["channels"]
+    Path(target).mkdir(parents=True, exist_ok=True)
+    for batch in _batches(files, batch_size):
+        x = torch.stack([read_normalised(path, size, channels) for path in batch]).to(device)
+        with torch.no_grad():
+            outputs = generator(x)
+        for path, output, source_picture in zip(batch, outputs, x, strict=True):
+            row = [output, source_picture] if pair_images else [output]
+            save_row(names[path], row)
+    return len(files)
+
+
+def _target_names(
+    files: list[Path], source: Path, target: Path, overwrite: bool
+) -> dict[Path, Path]:
+    names = {path: target / f"{path.stem}.png" for path in files}
+    if len(set(names.values())) < len(names):
+        raise UserError(f"--test_dir: {source} has files that differ in their ending only")
+    if source.resolve() == target.resolve():
+        raise UserError("--output_dir: give another folder than --test_dir")
+    standing = [name for name in names.values() if name.exists()]
+    if standing and not overwrite:
+        raise UserError(f"--output_dir: {standing[0]} exists; give --overwrite or another folder")
+    return names
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`l1`: mean |G(x) - y| on pairs; `baseline_l1`: the same for the mean photo of training.
+
+    `energy` and `real_energy`: mean squared step between neighbouring pixels of generated and true
+    photos. All in units of a picture's own contrast (its span is 1).
+    """
+
+    l1: float
+    baseline_l1: float
+    energy: float
+    real_energy: float
+
+
+def gradient_energy(pictures: Tensor) -> float:
+    """How sharp (N, C, H, W) is: mean squared difference of neighbours, both directions."""
+    across = pictures.diff(dim=-1).square().mean()
+    down = pictures.diff(dim=-2).square().mean()
+    return ((across + down) / 2).item()
+
+
+@torch.no_grad()
+def score(generator: nn.Module, held_out: Pictures, training_photos: Tensor) -> Scores:
+    """Compare G with the truth of held-out pairs; `training_photos` uint8 (N, C, S, S)."""
+    depths, photos = held_out.all()
+    outputs = torch.cat([generator(part) for part in depths.split(32)])
+    mean_photo = torch.stack([normalise(part).sum(0) for part in training_photos.split(256)]).sum(0)
+    mean_photo = mean_photo / len(training_photos)
+    return Scores(
+        l1=(outputs - photos).abs().mean().item(),
+        baseline_l1=(mean_photo - photos).abs().mean().item(),
+        energy=gradient_energy(outputs),
+        real_energy=gradient_energy(photos),
+    )

@@ -1,0 +1,163 @@
+"""The loop around any learner: run folder, log, pictures, checkpoints, windows, signals."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from eyescream_py.errors import UserError
+from eyescream_py.files import atomic_write
+from eyescream_py.image_model.checkpoints import (
+    Checkpoint,
+    checkpoint_path,
+    restore_random_state,
+    save_checkpoint,
+)
+from eyescream_py.image_model.options import RunOptions
+from eyescream_py.image_model.pictures import save_samples, to_unit
+from eyescream_py.runtime import JsonLines, StopSignal
+
+if TYPE_CHECKING:
+    from eyescream_py.plots import Plots
+
+SHOWN = ("D", "G", "difference", "L1", "self_L1", "R")
+
+
+class Learner(Protocol):
+    """What can be trained: it owns its networks, optimizers and data."""
+
+    settings: dict[str, Any]  # enough to rebuild the networks, with `kind`
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+
+    def step(self) -> dict[str, float]:
+        """Learn from one batch; losses by name."""
+
+    def samples(self) -> dict[str, Tensor]:
+        """Batches (N, C, S, S) to look at, by title; "input" and "output" once a step was made."""
+
+    def state(self) -> dict[str, Any]:
+        """All else that decides the future, as JSON values."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave; KeyError, TypeError or ValueError where it is damaged."""
+
+    def saved(self) -> None:
+        """Told after each checkpoint stands on the disk."""
+
+    def close(self) -> None:
+        """Leave files behind in order."""
+
+
+def new_run_folder(log_dir: str | Path) -> Path:
+    """`log_dir/<unix time>`, made anew (a later second if that one is taken)."""
+    second = int(time.time())
+    while True:
+        folder = Path(log_dir) / str(second)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise UserError(f"--log_dir: {folder} is a file; give another folder") from None
+            second += 1
+            continue
+        return folder
+
+
+def resume(learner: Learner, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint into `learner`. What the run did not have starts afresh."""
+    for name, module in learner.modules.items():
+        if checkpoint.has(name):
+            checkpoint.restore(module, name)
+        else:
+            print(f"{checkpoint.path} holds no {name}: it starts afresh.")
+    for name, optimizer in learner.optimizers.items():
+        if checkpoint.has(f"optimizer:{name}"):
+            checkpoint.restore_optimizer(optimizer, name)
+    try:
+        learner.load_state(checkpoint.state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{checkpoint.path} is damaged: its state lacks {error}") from None
+    restore_random_state(checkpoint)
+
+
+class Run:
+    """One training run in its own folder."""
+
+    def __init__(self, learner: Learner, options: RunOptions, folder: Path, plots: Plots) -> None:
+        self.learner = learner
+        self.options = options
+        self.folder = folder
+        self._plots = plots
+        self._last_saved: Path | None = None
+        with atomic_write(folder / "hyperparams.txt") as file:
+            file.write((options.command_line + "\n").encode())
+        self._log = JsonLines(folder / "metrics.jsonl")
+
+    def train(self, start: int) -> None:
+        """`max_steps` steps after `start` done ones; Ctrl-C and SIGTERM save and end early."""
+        end = start + self.options.max_steps
+        print(f"Training for steps {start + 1} to {end} in {self.folder}")
+        began = time.monotonic()
+        with StopSignal() as stop:
+            for step in range(start + 1, end + 1):
+                metrics = self.learner.step()
+                self._check_finite(step, metrics)
+                self._log.write({"step": step, **metrics})
+                last = step == end or stop.requested
+                if step % self.options.display_freq == 0 or last:
+                    self._show(step, metrics, (step - start) / (time.monotonic() - began))
+                if step % self.options.gen_print_freq == 0 or last:
+                    self._draw(step)
+                if step % self.options.ckpt_freq == 0 or last:
+                    self._save(step)
+                if stop.requested:
+                    print(f"{stop.name}: saved step {step} and stopped.")
+                    break
+        self._log.close()
+
+    def _check_finite(self, step: int, metrics: dict[str, float]) -> None:
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            kept = f"go on from {self._last_saved}" if self._last_saved else "start again"
+            raise UserError(
+                f"step {step}: {bad[0]} is no longer a finite number; nothing was saved since. "
+                f"{kept} with smaller rates (--glr, --dlr, --llr)"
+            )
+
+    def _show(self, step: int, metrics: dict[str, float], rate: float) -> None:
+        shown = {name: metrics[name] for name in SHOWN if name in metrics}
+        parts = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+        print(f"step {step}  {parts}  ({rate:.1f} steps/s)", flush=True)
+        losses = {name: value for name, value in shown.items() if name != "difference"}
+        self._plots.curve("losses", step, losses, "losses", "step", "loss")
+        if "difference" in shown:
+            difference = {"difference": shown["difference"]}
+            self._plots.curve("difference", step, difference, "D(real) - D(fake)", "step")
+
+    def _draw(self, step: int) -> None:
+        samples = self.learner.samples()
+        folder = self.folder / f"step_{step}"
+        save_samples(folder, samples["output"], samples["input"], self.options.gen_num)
+        for title, batch in samples.items():
+            self._plots.images(title, to_unit(batch), f"{title}, step {step}")
+
+    def _save(self, step: int) -> None:
+        path = checkpoint_path(self.folder, step)
+        learner = self.learner
+        try:
+            save_checkpoint(
+                path, step, learner.settings, learner.state(), learner.modules, learner.optimizers
+            )
+        except OSError as error:
+            if self._last_saved is None:
+                raise
+            print(f"Could not save {path} ({error}); going on, {self._last_saved} stands.")
+            return
+        learner.saved()
+        self._last_saved = path

@@ -1,0 +1,78 @@
+"""The three adversarial objectives, as small functions of D's outputs, and TensorFlow's RMSProp.
+
+Scores have shape (N, 1): probabilities for "log", unbounded for "l2" and "wgan". Every loss is to
+be minimised (the seed maximised the Wasserstein ones and, by mistake, L1 and reconstruction with
+them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+OBJECTIVES = ("log", "l2", "wgan")
+CLIP = 0.01
+_TINY = 1e-7
+
+
+def discriminator_loss(objective: str, real: Tensor, fake: Tensor) -> Tensor:
+    """Loss of D on scores of real and generated pictures."""
+    if objective == "wgan":
+        return (fake - real).mean()
+    if objective == "l2":
+        return ((1 - real) ** 2 + fake**2).mean()
+    return -(torch.log(real + _TINY) + torch.log(1 - fake + _TINY)).mean()
+
+
+def generator_loss(objective: str, fake: Tensor) -> Tensor:
+    """Loss of G on D's scores of its pictures."""
+    if objective == "wgan":
+        return -fake.mean()
+    if objective == "l2":
+        return ((1 - fake) ** 2).mean()
+    return -torch.log(fake + _TINY).mean()
+
+
+def clip_weights(parameters: Iterable[Tensor], bound: float = CLIP) -> None:
+    """The Lipschitz bound of WGAN (Arjovsky et al. 2017): after each step of D, in place."""
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.clamp_(-bound, bound)
+
+
+class TensorFlowRMSProp(Optimizer):
+    """RMSProp as in TensorFlow 1: the mean square starts at 1, epsilon is inside the root.
+
+    With that start the first steps are about `lr` times the gradient, not `lr` times its sign as in
+    torch.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        super().__init__(params, {"lr": lr, "decay": 0.9, "eps": 1e-10})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            for parameter in params:
+                if not self.state[parameter]:
+                    self.state[parameter]["mean_square"] = torch.ones_like(parameter)
+            squares = [self.state[p]["mean_square"] for p in params]
+            gradients = [p.grad for p in params]
+            torch._foreach_mul_(squares, group["decay"])
+            torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["decay"])
+            roots = torch._foreach_sqrt(torch._foreach_add(squares, group["eps"]))
+            torch._foreach_addcdiv_(params, gradients, roots, -group["lr"])
+
+
+def build_optimizer(name: str, parameters: Iterable[Tensor], lr: float) -> Optimizer:
+    """`name` RMSP (TensorFlow's RMSProp) or ADAM (betas 0.9 and 0.999, epsilon 1e-8)."""
+    parameters = list(parameters)
+    if name == "ADAM":
+        return torch.optim.Adam(parameters, lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    return TensorFlowRMSProp(parameters, lr)

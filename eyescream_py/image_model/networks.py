@@ -1,0 +1,204 @@
+"""The four generators, the discriminator, and the encoder and decoder of the semi-supervised model.
+
+Layers follow TensorFlow 1 as the seed used it: SAME padding, Glorot-uniform kernels, zero biases,
+leaky ReLU with slope 0.01, batch normalisation (when on) between convolution and activation, on
+output layers too. All networks map (N, C, S, S) to (N, C, S, S) or to (N, 1) scores; S must be a
+multiple of 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDTH = 32
+NOISE = 100
+GENERATORS = ("U", "V", "F", "NU")
+NU_LIMIT = 512  # pixels; its dense layer has about S^4/256 weights, 270 million there
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.01)
+
+
+def _initialise(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> None:
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+class Conv(nn.Module):
+    """SAME convolution or, with `up`, its transpose (doubles the side), BN, `activation`.
+
+    TensorFlow pads a stride-2 5x5 kernel on an even side by 1 before and 2 after, and crops the
+    transpose alike.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        up: bool = False,
+        batch_norm: bool = False,
+        activation: Callable[[Tensor], Tensor] = _leaky,
+    ) -> None:
+        super().__init__()
+        kind = nn.ConvTranspose2d if up else nn.Conv2d
+        before = (kernel - stride) // 2
+        self.extra = kernel - stride - 2 * before  # the second pixel after, where SAME is uneven
+        self.up = up
+        self.conv = kind(inputs, outputs, kernel, stride, padding=before)
+        _initialise(self.conv)
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.1) if batch_norm else nn.Identity()
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.up:
+            height, width = 2 * x.shape[-2], 2 * x.shape[-1]
+            x = self.conv(x)[..., :height, :width]
+        else:
+            x = self.conv(F.pad(x, (0, self.extra, 0, self.extra)) if self.extra else x)
+        return self.activation(self.norm(x))
+
+
+class Encoder(nn.Module):
+    """(N, C, S, S) -> code (N, 32, S/4, S/4): half of V, and the shared encoder."""
+
+    def __init__(self, channels: int, batch_norm: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            Conv(channels, WIDTH, 5, 2, batch_norm=batch_norm),
+            Conv(WIDTH, WIDTH, 5, 2, batch_norm=batch_norm),
+            Conv(WIDTH, WIDTH, 3, batch_norm=batch_norm),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Decoder(nn.Module):
+    """Code (N, 32, S/4, S/4) -> image (N, C, S, S) in (-1, 1), without skips."""
+
+    def __init__(self, channels: int, batch_norm: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            Conv(WIDTH, WIDTH, 5, 2, up=True, batch_norm=batch_norm),
+            Conv(WIDTH, WIDTH, 5, 2, up=True, batch_norm=batch_norm),
+            Conv(WIDTH, channels, 1, batch_norm=batch_norm, activation=torch.tanh),
+        )
+
+    def forward(self, code: Tensor) -> Tensor:
+        return self.layers(code)
+
+
+class EncodedGenerator(nn.Module):
+    """A decoder behind an encoder: generator V, and both stages of the semi-supervised model."""
+
+    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))
+
+
+class UGenerator(nn.Module):
+    """Encoder-decoder with skips at full and half size; with `noise_size` > 0 it is NU.
+
+    NU squeezes the bottleneck to one plane, appends 100 normal draws and mixes them in a dense
+    layer, which fixes the image size: `noise_size` is S. The draws come from `noise` when given,
+    else from torch's global generator.
+    """
+
+    def __init__(self, channels: int, batch_norm: bool = False, noise_size: int = 0) -> None:
+        super().__init__()
+        self.c1 = Conv(channels, WIDTH, 1, batch_norm=batch_norm)
+        self.c2 = Conv(WIDTH, WIDTH, 5, 2, batch_norm=batch_norm)
+        self.c3 = Conv(WIDTH, WIDTH, 5, 2, batch_norm=batch_norm)
+        self.mix = NoiseMixer(noise_size, batch_norm) if noise_size else None
+        self.c4 = Conv(WIDTH, WIDTH, 3, batch_norm=batch_norm)
+        self.d1 = Conv(WIDTH, WIDTH, 5, 2, up=True, batch_norm=batch_norm)
+        self.d2 = Conv(2 * WIDTH, WIDTH, 5, 2, up=True, batch_norm=batch_norm)
+        self.out = Conv(2 * WIDTH, channels, 1, batch_norm=batch_norm, activation=torch.tanh)
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        full = self.c1(x)  # [N,32,S,S]
+        half = self.c2(full)  # [N,32,S/2,S/2]
+        code = self.c3(half)  # [N,32,S/4,S/4]
+        if self.mix is not None:
+            code = self.mix(code, noise)
+        up = self.d1(self.c4(code))
+        up = self.d2(torch.cat([half, up], 1))
+        return self.out(torch.cat([full, up], 1))
+
+
+class NoiseMixer(nn.Module):
+    """(N, 32, S/4, S/4) -> the same shape, through one plane mixed with 100 normal draws."""
+
+    def __init__(self, image_size: int, batch_norm: bool = False) -> None:
+        super().__init__()
+        self.side = image_size // 4
+        self.squeeze = Conv(WIDTH, 1, 1, batch_norm=batch_norm)
+        self.dense = nn.Linear(NOISE + self.side**2, self.side**2)
+        _initialise(self.dense)
+        self.widen = Conv(1, WIDTH, 1, batch_norm=batch_norm)
+
+    def forward(self, code: Tensor, noise: Tensor | None) -> Tensor:
+        plane = self.squeeze(code).flatten(1)
+        if noise is None:
+            noise = torch.randn(len(code), NOISE, device=code.device, dtype=code.dtype)
+        mixed = F.relu(self.dense(torch.cat([noise, plane], 1)))
+        return self.widen(mixed.view(-1, 1, self.side, self.side))
+
+
+class FGenerator(nn.Sequential):
+    """Four 3x3 layers at full size, then 1x1."""
+
+    def __init__(self, channels: int, batch_norm: bool = False) -> None:
+        sizes = [channels] + 4 * [WIDTH]
+        layers = [Conv(a, b, 3, batch_norm=batch_norm) for a, b in pairwise(sizes)]
+        out = Conv(WIDTH, channels, 1, batch_norm=batch_norm, activation=torch.tanh)
+        super().__init__(*layers, out)
+
+
+class Discriminator(nn.Module):
+    """(N, C, S, S) -> (N, 1): a probability in (0, 1) with `sigmoid`, else an unbounded score."""
+
+    def __init__(
+        self, channels: int, image_size: int, batch_norm: bool = False, sigmoid: bool = True
+    ) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            Conv(channels, WIDTH, 5, 2, batch_norm=batch_norm),
+            Conv(WIDTH, WIDTH, 5, 2, batch_norm=batch_norm),
+            Conv(WIDTH, 16, 3, batch_norm=batch_norm),
+        )
+        self.dense = nn.Linear(image_size**2, 1)  # 16 planes of (S/4)^2 are S^2 values
+        _initialise(self.dense)
+        self.sigmoid = sigmoid
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.dense(self.layers(x).flatten(1))
+        return torch.sigmoid(scores) if self.sigmoid else scores
+
+
+def build_generator(
+    arch: str, channels: int, image_size: int, batch_norm: bool = False
+) -> nn.Module:
+    """Generator `arch` (one of GENERATORS) for (N, channels, image_size, image_size) images."""
+    if arch == "U":
+        return UGenerator(channels, batch_norm)
+    if arch == "NU":
+        return UGenerator(channels, batch_norm, noise_size=image_size)
+    if arch == "V":
+        return EncodedGenerator(Encoder(channels, batch_norm), Decoder(channels, batch_norm))
+    if arch == "F":
+        return FGenerator(channels, batch_norm)
+    raise ValueError(f"no generator is called {arch!r}, only {', '.join(GENERATORS)}")

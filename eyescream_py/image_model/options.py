@@ -1,0 +1,90 @@
+"""The numbers and switches of a run, as the commands hand them over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What every training command has: where to write, how long, how often."""
+
+    log_dir: str = "logs"
+    max_steps: int = 10000
+    display_freq: int = 20
+    gen_print_freq: int = 500
+    gen_num: int = 10
+    ckpt_freq: int = 1000
+    command_line: str = ""
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Shape of the networks and of a batch."""
+
+    batch_size: int = 8
+    image_size: int = 128
+    channels: int = 1
+    batch_norm: bool = False
+    optim: str = "RMSP"
+
+    def settings(self, kind: str) -> dict[str, Any]:
+        """What a checkpoint of this `kind` must say for its networks to be built again."""
+        return {
+            "kind": kind,
+            "channels": self.channels,
+            "image_size": self.image_size,
+            "batch_norm": self.batch_norm,
+            "optim": self.optim,
+        }
+
+
+@dataclass(frozen=True)
+class GanOptions:
+    """The adversarial game: objective, rates, schedule, replay."""
+
+    objective: str = "log"
+    glr: float = 1e-3
+    dlr: float = 1e-4
+    diter: int = 5
+    diff_low: float = 0.05
+    diff_high: float = 0.95
+    d_limit: int = 50
+    use_replay: bool = False
+    cache_path: str | None = None
+    cache_size: int = 100_000
+    cache_dtype: str = "uint8"
+    reuse_replay: bool = False
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What only `train` has: generator, further losses, where the pictures are."""
+
+    synth_dir: str = "Data/Faces_depth"
+    real_dir: str = "Data/Faces_real"
+    nd_dir: str = "Data/Faces_ND"
+    gen_arch: str = "U"
+    use_nd_l1: bool = False
+    use_nd_gan: bool = False
+    l1: bool = False
+    l1_weight: float = 1.0
+    self_l1: float = 0.0
+    use_gan: bool = True
+    use_recon: bool = False
+    rlr: float = 1e-6
+    llr: float = 1e-3
+
+
+@dataclass(frozen=True)
+class SemiOptions:
+    """What only the semi-supervised stages have."""
+
+    synth_dir: str = "Data/Faces_depth"
+    real_dir: str = "Data/Faces_real"
+    nd_dir: str = "Data/Faces_ND"
+    routes: str = "cross"
+    llr: float = 1e-3
+    decoder: str = "real"
+    alpha: float = 1.0

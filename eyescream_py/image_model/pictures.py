@@ -1,0 +1,42 @@
+"""Batches as PNG files: every picture stretched from its minimum (black) to its maximum (white)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from eyescream_py.files import atomic_write
+from eyescream_py.image_model.data import stretch
+
+
+def to_unit(batch: Tensor) -> Tensor:
+    """(N, C, H, W) of any range -> each picture from 0 to exactly 1; a constant one becomes 0."""
+    low = batch.amin((1, 2, 3), keepdim=True)
+    span = batch.amax((1, 2, 3), keepdim=True) - low
+    return (batch - low) / span.clamp_min(1e-8)
+
+
+def to_pixels(picture: Tensor) -> np.ndarray:
+    """(C, H, W) -> uint8 RGB (H, W, 3), stretched, grey replicated, never transposed."""
+    planes = picture.detach().float().cpu().numpy()
+    stretched = stretch(planes)
+    bytes_ = np.round(255 * (np.zeros_like(planes) if stretched is None else stretched))
+    pixels = bytes_.astype(np.uint8).transpose(1, 2, 0)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
+
+def save_row(path: Path, pictures: list[Tensor]) -> None:
+    """Pictures (C, H, W) side by side, each stretched by itself, as one PNG."""
+    row = np.concatenate([to_pixels(picture) for picture in pictures], axis=1)
+    with atomic_write(path) as file:
+        Image.fromarray(row).save(file, "png")
+
+
+def save_samples(folder: Path, generated: Tensor, source: Tensor, number: int) -> None:
+    """`<i>.png` for the first `number` pictures: generated left, source right."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(min(number, len(generated))):
+        save_row(folder / f"{i}.png", [generated[i], source[i]])

@@ -1,0 +1,295 @@
+"""Real data into training folders: meshes to depth maps, range images and photos to pairs.
+
+Each function reads a folder and writes PNG files into another that must be new or empty.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+from tqdm import tqdm
+
+from eyescream_py.errors import UserError
+from eyescream_py.image_model.data import list_pictures, read_picture, stretch
+from eyescream_py.image_model.ply import Mesh, read_ply
+
+Box = tuple[int, int, int, int]  # top, left, height, width
+SURFACE_POINTS = 100_000
+_ABS_LIMIT = 4096  # rows or columns
+_ND_NAME = re.compile(r"^(?P<person>.+d)(?P<number>\d+)$")
+
+
+def new_folder(folder: str | Path) -> Path:
+    """Make `folder`; UserError if files stand in it already (nothing is ever overwritten)."""
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; give a new folder, or move its files away")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def save_grey(path: Path, values: np.ndarray) -> None:
+    """Save a plane (H, W), minimum to black and maximum to white; a constant plane is black."""
+    stretched = stretch(values)
+    plane = np.zeros_like(values) if stretched is None else stretched
+    Image.fromarray(np.round(255 * plane).astype(np.uint8)).save(path)
+
+
+def zbuffer(rows: np.ndarray, columns: np.ndarray, z: np.ndarray, size: int) -> np.ndarray:
+    """Index (size, size) of the point with the largest z in each pixel, -1 where there is none.
+
+    `rows` and `columns` are integer pixel positions inside 0..size-1, one per point.
+    """
+    order = np.argsort(z, kind="stable")
+    top = np.full(size * size, -1)
+    top[(rows * size + columns)[order]] = order  # the last, highest point of a pixel stays
+    return top.reshape(size, size)
+
+
+def fill_rows(depth: np.ndarray) -> np.ndarray:
+    """Close gaps: in each row, zeros between two non-zero pixels become their linear blend."""
+    filled = depth.copy()
+    for row in filled:
+        known = np.flatnonzero(row)
+        if len(known):
+            inside = slice(known[0], known[-1] + 1)
+            row[inside] = np.interp(np.arange(known[0], known[-1] + 1), known, row[known])
+    return filled
+
+
+def depth_map(points: np.ndarray, size: int) -> np.ndarray:
+    """Points (N, 3), x right, y up, z towards the viewer -> depth (size, size), 0 background.
+
+    The seed's steps: rotate by 90 degrees about z (rows then run along x), shift to >= 0, scale so
+    that the wider of both sides is the image, keep the largest z of each pixel, fill the rows.
+    """
+    turned = np.stack([-points[:, 1], points[:, 0], points[:, 2]], axis=1)
+    turned = turned - turned.min(axis=0)
+    width = turned[:, :2].max()
+    pixels = np.minimum((turned[:, :2] * (size / max(width, 1e-12))).astype(int), size - 1)
+    top = zbuffer(pixels[:, 0], pixels[:, 1], turned[:, 2], size)
+    return fill_rows(np.where(top >= 0, turned[top, 2], 0.0))
+
+
+def meshes_to_depth_maps(source: str | Path, target: str | Path, size: int) -> int:
+    """Every `.ply` of `source` -> a depth map PNG (size x size) of the same name; their number."""
+    files = sorted(Path(source).glob("*.ply")) if Path(source).is_dir() else []
+    if not files:
+        raise UserError(f"{source} holds no .ply file")
+    target = new_folder(target)
+    for number, path in enumerate(tqdm(files, "meshes", leave=False, disable=None)):
+        mesh: Mesh = read_ply(path)
+        points = mesh.surface_points(SURFACE_POINTS, np.random.default_rng(number))
+        save_grey(target / f"{path.stem}.png", depth_map(points, size))
+    return len(files)
+
+
+def read_abs(path: str | Path) -> np.ndarray:
+    """Notre Dame range image (`.abs` or `.abs.gz`) -> depth (rows, columns), 0 where invalid.
+
+    Lines: "R rows", "C columns", a text, then flags, x, y, z with R*C numbers each. Depth is z
+    less the smallest valid z. Raises UserError where the file is cut short or something else.
+    """
+    opener: Callable = gzip.open if str(path).endswith(".gz") else open
+    try:
+        with opener(path, "rb") as file:
+            rows, columns = (int(file.readline(256).split()[0]) for _ in range(2))
+            if not (0 < rows <= _ABS_LIMIT and 0 < columns <= _ABS_LIMIT):
+                raise ValueError(f"{rows} rows and {columns} columns")
+            file.readline(256)
+            limit = 64 * rows * columns
+            flags, _, _, z = (_numbers(file.readline(limit), rows * columns) for _ in range(4))
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
+        raise UserError(f"{path} is no readable .abs range image ({error})") from None
+    valid = (flags == 1).reshape(rows, columns)
+    if not valid.any():
+        raise UserError(f"{path} has no valid point")
+    depth = z.reshape(rows, columns)
+    return np.where(valid, depth - depth[valid].min(), 0.0)
+
+
+def _numbers(line: bytes, count: int) -> np.ndarray:
+    values = np.array(line.split(), np.float64)
+    if len(values) != count:
+        raise ValueError(f"a line holds {len(values)} numbers, not {count}")
+    return values
+
+
+def centre_box(height: int, width: int) -> Box:
+    """The largest centred square."""
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def detect_faces(grey: np.ndarray) -> list[Box]:
+    """Boxes of frontal faces in a grey picture (H, W), 0..255, of at least 30x30 pixels.
+
+    scikit-image's LBP cascade (Liao et al. 2007), whose file comes with the library; the seed used
+    OpenCV's Haar cascade with the same scale factor 1.1 and 5 neighbours.
+    """
+    from skimage.data import lbp_frontal_face_cascade_filename
+    from skimage.feature import Cascade
+
+    cascade = Cascade(lbp_frontal_face_cascade_filename())
+    found = cascade.detect_multi_scale(
+        img=grey.astype(np.uint8), scale_factor=1.1, step_ratio=1, min_size=(30, 30),
+        max_size=grey.shape, min_neighbor_number=5,
+    )  # fmt: skip
+    return [(f["r"], f["c"], f["height"], f["width"]) for f in found]
+
+
+def find_face(grey: np.ndarray, scale: float, detect: bool) -> Box | None:
+    """The square to cut: `scale` times the box of the only face, kept inside the picture.
+
+    None unless exactly one face is seen. Without `detect` it is the centre square over `scale`.
+    """
+    height, width = grey.shape
+    if detect:
+        boxes = detect_faces(grey)
+        if len(boxes) != 1:
+            return None
+        top, left, tall, wide = boxes[0]
+        side = round(max(tall, wide) * scale)
+    else:
+        top, left, tall, wide = centre_box(height, width)
+        side = round(tall / scale)
+    side = max(1, min(side, height, width))
+    row = min(max(top + (tall - side) // 2, 0), height - side)
+    column = min(max(left + (wide - side) // 2, 0), width - side)
+    return row, column, side, side
+
+
+def cut(planes: np.ndarray, box: Box) -> np.ndarray:
+    """The part of (..., H, W) inside `box`."""
+    top, left, height, width = box
+    return planes[..., top : top + height, left : left + width]
+
+
+def crop_faces(source: str | Path, target: str | Path, scale: float, detect: bool = True) -> int:
+    """Cut the one face of every picture of `source`; returns how many pictures had exactly one."""
+    files = list_pictures(source, "IN")
+    target = new_folder(target)
+    kept = 0
+    for path in tqdm(files, "photos", leave=False, disable=None):
+        colour = read_picture(path, 3)
+        box = find_face(colour.mean(0), scale, detect)
+        if box:
+            pixels = cut(colour, box).transpose(1, 2, 0)
+            Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8)).save(
+                target / f"{path.stem}.png"
+            )
+            kept += 1
+    return kept
+
+
+def flatten(source: str | Path, target: str | Path) -> int:
+    """LFW's folder per person -> one flat folder of copies; their number.
+
+    UserError where two files have the same name.
+    """
+    files = sorted(
+        p for p in Path(source).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")
+    )
+    if not files:
+        raise UserError(f"{source} holds no .png or .jpg file in any folder")
+    names = [p.name for p in files]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{source} holds two files named {twice[0]}; rename one of them")
+    target = new_folder(target)
+    for path in files:
+        (target / path.name).write_bytes(path.read_bytes())
+    return len(files)
+
+
+def notre_dame_pairs(
+    source: str | Path, target: str | Path, scale: float, detect: bool = True
+) -> int:
+    """Range images `PERSONdN.abs.gz` and photos `PERSONd(N+1).ppm` -> `_D.png`, `_I.png` pairs.
+
+    Photo and depth are cut alike around the face, and the depth's gaps are filled by rows. Pairs
+    without exactly one face or of unequal sizes are left out. Returns the number written.
+    """
+    folder = Path(source)
+    files = sorted([*folder.glob("*.abs.gz"), *folder.glob("*.abs")]) if folder.is_dir() else []
+    if not files:
+        raise UserError(f"{source} holds no .abs.gz range image")
+    target = new_folder(target)
+    written = 0
+    for path in tqdm(files, "range images", leave=False, disable=None):
+        photo = _next_photo(path)
+        if photo is None:
+            continue
+        depth, grey = read_abs(path), read_picture(photo, 1)[0]
+        box = find_face(grey, scale, detect) if depth.shape == grey.shape else None
+        if box:
+            name = path.name.split(".abs")[0]
+            save_grey(target / f"{name}_D.png", fill_rows(cut(depth, box)))
+            save_grey(target / f"{name}_I.png", cut(grey, box))
+            written += 1
+    return written
+
+
+def _next_photo(path: Path) -> Path | None:
+    match = _ND_NAME.match(path.name.split(".abs")[0])
+    if not match:
+        return None
+    number = str(int(match["number"]) + 1).zfill(len(match["number"]))
+    photo = path.with_name(f"{match['person']}{number}.ppm")
+    return photo if photo.is_file() else None
+
+
+def edge_picture(planes: np.ndarray) -> np.ndarray:
+    """(C, H, W) 0..255 -> Canny edges (C, H, W), white on black, blurred by half a pixel."""
+    from skimage.feature import canny
+
+    edges = canny(planes.mean(0) / 255, sigma=1.0).astype(np.float32)
+    soft = ndimage.gaussian_filter(edges, 0.5)
+    return np.broadcast_to(soft, planes.shape)
+
+
+def blurred_picture(planes: np.ndarray) -> np.ndarray:
+    """(C, H, W) -> the same, blurred with a standard deviation of a sixteenth of its height."""
+    sigma = planes.shape[1] / 16
+    return ndimage.gaussian_filter(planes, (0, sigma, sigma))
+
+
+PAIR_SOURCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "edges": edge_picture,
+    "blur": blurred_picture,
+}
+
+
+def photo_pairs(source: str | Path, target: str | Path, kind: str, size: int, channels: int) -> int:
+    """Photos -> pairs of what is left of a photo (`kind` of PAIR_SOURCES) and the photo itself.
+
+    Centre squares, size x size pixels. Returns the number of pairs.
+    """
+    files = list_pictures(source, "IN")
+    target = new_folder(target)
+    for path in tqdm(files, "photos", leave=False, disable=None):
+        planes = read_picture(path, channels)
+        square = cut(planes, centre_box(*planes.shape[1:]))
+        photo = np.stack([_area_resize(plane, size) for plane in square])
+        for side, picture in (("D", PAIR_SOURCES[kind](photo)), ("I", photo)):
+            _save_planes(target / f"{path.stem}_{side}.png", picture)
+    return len(files)
+
+
+def _area_resize(plane: np.ndarray, size: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BOX), np.float32)
+
+
+def _save_planes(path: Path, planes: np.ndarray) -> None:
+    stretched = stretch(planes)
+    bytes_ = np.round(255 * (np.zeros_like(planes) if stretched is None else stretched))
+    pixels = bytes_.astype(np.uint8)
+    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(path)

@@ -1,0 +1,248 @@
+"""The commands as a person types them; in-process, but for start-up time and a real kill."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from eyescream_py.image_model.__main__ import main
+
+QUICK = ["--max_steps", "2", "--image_size", "16", "--batch_size", "4", "--noplot", "--gpu", "-1"]
+QUICK += ["--threads", "1"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def folders(heads: Path) -> list[str]:
+    names = {"--synth_dir": "Faces_depth", "--real_dir": "Faces_real", "--nd_dir": "Faces_ND"}
+    return [word for flag, name in names.items() for word in (flag, str(heads / name))]
+
+
+def train(heads: Path, logs: Path, *arguments: object) -> Result:
+    return run("train", *folders(heads), *QUICK, "--log_dir", logs, *arguments)
+
+
+def newest(logs: Path) -> Path:
+    return max(logs.rglob("model.ckpt-*.safetensors"), key=lambda p: p.stat().st_mtime_ns)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    logs = tmp_path_factory.mktemp("logs")
+    result = train(heads, logs, "--L1", "--use_nd_L1")
+    assert result.exit_code == 0, result.output
+    return newest(logs)
+
+
+def test_train_under_the_readmes_names_then_test_then_evaluate(heads: Path, tmp_path: Path) -> None:
+    logs, out = tmp_path / "logs", tmp_path / "out"
+    result = run("train", "--synth_directory", heads / "Faces_depth", "--real_directory",
+                 heads / "Faces_real", *QUICK, "--log_dir", logs, "--use_recon", "--use_replay",
+                 "--cache_size", 8, "--gen_arch", "V", "--L2gan")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert re.search(r"step 2  D \d\.\d+  G \d\.\d+  difference -?0\.\d+  R", result.output)
+    saved = newest(logs)
+    assert (saved.parent / "replay.npy").is_file()
+    result = run("test", "--load", saved, "--test_dir", heads / "Faces_depth_test",
+                 "--output_dir", out, "--pair_images", "--gpu", -1, "--threads", 1)  # fmt: skip
+    assert result.output.endswith(f"Wrote 8 pictures to {out}\n")
+    assert {p.name for p in out.iterdir()} == {
+        p.name for p in (heads / "Faces_depth_test").iterdir()
+    }
+    result = run("evaluate", "--load", saved, "--nd_dir", heads / "Faces_ND_test",
+                 "--real_dir", heads / "Faces_real", "--gpu", -1, "--threads", 1)  # fmt: skip
+    assert re.search(r"L1 0\.\d{4}  mean photo 0\.\d{4}\ngradient energy", result.output)
+
+
+def test_loading_goes_on_at_the_stored_step_in_a_new_folder(heads, tmp_path, checkpoint) -> None:
+    before = checkpoint.read_bytes()
+    result = train(heads, tmp_path, "--L1", "--use_nd_L1", "--load", checkpoint)
+    assert "Training for steps 3 to 4" in result.output
+    assert newest(tmp_path).name == "model.ckpt-4.safetensors"
+    assert checkpoint.read_bytes() == before
+
+
+def test_both_semi_supervised_stages_and_their_resume(heads: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    first = run("semi-stage1", *folders(heads)[4:], *QUICK, "--log_dir", one, "--routes", "all")
+    assert first.exit_code == 0, first.output
+    domains = folders(heads)[:4]
+    replay = ["--use_replay", "--cache_size", 8]
+    second = run("semi-stage2", *domains, *QUICK, "--log_dir", two, "--load_encoder", newest(one),
+                 "--alpha", 2, *replay)  # fmt: skip
+    assert second.exit_code == 0, second.output
+    third = run("semi-stage2", *domains, *QUICK, "--log_dir", two, "--load", newest(two), *replay)
+    assert "Training for steps 3 to 4" in third.output
+    assert newest(two).name == "model.ckpt-4.safetensors"
+
+
+def test_a_cache_is_reused_by_name(heads: Path, tmp_path: Path) -> None:
+    replay = ["--use_replay", "--cache_path", tmp_path / "cache", "--cache_size", 30]
+    assert train(heads, tmp_path / "a", *replay).exit_code == 0
+    again = train(heads, tmp_path / "b", *replay)
+    assert again.exit_code == 2
+    assert "give --reuse_replay" in again.output
+    assert train(heads, tmp_path / "c", *replay, "--reuse_replay").exit_code == 0
+    assert '"count": 16' in (tmp_path / "cache.npy.json").read_text()
+
+
+def test_preparation_commands(heads: Path, tmp_path: Path) -> None:
+    assert (
+        "Wrote 2 depth maps" in run("prepare-depth", heads / "Faces_ply", tmp_path / "d", 16).output
+    )
+    real = heads / "Faces_real"
+    assert "Wrote 24 files" in run("prepare-flatten", real, tmp_path / "flat").output
+    result = run("prepare-faces", tmp_path / "flat", tmp_path / "f", 1.5, "--no-detect")
+    assert "Wrote 24 faces" in result.output
+    result = run("prepare-pairs", tmp_path / "f", tmp_path / "p", 16, "--source", "blur")
+    assert "Wrote 24 pairs" in result.output
+    assert train(heads, tmp_path / "l", "--nd_dir", tmp_path / "p", "--use_nd_gan").exit_code == 0
+
+
+def test_make_data_command(tmp_path: Path) -> None:
+    result = run("make-data", "--output_dir", tmp_path, "--image_size", 16, "--unpaired", 1,
+                 "--pairs", 1, "--tests", 1)  # fmt: skip
+    assert result.output == f"Wrote heads to {tmp_path}\n"
+    assert len(list(tmp_path.rglob("*.png"))) == 7
+
+
+def broken_picture(tmp_path: Path) -> Path:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no picture")
+    return folder
+
+
+def misnamed_pairs(tmp_path: Path) -> Path:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(folder / "only_D.png")
+    return folder
+
+
+BAD_TRAIN = [
+    (["--no_such_flag"], "No such option"),
+    (["--synth_dir", "nowhere"], "--synth_dir: there is no folder nowhere"),
+    (["--real_dir", broken_picture], "a.png cannot be read as a picture"),
+    (["--real_dir", "{tmp}"], "holds no .png or .jpg file"),
+    (["--L1", "--use_nd_L1", "--nd_dir", misnamed_pairs], "lacks its _D or its _I"),
+    (["--L1", "--use_nd_L1", "--nd_dir", broken_picture], "is named neither"),
+    (["--use_nd_L1"], "add --L1"),
+    (["--no_gan"], "nothing is left to learn"),
+    (["--no_gan", "--L1", "--use_nd_L1", "--use_nd_gan"], "contradict"),
+    (["--no_gan", "--self_l1", "1", "--use_replay"], "--no_gan leaves out"),
+    (["--L2gan", "--wgan"], "two objectives"),
+    (["--diff_low", "0.9", "--diff_high", "0.1"], "--diff_low"),
+    (["--diff_low", "2"], "--diff_low"),
+    (["--image_size", "30"], "multiple of 4"),
+    (["--image_size", "0"], "--image_size"),
+    (["--image_size", "1e9"], "--image_size"),
+    (["--channels", "2"], "--channels"),
+    (["--batch_size", "0"], "--batch_size"),
+    (["--max_steps", "0"], "--max_steps"),
+    (["--max_steps", "many"], "--max_steps"),
+    (["--glr", "0"], "--glr"),
+    (["--dlr", "-1"], "--dlr"),
+    (["--L1_weight", "-1"], "--L1_weight"),
+    (["--optim", "SGD"], "--optim"),
+    (["--gen_arch", "W"], "--gen_arch"),
+    (["--gen_arch", "NU", "--image_size", "1024"], "at most 512"),
+    (["--diter", "0"], "--diter"),
+    (["--d_limit", "0"], "--d_limit"),
+    (["--use_replay", "--cache_size", "2"], "--cache_size"),
+    (["--use_replay", "--cache_size", "1000000000000"], "--cache_size"),
+    (["--use_replay", "--cache_dtype", "float64"], "--cache_dtype"),
+    (["--use_replay", "--reuse_replay", "--cache_path", "{tmp}/none"], "there is no cache"),
+    (["--cache_path", "{tmp}/c"], "need --use_replay"),
+    (["--load", "{tmp}/none.safetensors"], "there is no checkpoint"),
+    (["--load", "{heads}/Faces_ply/00000.ply"], "is no checkpoint of this program"),
+    (["--load", "{checkpoint}", "--gen_arch", "V"], "--gen_arch=V"),
+    (["--load", "{checkpoint}", "--image_size", "32"], "--image_size=32"),
+    (["--load", "{checkpoint}", "--optim", "ADAM"], "--optim=ADAM"),
+    (["--log_dir", "{checkpoint}"], "Not a directory"),
+    (["--seed", "-1"], "--seed"),
+    (["--gpu", "9"], "--gpu=9"),
+    (["--threads", "0"], "--threads"),
+]
+
+
+def fill(words: list, tmp_path: Path, heads: Path, checkpoint: Path) -> list[str]:
+    places = {"tmp": tmp_path, "heads": heads, "checkpoint": checkpoint}
+    return [str(w(tmp_path)) if callable(w) else w.format(**places) for w in words]
+
+
+def assert_one_line(result: Result, message: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
+    assert len(errors) == 1
+    assert result.stderr.splitlines()[-1] == errors[0]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_TRAIN, ids=lambda v: str(v)[:40])
+def test_bad_training_input(heads, tmp_path, checkpoint, words, message) -> None:
+    result = train(heads, tmp_path / "logs", *fill(words, tmp_path, heads, checkpoint))
+    assert_one_line(result, message)
+    assert not list(tmp_path.rglob("model.ckpt-*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["test"], "--load"),
+        (["test", "--load", "{checkpoint}", "--test_dir", "nowhere"], "--test_dir: there is no"),
+        (["test", "--load", "{checkpoint}", "--gen_arch", "F"], "--gen_arch"),
+        (["test", "--load", "{checkpoint}", "--channels", "3"], "--channels"),
+        (["test", "--load", "{checkpoint}", "--batch_norm"], "--batch_norm"),
+        (["test", "--load", "{checkpoint}", "--image_size", "64"], "--image_size"),
+        (["evaluate", "--load", "{checkpoint}", "--nd_dir", "nowhere"], "--nd_dir"),
+        (["semi-stage1", "--nd_dir", "nowhere"], "--nd_dir"),
+        (["semi-stage1", "--nd_dir", "{heads}/Faces_ND", "--load", "{checkpoint}"], "this needs"),
+        (["semi-stage2"], "--load_encoder"),
+        (["semi-stage2", "--load_encoder", "{checkpoint}"], "this needs cross-encoder"),
+        (["semi-stage2", "--load", "a", "--load_encoder", "b"], "give --load_encoder"),
+        (["make-data", "--output_dir", "{heads}"], "is not empty"),
+        (["make-data", "--image_size", "4"], "--image_size"),
+        (["prepare-depth", "{tmp}", "{tmp}/o", "16"], "holds no .ply"),
+        (["prepare-depth", "{heads}/Faces_ply", "{tmp}/o", "big"], "SIZE"),
+        (["prepare-faces", "{tmp}", "{tmp}/o", "1"], "holds no .png"),
+        (["prepare-faces", "{heads}/Faces_real", "{tmp}/o", "0"], "SCALE"),
+        (["prepare-flatten", "{tmp}", "{tmp}/o"], "holds no .png"),
+        (["prepare-nd", "{tmp}", "{tmp}/o", "1"], "holds no .abs"),
+        (["prepare-pairs", "{heads}/Faces_real", "{heads}/Faces_ND", "16"], "is not empty"),
+        (["no-such-command"], "No such command"),
+    ],
+    ids=lambda v: str(v)[:40],
+)
+def test_bad_input_of_the_other_commands(heads, tmp_path, checkpoint, words, message) -> None:
+    result = run(*fill(words, tmp_path, heads, checkpoint))
+    assert_one_line(result, message)
+
+
+def test_a_folder_without_rights_is_one_line(heads: Path, tmp_path: Path, monkeypatch) -> None:
+    def refuse(self: Path, *arguments: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    result = train(heads, tmp_path / "logs")
+    assert_one_line(result, "Permission denied")
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from eyescream_py.image_model.__main__ import main\n"
+    code += "main(['train', '--help'], standalone_mode=False); print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "--use_nd_L1" in done.stdout

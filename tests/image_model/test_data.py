@@ -1,0 +1,183 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eyescream_py.errors import UserError
+from eyescream_py.image_model.data import (
+    ShuffledQueue,
+    find_pairs,
+    list_pictures,
+    load_by_name,
+    load_folder,
+    load_pairs,
+    load_picture,
+    normalise,
+    read_picture,
+    resize,
+)
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def gradient(height: int, width: int, top: int = 200) -> np.ndarray:
+    return np.linspace(20, top, height * width).reshape(height, width).astype(np.uint8)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_a_batch_has_mean_zero_and_span_one(tmp_path: Path) -> None:
+    for i, size in enumerate([(40, 30), (16, 16), (9, 50)]):
+        save(tmp_path / f"{i}.png", gradient(*size))
+    (batch,) = load_folder(tmp_path, "--synth_dir", 16, 1, rng()).draw(3)
+    assert batch.shape == (3, 1, 16, 16)
+    assert batch.mean((1, 2, 3)).abs().max() < 1e-6
+    spans = batch.amax((1, 2, 3)) - batch.amin((1, 2, 3))
+    torch.testing.assert_close(spans, torch.ones(3))
+    assert batch.abs().max() <= 1
+
+
+def test_constant_pictures_are_left_out_and_said(tmp_path: Path, capsys) -> None:
+    save(tmp_path / "a.png", gradient(8, 8))
+    save(tmp_path / "b.png", np.full((8, 8), 7, np.uint8))
+    pictures = load_folder(tmp_path, "--synth_dir", 8, 1, rng())
+    assert pictures.names == ["a"]
+    assert "Left out 1 constant pictures, b first" in capsys.readouterr().out
+
+
+def test_only_constant_pictures_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path / "b.png", np.full((8, 8), 7, np.uint8))
+    with pytest.raises(UserError, match="only constant"):
+        load_folder(tmp_path, "--synth_dir", 8, 1, rng())
+
+
+def test_cubic_zoom_keeps_corners_and_straight_lines() -> None:
+    planes = np.arange(9.0).repeat(9).reshape(1, 9, 9)
+    enlarged = resize(planes, 17)
+    column = enlarged[0, :, 5]
+    np.testing.assert_allclose(column[[0, -1]], [0, 8], atol=1e-6)
+    np.testing.assert_allclose(column[2:-2], np.linspace(0, 8, 17)[2:-2], atol=0.03)
+    assert resize(planes, 9) is planes
+
+
+def test_grey_and_colour_reading(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[..., 0] = gradient(4, 4)
+    path = save(tmp_path / "red.png", pixels)
+    colour, grey = read_picture(path, 3), read_picture(path, 1)
+    assert colour.shape == (3, 4, 4)
+    assert grey.shape == (1, 4, 4)
+    assert not colour[1:].any()
+    np.testing.assert_allclose(grey[0], colour[0] * 0.299, atol=1)
+
+
+def test_sixteen_bit_depth_maps_keep_their_depth(tmp_path: Path) -> None:
+    deep = np.linspace(30_000, 30_100, 64).reshape(8, 8).astype(np.uint16)
+    path = save(tmp_path / "deep.png", deep)
+    stored = load_picture(path, 8, 1)
+    assert stored is not None
+    assert len(np.unique(stored)) == 64
+    np.testing.assert_array_equal(read_picture(path, 3)[2], deep)
+
+
+def test_stored_bytes_span_0_to_255_in_the_files_orientation(tmp_path: Path) -> None:
+    pixels = np.full((8, 8), 50, np.uint8)
+    pixels[1, 6] = 90
+    stored = load_picture(save(tmp_path / "p.png", pixels), 8, 1)
+    assert stored is not None
+    assert stored[0, 1, 6] == 255
+    assert stored.sum() == 255
+    assert normalise(torch.from_numpy(stored)[None]).max() == pytest.approx(63 / 64)
+
+
+def test_queue_gives_each_index_once_per_round_and_goes_on_from_its_state() -> None:
+    generator = rng()
+    queue = ShuffledQueue(5, generator)
+    rounds = queue.draw(5), queue.draw(5)
+    assert sorted(rounds[0]) == sorted(rounds[1]) == list(range(5))
+    assert rounds[0] != rounds[1]
+    queue.draw(3)
+    other = ShuffledQueue(5, np.random.default_rng())
+    other.load_state(queue.state())
+    assert other.draw(2) == queue.draw(2)
+
+
+def test_queue_state_of_another_set_starts_a_new_round() -> None:
+    queue = ShuffledQueue(3, rng())
+    queue.load_state([0, 7])
+    assert sorted(queue.draw(3)) == [0, 1, 2]
+
+
+def test_queue_serves_batches_larger_than_the_set() -> None:
+    drawn = ShuffledQueue(3, rng()).draw(8)
+    assert np.bincount(drawn).tolist() in ([2, 3, 3], [3, 2, 3], [3, 3, 2])
+
+
+def test_pairs_stay_together(tmp_path: Path) -> None:
+    for i in range(6):
+        pixels = np.zeros((8, 8), np.uint8)
+        pixels[i, 0] = 255
+        save(tmp_path / f"p{i}_D.png", pixels)
+        save(tmp_path / f"p{i}_I.png", pixels.T)
+    depth, photo = load_pairs(tmp_path, "--nd_dir", 8, 1, rng()).draw(6)
+    assert torch.equal(depth, photo.transpose(2, 3))
+
+
+def test_only_the_top_level_is_read(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    save(tmp_path / "below" / "b.png", gradient(4, 4))
+    save(tmp_path / "a.JPG", gradient(4, 4))
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert [p.name for p in list_pictures(tmp_path, "--synth_dir")] == ["a.JPG"]
+
+
+def test_two_folders_of_equal_names_are_pairs(tmp_path: Path) -> None:
+    for side in ("synth", "real"):
+        (tmp_path / side).mkdir()
+        for name in "ab":
+            save(tmp_path / side / f"{name}.png", gradient(8, 8))
+    pairs = load_by_name(tmp_path / "synth", tmp_path / "real", 8, 1, rng())
+    assert pairs.names == ["a", "b"]
+    save(tmp_path / "real" / "c.png", gradient(8, 8))
+    with pytest.raises(UserError, match=r"no pairs \(c stands in one only\)"):
+        load_by_name(tmp_path / "synth", tmp_path / "real", 8, 1, rng())
+
+
+def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--real_dir: there is no folder .*none"):
+        list_pictures(tmp_path / "none", "--real_dir")
+    with pytest.raises(UserError, match=r"holds no \.png or \.jpg"):
+        list_pictures(tmp_path, "--real_dir")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_unreadable_pictures_are_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"broken\.png cannot be read"):
+        load_folder(tmp_path, "--synth_dir", 8, 1, rng())
+
+
+def test_truncated_and_oversized_pictures_are_named(tmp_path: Path, monkeypatch) -> None:
+    path = save(tmp_path / "cut.png", gradient(64, 64))
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"cut\.png cannot be read"):
+        read_picture(path, 1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UserError, match="decompression bomb"):
+        read_picture(save(tmp_path / "huge.png", gradient(64, 64)), 1)
+
+
+def test_lonely_and_misnamed_files_of_a_paired_folder_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "x_D.png", gradient(4, 4))
+    with pytest.raises(UserError, match=r"x in .* lacks its _D or its _I"):
+        find_pairs(tmp_path, "--nd_dir")
+    save(tmp_path / "other.png", gradient(4, 4))
+    with pytest.raises(UserError, match=r"other\.png is named neither"):
+        find_pairs(tmp_path, "--nd_dir")

@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+
+from eyescream_py.image_model.losses import (
+    TensorFlowRMSProp,
+    build_optimizer,
+    clip_weights,
+    discriminator_loss,
+    generator_loss,
+)
+
+HALF = torch.full((4, 1), 0.5)
+
+
+def test_log_losses_at_one_half() -> None:
+    assert discriminator_loss("log", HALF, HALF).item() == pytest.approx(2 * math.log(2), abs=1e-5)
+    assert generator_loss("log", HALF).item() == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_log_losses_are_finite_where_d_is_certain_and_wrong() -> None:
+    zero, one = torch.zeros(2, 1), torch.ones(2, 1)
+    expected = -math.log(1e-7)
+    assert generator_loss("log", zero).item() == pytest.approx(expected, rel=1e-3)
+    assert discriminator_loss("log", zero, one).item() == pytest.approx(2 * expected, rel=0.02)
+
+
+def test_least_squares_losses() -> None:
+    real, fake = torch.tensor([[0.5], [1.5]]), torch.tensor([[0.2], [-0.4]])
+    assert discriminator_loss("l2", real, fake).item() == pytest.approx(0.25 + (0.04 + 0.16) / 2)
+    assert generator_loss("l2", fake).item() == pytest.approx((0.64 + 1.96) / 2)
+
+
+def test_wasserstein_losses_fall_where_the_players_gain() -> None:
+    real, fake = torch.tensor([[3.0], [1.0]]), torch.tensor([[0.5], [-0.5]])
+    assert discriminator_loss("wgan", real, fake).item() == pytest.approx(-2.0)
+    assert generator_loss("wgan", fake).item() == pytest.approx(0.0)
+    assert generator_loss("wgan", fake + 1).item() < generator_loss("wgan", fake).item()
+
+
+def test_clip_bounds_every_weight_and_leaves_small_ones() -> None:
+    weights = [torch.tensor([-3.0, 0.005, 0.2]), torch.tensor([0.0])]
+    clip_weights(weights)
+    torch.testing.assert_close(weights[0], torch.tensor([-0.01, 0.005, 0.01]))
+    assert weights[1].item() == 0
+
+
+def test_rmsprop_has_tensorflows_first_two_steps() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    optimizer = TensorFlowRMSProp([parameter], lr=0.1)
+    expected, square = [1.0, 2.0], [1.0, 1.0]
+    for gradient in ([0.5, -4.0], [1.0, 0.0]):
+        parameter.grad = torch.tensor(gradient)
+        optimizer.step()
+        for i, g in enumerate(gradient):
+            square[i] = 0.9 * square[i] + 0.1 * g * g
+            expected[i] -= 0.1 * g / math.sqrt(square[i] + 1e-10)
+    torch.testing.assert_close(parameter.detach(), torch.tensor(expected))
+
+
+def test_parameters_without_gradient_stay() -> None:
+    moved, still = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = build_optimizer("RMSP", [moved, still], 0.1)
+    moved.grad = torch.ones(2)
+    optimizer.step()
+    assert torch.equal(still, torch.ones(2))
+    assert (moved < 1).all()
+
+
+def test_adam_moves_by_its_rate_at_first() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
+    optimizer = build_optimizer("ADAM", [parameter], 0.01)
+    parameter.grad = torch.tensor([5.0, -0.1])
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), torch.tensor([0.99, 1.01]))

@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from eyescream_py.image_model.networks import (
+    GENERATORS,
+    Conv,
+    Decoder,
+    Discriminator,
+    Encoder,
+    build_generator,
+)
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arch", "count"), [("U", 137_505), ("V", 87_009), ("F", 28_097), ("NU", 1_289_602)]
+)
+def test_generator_parameter_counts_at_128_grey(arch: str, count: int) -> None:
+    assert parameters(build_generator(arch, 1, 128)) == count
+
+
+def test_discriminator_parameter_count_at_128_grey() -> None:
+    assert parameters(Discriminator(1, 128)) == 47_473
+
+
+@pytest.mark.parametrize("arch", GENERATORS)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_generators_keep_the_shape_and_stay_inside_minus_one_and_one(
+    arch: str, channels: int, batch_norm: bool
+) -> None:
+    torch.manual_seed(0)
+    x = 3 * torch.randn(2, channels, 20, 20)
+    y = build_generator(arch, channels, 20, batch_norm)(x)
+    assert y.shape == x.shape
+    assert y.abs().max() <= 1
+    assert y.std() > 1e-4
+
+
+def test_noise_makes_nu_differ_and_u_is_deterministic() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 1, 16, 16)
+    nu, u = build_generator("NU", 1, 16), build_generator("U", 1, 16)
+    assert not torch.equal(nu(x), nu(x))
+    assert torch.equal(u(x), u(x))
+    noise = torch.randn(2, 100)
+    assert torch.equal(nu(x, noise), nu(x, noise))
+
+
+def test_discriminator_flattens_to_s_squared_and_its_sigmoid_is_optional() -> None:
+    torch.manual_seed(0)
+    x = 40 * torch.randn(4, 1, 24, 24)
+    probability, score = Discriminator(1, 24), Discriminator(1, 24, sigmoid=False)
+    assert probability.dense.in_features == 24**2
+    score.load_state_dict(probability.state_dict())
+    p, s = probability(x), score(x)
+    assert p.shape == s.shape == (4, 1)
+    assert 0 <= p.min() <= p.max() <= 1
+    torch.testing.assert_close(torch.sigmoid(s), p)
+
+
+def test_stride_two_pads_one_before_and_two_after() -> None:
+    conv = Conv(1, 1, 5, 2, activation=lambda x: x)
+    with torch.no_grad():
+        conv.conv.weight.zero_()
+        conv.conv.weight[0, 0, 0, 0] = 1  # picks the input one row and column before the centre
+    x = torch.arange(36.0).view(1, 1, 6, 6) + 1
+    expected = torch.tensor([[0.0, 0, 0], [0, 8, 10], [0, 20, 22]])
+    assert torch.equal(conv(x)[0, 0], expected)
+
+
+def test_transposed_layer_is_the_adjoint_of_the_strided_one() -> None:
+    torch.manual_seed(0)
+    down = Conv(2, 3, 5, 2, activation=lambda x: x).double()
+    up = Conv(3, 2, 5, 2, up=True, activation=lambda x: x).double()
+    with torch.no_grad():
+        up.conv.weight.copy_(down.conv.weight)
+    x, code = torch.randn(1, 2, 8, 8).double(), torch.randn(1, 3, 4, 4).double()
+    torch.testing.assert_close((down(x) * code).sum(), (x * up(code)).sum())
+
+
+def test_kernels_start_glorot_uniform_and_biases_zero() -> None:
+    torch.manual_seed(0)
+    conv = Conv(32, 32, 5, 2).conv
+    bound = (6 / (25 * 64)) ** 0.5
+    assert 0.98 * bound < conv.weight.abs().max() <= bound
+    assert conv.bias is not None
+    assert not conv.bias.any()
+
+
+def test_v_is_encoder_and_decoder_with_a_code_of_32_planes() -> None:
+    code = Encoder(1)(torch.zeros(2, 1, 32, 32))
+    assert code.shape == (2, 32, 8, 8)
+    assert Decoder(1)(code).shape == (2, 1, 32, 32)
+
+
+def test_unknown_architecture_is_named() -> None:
+    with pytest.raises(ValueError, match="'X'"):
+        build_generator("X", 1, 32)
