@@ -26,6 +26,7 @@ CURVES = (
     ("generator_loss", "generator loss"),
     ("wasserstein_estimate", "mean D(real) - mean D(fake)"),
     ("psnr", "PSNR of held-out faces, dB"),
+    ("detail_swd", "finest level's distance to real faces"),
 )
 
 
@@ -122,7 +123,7 @@ def _draw(cells: list[Options], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(CURVES), figsize=(6 * len(CURVES), 5))
+    figure, panels = pyplot.subplots(1, len(CURVES), figsize=(5 * len(CURVES), 4.5))
     for (key, title), panel in zip(CURVES, panels, strict=True):
         for cell in cells:
             records = read_json_lines(Path(cell.summary_dir) / "metrics.jsonl")

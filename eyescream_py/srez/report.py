@@ -13,7 +13,7 @@ from eyescream_py.errors import UserError
 from eyescream_py.runtime import JsonLines
 from eyescream_py.srez.batches import held_out_pictures
 from eyescream_py.srez.data import Faces
-from eyescream_py.srez.evaluation import generate, psnr
+from eyescream_py.srez.evaluation import finest_level, generate, psnr, sliced_wasserstein
 from eyescream_py.srez.networks import Generator, use_batch_statistics
 from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.options import Options
@@ -65,8 +65,7 @@ class Report:
         if not all(map(_is_finite, values.values())):
             raise UserError(
                 f"the losses are no numbers any more at batch {batch} ({values}); the last "
-                "checkpoint stands: "
-                "try a smaller --learning_rate_start"
+                "checkpoint stands: try a smaller --learning_rate_start"
             )
         total = self.options.train_time
         done = max(
@@ -111,6 +110,7 @@ class Report:
             "psnr": psnr(generated, self.label),
             "psnr_bicubic": psnr(bicubic(self.inputs, self.label.shape[-1]), self.label),
             "consistency": float(tie_loss(generated, self.inputs)),
+            "detail_swd": sliced_wasserstein(finest_level(self.label), finest_level(generated)),
         }
         self.metrics.write({"batch": batch, "seconds": round(seconds, 3), **quality})
         if self.plots:

@@ -134,7 +134,7 @@ def build_step(networks: Networks, options: Options, device: torch.device) -> St
 
     if device.type != "cuda":
         return eager
-    return RecordedStep(eager)
+    return RecordedStep(eager, device)
 
 
 class RecordedStep:
@@ -145,16 +145,21 @@ class RecordedStep:
     it. The returned losses are overwritten by the next step.
     """
 
-    def __init__(self, eager: Step) -> None:
+    def __init__(self, eager: Step, device: torch.device) -> None:
         self._eager = eager
+        self._device = device
         self._done = {True: 0, False: 0}
         self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]] = {}
 
     def __call__(self, batch: Batch, with_generator: bool) -> dict[str, Tensor]:
-        if self._done[with_generator] < WARM_UP_STEPS:
-            self._done[with_generator] += 1
-            with _side_stream():
-                return self._eager(batch, with_generator)
+        with torch.cuda.device(self._device):
+            if self._done[with_generator] < WARM_UP_STEPS:
+                self._done[with_generator] += 1
+                with _side_stream():
+                    return self._eager(batch, with_generator)
+            return self._replay(batch, with_generator)
+
+    def _replay(self, batch: Batch, with_generator: bool) -> dict[str, Tensor]:
         if with_generator not in self._graphs:
             self._graphs[with_generator] = self._record(batch, with_generator)
         graph, place, losses = self._graphs[with_generator]
