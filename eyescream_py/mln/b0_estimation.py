@@ -11,7 +11,7 @@ later ones, with ever finer fields.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from eyescream_py.mln.baselines import cg_sense
 from eyescream_py.mln.forward import Acquisition, segment_phases
-from eyescream_py.mln.nufft import choose_operator
+from eyescream_py.mln.nufft import FourierOperator, choose_operator
 from eyescream_py.mln.trajectories import segment_interpolation
 
 
@@ -39,8 +39,8 @@ SCHEDULE = (Stage(0.3, 2, 6), Stage(0.5, 4, 8), Stage(0.75, 6, 8), Stage(1.0, 8,
 
 @dataclass(frozen=True)
 class Estimate:
-    """turns: off-resonance over the whole readout, (N, N); residuals: |A x - s| / |s| after each
-    stage, and before the first for the full readout without any field.
+    """turns: off-resonance over the whole readout, (N, N); residuals: weighted |A x - s| / |s|
+    after each stage, and before the first for the full readout without any field.
     """
 
     turns: Tensor
@@ -62,9 +62,11 @@ def estimate_turns(
     product of field and time enters, so the answer is in turns over the readout: divide by its
     seconds for Hz.
     """
-    problem = _Problem(trajectory, coils, mask, signal, segments)
+    problem = _Problem(trajectory, coils, signal, segments, torch.ones(signal.shape[-1]))
+    nothing = torch.zeros_like(mask)
+    problem = replace(problem, weights=_block_weights(problem.at(1.0).error(nothing)))
     amplitudes = torch.zeros(1, 1)
-    residuals = [problem.at(1.0).residual(torch.zeros_like(mask))]
+    residuals = [problem.at(1.0).residual(nothing)]
     for stage in schedule:
         part = problem.at(stage.share)
         amplitudes = _padded(amplitudes, stage.order)
@@ -89,13 +91,28 @@ def _padded(amplitudes: Tensor, order: int) -> Tensor:
     return wider
 
 
+def _block_weights(error: Tensor, blocks: int = 20) -> Tensor:
+    """Weights (M,), mean 1, that undo how the error (1, C, M) of a fit falls along the readout.
+
+    The central samples fit worst in absolute terms (coil maps are never exact) although hardly any
+    off-resonance has acted on them; unweighted, they would decide the field. One weight per block:
+    the inverse of its root-mean-square error.
+    """
+    sizes = [part.abs().square().mean().sqrt() for part in error.tensor_split(blocks, -1)]
+    counts = [part.shape[-1] for part in error.tensor_split(blocks, -1)]
+    weights = torch.cat(
+        [(1 / size).expand(count) for size, count in zip(sizes, counts, strict=True)]
+    )
+    return weights / weights.mean()
+
+
 @dataclass(frozen=True)
 class _Problem:
     trajectory: np.ndarray
     coils: Tensor
-    mask: Tensor
     signal: Tensor
     segments: int
+    weights: Tensor
 
     def at(self, share: float) -> _Part:
         """The problem of the first `share` of the samples."""
@@ -103,37 +120,46 @@ class _Problem:
         operator = choose_operator(
             self.trajectory[:, :count], self.coils.shape[-1], self.coils.device, 1e-4
         )
-        weights = segment_interpolation(np.linspace(0, 1, count), self.segments)
+        shares = segment_interpolation(np.linspace(0, 1, count), self.segments)
         return _Part(
             operator,
             self.coils,
             self.signal[..., :count],
-            torch.from_numpy(weights).to(torch.complex64),
+            torch.from_numpy(shares).to(torch.complex64),
+            self.weights[:count],
             share,
         )
 
 
 @dataclass(frozen=True)
 class _Part:
-    operator: object
+    operator: FourierOperator
     coils: Tensor
     signal: Tensor
     interpolation: Tensor
+    weights: Tensor
     share: float
     iterations: int = 10
     ridge: float = 1e-2
 
     def acquisition(self, turns: Tensor) -> Acquisition:
         phases = segment_phases(turns, len(self.interpolation), self.share)
-        return Acquisition(self.operator, self.coils[None], phases[None], self.interpolation[None])  # type: ignore[arg-type]
+        return Acquisition(self.operator, self.coils[None], phases[None], self.interpolation[None])
 
     def image(self, turns: Tensor) -> Tensor:
-        return cg_sense(self.acquisition(turns), self.signal, self.iterations, self.ridge)
+        acquisition = self.acquisition(turns)
+        return cg_sense(acquisition, self.signal, self.iterations, self.ridge, self.weights)
 
     def misfit(self, turns: Tensor, image: Tensor) -> Tensor:
-        """|A x - s|^2 / |s|^2."""
+        """sum w |A x - s|^2 / sum w |s|^2."""
         error = self.acquisition(turns).forward(image) - self.signal
-        return error.abs().square().sum() / self.signal.abs().square().sum()
+        power = (self.weights * self.signal.abs().square()).sum()
+        return (self.weights * error.abs().square()).sum() / power
+
+    def error(self, turns: Tensor) -> Tensor:
+        """A x - s at the best image, (1, C, M)."""
+        with torch.no_grad():
+            return self.acquisition(turns).forward(self.image(turns)) - self.signal
 
     def residual(self, turns: Tensor) -> float:
         with torch.no_grad():

@@ -270,6 +270,7 @@ _POSITIVE = (
     "images_to_load",
     "init_examples",
     "init_channels",
+    "init_ridge",
     "readout_ms",
     "run_count",
 )
@@ -286,7 +287,6 @@ _NOT_NEGATIVE = (
     "phase_only_weight",
     "init_sweeps",
     "seed",
-    "init_ridge",
 )
 
 

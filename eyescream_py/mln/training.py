@@ -110,49 +110,53 @@ def new_run(
 ) -> Run:
     """A run from the beginning in a fresh `<session>__<date>_train` folder below `out`."""
     shape = network_shape(params, protocol)
+    scan = _scan(params, protocol)
     examples = Examples(params, protocol, images)
     torch.manual_seed(params.seed)
     network = build_network(shape, protocol.trajectory).to(protocol.mask.device)
-    if params.init == "regression":
-        say(f"least-squares start from {params.init_examples} examples")
-        errors = _regression_start(params, network, protocol, examples)
-        say("relative error over them: " + " ".join(f"{error:.4f}" for error in errors))
-    for layer, path, key in (
-        ("k_layer", params.first_k_weights, "InitForRFN"),
-        ("i_layer", params.first_image_weights, "InitForLFN"),
-    ):
-        if path:
-            checkpoints.load_weights(network, layer, path, key)
     folder = out / f"{params.session}__{time.strftime('%Y-%m-%d_%H-%M-%S')}_train"
-    scan = _scan(params, protocol)
     run = Run(params, protocol, network, adam(network, params), examples, folder, Progress(), scan)
-    for made in (run.folder, run.checkpoint_folder):
-        try:
-            made.mkdir(parents=True, exist_ok=False)
-        except OSError as error:
-            raise UserError(
-                f"{made}: cannot be made ({error.strerror}); choose another --out"
-            ) from None
-    with atomic_write(folder / "ParamsUsed.txt") as file:
-        file.write(params_text(params).encode())
+    _make_folders(run)
+    _first_weights(run, say)
     return run
 
 
-def _regression_start(
-    params: Params, network: MinimalLinearNetwork, protocol: Protocol, examples: Examples
-) -> list[float]:
+def _make_folders(run: Run) -> None:
+    for folder in (run.folder, run.checkpoint_folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=False)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: cannot be made ({error.strerror}); choose another --out"
+            ) from None
+    with atomic_write(run.folder / "ParamsUsed.txt") as file:
+        file.write(params_text(run.params).encode())
+
+
+def _first_weights(run: Run, say: Callable[[str], None]) -> None:
+    """Replace the random weights as Init, InitForRFN and InitForLFN ask."""
+    params = run.params
+    if params.init == "regression":
+        say(f"least-squares start from {params.init_examples} examples")
+        errors = _regression_start(run)
+        say("relative error over them: " + " ".join(f"{error:.4f}" for error in errors))
+    if params.first_k_weights:
+        checkpoints.load_weights(run.network, "k_layer", params.first_k_weights, "InitForRFN")
+    if params.first_image_weights:
+        checkpoints.load_weights(run.network, "i_layer", params.first_image_weights, "InitForLFN")
+
+
+def _regression_start(run: Run) -> list[float]:
+    p = run.params
+    settings = (p.init_examples, p.init_ridge, p.init_channels, p.init_sweeps)
     try:
-        return set_regression_weights(
-            network,
-            protocol,
-            examples,
-            params.init_examples,
-            params.init_ridge,
-            params.init_channels,
-            params.init_sweeps,
-        )
+        return set_regression_weights(run.network, run.protocol, run.examples, *settings)
     except ValueError as error:
         raise UserError(f"Init regression: {error}") from None
+    except torch.linalg.LinAlgError:
+        raise UserError(
+            f"InitRidge {p.init_ridge:g} is too small for InitExamples {p.init_examples}: raise one"
+        ) from None
 
 
 def resumed_run(checkpoint_file: Path, params: Params, protocol: Protocol, images: Any) -> Run:

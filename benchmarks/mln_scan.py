@@ -1,0 +1,192 @@
+"""The real spiral scan: train MLN for its protocol on generic pictures, reconstruct it, compare.
+
+python benchmarks/mln_scan.py train --data FOLDER --images FOLDER [--field B0TS.mat] --out
+images.npz python benchmarks/mln_scan.py picture images.npz with_b0.npz --out docs/mln/scan.jpg
+
+FOLDER of --data holds the files of the original's repository; see docs/mln.md. The correlation with
+the original's published output is only printed: nothing here is chosen by it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.mln import fine_tune, machine, mean_nrmse, reconstructed, save_jpeg
+from eyescream_py.mln.analytic import set_regression_weights
+from eyescream_py.mln.baselines import adjoint_image, cg_sense
+from eyescream_py.mln.data import Examples, load_images
+from eyescream_py.mln.forward import Acquisition, segment_phases
+from eyescream_py.mln.mat import read_mat
+from eyescream_py.mln.metrics import magnitude_correlation
+from eyescream_py.mln.networks import Shape, build_network
+from eyescream_py.mln.nufft import choose_operator
+from eyescream_py.mln.params import Params
+from eyescream_py.mln.protocol import Protocol, read_scan
+from eyescream_py.mln.trajectories import density_compensation, segment_interpolation
+
+
+@click.group()
+def main() -> None:
+    """The real scan."""
+
+
+def scan_protocol(
+    data: Path, coils: int, turns: Tensor | None = None, segments: int = 7
+) -> Protocol:
+    trajectory = read_mat(data / "TrajForNUFT.mat", ["Trajm2"])["Trajm2"]
+    maps = read_mat(data / "SensCC1.mat", ["SensCC", "SensMsk"])
+    sensitivity = torch.from_numpy(maps["SensCC"].transpose(2, 0, 1)[:coils].copy()).to(
+        torch.complex64
+    )
+    mask = torch.from_numpy((maps["SensMsk"] > 0).astype(np.float32))
+    phases = weights = None
+    if turns is not None:
+        phases = segment_phases(turns, segments, 1.0)[None]
+        shares = segment_interpolation(np.linspace(0, 1, trajectory.shape[1]), segments)
+        weights = torch.from_numpy(shares).to(torch.complex64)[None]
+    operator = choose_operator(trajectory, 128, eps=1e-4)
+    return Protocol(
+        trajectory, Acquisition(operator, sensitivity[None], phases, weights), mask[None]
+    )
+
+
+@main.command("train")
+@click.option("--data", required=True, type=Path)
+@click.option("--images", required=True)
+@click.option("--coils", default=8, show_default=True)
+@click.option("--channels", default=8, show_default=True)
+@click.option("--parts", default=1, show_default=True, help="Time parts; T = parts x channels.")
+@click.option("--examples", default=300, show_default=True)
+@click.option("--sweeps", default=3, show_default=True)
+@click.option("--ridge", default=1e-2, show_default=True)
+@click.option("--noise", default=0.02, show_default=True, help="Of the training features.")
+@click.option("--minutes", default=3.0, show_default=True, help="Adam.")
+@click.option("--rate", default=2e-5, show_default=True)
+@click.option(
+    "--field", default=None, type=Path, help="B0TS.mat of `estimate-b0`; none: without B0."
+)
+@click.option("--out", default=None, type=Path, help=".npz with the images.")
+def train_for_scan(
+    data: Path, images: str, coils: int, channels: int, parts: int, examples: int, sweeps: int,
+    ridge: float, noise: float, minutes: float, rate: float, field: Path | None, out: Path | None,
+) -> None:  # fmt: skip
+    """Train for the real scan's protocol on generic pictures and reconstruct it."""
+    torch.set_num_threads(2)
+    begun = time.process_time()
+    turns = None if field is None else scan_turns(field)
+    protocol = scan_protocol(data, coils, turns)
+    signal = read_scan(data / "Sli6_r01.mat", protocol.trajectory.shape[1], 13, coils)[:1]
+    original = read_mat(data / "OnRealData01.mat", ["x"])["x"][0]
+    reference = original[..., 0] + 1j * original[..., 1]
+    params = replace(
+        Params(), image_side=128, k_grid="matched", learning_rate=rate, batch_size=16, noise=noise,
+        images_to_load=1000, bank_size=400, bank_uses=4,
+    )  # fmt: skip
+    stream = Examples(params, protocol, load_images(images, 1000, 128))
+    test = stream.simulate([10**6 + i for i in range(16)])
+    shape = Shape(128, 128, 64.0, coils, 12, parts * channels, k_grid="matched")
+    network = build_network(shape, protocol.trajectory)
+
+    def report(name: str, image: Tensor, milliseconds: float) -> None:
+        agreement = magnitude_correlation(image[0, 0].numpy(), reference, protocol.mask[0].numpy())
+        minutes_so_far = (time.process_time() - begun) / 60
+        click.echo(f"| {name} | {agreement:.4f} | {milliseconds:.0f} | {minutes_so_far:.1f} |")
+
+    click.echo(machine())
+    click.echo(
+        "| method | correlation with the original | ms per image | CPU min |\n|---|---|---|---|"
+    )
+    weights = torch.from_numpy(density_compensation(protocol.trajectory))
+    adjoint, ms = reconstructed(lambda s: adjoint_image(protocol.acquisition, s, weights), signal)
+    report("adjoint", adjoint, ms)
+    cg, ms = reconstructed(lambda s: cg_sense(protocol.acquisition, s, 12), signal)
+    report("CG-SENSE, 12 steps", cg, ms)
+    errors = set_regression_weights(network, protocol, stream, examples, ridge, channels, sweeps)
+    start, ms = reconstructed(network, signal)
+    report("MLN, least-squares start", start, ms)
+    batches = fine_tune(network, stream, params, minutes, 0)
+    mln, ms = reconstructed(network, signal)
+    report(f"MLN, + {batches} Adam batches", mln, ms)
+    with torch.no_grad():
+        unseen = mean_nrmse(network(test.signal), test.label[:, 0], protocol.mask)
+    unseen_cg = mean_nrmse(
+        cg_sense(protocol.acquisition, test.signal, 12), test.label[:, 0], protocol.mask
+    )
+    click.echo(
+        f"least squares over its examples: {errors}; "
+        f"unseen examples: NRMSE {unseen:.4f}, CG-SENSE {unseen_cg:.4f}"
+    )
+    if out:
+        pictures = {"adjoint": adjoint, "cg": cg, "start": start, "mln": mln}
+        arrays = {name: value[0, 0].numpy() for name, value in pictures.items()}
+        np.savez(out, allow_pickle=False, reference=reference, **arrays)
+
+
+def scan_turns(field: Path) -> Tensor:
+    """Off-resonance in turns over the readout, (N, N), of a B0TS.mat."""
+    phases = read_mat(field, ["TSC"])["TSC"]
+    step = -np.angle(phases[..., 1] * phases[..., 0].conj()) / (2 * np.pi)
+    return torch.from_numpy(step * (phases.shape[2] - 1)).float()
+
+
+@main.command()
+@click.option("--data", required=True, type=Path)
+@click.option("--batch", default=1, show_default=True, help="Images reconstructed together.")
+@click.option("--rounds", default=3, show_default=True)
+def speed(data: Path, batch: int, rounds: int) -> None:
+    """CPU ms per image on one thread, MLN and CG-SENSE alternately, the fastest round of each.
+
+    The weights are random: the time does not depend on them.
+    """
+    torch.set_num_threads(1)
+    plain = scan_protocol(data, 8)
+    turns = torch.linspace(-1, 1, 128).expand(128, 128)
+    field = scan_protocol(data, 8, turns)
+    signal = read_scan(data / "Sli6_r01.mat", plain.trajectory.shape[1], 13, 8)[:1]
+    signal = signal.expand(batch, -1, -1).contiguous()
+    network = build_network(Shape(128, 128, 64.0, 8, 12, 8, k_grid="matched"), plain.trajectory)
+    methods: dict[str, Callable[[], Tensor]] = {
+        "MLN, T = 8": lambda: network(signal),
+        "CG-SENSE, 12 steps": lambda: cg_sense(plain.acquisition, signal, 12),
+        "CG-SENSE with B0 (7 segments), 12 steps": lambda: cg_sense(field.acquisition, signal, 12),
+    }
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    with torch.no_grad():
+        for _ in range(rounds):
+            for name, method in methods.items():
+                begun = time.process_time()
+                method()
+                times[name].append(1000 * (time.process_time() - begun) / batch)
+    click.echo("| method | CPU ms per image | against MLN |\n|---|---|---|")
+    fastest = {name: min(values) for name, values in times.items()}
+    for name, value in fastest.items():
+        click.echo(f"| {name} | {value:.0f} | {value / fastest['MLN, T = 8']:.1f} |")
+
+
+@main.command()
+@click.argument("without_b0", type=Path)
+@click.argument("with_b0", type=Path)
+@click.option("--out", required=True, type=Path)
+def picture(without_b0: Path, with_b0: Path, out: Path) -> None:
+    """Adjoint, CG-SENSE, MLN, original side by side: first row without, second row with the B0
+    map.
+    """
+    rows = []
+    for path in (without_b0, with_b0):
+        images = np.load(path)
+        cells = [np.abs(images[name]) for name in ("adjoint", "cg", "mln", "reference")]
+        rows.append(np.concatenate([cell / np.percentile(cell, 99.7) for cell in cells], 1))
+    grey = np.concatenate(rows).clip(0, 1).repeat(2, 0).repeat(2, 1)
+    save_jpeg(grey, out)
+
+
+if __name__ == "__main__":
+    main()
