@@ -73,6 +73,12 @@ def stretch(planes: np.ndarray) -> np.ndarray | None:
     return (planes - low) / (high - low)
 
 
+def to_bytes(planes: np.ndarray) -> np.ndarray:
+    """uint8 of the same shape, minimum to 0 and maximum to 255; a constant picture is 0."""
+    stretched = stretch(planes)
+    return np.round(255 * (np.zeros_like(planes) if stretched is None else stretched)).astype("u1")
+
+
 def load_picture(path: Path, size: int, channels: int) -> np.ndarray | None:
     """uint8 (C, size, size) from 0 to exactly 255, or None for a constant picture."""
     stretched = stretch(resize(read_picture(path, channels), size))

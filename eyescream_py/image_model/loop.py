@@ -81,7 +81,7 @@ def resume(learner: Learner, checkpoint: Checkpoint) -> None:
             checkpoint.restore_optimizer(optimizer, name)
     try:
         learner.load_state(checkpoint.state)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{checkpoint.path} is damaged: its state lacks {error}") from None
     restore_random_state(checkpoint)
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from eyescream_py.files import atomic_write
-from eyescream_py.image_model.data import stretch
+from eyescream_py.image_model.data import to_bytes
 
 
 def to_unit(batch: Tensor) -> Tensor:
@@ -21,10 +21,7 @@ def to_unit(batch: Tensor) -> Tensor:
 
 def to_pixels(picture: Tensor) -> np.ndarray:
     """(C, H, W) -> uint8 RGB (H, W, 3), stretched, grey replicated, never transposed."""
-    planes = picture.detach().float().cpu().numpy()
-    stretched = stretch(planes)
-    bytes_ = np.round(255 * (np.zeros_like(planes) if stretched is None else stretched))
-    pixels = bytes_.astype(np.uint8).transpose(1, 2, 0)
+    pixels = to_bytes(picture.detach().float().cpu().numpy()).transpose(1, 2, 0)
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 

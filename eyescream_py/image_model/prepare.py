@@ -18,7 +18,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from eyescream_py.errors import UserError
-from eyescream_py.image_model.data import list_pictures, read_picture, stretch
+from eyescream_py.image_model.data import list_pictures, read_picture, to_bytes
 from eyescream_py.image_model.ply import Mesh, read_ply
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -38,9 +38,7 @@ def new_folder(folder: str | Path) -> Path:
 
 def save_grey(path: Path, values: np.ndarray) -> None:
     """Save a plane (H, W), minimum to black and maximum to white; a constant plane is black."""
-    stretched = stretch(values)
-    plane = np.zeros_like(values) if stretched is None else stretched
-    Image.fromarray(np.round(255 * plane).astype(np.uint8)).save(path)
+    Image.fromarray(to_bytes(values)).save(path)
 
 
 def zbuffer(rows: np.ndarray, columns: np.ndarray, z: np.ndarray, size: int) -> np.ndarray:
@@ -289,7 +287,5 @@ def _area_resize(plane: np.ndarray, size: int) -> np.ndarray:
 
 
 def _save_planes(path: Path, planes: np.ndarray) -> None:
-    stretched = stretch(planes)
-    bytes_ = np.round(255 * (np.zeros_like(planes) if stretched is None else stretched))
-    pixels = bytes_.astype(np.uint8)
+    pixels = to_bytes(planes)
     Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(path)
