@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.dataset import Dataset
+from eyescream_py.distributed import Alone
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
 from eyescream_py.torch7.random import RandomSource
 
@@ -84,11 +85,12 @@ class Player:
     penalty: Penalty
     clamp: float
 
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of `loss` and the penalty for this network's parameters only."""
+    def backward(self, loss: Tensor, group: Alone) -> None:
+        """Gradients of the group's `loss` and the penalty for this network's parameters only."""
         parameters = self.optimizer.parameters
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=parameters)
+        group.average_([p.grad for p in parameters if p.grad is not None])
         for p in parameters:
             assert p.grad is not None  # noqa: S101 - every parameter takes part in its own loss
             self.penalty.add_gradient(p, p.grad)
@@ -141,7 +143,9 @@ class Feed(Protocol):
 
     def state(self) -> dict[str, Any]: ...
 
-    def set_state(self, state: dict[str, Any]) -> None: ...
+    def set_state(self, state: dict[str, Any]) -> bool:
+        """False, and nothing taken over, where the state is that of other pictures."""
+        ...
 
 
 class FaceFeed:
@@ -190,10 +194,21 @@ class FaceFeed:
         return (self.generate(noise),), buffers.ones
 
     def state(self) -> dict[str, Any]:
-        return {"pool": self.pool}
+        return {"pool": self.pool, "pictures": len(self.dataset)}
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        self.pool = state["pool"].to(self.device)
+    def set_state(self, state: dict[str, Any]) -> bool:
+        return restore_pool(self.pool, state, len(self.dataset))
+
+
+def restore_pool(pool: Tensor, state: dict[str, Any], pictures: int) -> bool:
+    """Take an epoch's pool over where it was drawn from as many pictures; whether it was."""
+    stored = state["pool"]
+    if stored.shape != pool.shape or state.get("pictures", pictures) != pictures:
+        return False
+    if stored.min() < 0 or stored.max() >= pictures:
+        raise ValueError("the epoch's pool names pictures that there are not")
+    pool.copy_(stored)
+    return True
 
 
 @dataclass
@@ -259,17 +274,20 @@ class Game:
         gate: AccuracyGate,
         iterations: tuple[int, int] = (1, 1),
         autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+        group: Alone | None = None,
     ) -> None:
         self.D, self.G, self.feed, self.gate = D, G, feed, gate
+        self.group = group or Alone()
         self.D_iterations, self.G_iterations = iterations
         self.autocast = autocast
         self.figures = Figures(gate.accuracies.device)
 
     def iteration(self, n: int, log: CallLog | None = None) -> None:
-        for _ in range(self.D_iterations):
-            self.discriminator_step(n, log)
-        for _ in range(self.G_iterations):
-            self.generator_step(n, log)
+        with self.group.sharing(n) as share:
+            for _ in range(self.D_iterations):
+                self.discriminator_step(share, log)
+            for _ in range(self.G_iterations):
+                self.generator_step(share, log)
 
     def discriminator_step(self, n: int, log: CallLog | None = None) -> None:
         with self.autocast():
@@ -277,23 +295,31 @@ class Game:
             predictions = self.D.network(*inputs).reshape(-1)  # [n]
         predictions = predictions.to(targets.dtype)
         loss = bce_loss(predictions, targets)
-        self.D.backward(loss)
-        opened = self.gate.update(predictions[:n], targets[:n]) if self.gate.can_close else None
+        self.D.backward(loss, self.group)
+        loss = self._over_group(loss)
+        judged = self.group.gather(torch.stack([predictions.detach()[:n], targets[:n]], 1))
+        opened = self.gate.update(judged[:, 0], judged[:, 1]) if self.gate.can_close else None
         if log:
             withheld = opened is not None and not bool(opened)
             log("D", None if withheld else self.D.objective(loss))
         self.D.optimizer.step(opened)
-        self.figures.sums["D_loss"] += loss.detach()
+        self.figures.sums["D_loss"] += loss
         self.figures.sums["D_trained"] += 1 if opened is None else opened
-        self.figures.confusion.add(predictions[:n], targets[:n])
+        self.figures.confusion.add(judged[:, 0], judged[:, 1])
 
     def generator_step(self, n: int, log: CallLog | None = None) -> None:
         with self.autocast():
             inputs, targets = self.feed.generator_batch(n)
             predictions = self.D.network(*inputs).reshape(-1)  # [n]
         loss = bce_loss(predictions.to(targets.dtype), targets)
-        self.G.backward(loss)
+        self.G.backward(loss, self.group)
+        loss = self._over_group(loss)
         if log:
             log("G", self.G.objective(loss))
         self.G.optimizer.step()
-        self.figures.sums["G_loss"] += loss.detach()
+        self.figures.sums["G_loss"] += loss
+
+    def _over_group(self, loss: Tensor) -> Tensor:
+        mean = loss.detach().clone()
+        self.group.average_([mean])
+        return mean

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from eyescream_py.adversarial import CallLog, Game
-from eyescream_py.torch7.random import RandomSource, TorchSource
+from eyescream_py.torch7.random import RandomSource
 
 WARM_UP = 3  # real iterations on the capture's stream, so that lazy set-up is over before it
 
@@ -54,8 +54,9 @@ class CapturedIteration:
 
     def _capture(self, n: int) -> None:
         graph = torch.cuda.CUDAGraph()
-        if isinstance(self.source, TorchSource):
-            graph.register_generator_state(self.source.generator)
+        generator = getattr(self.source, "generator", None)
+        if generator is not None:
+            graph.register_generator_state(generator)
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.game.iteration(n)

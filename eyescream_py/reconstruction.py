@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.adversarial import Player
+from eyescream_py.distributed import Alone
 from eyescream_py.sampling import evaluating
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -21,9 +22,14 @@ class Reconstruction:
     """
 
     def __init__(
-        self, stages: Sequence[Player], criterion: Criterion, encoder: nn.Module | None = None
+        self,
+        stages: Sequence[Player],
+        criterion: Criterion,
+        encoder: nn.Module | None = None,
+        group: Alone | None = None,
     ) -> None:
         self.stages, self.criterion, self.encoder = list(stages), criterion, encoder
+        self.group = group or Alone()
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -32,12 +38,18 @@ class Reconstruction:
 
     def step(self, images: Tensor) -> Tensor:
         """One optimizer step of every stage on (n,C,H,W); each stage's loss before it. [stages]"""
+        with self.group.sharing(len(images)):
+            losses = self._step(self.group.rows(images))
+            self.group.average_([losses])
+        return losses
+
+    def _step(self, images: Tensor) -> Tensor:
         value = images if self.encoder is None else self.encoder(images)
         losses = []
         for stage in self.stages:
             output = stage.network(value)
             loss = self.criterion(output, images)
-            stage.backward(loss)
+            stage.backward(loss, self.group)
             stage.optimizer.step()
             losses.append(loss.detach())
             value = output.detach()
