@@ -1,1 +1,21 @@
 """Face generators: a PyTorch port of the Lua Torch program of 2015, and four sibling systems."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from eyescream_py.generator import Generator
+
+
+def load_generator(path: str | Path, device: str = "cpu", ema: bool = True) -> Generator:
+    """A trained G: `load_generator("logs/adversarial.net").sample(64, seed=1)` is (64,C,H,W) 0..1.
+
+    `path` is a trainer's .net or what `sample.py --export` wrote (.safetensors, .pt); its
+    `noise_dim` and `dims` say what it takes and makes. torch is imported by the call.
+    """
+    from eyescream_py.generator import load_generator as load
+
+    return load(path, device, ema)

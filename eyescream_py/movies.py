@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from eyescream_py.errors import UserError
 from eyescream_py.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LONGEST_SIDE = 512
 
@@ -70,3 +73,9 @@ def _write_mp4(path: Path, pictures: Iterable[Image.Image], rate: float) -> None
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    from eyescream_py.cli.movie import main
+
+    main()

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from eyescream_py import checkpoints, movies
+from eyescream_py import checkpoints, generator, movies
 from eyescream_py.dataset import Dataset, load_dataset
 from eyescream_py.errors import UserError
 from eyescream_py.runtime import choose_device, set_threads
@@ -48,6 +48,7 @@ class SampleOptions:
     threads: int
     ema: bool
     interpolate: int
+    export: str
     typed: frozenset[str]
 
 
@@ -76,6 +77,11 @@ def sample(options: SampleOptions) -> None:
     set_threads(options.threads, "threads" in options.typed)
     device = choose_device(options.gpu, "gpu" in options.typed)
     base = load_base(options, device)
+    if options.export:
+        G = generator.described(base.G.float().eval(), Path(options.G_base))
+        generator.export(G, Path(options.export))
+        print(f"Written: {options.export}")
+        return
     refiner = load_refiner(options, base, device)
     data = _neighbour_data(options, base, device) if options.neighbours else None
     folder = Path(options.writeto)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from eyescream_py import checkpoints
+from eyescream_py import checkpoints, story
 from eyescream_py.errors import UserError
 from eyescream_py.files import remove_stale_temporaries
 from eyescream_py.progress import Progress
@@ -64,6 +64,10 @@ class Task(Protocol):
 
     def end_epoch(self, epoch: int, seconds: float) -> dict[str, Any]:
         """Print the epoch's lines; give its metrics."""
+        ...
+
+    def curves(self, epoch: int, record: dict[str, Any]) -> None:
+        """Append an epoch's metrics to the plots' curves; a resumed run gives the old ones too."""
         ...
 
     def is_finite(self) -> bool:
@@ -129,6 +133,7 @@ class Run:
         if options.network:
             self._resume(checkpoints.find(options.network, options.save))
         self._open_logs(keep=bool(options.network))
+        story.replay(options.save, task.curves)
 
     def _resume(self, path: Path) -> None:
         content = checkpoints.read(path)
@@ -163,6 +168,7 @@ class Run:
                     f"Stopped by {self.stop.name}: saved {self.path} at epoch {self.at.epoch}, "
                     f"iteration {self.at.iteration}; --network={self.path.name} continues it."
                 )
+            story.write_curves_if_possible(self.options.save)
         finally:
             self.metrics.close()
             if self.losses:
@@ -192,6 +198,7 @@ class Run:
             return
         record = self.task.end_epoch(epoch, seconds)
         self.metrics.write({"epoch": epoch, "seconds": round(seconds, 3), **record})
+        self.task.curves(epoch, record)
         self.at = _Position(epoch + 1)
         self.task.show(epoch)
         if (

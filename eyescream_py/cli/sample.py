@@ -55,6 +55,11 @@ from eyescream_py import options
     "Also a film of so many frames between noise vectors.",
     click.IntRange(0),
 )
+@click.option(
+    "--export",
+    default="",
+    help="Write G to this .safetensors, .pt (TorchScript) or .onnx file, and no grids.",
+)
 def main(**values: Any) -> None:
     """Write grids of generated faces: the best and worst by D, random ones, refined ones."""
     typed = options.typed_flags()

@@ -35,6 +35,13 @@ from eyescream_py import options
 @options.own_options()
 @options.rng_option()
 @options.number(
+    "--evaluate_every",
+    "evaluate_every",
+    0,
+    "Measure the distance to real pictures every so many epochs (0: never).",
+    click.IntRange(0),
+)
+@options.number(
     "--G_ema",
     "G_ema",
     0.0,

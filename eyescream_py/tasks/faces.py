@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyescream_py import quality
 from eyescream_py.activity import activities
 from eyescream_py.adversarial import FaceFeed
 from eyescream_py.sampling import evaluating, generate, ranking, save_grid
@@ -26,6 +27,7 @@ TITLES = {
 }
 RANKED = 300
 SHOWN = 50
+EVALUATED = 500
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,16 @@ class FaceTask(GameTask):
     confusion_title = "Confusion of normal D:"
 
     def __init__(
-        self, *args: Any, plot_noise: Tensor, window: int, extras: Extras, activity_every: int = 0
+        self,
+        *args: Any,
+        plot_noise: Tensor,
+        window: int,
+        extras: Extras,
+        activity_every: int = 0,
+        evaluate_every: int = 0,
     ) -> None:
         super().__init__(*args)
+        self.evaluate_every = evaluate_every
         self.activity_every = activity_every if self.plots.is_on else 0
         self._batches = 0
         self.plot_noise, self.window, self.extras = plot_noise, window, extras
@@ -59,6 +68,23 @@ class FaceTask(GameTask):
         self._batches += 1
         if self.activity_every and self._batches % self.activity_every == 0:
             self._show_activity()
+
+    def end_epoch(self, epoch: int, seconds: float) -> dict[str, Any]:
+        record = super().end_epoch(epoch, seconds)
+        if self.evaluate_every and epoch % self.evaluate_every == 0:
+            record["swd"] = self._distance()
+            print(f"<trainer> distance to real pictures (SWD x1000) = {record['swd']:.1f}")
+        return record
+
+    def _distance(self) -> float:
+        """Of generated to training pictures, the same noise each time; takes nothing from the
+        run's random streams.
+        """
+        source, data = TorchSource(0, self.feed.device), self.feed.dataset
+        rows = source.permutation(len(data))[:EVALUATED]
+        noise = torch.empty(len(rows), self.feed.noise_dim, device=source.device)
+        made = self.make(source.uniform_(noise, -1, 1).to(self.feed.dtype))
+        return quality.distances(data.floats(rows), made.float())["mean"]
 
     def _show_activity(self) -> None:
         image = self.feed.dataset.floats(self.feed.pool[:1], self.feed.dtype)

@@ -22,6 +22,12 @@ from eyescream_py.torch7.random import RandomSource
 from eyescream_py.training import Schedule
 
 SATURATED_EPOCHS = 5
+CURVES = {  # window -> title, label, {curve: key in the metrics}
+    "loss": ("loss of D and G", "loss", {"D": "D_loss", "G": "G_loss"}),
+    "accuracy": ("accuracy of D", "share right", {"D": "D_accuracy"}),
+    "parzen": ("distance to the truth (Parzen)", "2-norm", {"G": "parzen"}),
+    "quality": ("distance to real pictures (SWD x1000)", "SWD", {"G": "swd"}),
+}
 
 
 class GameTask:
@@ -87,14 +93,13 @@ class GameTask:
             )
         )
         self._hint_at_saturation(record["D_accuracy"])
-        self._show_curves(epoch, record)
         return record
 
-    def _show_curves(self, epoch: int, record: Mapping[str, float]) -> None:
-        losses = {"D": record["D_loss"], "G": record["G_loss"]}
-        self.plots.curve("loss", epoch, losses, "loss of D and G", "epoch", "loss")
-        accuracy = {"D": record["D_accuracy"]}
-        self.plots.curve("accuracy", epoch, accuracy, "accuracy of D", "epoch", "share right")
+    def curves(self, epoch: int, record: Mapping[str, Any]) -> None:
+        for window, (title, label, series) in CURVES.items():
+            values = {name: record[key] for name, key in series.items() if key in record}
+            if values:
+                self.plots.curve(window, epoch, values, title, "epoch", label)
 
     def _hint_at_saturation(self, accuracy: float) -> None:
         self._saturated = self._saturated + 1 if accuracy > 0.995 else 0

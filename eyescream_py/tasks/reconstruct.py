@@ -99,6 +99,14 @@ class ReconstructionTask:
             "validation": validation,
         }
 
+    def curves(self, epoch: int, record: Mapping[str, Any]) -> None:
+        values = {
+            f"{kind} {name}": value
+            for kind in ("train", "validation")
+            for name, value in zip(self._stage_names(), record.get(kind, []), strict=False)
+        }
+        self.plots.curve("loss", epoch, values, f"loss ({self.file_name})", "epoch", "loss")
+
     def is_finite(self) -> bool:
         weights = [p for stage in self.model.stages for p in stage.optimizer.parameters]
         values = [self.sums.norm().float(), *(p.detach().norm().float() for p in weights)]
@@ -197,10 +205,8 @@ class AutoencoderTask(ReconstructionTask):
 class DenoiserTask(ReconstructionTask):
     """Two stages; the seventh window draws both validation losses."""
 
-    def show(self, epoch: int) -> None:
-        super().show(epoch)
-        if self.plots.is_on:
-            first, second = self.smallest
-            values = dict(zip(("AE1", "AE2"), self.validation_losses(), strict=True))
-            title = f"Loss at epoch {epoch} (min1={first:.5f}, min2={second:.5f})"
-            self.plots.curve(self.window + 6, epoch, values, title, "epoch", "loss")
+    def curves(self, epoch: int, record: Mapping[str, Any]) -> None:
+        first, second = self.smallest
+        values = dict(zip(("AE1", "AE2"), record.get("validation", []), strict=False))
+        title = f"Loss at epoch {epoch} (min1={first:.5f}, min2={second:.5f})"
+        self.plots.curve(self.window + 6, epoch, values, title, "epoch", "loss")

@@ -38,6 +38,7 @@ class FaceOptions(setup.GameOptions):
     autoencoder: str
     denoise: bool
     weights_vis_freq: int
+    evaluate_every: int
 
     @property
     def dims(self) -> models.Dims:
@@ -155,6 +156,7 @@ def _task(
         window=options.window,
         extras=Extras(decoder, _denoiser(options, device)),
         activity_every=options.weights_vis_freq,
+        evaluate_every=options.evaluate_every,
     )
 
 

@@ -1,0 +1,24 @@
+"""`eyescream movie` or `python -m eyescream_py.movies`: what a run's folder tells in pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.argument("save", default="logs")
+@click.option("--mp4", is_flag=True, help="Films as MP4 instead of GIF.")
+@click.option(
+    "--seconds", default=0.25, show_default=True, help="Time each grid is seen.",
+    type=click.FloatRange(0.02, 60),
+)  # fmt: skip
+def main(save: str, mp4: bool, seconds: float) -> None:
+    """Make of the grids in SAVE/pictures a contact sheet over time and a film, and of
+    SAVE/metrics.jsonl the loss curves. SAVE is a trainer's --save.
+    """
+    from eyescream_py.story import tell
+
+    for path in tell(Path(save), ".mp4" if mp4 else ".gif", seconds):
+        click.echo(f"Written: {path}")
