@@ -8,13 +8,16 @@ from PIL import Image
 
 from eyescream_py.errors import UserError
 from eyescream_py.runtime import read_json_lines
-from eyescream_py.srez.batches import Batches, held_out_pictures
+from eyescream_py.srez.batches import Batch, Batches, held_out_pictures
 from eyescream_py.srez.checkpoints import checkpoint_path, read_checkpoint
 from eyescream_py.srez.data import load_split
 from eyescream_py.srez.evaluation import generate, psnr
 from eyescream_py.srez.networks import build_generator
+from eyescream_py.srez.objectives import tie_loss
+from eyescream_py.srez.optimizers import learning_rate, set_learning_rate
 from eyescream_py.srez.pictures import bicubic
 from eyescream_py.srez.report import Report
+from eyescream_py.srez.steps import build_networks, train_step
 from eyescream_py.srez.training import run_train
 
 CPU = torch.device("cpu")
@@ -192,30 +195,28 @@ def test_sample_pictures_follow_the_bn_choice(tiny):
     assert seen[0] != seen[1]
 
 
-def test_sixteen_faces_are_learnt_and_beat_bicubic(tiny):
+def test_six_faces_are_learnt_and_beat_bicubic(tiny):
     """The pixel term on: the tie falls below 0.02 and the enlargement is nearer the truth than
     bicubic's.
     """
     options = dataclasses.replace(
         tiny,
-        batch_size=8,
         width=3 / 16,
         critic_width=1 / 32,
         gen_norm=0,
-        learning_rate_start=3e-3,
-        learning_rate_half_life=100,
+        learning_rate_start=4e-3,
+        learning_rate_half_life=60,
         learning_beta1=0.9,
         learning_beta2=0.99,
         gene_l1_factor=1.0,
         pixel_factor=1.0,
-        train_noise=0.0,
-        max_batches=280,
     )
-    networks = run_train(options, CPU, say=quiet)
-    train, _ = load_split(options.dataset, "celeba", 4, 0, "", 0, "")
-    assert len(train) == 16
-    small, label = held_out_pictures(train, options, CPU)
+    _, faces = load_split(options.dataset, "celeba", 6, 0, "", 0, "")
+    small, label = held_out_pictures(faces, options, CPU)
+    networks = build_networks(options, CPU)
+    for k in range(160):
+        set_learning_rate(networks.generator_optimizer, learning_rate(options, k))
+        train_step(networks, Batch(small, small, label, torch.zeros(6)), options)
     output = generate(networks.generator, small)
-    tie = float((torch.nn.functional.avg_pool2d(output, 4) - small).abs().mean())
-    assert tie < 0.02
-    assert psnr(output, label) > psnr(bicubic(small, 32), label)
+    assert tie_loss(output, small) < 0.02
+    assert psnr(output, label) > psnr(bicubic(small, 32), label) + 0.2
