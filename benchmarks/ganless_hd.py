@@ -12,6 +12,7 @@ data and their losses must agree. They run alternately; the best round of each c
 from __future__ import annotations
 
 import time
+from typing import cast
 
 import click
 import numpy as np
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from eyescream_py.ganless_hd.averaging import WEIGHTS
 from eyescream_py.ganless_hd.features import calibrate, frozen, random_features
 from eyescream_py.ganless_hd.losses import PerceptualLoss
-from eyescream_py.ganless_hd.networks import UNet, parameter_count
+from eyescream_py.ganless_hd.networks import BasisConv2d, DecoderLevel, UNet, parameter_count
 from eyescream_py.ganless_hd.options import Options
 from eyescream_py.ganless_hd.trainer import STEPS_PER_BATCH, Trainer
 from eyescream_py.runtime import choose_device
@@ -51,14 +52,15 @@ class PlainTrainer:
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         network, skips = self.network, []
         for level in network.encoderLevels:
-            x = F.max_pool2d(F.selu(level(x)), 2)
+            x = F.max_pool2d(F.selu(plain_conv(cast(BasisConv2d, level), x)), 2)
             skips.append(x)
         x = skips.pop()
-        for level in reversed(network.decoderLevels):
-            x = F.interpolate(F.selu(level.node(x)), scale_factor=2.0)
+        for decoder in reversed(network.decoderLevels):
+            x = F.selu(plain_conv(cast(DecoderLevel, decoder).node, x))
+            x = F.interpolate(x, scale_factor=2.0)
             if skips:
                 x = torch.cat((skips.pop(), x), 1)
-        return torch.tanh(network.collapse(F.selu(network.finalDecoder(x))))
+        return torch.tanh(network.collapse(F.selu(plain_conv(network.finalDecoder, x))))
 
     @staticmethod
     def pearson(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -80,6 +82,11 @@ class PlainTrainer:
             start += p.numel()
 
 
+def plain_conv(conv: BasisConv2d, x: torch.Tensor) -> torch.Tensor:
+    mixes = conv.params.view(-1, 3) @ conv.basisWeights
+    return F.conv2d(x, mixes.view(conv.outputs, conv.inputs, 3, 3), conv.bias, padding=1)
+
+
 def pictures(batch: int, size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(2, batch, 3, size // 8, size // 8, generator=generator) * 2 - 1
@@ -96,7 +103,7 @@ def seconds(trainer: Trainer | PlainTrainer, batch: tuple[torch.Tensor, torch.Te
 
 
 def memory(trainer: Trainer | PlainTrainer, batch: tuple[torch.Tensor, torch.Tensor]) -> float:
-    """Most CUDA memory held during a batch, GB (10^9 bytes), both sides' resident tensors included."""
+    """Most CUDA memory held during a batch, GB (10^9 bytes); the other side's weights count too."""
     torch.cuda.reset_peak_memory_stats()
     trainer.train_batch(*batch)
     return torch.cuda.max_memory_allocated() / 1e9

@@ -15,8 +15,7 @@ WEIGHTS = tuple(k * k / 91 for k in range(1, 7))  # oldest to newest
 
 
 class FlatParameters:
-    """All parameters of a network in one vector, which the parameters and their gradients are views
-    of.
+    """All parameters of a network in one vector; parameters and gradients are views of it.
 
     `vector` is a leaf tensor (count,) with `vector.grad`: an optimizer can be given it alone.
     Create it after the network is on its device; moving the network afterwards breaks the views.
@@ -55,9 +54,7 @@ class FlatParameters:
 
 
 class Averaging:
-    """No averaging: what the published methods below add to is nothing. Also their common
-    interface.
-    """
+    """No averaging, and the interface of the two kinds below."""
 
     def restart(self) -> None:
         """Called at the start of each epoch."""

@@ -15,9 +15,7 @@ SIZE = 3
 
 
 def analytic_basis() -> torch.Tensor:
-    """A box blur, the vertical and the horizontal Sobel gradient, each of length one; exactly
-    orthogonal.
-    """
+    """A box blur, the vertical and the horizontal Sobel gradient: orthonormal."""
     sobel = torch.tensor([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]])
     rows = torch.stack((torch.ones(3, 3), sobel, sobel.T)).reshape(SIZE, 9)
     return rows / rows.norm(dim=1, keepdim=True)

@@ -28,8 +28,7 @@ def write_tensors(
     about: Mapping[str, Any],
     keep_old: bool = False,
 ) -> None:
-    """Write `tensors` and the JSON values `about`; an existing file is replaced whole or not at
-    all.
+    """Write `tensors` and the JSON values `about`; a file is replaced whole or not at all.
 
     Raises UserError where the folder cannot be written.
     """

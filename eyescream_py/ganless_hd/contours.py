@@ -28,8 +28,7 @@ def contours(picture: np.ndarray) -> np.ndarray:
 def colour_map(picture: np.ndarray, cells: tuple[int, int] | None = None) -> np.ndarray:
     """`picture` reduced to `cells` (rows, columns; 16 x 16 by default) and enlarged again.
 
-    Both ways plain bilinear: the reduction looks at 2x2 pixels of each cell, not at all of them, as
-    published.
+    Both ways plain bilinear, as published: the reduction reads 2x2 pixels of each cell, not all.
     """
     rows, columns = cells or (COLOUR_CELLS, COLOUR_CELLS)
     height, width = picture.shape[:2]

@@ -189,8 +189,7 @@ def to_network(pictures: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 class ContourPhotos(Dataset[Pair]):
-    """Item n: a photograph drawn with replacement, a random crop of it, and the network's input for
-    it.
+    """Item n: a random crop of a photograph drawn with replacement, and the input made of it.
 
     Both (3, size, size) uint8. A photograph that cannot be decoded is named once per worker,
     another takes its place.
@@ -259,17 +258,16 @@ def make_loader(
 
 
 def _start_worker(number: int) -> None:
-    """Workers stop when the main process tells them; a Ctrl-C in the terminal is meant for that
-    one.
-    """
+    """A Ctrl-C in the terminal is meant for the main process, which then ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
 
 
 def fixed_pairs(photos: ResizedPhotos, size: int, colormap: bool) -> Iterator[Pair]:
-    """(input, target) of each photograph's middle, in order; those that cannot be decoded are named
-    and left out.
+    """(input, target) of each photograph's middle, in order.
+
+    Photographs that cannot be decoded are named and left out.
     """
     for index, path in enumerate(photos.photos):
         try:

@@ -49,8 +49,7 @@ class ResNet18Features(nn.Module):
     """Pictures (N, 3, H, W) -> five activation maps of 64, 64, 128, 256, 512 channels (times
     `width`).
 
-    Their sides are H/4, H/4, H/8, H/16, H/32: after the first pooling and after each of the four
-    layers.
+    Their sides are H/4, H/4, H/8, H/16, H/32: after the first pooling and after each layer.
     """
 
     def __init__(self, width: float = 1.0) -> None:
@@ -75,9 +74,7 @@ class ResNet18Features(nn.Module):
 
 
 def random_features(width: float, seed: int) -> ResNet18Features:
-    """Convolutions drawn from `seed` (He normal, by fan-out), batch normalisations not yet
-    calibrated.
-    """
+    """Convolutions drawn from `seed` (He normal, by fan-out); `calibrate` is still to do."""
     network = ResNet18Features(width)
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
@@ -90,9 +87,7 @@ def random_features(width: float, seed: int) -> ResNet18Features:
 
 @torch.no_grad()
 def calibrate(network: ResNet18Features, batches: Iterable[torch.Tensor]) -> None:
-    """Set the running statistics of every batch normalisation to the mean over `batches` of
-    pictures.
-    """
+    """Set the running statistics of every batch normalisation to the mean over `batches`."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -143,8 +138,7 @@ def _listed(what: str, names: list[str]) -> str:
 
 
 def frozen(network: ResNet18Features) -> ResNet18Features:
-    """The network for use in a loss: no gradients for weights, normalisations folded into the
-    convolutions.
+    """The network for use in a loss: no weight gradients, normalisations folded away.
 
     `network` itself is changed and returned; save its state dict before.
     """

@@ -59,15 +59,17 @@ def opened_run(given: Options, typed: Collection[str]) -> Iterator[Run]:
     options.check()
     device = choose_device(options.gpu, "gpu" in typed)
     set_threads(options.threads, "threads" in typed)
+    torch.backends.cudnn.benchmark = True  # every batch but an epoch's last has the same size
     _make_folders(options)
     training, held_out = photographs(options)
     dataset = ContourPhotos(training, options.imgSize, options.colormap, options.seed)
     loss = PerceptualLoss(_features(options, dataset, device, about), options.pearson)
-    network = UNet(options.width, _basis(options), options.seed, options.recompute)
+    basis = analytic_basis() if about else _basis(options)
+    network = UNet(options.width, basis, options.seed, options.recompute)
     if not about:
         _initialise(network, options)
     trainer = Trainer(network, loss, options, device)
-    if state:
+    if about:
         trainer.restore(state)
     run = Run(
         options,

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 
 import pytest
 from click.testing import CliRunner
@@ -15,8 +14,7 @@ def invoke(*arguments):
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["sample"], ["make-data"]])
-def test_help_answers_fast_and_imports_no_torch(command):
-    start = time.perf_counter()
+def test_help_needs_no_torch(command):
     result = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "eyescream_py.ganless_hd", *command, "--help"],
         capture_output=True,
@@ -25,7 +23,6 @@ def test_help_answers_fast_and_imports_no_torch(command):
     )
     assert "Usage: python -m eyescream_py.ganless_hd" in result.stdout
     assert "| torch" not in result.stderr
-    assert time.perf_counter() - start < 5
 
 
 def test_published_defaults():
