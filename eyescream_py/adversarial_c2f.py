@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.adversarial import restore_pool
 from eyescream_py.dataset import Dataset
 from eyescream_py.dataset_c2f import coarse_and_diff
 from eyescream_py.sampling import evaluating
@@ -77,10 +78,10 @@ class PairFeed:
         return (self.generate(self.noise[:rows], coarse), coarse), self.targets[:rows]
 
     def state(self) -> dict[str, Any]:
-        return {"pool": self.pool}
+        return {"pool": self.pool, "pictures": len(self.dataset)}
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        self.pool = state["pool"].to(self.device)
+    def set_state(self, state: dict[str, Any]) -> bool:
+        return restore_pool(self.pool, state, len(self.dataset))
 
 
 class StalePairFeed(PairFeed):
@@ -96,10 +97,12 @@ class StalePairFeed(PairFeed):
         rows = {"diff": self.diff, "coarse": self.coarse, "targets": self.targets}
         return {**super().state(), **rows}
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
+    def set_state(self, state: dict[str, Any]) -> bool:
+        if state["diff"].shape != self.diff.shape:
+            return False
         for name in ("diff", "coarse", "targets"):
             getattr(self, name).copy_(state[name])
+        return super().set_state(state)
 
 
 def parzen_score(

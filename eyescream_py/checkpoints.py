@@ -37,13 +37,19 @@ def read(path: Path, option: str = "--network") -> torch7.Table:
     return content
 
 
-def module(content: torch7.Table, key: str, path: Path, option: str = "--network") -> nn.Module:
+def module(
+    content: torch7.Table,
+    key: str,
+    path: Path,
+    option: str = "--network",
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
     """The network under `key` as a torch module; UserError where it is missing or unknown."""
     if not isinstance(content.get(key), torch7.TorchObject):
         names = ", ".join(str(k) for k in content)
         raise UserError(f"{option}={path} holds no network {key} (it holds: {names})")
     try:
-        return torch7.to_module(content[key])
+        return torch7.to_module(content[key], dtype)
     except torch7.T7Error as error:
         raise UserError(f"{option}={path}: network {key}: {error}") from error
 
@@ -54,7 +60,7 @@ def copy_into(network: nn.Module, content: torch7.Table, key: str, path: Path) -
 
     Raises UserError, with `network` unchanged, where sizes or layers differ.
     """
-    stored = module(content, key, path)
+    stored = module(content, key, path, dtype=next(network.parameters(), torch.empty(0)).dtype)
     ours, theirs = list(network.parameters()), list(stored.parameters())
     for position, (a, b) in enumerate(zip(ours, theirs, strict=False)):
         if a.shape != b.shape:

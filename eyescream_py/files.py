@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -44,14 +45,21 @@ def _keep_as_old(path: Path) -> None:
     link = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
     try:
         link.unlink(missing_ok=True)
-        os.link(path, link)
-    except (
-        OSError
-    ):  # a file system without hard links: `path` is missing until the rename that follows
-        os.replace(path, old)
-        return
-    os.replace(link, old)
-    link.unlink(missing_ok=True)  # rename does nothing when both already were the same file
+        try:
+            os.link(path, link)
+        except OSError:  # a file system without hard links
+            _copy(path, link)
+        os.replace(link, old)
+    finally:  # rename does nothing, and leaves the link, when both already were the same file
+        with contextlib.suppress(OSError):
+            link.unlink(missing_ok=True)
+
+
+def _copy(path: Path, to: Path) -> None:
+    with open(path, "rb") as source, open(to, "wb") as file:
+        shutil.copyfileobj(source, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

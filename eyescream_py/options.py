@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +23,36 @@ def group(*decorators: Decorator) -> Decorator:
     return apply
 
 
+LARGEST = 3.4e38  # what single precision holds
+
+
+class Finite(click.ParamType):
+    """A float that is a number, from `least` up to and without `below`."""
+
+    name = "float"
+
+    def __init__(self, least: float = -math.inf, below: float = math.inf) -> None:
+        self.least, self.below = least, below
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = float(click.FLOAT.convert(value, param, ctx))
+        if not abs(number) < LARGEST:
+            self.fail(f"{value} is no number of single precision.", param, ctx)
+        if not self.least <= number < self.below:
+            below = f" and below {self.below:g}" if self.below < math.inf else ""
+            self.fail(f"{value} is not at least {self.least:g}{below}.", param, ctx)
+        return number
+
+
+NOT_NEGATIVE = Finite(0)
+SEED = click.IntRange(0, 2**62)
+MOMENTUM = Finite(0, 1)
+
+
 def number(
-    flag: str, name: str, default: float, text: str, kind: Any = float, **more: Any
+    flag: str, name: str, default: float, text: str, kind: Any = None, **more: Any
 ) -> Decorator:
+    kind = kind or Finite()
     return click.option(
         flag, name, default=default, type=kind, show_default=True, help=text, **more
     )
@@ -93,7 +121,7 @@ def rng_option() -> Decorator:
 
 
 def seed_option() -> Decorator:
-    return number("--seed", "seed", 1, "Seed of the random numbers.", int)
+    return number("--seed", "seed", 1, "Seed of the random numbers.", SEED)
 
 
 def aws_option() -> Decorator:
@@ -105,14 +133,20 @@ def aws_option() -> Decorator:
 def game_options(D_L1: float, D_L2: float) -> Decorator:
     """Penalties, steps, clamps and optimizers of both players."""
     return group(
-        number("--G_L1", "G_L1", 0.0, "L1 penalty on G's weights."),
-        number("--G_L2", "G_L2", 0.0, "L2 penalty on G's weights."),
-        number("--D_L1", "D_L1", D_L1, "L1 penalty on D's weights."),
-        number("--D_L2", "D_L2", D_L2, "L2 penalty on D's weights."),
+        number("--G_L1", "G_L1", 0.0, "L1 penalty on G's weights.", NOT_NEGATIVE),
+        number("--G_L2", "G_L2", 0.0, "L2 penalty on G's weights.", NOT_NEGATIVE),
+        number("--D_L1", "D_L1", D_L1, "L1 penalty on D's weights.", NOT_NEGATIVE),
+        number("--D_L2", "D_L2", D_L2, "L2 penalty on D's weights.", NOT_NEGATIVE),
         number("--D_iterations", "D_iterations", 1, "D steps per iteration.", click.IntRange(1)),
         number("--G_iterations", "G_iterations", 1, "G steps per iteration.", click.IntRange(1)),
-        number("--D_clamp", "D_clamp", 1.0, "Bound of each gradient element of D (0: none)."),
-        number("--G_clamp", "G_clamp", 5.0, "Bound of each gradient element of G (0: none)."),
+        number(
+            "--D_clamp", "D_clamp", 1.0, "Bound of each gradient element of D (0: none).",
+            NOT_NEGATIVE,
+        ),
+        number(
+            "--G_clamp", "G_clamp", 5.0, "Bound of each gradient element of G (0: none).",
+            NOT_NEGATIVE,
+        ),
         click.option(
             "--D_optmethod",
             "D_optmethod",

@@ -9,6 +9,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import SpawnContext, SpawnProcess
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def usable_cores() -> int:
@@ -19,18 +22,51 @@ def usable_cores() -> int:
 def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """`count` fresh processes; on an error or an interruption what has not begun is dropped.
 
-    The workers leave Ctrl-C to their parent and end when it ends, even when it is killed.
+    The workers leave Ctrl-C and SIGTERM to their parent and end when it ends, even when it is
+    killed.
     """
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, spawn, initializer=_start_worker)
+    pool = ProcessPoolExecutor(count, _ShieldedSpawn(), initializer=_start_worker)
+    # In a thread: what a signal handler raises strikes the main one only, and a process whose
+    # start is broken off complains.
+    starter = threading.Thread(target=_start_all, args=(pool, count))
+    starter.start()
     try:
+        starter.join()
         yield pool
     finally:
+        starter.join()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _start_all(pool: ProcessPoolExecutor, count: int) -> None:
+    """A pool starts a process per task that finds none idle: give it so many at once."""
+    for _ in range(count):
+        pool.submit(os.getpid)
+
+
+class _ShieldedProcess(SpawnProcess):
+    """Is born with both signals blocked, so that none strikes it while it still imports."""
+
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def terminate(self) -> None:
+        """What the pool does to workers that are left when one was killed; SIGTERM is ignored."""
+        self.kill()
+
+
+class _ShieldedSpawn(SpawnContext):
+    Process = _ShieldedProcess
+
+
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

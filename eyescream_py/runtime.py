@@ -4,10 +4,11 @@ file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,11 @@ from eyescream_py.files import atomic_write
 
 if TYPE_CHECKING:
     import torch
+
+
+BEFORE_TRAINING = "before the training began: nothing to save"
+MAX_THREADS = 1024
+MAX_UNWRITTEN = 1 << 20  # bytes of lines kept for a disk that is full
 
 
 def choose_device(gpu: int, typed: bool) -> torch.device:
@@ -46,6 +52,8 @@ def set_threads(threads: int, typed: bool) -> int:
 
     if threads < 1:
         raise UserError(f"--threads={threads}: give a number of at least 1")
+    if threads > MAX_THREADS:
+        raise UserError(f"--threads={threads}: give a number of at most {MAX_THREADS}")
     if not typed:
         threads = min(threads, len(os.sched_getaffinity(0)))
     torch.set_num_threads(threads)
@@ -53,15 +61,23 @@ def set_threads(threads: int, typed: bool) -> int:
     return threads
 
 
+class _StoppedAtOnce(SystemExit):
+    """Ends the program with exit code 0 through every `finally` on the way."""
+
+
 class StopSignal:
     """Ctrl-C and SIGTERM as a flag that a loop asks between steps.
 
-    A second signal acts as the system would have it, for the person who cannot wait.
+    While `at_once` holds words (which say what was saved or that nothing had to be), a signal ends
+    the program there and then with exit code 0 and those words; a loop that has something to
+    finish empties it. A second signal acts as the system would have it, for the person who cannot
+    wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: str = "") -> None:
         self.requested = False
         self.name = ""
+        self.at_once = at_once
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -73,13 +89,39 @@ class StopSignal:
         self.requested = True
         self.name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         self._restore()
+        if self.at_once:
+            raise _StoppedAtOnce(0)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._restore()
+        if kind is not None and issubclass(kind, _StoppedAtOnce):
+            print(f"Stopped by {self.name} {self.at_once}.")
+
+
+@contextlib.contextmanager
+def stoppable(at_once: str) -> Iterator[StopSignal]:
+    """What a command works in: a `StopSignal`, and one line where the memory does not suffice."""
+    with StopSignal(at_once) as stop:
+        try:
+            yield stop
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise UserError(
+                "there is not enough memory: give a smaller --scale, --batchSize or --noiseDim"
+            ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 class JsonLines:
@@ -92,17 +134,30 @@ class JsonLines:
     ) -> None:
         """Start anew, or with `keep` go on behind the existing lines for which it is true.
 
-        Lines that are no JSON object (a line cut short by a kill) are dropped.
+        Lines that are no JSON object (a line cut short by a kill) are dropped. A file that a new
+        start replaces stays beside it as `path.old`. Raises OSError.
         """
         self.path = Path(path)
         kept = [record for record in read_json_lines(self.path) if keep(record)] if keep else []
-        with atomic_write(self.path) as file:
+        with atomic_write(self.path, keep_old=keep is None) as file:
             file.writelines(_line(record).encode() for record in kept)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        self._unwritten = b""
+        self._failing = False
 
     def write(self, record: dict[str, Any]) -> None:
-        self._file.write(_line(record))
-        self._file.flush()
+        """Append a line; what a full disk does not take is told once and written when it can be."""
+        if len(self._unwritten) < MAX_UNWRITTEN:
+            self._unwritten += _line(record).encode()
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+            self._failing = False
+        except OSError as error:
+            if not self._failing:
+                reason = error.strerror or error
+                print(f"Could not write {self.path}: {reason}; training goes on, trying again.")
+            self._failing = True
 
     def close(self) -> None:
         self._file.close()
@@ -122,7 +177,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             records.append(record)

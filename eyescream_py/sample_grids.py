@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eyescream_py import checkpoints, generator, movies
 from eyescream_py.dataset import Dataset, load_dataset
 from eyescream_py.errors import UserError
+from eyescream_py.files import remove_stale_temporaries
 from eyescream_py.runtime import choose_device, set_threads
 from eyescream_py.sampling import evaluating, generate, judge, nearest, save_grid
 from eyescream_py.torch7 import image
@@ -87,6 +88,7 @@ def sample(options: SampleOptions) -> None:
     folder = Path(options.writeto)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(folder)
         for run in range(1, options.runs + 1):
             source = TorchSource(options.seed + run - 1, device)
             _one_run(options, folder, run, source, base, refiner, data)

@@ -6,12 +6,10 @@ A trainer hands `run` a `Task`, which knows one iteration, one epoch's figures a
 
 from __future__ import annotations
 
-import errno
-import os
+import math
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,12 +18,15 @@ from torch import nn
 
 from eyescream_py import checkpoints, story
 from eyescream_py.errors import UserError
-from eyescream_py.files import remove_stale_temporaries
 from eyescream_py.progress import Progress
 from eyescream_py.runtime import JsonLines, StopSignal
+from eyescream_py.save_folder import prepare_folder
 
 MAX_ROLLBACKS = 3
 MAX_FAILED_SAVES = 3
+MAX_HALVINGS = 100
+COPIES_IN_FILE = 4  # of each weight: itself, its gradient (as in Lua), two moments of Adam
+NONSENSE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,12 @@ class Task(Protocol):
         """What exact resuming needs beside the networks."""
         ...
 
-    def load(self, content: Any, path: Path) -> None:
-        """Take networks and state from a checkpoint's table."""
+    def load(self, content: Any, path: Path) -> bool:
+        """Take networks and state from a checkpoint's table.
+
+        False where its epoch cannot go on, because the pictures are others now. Raises UserError
+        for a file of other options, any other error for a file that makes no sense.
+        """
         ...
 
 
@@ -127,52 +132,99 @@ class Run:
         self.path = options.save / task.file_name
         self.at = _Position()
         self._good: Path | None = None  # the newest checkpoint known to be sound
+        self._unsaved = False  # whether an iteration was done since
+        self._halvings = 0  # of the learning rate
         self._rollbacks = 0
         self._failed_saves = 0
-        prepare_folder(options.save, sum(_bytes(net) for net in task.networks().values()))
+        if not len(task.schedule):
+            raise UserError(f"an epoch of {task.schedule.length} pictures is shorter than a batch")
         if options.network:
             self._resume(checkpoints.find(options.network, options.save))
+        room = COPIES_IN_FILE * sum(_bytes(net) for net in task.networks().values())
+        prepare_folder(options.save, task.file_name, room)
         self._open_logs(keep=bool(options.network))
         story.replay(options.save, task.curves)
 
     def _resume(self, path: Path) -> None:
-        content = checkpoints.read(path)
-        self.task.load(content, path)
-        self._good = path
-        self.at = _stored_position(content, self.task.schedule)
+        stored = self._restore(path)
+        for _ in range(stored):
+            self._halve_learning_rate()
         where = f", iteration {self.at.iteration}" if self.at.iteration else ""
         print(f"Continuing from {path} at epoch {self.at.epoch}{where}.")
 
+    def _restore(self, path: Path) -> int:
+        """Take everything from a checkpoint; how often its learning rate had been halved."""
+        content = checkpoints.read(path)
+        try:
+            same_epoch = self.task.load(content, path)
+            self.at = _stored_position(content, self.task.schedule)
+            halvings = range(MAX_HALVINGS)[(content.get("resume") or {}).get("halvings", 0)]
+        except NONSENSE as error:
+            raise UserError(
+                f"--network={path} makes no sense ({type(error).__name__}: {_first_line(error)}); "
+                f"is {path}.old whole?"
+            ) from error
+        if not self.task.is_finite():
+            raise UserError(f"--network={path} holds numbers that are not finite")
+        if self.at.iteration and not same_epoch:
+            print("The pictures are others than when the epoch was interrupted: it starts anew.")
+            self.at = _Position(self.at.epoch)
+        self._good = path
+        return halvings
+
+    def _halve_learning_rate(self) -> None:
+        self._halvings += 1
+        self.task.halve_learning_rate()
+
     def _open_logs(self, keep: bool) -> None:
-        at = self.at
-        self.metrics = JsonLines(
-            self.options.save / "metrics.jsonl",
-            (lambda r: r.get("epoch", 0) < at.epoch) if keep else None,
-        )
-        self.losses = None
-        if self.options.log_every:
-            self.losses = JsonLines(
-                self.options.save / "losses.jsonl",
-                (lambda r: (r.get("epoch", 0), r.get("iteration", 0)) <= (at.epoch, at.iteration))
-                if keep
-                else None,
+        at = (self.at.epoch, self.at.iteration)
+        try:
+            self.metrics = JsonLines(
+                self.options.save / "metrics.jsonl",
+                (lambda record: _place(record)[0] < at[0]) if keep else None,
             )
+            self.losses = None
+            if self.options.log_every:
+                self.losses = JsonLines(
+                    self.options.save / "losses.jsonl",
+                    (lambda record: _place(record) <= at) if keep else None,
+                )
+        except OSError as error:
+            raise UserError(
+                f"--save={self.options.save}: cannot write {error.filename or 'logs'}: "
+                f"{error.strerror or error}"
+            ) from error
 
     def go(self) -> None:
+        self.stop.at_once = ""  # from here on there is something to finish
+        if not self._epochs_left():
+            print(f"All {self.options.epochs} epochs are done; a larger --epochs goes on.")
         try:
             while self._epochs_left() and not self.stop.requested:
                 self._epoch()
             if self.stop.requested:
-                self._save()
-                print(
-                    f"Stopped by {self.stop.name}: saved {self.path} at epoch {self.at.epoch}, "
-                    f"iteration {self.at.iteration}; --network={self.path.name} continues it."
-                )
+                self._end_early()
             story.write_curves_if_possible(self.options.save)
         finally:
-            self.metrics.close()
-            if self.losses:
-                self.losses.close()
+            self._close_logs()
+
+    def _close_logs(self) -> None:
+        self.metrics.close()
+        if self.losses:
+            self.losses.close()
+
+    def _end_early(self) -> None:
+        if self._unsaved:
+            if not self.task.is_finite():
+                self._not_finite()
+            self._save()
+        if self._good != self.path:
+            print(f"Stopped by {self.stop.name} before the first iteration: nothing to save.")
+            return
+        print(
+            f"Stopped by {self.stop.name}: saved {self.path} at epoch {self.at.epoch}, "
+            f"iteration {self.at.iteration}; --network={self.path.name} continues it."
+        )
 
     def _epochs_left(self) -> bool:
         return self.options.epochs == 0 or self.at.epoch <= self.options.epochs
@@ -186,12 +238,13 @@ class Run:
         with Progress(len(schedule), "iterations", enabled=sys.stderr.isatty()) as progress:
             progress.update(self.at.iteration)
             while self.at.iteration < len(schedule):
-                if self.stop.requested:
-                    self.at.seconds = time.perf_counter() - start
-                    return
                 self.task.iteration(schedule.size(self.at.iteration), self._log())
+                self._unsaved = True
                 self.at.iteration += 1
                 progress.update(1)
+                if self.stop.requested and self.at.iteration < len(schedule):
+                    self.at.seconds = time.perf_counter() - start
+                    return
         seconds = time.perf_counter() - start
         if not self.task.is_finite():
             self._not_finite()
@@ -207,7 +260,14 @@ class Run:
             or self._failed_saves
         ):
             self._save()
-            self.task.save_pictures(self.options.save / "pictures", epoch)
+            self._save_pictures(epoch)
+
+    def _save_pictures(self, epoch: int) -> None:
+        folder = self.options.save / "pictures"
+        try:
+            self.task.save_pictures(folder, epoch)
+        except OSError as error:
+            print(f"Could not write pictures to {folder}: {error.strerror or error}; going on.")
 
     def _log(self) -> Callable[[str, float | None], None] | None:
         every, iteration = self.options.log_every, self.at.iteration + 1
@@ -231,7 +291,11 @@ class Run:
     def _save(self) -> None:
         """Write the checkpoint; a failure is told and tried again while there is another turn."""
         content = self.task.content(self.at.epoch - 1)
-        content["resume"] = {"position": vars(self.at), "state": self.task.state()}
+        content["resume"] = {
+            "position": vars(self.at),
+            "halvings": self._halvings,
+            "state": self.task.state(),
+        }
         print(f"<trainer> saving network to {self.path}")
         try:
             checkpoints.write(self.path, self.task.networks(), content)
@@ -239,6 +303,7 @@ class Run:
             self._save_failed(error)
         else:
             self._good = self.path
+            self._unsaved = False
             self._failed_saves = 0
 
     def _save_failed(self, error: OSError) -> None:
@@ -252,25 +317,27 @@ class Run:
         print(f"Could not save {self.path}: {reason}; training goes on, trying again next epoch.")
 
     def _not_finite(self) -> None:
+        """Go back to the last good checkpoint where that is wanted and possible, else end."""
         found = f"epoch {self.at.epoch}: a loss or a weight is no longer a finite number"
-        can_go_back = self._good is not None and self._rollbacks < MAX_ROLLBACKS
-        if self.options.on_nan != "rollback" or not can_go_back:
+        if self._good is None:
+            found += ", and nothing was saved before"
+        if self.options.on_nan != "rollback" or self._good is None or self.stop.requested:
             kept = f"; {self._good} holds the last good state" if self._good else ""
             raise UserError(
-                f"{found}{kept}; try a smaller --D_adam_lr/--G_adam_lr, a --D_clamp, or "
-                "--on_nan=rollback"
+                f"{found}{kept}; try a smaller learning rate, a smaller --D_clamp, or "
+                "--on_nan=rollback with a smaller --saveFreq"
             )
-        assert self._good is not None  # noqa: S101
+        if self._rollbacks == MAX_ROLLBACKS:
+            raise UserError(
+                f"{found} again after {MAX_ROLLBACKS} rollbacks; {self._good} holds the last good "
+                "state: continue it with a much smaller learning rate"
+            )
         self._rollbacks += 1
-        content = checkpoints.read(self._good)
-        self.task.load(content, self._good)
-        for _ in range(self._rollbacks):
-            self.task.halve_learning_rate()
-        self.at = _stored_position(content, self.task.schedule)
+        self._restore(self._good)
+        self._halve_learning_rate()
+        self._unsaved = False
         print(f"{found}; back to {self._good} with half the learning rate.")
-        self.metrics.close()
-        if self.losses:
-            self.losses.close()
+        self._close_logs()
         self._open_logs(keep=True)
 
 
@@ -278,9 +345,11 @@ def _stored_position(content: Any, schedule: Schedule) -> _Position:
     """Where a checkpoint stands; a Lua file says only how many epochs are behind it (none: 1)."""
     resume = content.get("resume")
     if resume is None:
-        return _Position(int(content.get("epoch", 1)) + 1)
+        return _Position(_whole(content.get("epoch", 1)) + 1)
     position = resume["position"]
-    at = _Position(int(position["epoch"]), int(position["iteration"]), float(position["seconds"]))
+    at = _Position(
+        _whole(position["epoch"]), _whole(position["iteration"]), float(position["seconds"])
+    )
     if at.iteration > len(schedule):
         print(
             "The epoch is shorter with these options than when it was interrupted: it starts anew."
@@ -289,35 +358,23 @@ def _stored_position(content: Any, schedule: Schedule) -> _Position:
     return at
 
 
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} where a count should stand")
+    return value
+
+
+def _place(record: dict[str, Any]) -> tuple[float, float]:
+    """(epoch, iteration) of a log's line; behind everything where someone has broken it."""
+    epoch, iteration = record.get("epoch"), record.get("iteration", 0)
+    if isinstance(epoch, int | float) and isinstance(iteration, int | float):
+        return (epoch, iteration)
+    return (math.inf, math.inf)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
 def _bytes(network: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in network.parameters())
-
-
-def prepare_folder(folder: Path, room: int) -> None:
-    """Make SAVE, clear what killed writers left there, and see that a checkpoint of `room` bytes
-    fits.
-
-    Raises UserError where it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(folder)
-        probe = folder / f".probe.{os.getpid()}.tmp"
-        descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        try:
-            _reserve(descriptor, room)
-        finally:
-            os.close(descriptor)
-            probe.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"--save={folder}: cannot write checkpoints there: {reason}") from error
-
-
-def _reserve(descriptor: int, room: int) -> None:
-    with suppress(AttributeError):  # not every system can reserve
-        try:
-            os.posix_fallocate(descriptor, 0, max(room, 1))
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                raise

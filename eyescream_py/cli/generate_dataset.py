@@ -218,12 +218,14 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _report(job: Job, names: list[str], broken: list[tuple[str, str]]) -> None:
-    if broken:
-        named = ", ".join(f"{name} ({reason})" for name, reason in broken[:3])
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        click.echo(f"{len(broken)} broken photos left out: {named}{more}", err=True)
+    named = ", ".join(f"{name} ({reason})" for name, reason in broken[:3])
+    named += f" and {len(broken) - 3} more" if len(broken) > 3 else ""
     if len(broken) == len(names):
-        raise UserError(f"--path={job.photos}: not one of its {len(names)} photos could be used")
+        raise UserError(
+            f"--path={job.photos}: not one of its {len(names)} photos could be used: {named}"
+        )
+    if broken:
+        click.echo(f"{len(broken)} broken photos left out: {named}", err=True)
     count = len(names) - len(broken)
     click.echo(
         f"{count} photos: {count * augmentation.COPIES} pictures in {job.augmented}, "

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from eyescream_py import options
+from eyescream_py.runtime import stoppable
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -63,6 +64,7 @@ from eyescream_py import options
 def main(**values: Any) -> None:
     """Write grids of generated faces: the best and worst by D, random ones, refined ones."""
     typed = options.typed_flags()
-    from eyescream_py.sample_grids import SampleOptions, sample
+    with stoppable("before all grids were written; those that are there are whole"):
+        from eyescream_py.sample_grids import SampleOptions, sample
 
-    sample(SampleOptions(**values, typed=typed))
+        sample(SampleOptions(**values, typed=typed))

@@ -7,14 +7,15 @@ from typing import Any
 import click
 
 from eyescream_py import options
+from eyescream_py.runtime import BEFORE_TRAINING, stoppable
 
 
 @click.command(context_settings={"max_content_width": 100})
 @options.run_options(save_freq=30, batch_size=16, threads=8, gpu=0, window=3)
-@options.number("--G_SGD_lr", "G_SGD_lr", 0.02, "SGD learning rate of G.")
-@options.number("--G_SGD_momentum", "G_SGD_momentum", 0.0, "SGD momentum of G.")
-@options.number("--D_SGD_lr", "D_SGD_lr", 0.02, "SGD learning rate of D.")
-@options.number("--D_SGD_momentum", "D_SGD_momentum", 0.0, "SGD momentum of D.")
+@options.number("--G_SGD_lr", "G_SGD_lr", 0.02, "SGD learning rate of G.", options.NOT_NEGATIVE)
+@options.number("--G_SGD_momentum", "G_SGD_momentum", 0.0, "SGD momentum of G.", options.MOMENTUM)
+@options.number("--D_SGD_lr", "D_SGD_lr", 0.02, "SGD learning rate of D.", options.NOT_NEGATIVE)
+@options.number("--D_SGD_momentum", "D_SGD_momentum", 0.0, "SGD momentum of D.", options.MOMENTUM)
 @options.number("--G_adam_lr", "G_adam_lr", -1.0, "Adam learning rate of G (-1: 0.001).")
 @options.number("--D_adam_lr", "D_adam_lr", -1.0, "Adam learning rate of D (-1: 0.001).")
 @options.game_options(D_L1=0.0, D_L2=1e-4)
@@ -71,6 +72,7 @@ def main(**values: Any) -> None:
     the Lua Torch program; --dataset and the flags after it are additions.
     """
     table, typed = options.lua_table(), options.typed_flags()
-    from eyescream_py.tasks.setup_faces import FaceOptions, train
+    with stoppable(BEFORE_TRAINING) as stop:
+        from eyescream_py.tasks.setup_faces import FaceOptions, train
 
-    train(FaceOptions(**values, typed=typed, table=table))
+        train(FaceOptions(**values, typed=typed, table=table), stop)

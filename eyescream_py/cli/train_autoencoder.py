@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from eyescream_py import options
+from eyescream_py.runtime import BEFORE_TRAINING, stoppable
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -23,15 +24,23 @@ from eyescream_py import options
     "--learningRate",
     "learning_rate",
     default=0.02,
+    type=options.NOT_NEGATIVE,
     show_default=True,
     help="Learning rate of SGD only.",
 )
 @click.option(
     "-b", "--batchSize", "batch_size", default=128, show_default=True, help="Pictures per step."
 )
-@click.option("-m", "--momentum", default=0.0, show_default=True, help="Momentum of SGD only.")
-@options.number("--coefL1", "coef_l1", 0.0, "L1 penalty on the weights.")
-@options.number("--coefL2", "coef_l2", 0.0, "L2 penalty on the weights.")
+@click.option(
+    "-m",
+    "--momentum",
+    default=0.0,
+    type=options.MOMENTUM,
+    show_default=True,
+    help="Momentum of SGD only.",
+)
+@options.number("--coefL1", "coef_l1", 0.0, "L1 penalty on the weights.", options.NOT_NEGATIVE)
+@options.number("--coefL2", "coef_l2", 0.0, "L2 penalty on the weights.", options.NOT_NEGATIVE)
 @click.option(
     "-t",
     "--threads",
@@ -58,6 +67,8 @@ from eyescream_py import options
 def main(plot: bool, **values: Any) -> None:
     """Train an autoencoder of gray faces; train.py --autoencoder puts its decoder before G."""
     table, typed = options.lua_table(), options.typed_flags()
-    from eyescream_py.tasks.setup_reconstruct import AutoencoderOptions, train_autoencoder
+    with stoppable(BEFORE_TRAINING) as stop:
+        from eyescream_py.tasks.setup_reconstruct import AutoencoderOptions, train_autoencoder
 
-    train_autoencoder(AutoencoderOptions(**values, noplot=not plot, typed=typed, table=table))
+        values["noplot"] = not plot
+        train_autoencoder(AutoencoderOptions(**values, typed=typed, table=table), stop)

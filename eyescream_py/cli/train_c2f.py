@@ -7,14 +7,15 @@ from typing import Any
 import click
 
 from eyescream_py import options
+from eyescream_py.runtime import BEFORE_TRAINING, stoppable
 
 
 @click.command(context_settings={"max_content_width": 100})
 @options.run_options(save_freq=30, batch_size=32, threads=4, gpu=0, window=3)
-@options.number("--D_sgd_lr", "D_sgd_lr", 0.02, "SGD learning rate of D.")
-@options.number("--G_sgd_lr", "G_sgd_lr", 0.02, "SGD learning rate of G.")
-@options.number("--D_sgd_momentum", "D_sgd_momentum", 0.0, "SGD momentum of D.")
-@options.number("--G_sgd_momentum", "G_sgd_momentum", 0.0, "SGD momentum of G.")
+@options.number("--D_sgd_lr", "D_sgd_lr", 0.02, "SGD learning rate of D.", options.NOT_NEGATIVE)
+@options.number("--G_sgd_lr", "G_sgd_lr", 0.02, "SGD learning rate of G.", options.NOT_NEGATIVE)
+@options.number("--D_sgd_momentum", "D_sgd_momentum", 0.0, "SGD momentum of D.", options.MOMENTUM)
+@options.number("--G_sgd_momentum", "G_sgd_momentum", 0.0, "SGD momentum of G.", options.MOMENTUM)
 @options.game_options(D_L1=1e-7, D_L2=0.0)
 @options.number(
     "--coarseSize", "coarse_size", 16, "Size of the coarse pictures.", click.IntRange(1)
@@ -61,6 +62,7 @@ from eyescream_py import options
 def main(**values: Any) -> None:
     """Train a generator (G) that adds to an enlarged coarse face the detail of a finer one."""
     table, typed = options.lua_table(), options.typed_flags()
-    from eyescream_py.tasks.setup_c2f import PairOptions, train
+    with stoppable(BEFORE_TRAINING) as stop:
+        from eyescream_py.tasks.setup_c2f import PairOptions, train
 
-    train(PairOptions(**values, typed=typed, table=table))
+        train(PairOptions(**values, typed=typed, table=table), stop)

@@ -7,13 +7,16 @@ from typing import Any
 import click
 
 from eyescream_py import options
+from eyescream_py.runtime import BEFORE_TRAINING, stoppable
 
 
 @click.command(context_settings={"max_content_width": 100})
 @options.run_options(save_freq=50, batch_size=128, threads=8, gpu=0, window=10)
-@options.number("--coefL1", "coef_l1", 0.0, "L1 penalty on the weights.")
-@options.number("--coefL2", "coef_l2", 0.0, "L2 penalty on the weights.")
-@options.number("--AE_clamp", "AE_clamp", 1.0, "Bound of each gradient element (0: none).")
+@options.number("--coefL1", "coef_l1", 0.0, "L1 penalty on the weights.", options.NOT_NEGATIVE)
+@options.number("--coefL2", "coef_l2", 0.0, "L2 penalty on the weights.", options.NOT_NEGATIVE)
+@options.number(
+    "--AE_clamp", "AE_clamp", 1.0, "Bound of each gradient element (0: none).", options.NOT_NEGATIVE
+)
 @options.number("--scale", "scale", 16, "Height and width of the pictures.", click.IntRange(1))
 @options.seed_option()
 @click.option("--grayscale", is_flag=True, help="One channel instead of three.")
@@ -22,6 +25,7 @@ from eyescream_py import options
 def main(**values: Any) -> None:
     """Train a denoiser in two stages; train.py --denoise shows its work on G's pictures."""
     table, typed = options.lua_table(), options.typed_flags()
-    from eyescream_py.tasks.setup_reconstruct import DenoiserOptions, train_denoiser
+    with stoppable(BEFORE_TRAINING) as stop:
+        from eyescream_py.tasks.setup_reconstruct import DenoiserOptions, train_denoiser
 
-    train_denoiser(DenoiserOptions(**values, typed=typed, table=table))
+        train_denoiser(DenoiserOptions(**values, typed=typed, table=table), stop)

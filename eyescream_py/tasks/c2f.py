@@ -55,7 +55,8 @@ class PairTask(GameTask):
         print(f"average || x_F - G(x_C) || = {score}")
         if score < self.best:
             self.best = score
-            self._save_best(epoch)
+            if self.game.group.leads:
+                self._save_best(epoch)
         return {**record, "parzen": score}
 
     def _save_best(self, epoch: int) -> None:
@@ -89,6 +90,6 @@ class PairTask(GameTask):
     def state(self) -> dict[str, Any]:
         return {**super().state(), "best": self.best}
 
-    def _load_state(self, state: Any, path: Path) -> None:
-        super()._load_state(state, path)
+    def _load_state(self, state: Any, path: Path) -> bool:
         self.best = float(state["best"])
+        return super()._load_state(state, path)

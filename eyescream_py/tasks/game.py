@@ -136,15 +136,13 @@ class GameTask:
         return {
             "D_optimizer": game.D.optimizer.export_state(),
             "G_optimizer": game.G.optimizer.export_state(),
-            "D_lr": game.D.optimizer.lr,
-            "G_lr": game.G.optimizer.lr,
             "figures": game.figures.state(),
             "gate": {"accuracies": game.gate.accuracies, "count": game.gate.count},
             "feed": game.feed.state(),
             "random": self.source.state(),
         }
 
-    def load(self, content: Any, path: Path) -> None:
+    def load(self, content: Any, path: Path) -> bool:
         game = self.game
         for name, network in (("D", game.D.network), ("G", game.G.network)):
             checkpoints.copy_into(network, content, name, path)
@@ -153,11 +151,11 @@ class GameTask:
                 self.ema.average, content, "G_ema" if "G_ema" in content else "G", path
             )
         if "resume" in content:
-            self._load_state(content["resume"]["state"], path)
-        else:
-            print(f"{path} holds no optimizer state (a file of the Lua program): starting it anew.")
+            return self._load_state(content["resume"]["state"], path)
+        print(f"{path} holds no optimizer state (a file of the Lua program): starting it anew.")
+        return True
 
-    def _load_state(self, state: Any, path: Path) -> None:
+    def _load_state(self, state: Any, path: Path) -> bool:
         game = self.game
         try:
             game.D.optimizer.import_state(state["D_optimizer"])
@@ -169,11 +167,11 @@ class GameTask:
             ) from error
         game.figures.set_state(state["figures"])
         self._load_gate(state["gate"])
-        game.feed.set_state(state["feed"])
         try:
             self.source.set_state(state["random"])
         except KeyError as error:
             raise UserError(f"--network={path} was trained with another --rng") from error
+        return game.feed.set_state(state["feed"])
 
     def _load_gate(self, gate: Any) -> None:
         ours = self.game.gate

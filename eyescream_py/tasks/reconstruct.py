@@ -160,13 +160,12 @@ class ReconstructionTask:
             "random": self.source.state(),
         }
 
-    def load(self, content: Any, path: Path) -> None:
+    def load(self, content: Any, path: Path) -> bool:
         for name, network in self.named.items():
             checkpoints.copy_into(network, content, name, path)
-        if "resume" in content:
-            self._load_state(content["resume"]["state"], path)
+        return "resume" not in content or self._load_state(content["resume"]["state"], path)
 
-    def _load_state(self, state: Any, path: Path) -> None:
+    def _load_state(self, state: Any, path: Path) -> bool:
         try:
             for name, stage in zip(self._stage_names(), self.model.stages, strict=True):
                 stage.optimizer.import_state(state["optimizers"][name])
@@ -177,13 +176,11 @@ class ReconstructionTask:
         self.smallest = [float(state["smallest"][name]) for name in self._stage_names()]
         self.source.set_state(state["random"])
         if len(state["order"]) != len(self.order):
-            raise UserError(
-                f"--network={path} was stopped within an epoch over {len(state['order'])} "
-                f"pictures; there are {len(self.order)} now"
-            )
+            return False
         self.order.copy_(state["order"])
         self.taken = int(state["taken"])
         self.sums.copy_(state["sums"])
+        return True
 
 
 class AutoencoderTask(ReconstructionTask):
@@ -194,12 +191,13 @@ class AutoencoderTask(ReconstructionTask):
         state = {type(optimizer).__name__.lower(): optimizer.export_state()}
         return {**super().content(epoch), "optstate": state}
 
-    def load(self, content: Any, path: Path) -> None:
-        super().load(content, path)
+    def load(self, content: Any, path: Path) -> bool:
+        same_epoch = super().load(content, path)
         optimizer = self.model.stages[0].optimizer
         stored = (content.get("optstate") or {}).get(type(optimizer).__name__.lower())
         if "resume" not in content and stored:
             optimizer.import_state(stored)
+        return same_epoch
 
 
 class DenoiserTask(ReconstructionTask):

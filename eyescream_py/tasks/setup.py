@@ -4,15 +4,18 @@ optimizers.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from eyescream_py import precision
 from eyescream_py.adversarial import FaultyPenalty, Penalty
+from eyescream_py.cpu_layers import speed_up
 from eyescream_py.dataset import Dataset
 from eyescream_py.errors import UserError
 from eyescream_py.plots import Plots
@@ -140,6 +143,8 @@ def make_optimizer(
     method: str, network: nn.Module, sgd: tuple[float, float], lr: float
 ) -> LuaOptimizer:
     """`sgd` is (learning rate, momentum); `lr` that of adam and adagrad, -1 for Lua's 0.001."""
+    if lr < 0 and lr != -1:
+        raise UserError(f"a learning rate of {lr:g}: give a positive one, or -1 for the default")
     lr = 1e-3 if lr == -1 else lr
     capturable = next(network.parameters()).is_cuda
     if method == "sgd":
@@ -147,6 +152,33 @@ def make_optimizer(
     if method == "adagrad":
         return Adagrad(network.parameters(), lr, capturable)
     return Adam(network.parameters(), lr, capturable=capturable)
+
+
+Networks = TypeVar("Networks", bound=Iterable[nn.Module])
+
+
+def built(build: Callable[[], Networks], flags: str) -> Networks:
+    """What `build` gives, after a look at whether this machine can hold and train it."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with torch.device("meta"):
+            size = sum(p.numel() * 4 for network in build() for p in network.parameters())
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise UserError(f"{flags}: no network can be that large") from error
+    if 4 * size > memory:  # weights, gradients, two moments
+        raise UserError(
+            f"{flags}: training such networks takes {4 * size / 1e9:.0f} GB, this machine has "
+            f"{memory / 1e9:.0f} GB; give smaller ones"
+        )
+    return build()
+
+
+def speed_up_on_cpu(
+    network: nn.Module, options: GameOptions, arithmetic: precision.Precision
+) -> None:
+    """A replay keeps torch's own arithmetic, bf16 torch's own convolutions."""
+    if options.rng != "lua" and not next(network.parameters()).is_cuda:
+        speed_up(network, convolutions=arithmetic.name != "bf16")
 
 
 def penalty_of_G(options: GameOptions) -> Penalty:

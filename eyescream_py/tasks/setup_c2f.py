@@ -12,6 +12,7 @@ from eyescream_py.adversarial import AccuracyGate, Game, Penalty, Player
 from eyescream_py.adversarial_c2f import PairFeed, StalePairFeed
 from eyescream_py.averaging import Ema
 from eyescream_py.dataset import Dataset, load_dataset
+from eyescream_py.distributed import Alone, joined
 from eyescream_py.errors import UserError
 from eyescream_py.plots import Plots
 from eyescream_py.precision import Precision
@@ -20,7 +21,7 @@ from eyescream_py.tasks import setup
 from eyescream_py.tasks.c2f import PairTask, Validation
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.random import RandomSource
-from eyescream_py.training import Run, Schedule
+from eyescream_py.training import Schedule
 
 ADAGRAD_LR = {"D": 1e-3, "G": 3e-3}
 
@@ -43,27 +44,39 @@ class PairOptions(setup.GameOptions):
         return (1 if self.grayscale else 3, self.fine_size, self.fine_size)
 
 
-def train(options: PairOptions) -> None:
+def train(options: PairOptions, stop: StopSignal) -> None:
     """Run `train_c2f.py`; returns when the epochs are done or the run was stopped."""
-    with StopSignal() as stop:
-        setup.check_batch_size(options.batch_size)
-        _check_sizes(options)
-        D = models_c2f.create_D(options.dims, options.D_arch)
-        G = models_c2f.create_G(options.dims, options.G_arch)
-        device, arithmetic = setup.device_and_precision(options)
-        data = load_dataset(setup.data_path(options), options.dims[0], options.fine_size, device)
-        validation, training = data.split(options.validation, "validation" in options.typed)
-        print(f"<dataset> {len(validation)} of {len(data)} images validate, the others train")
-        length = setup.epoch_length(options, training)
-        source = setup.random_source(options, device)
-        plots = setup.open_plots(options)
-        try:
-            task = _task(
-                options, (validation, training), length, source, plots, (D, G), device, arithmetic
-            )
-            Run(task, setup.run_options(options), stop).go()
-        finally:
-            plots.close()
+    with joined(options) as (group, ours):
+        _train(ours, stop, group)
+
+
+def _train(options: PairOptions, stop: StopSignal, group: Alone) -> None:
+    setup.check_batch_size(options.batch_size)
+    _check_sizes(options)
+    D, G = setup.built(lambda: build_networks(options), f"--fineSize={options.fine_size}")
+    device, arithmetic = setup.device_and_precision(options)
+    path, (channels, size, _) = setup.data_path(options), options.dims
+    data = group.in_turn(lambda: load_dataset(path, channels, size, device))
+    validation, training = data.split(options.validation, "validation" in options.typed)
+    print(f"<dataset> {len(validation)} of {len(data)} images validate, the others train")
+    length = setup.epoch_length(options, training)
+    source = group.source(setup.random_source(options, device))
+    plots = setup.open_plots(options)
+    try:
+        task = _task(
+            options, (validation, training), length, source, plots, (D, G), device, arithmetic,
+            group,
+        )  # fmt: skip
+        group.run(task, setup.run_options(options), stop).go()
+    finally:
+        plots.close()
+
+
+def build_networks(
+    options: PairOptions,
+) -> tuple[models_c2f.PairSequential, models_c2f.PairSequential]:
+    D = models_c2f.create_D(options.dims, options.D_arch)
+    return D, models_c2f.create_G(options.dims, options.G_arch)
 
 
 def _check_sizes(options: PairOptions) -> None:
@@ -85,12 +98,15 @@ def _task(
     networks: tuple[models_c2f.PairSequential, models_c2f.PairSequential],
     device: torch.device,
     arithmetic: Precision,
+    group: Alone,
 ) -> PairTask:
     validation, training = data
     D, G = (net.to(device, arithmetic.dtype) for net in networks)
     for net in (D, G):
         models.reset_layers(net, source)
         set_random_source(net, source)
+        group.share_statistics(net)
+        setup.speed_up_on_cpu(net, options, arithmetic)
     print(f"Discriminator network:\n{D}\nGenerator network:\n{G}")
     print(f"Number of free parameters in D: {models.free_parameters(D)}")
     print(f"Number of free parameters in G: {models.free_parameters(G)}")
@@ -109,6 +125,7 @@ def _task(
         gate=AccuracyGate(2.0, options.batch_size, device),
         iterations=(options.D_iterations, options.G_iterations),
         autocast=arithmetic.autocast,
+        group=group,
     )
     stem = f"adversarial_c2f_{options.coarse_size}_to_{options.fine_size}"
     return PairTask(

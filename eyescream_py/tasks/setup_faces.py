@@ -12,6 +12,7 @@ from eyescream_py import checkpoints, models
 from eyescream_py.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
 from eyescream_py.averaging import Ema
 from eyescream_py.dataset import Dataset, load_dataset
+from eyescream_py.distributed import Alone, joined
 from eyescream_py.errors import UserError
 from eyescream_py.plots import Plots
 from eyescream_py.precision import Precision
@@ -20,7 +21,7 @@ from eyescream_py.tasks import setup
 from eyescream_py.tasks.faces import Extras, FaceTask
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.random import RandomSource
-from eyescream_py.training import Run, Schedule
+from eyescream_py.training import Schedule
 
 
 @dataclass(frozen=True)
@@ -45,22 +46,30 @@ class FaceOptions(setup.GameOptions):
         return (1 if self.grayscale else 3, self.scale, self.scale)
 
 
-def train(options: FaceOptions) -> None:
+def train(options: FaceOptions, stop: StopSignal) -> None:
     """Run `train.py`; returns when the epochs are done or the run was stopped."""
-    with StopSignal() as stop:
-        setup.check_batch_size(options.batch_size)
-        D, G = build_networks(options)
-        device, arithmetic = setup.device_and_precision(options)
-        decoder = _decoder(options, device)
-        data = load_dataset(setup.data_path(options), options.dims[0], options.scale, device)
-        length = setup.epoch_length(options, data)
-        source = setup.random_source(options, device)
-        plots = setup.open_plots(options)
-        try:
-            task = _task(options, data, length, source, plots, (D, G), decoder, device, arithmetic)
-            Run(task, setup.run_options(options), stop).go()
-        finally:
-            plots.close()
+    with joined(options) as (group, ours):
+        _train(ours, stop, group)
+
+
+def _train(options: FaceOptions, stop: StopSignal, group: Alone) -> None:
+    setup.check_batch_size(options.batch_size)
+    flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"
+    D, G = setup.built(lambda: build_networks(options), flags)
+    device, arithmetic = setup.device_and_precision(options)
+    decoder = _decoder(options, device)
+    path, (channels, size, _) = setup.data_path(options), options.dims
+    data = group.in_turn(lambda: load_dataset(path, channels, size, device))
+    length = setup.epoch_length(options, data)
+    source = group.source(setup.random_source(options, device))
+    plots = setup.open_plots(options)
+    try:
+        task = _task(
+            options, data, length, source, plots, (D, G), decoder, device, arithmetic, group
+        )
+        group.run(task, setup.run_options(options), stop).go()
+    finally:
+        plots.close()
 
 
 def build_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]:
@@ -125,6 +134,7 @@ def _task(
     decoder: nn.Module | None,
     device: torch.device,
     arithmetic: Precision,
+    group: Alone,
 ) -> FaceTask:
     D, G = (net.to(device, arithmetic.dtype) for net in networks)
     for net in (D, G):
@@ -132,6 +142,8 @@ def _task(
     for net in (D, G):
         models.draw_start_weights(net, source)
         set_random_source(net, source)
+        group.share_statistics(net)
+        setup.speed_up_on_cpu(net, options, arithmetic)
     _describe(D, G, decoder)
     noise = torch.empty(100, options.noise_dim, device=device, dtype=arithmetic.dtype)
     plot_noise = source.uniform_(noise, -1, 1)
@@ -143,6 +155,7 @@ def _task(
         gate=AccuracyGate(options.D_maxAcc, options.batch_size, device),
         iterations=(options.D_iterations, options.G_iterations),
         autocast=arithmetic.autocast,
+        group=group,
     )
     return FaceTask(
         game,

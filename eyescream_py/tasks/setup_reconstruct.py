@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eyescream_py import models
 from eyescream_py.adversarial import Penalty, Player, bce_loss
 from eyescream_py.dataset import Dataset, load_dataset
+from eyescream_py.distributed import Alone, joined
 from eyescream_py.errors import UserError
 from eyescream_py.models_autoencoder import create_autoencoder
 from eyescream_py.models_denoiser import create_decoder, create_encoder
@@ -26,7 +27,6 @@ from eyescream_py.tasks.reconstruct import (
 )
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.random import TorchSource
-from eyescream_py.training import Run
 
 TRAINING_PICTURES = 10_000
 AUTOENCODER_VALIDATION = 512
@@ -69,34 +69,39 @@ def absolute_error(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).abs().mean()
 
 
-def train_autoencoder(options: AutoencoderOptions) -> None:
+def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
     """Run `train_autoencoder.py`; returns when the epochs are done or the run was stopped."""
     for name in sorted(NEVER_USED.keys() & options.typed):
         print(f"{NEVER_USED[name]} was never used by the Lua program and is not used here.")
     if options.noise_dim < 1:
         raise UserError(f"--noiseDim={options.noise_dim}: the code needs at least 1 number")
-    network = create_autoencoder((1, options.scale, options.scale), options.noise_dim)
+    dims = (1, options.scale, options.scale)
+    flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"
+    (network,) = setup.built(lambda: [create_autoencoder(dims, options.noise_dim)], flags)
 
-    def make() -> Reconstruction:
+    def make(group: Alone) -> Reconstruction:
         sgd = (options.learning_rate, options.momentum)
         penalty = Penalty(options.coef_l1, options.coef_l2)
         optimizer = setup.make_optimizer(options.optmethod, network, sgd, -1)
-        return Reconstruction([Player(network, optimizer, penalty, 0.0)], absolute_error)
+        player = Player(network, optimizer, penalty, 0.0)
+        return Reconstruction([player], absolute_error, group=group)
 
-    _train(
-        options, (1, options.scale, options.scale), AUTOENCODER_VALIDATION, {"AE": network},
-        make, AutoencoderTask, "autoencoder.net", options.dataset,
-    )  # fmt: skip
+    with joined(options) as (group, ours):
+        _train(
+            ours, dims, AUTOENCODER_VALIDATION, {"AE": network},
+            make, AutoencoderTask, "autoencoder.net", options.dataset, stop, group,
+        )  # fmt: skip
 
 
-def train_denoiser(options: DenoiserOptions) -> None:
+def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
     """Run `train_denoiser.py`; returns when the epochs are done or the run was stopped."""
     dims = (1 if options.grayscale else 3, options.scale, options.scale)
-    encoder, first = create_encoder(), create_decoder(dims)
+    encoder = create_encoder()
+    (first,) = setup.built(lambda: [create_decoder(dims)], f"--scale={options.scale}")
     networks = {"AE1_ENCODER": encoder, "AE1_DECODER": first, "AE2_DECODER": copy.deepcopy(first)}
     path = setup.AWS_FOLDER if options.aws and options.dataset is None else options.dataset
 
-    def make() -> Reconstruction:
+    def make(group: Alone) -> Reconstruction:
         networks["AE2_DECODER"].load_state_dict(first.state_dict())  # a copy at the start
         penalty = Penalty(options.coef_l1, options.coef_l2)
         stages = [
@@ -105,12 +110,13 @@ def train_denoiser(options: DenoiserOptions) -> None:
             )
             for net in (first, networks["AE2_DECODER"])
         ]  # fmt: skip
-        return Reconstruction(stages, bce_loss, encoder)
+        return Reconstruction(stages, bce_loss, encoder, group)
 
-    _train(
-        options, dims, DENOISER_VALIDATION, networks, make, DenoiserTask,
-        "denoiser_{}x{}x{}.net".format(*dims), path,
-    )  # fmt: skip
+    with joined(options) as (group, ours):
+        _train(
+            ours, dims, DENOISER_VALIDATION, networks, make, DenoiserTask,
+            "denoiser_{}x{}x{}.net".format(*dims), path, stop, group,
+        )  # fmt: skip
 
 
 def _train(
@@ -118,33 +124,36 @@ def _train(
     dims: models.Dims,
     validation: int,
     networks: Mapping[str, nn.Sequential],
-    make: Callable[[], Reconstruction],
+    make: Callable[[Alone], Reconstruction],
     task_type: type[AnyTask],
     file_name: str,
     path: str | None,
+    stop: StopSignal,
+    group: Alone,
 ) -> None:
-    with StopSignal() as stop:
-        if options.batch_size < 2:
-            raise UserError(f"--batchSize={options.batch_size}: give a number of at least 2")
-        set_threads(options.threads, "threads" in options.typed)
-        device = choose_device(options.gpu, "gpu" in options.typed)
-        pictures = split(load_dataset(path, dims[0], dims[1], device), validation)
-        source = TorchSource(options.seed, device)
-        for name, net in networks.items():
-            net.to(device)
-            set_random_source(net, source)
-            if name != "AE2_DECODER":
-                models.reset_layers(net, source)
-                models.draw_start_weights(net, source)
-        plots = setup.open_plots(options)
-        try:
-            task = task_type(
-                make(), networks, pictures, options.batch_size, source, plots,
-                file_name, options.table, options.window, options.save,
-            )  # fmt: skip
-            Run(task, setup.run_options(options), stop).go()
-        finally:
-            plots.close()
+    if options.batch_size < 2:
+        raise UserError(f"--batchSize={options.batch_size}: give a number of at least 2")
+    set_threads(options.threads, "threads" in options.typed)
+    device = choose_device(options.gpu, "gpu" in options.typed)
+    data = group.in_turn(lambda: load_dataset(path, dims[0], dims[1], device))
+    pictures = split(data, validation)
+    source = group.source(TorchSource(options.seed, device))
+    for name, net in networks.items():
+        net.to(device)
+        set_random_source(net, source)
+        group.share_statistics(net)
+        if name != "AE2_DECODER":
+            models.reset_layers(net, source)
+            models.draw_start_weights(net, source)
+    plots = setup.open_plots(options)
+    try:
+        task = task_type(
+            make(group), networks, pictures, options.batch_size, source, plots,
+            file_name, options.table, options.window, options.save,
+        )  # fmt: skip
+        group.run(task, setup.run_options(options), stop).go()
+    finally:
+        plots.close()
 
 
 def split(data: Dataset, validation: int) -> Pictures:
