@@ -38,7 +38,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.train_step --output benchmarks/results/train_step.md
+	$(BIN)/python -m benchmarks.sampling --output benchmarks/results/sampling.md
+	$(BIN)/python -m benchmarks.growth --output benchmarks/results/growth.md
 
 audit: $(STAMP)
 	$(BIN)/python scripts/audit.py

@@ -36,7 +36,8 @@ def sampling(folder: Path, scale: int, threads: int) -> Callable[[], None]:
     torch7.save(folder / "faces.t7", torch.rand(PICTURES, *dims))
     arguments = [
         f"--save_base={folder}", f"--save_c2f32={folder}", f"--writeto={folder / 'samples'}",
-        f"--dataset={folder / 'faces.t7'}", "--neighbours", "--gpu=-1", f"--threads={threads}",
+        f"--dataset={folder / 'faces.t7'}", "--neighbours",
+        "--runs=1", "--gpu=-1", f"--threads={threads}",
     ]  # fmt: skip
     return lambda: sample_command.main(arguments, standalone_mode=False)
 
