@@ -43,7 +43,7 @@ def table(findings: Findings) -> str:
     lines.append(f"nearest neighbours, median distance: {near}")
     lines.append(
         f"generated pictures nearer to training than to reference: {f['nearer_to_training']:.0%} "
-        "(50%: nothing memorised)"
+        "(about 50%: nothing memorised)"
     )
     for name, value in f.get("D_auc", {}).items():
         lines.append(f"AUC of D, {name}: {value:.3f} (0.5: cannot tell)")
@@ -78,8 +78,9 @@ def _draw_distances(axis: Any, findings: Findings) -> None:
         axis.bar(places, [swd[key][n] for n in names], 0.25, label=key, color=colour)
     axis.set_xticks(range(len(names)), names)
     axis.set_yscale("log")
+    axis.set_ylim(top=3 * max(swd["noise"].values()))  # room for the legend
     axis.set_title("distance to the reference (SWD x1000)")
-    axis.legend()
+    axis.legend(ncols=3, fontsize="small")
 
 
 def _draw_nearest(axis: Any, findings: Findings) -> None:

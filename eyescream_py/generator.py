@@ -157,7 +157,9 @@ def _torchscript_bytes(G: Generator) -> bytes:
 
 
 def _read_torchscript(path: Path) -> nn.Module:
-    return torch.jit.load(str(path), map_location="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(str(path), map_location="cpu")
 
 
 def _onnx_bytes(G: Generator) -> bytes:

@@ -16,7 +16,7 @@ class Progress:
 
     def __init__(self, total: int, unit: str, enabled: bool = True) -> None:
         terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, unit=unit, disable=not (enabled and terminal))
+        self._bar = tqdm(total=total, unit=f" {unit}", disable=not (enabled and terminal))
         self._lines = enabled and not terminal
         self._total, self._unit = total, unit
         self._done = 0
