@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,5 @@ def write(path: Path, networks: Mapping[str, nn.Module], content: Mapping[str, A
     table.update(content)
     with atomic_write(path, keep_old=True) as file:
         torch7.save(file, table)
+    del table
+    gc.collect()  # the writer's copies hold one another: without this they pile up for ten saves

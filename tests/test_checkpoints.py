@@ -1,5 +1,7 @@
 """Checkpoints: finding, reading, checking and writing them."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -72,3 +74,14 @@ def test_what_cannot_be_written_leaves_the_old_one(tmp_path):
         checkpoints.write(path, {"net": network()}, {"epoch": object()})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.net"]
+
+
+def test_saves_do_not_pile_up_in_memory(tmp_path):
+    """What one save copied is gone before the next one copies."""
+    net = nn.Sequential(nn.Linear(500, 500))
+    counts = []
+    for _ in range(4):
+        checkpoints.write(tmp_path / "a.net", {"net": net}, {})
+        alive = [x for x in gc.get_objects() if isinstance(x, torch7.TorchObject)]
+        counts.append(len(alive))
+    assert counts == [counts[0]] * 4
