@@ -125,9 +125,9 @@ def test_the_critic_learns_to_score_real_pictures_higher(tiny, objective, optimi
     assert losses["wasserstein_estimate"] > 0
 
 
-def test_penalty_keeps_the_slope_near_one(tiny):
+def test_a_heavy_penalty_brings_the_slope_to_one(tiny):
     options = dataclasses.replace(
-        tiny, loss_func="wgangp", learning_rate_start=5e-3, critic_norm="none"
+        tiny, loss_func="wgangp", LAMBDA=100.0, learning_rate_start=2e-3, critic_norm="none"
     )
     networks, batches = build_networks(options, CPU), stream(options)
 
@@ -137,7 +137,7 @@ def test_penalty_keeps_the_slope_near_one(tiny):
         return float(gradient.flatten(1).norm(dim=1).mean())
 
     before = slope(batches.batch(99))
-    for k in range(80):
+    for k in range(60):
         train_step(networks, batches.batch(k), options, with_generator=False)
     after = slope(batches.batch(99))
     assert abs(after - 1) < 0.3 < abs(before - 1)
