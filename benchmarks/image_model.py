@@ -44,7 +44,9 @@ from eyescream_py.image_model.training import ImageModel, generate, load_domains
 
 CPU = torch.device("cpu")
 SEEDS = (1, 2, 3)
-LLR, GLR, DLR = 2e-3, 5e-4, 1e-4
+LLR, GLR, DLR = 3e-3, 1e-4, 1e-4
+ALPHA = 10.0
+PHOTO_LLR, PHOTO_GLR = 2e-3, 5e-4
 Trace = list[dict[str, float]]
 
 
@@ -67,28 +69,33 @@ def train(learner: Learner, steps: int) -> Trace:
     return [learner.step() for _ in range(steps)]
 
 
-def image_model(bench: Bench, seed: int, **options: Any) -> ImageModel:
+def image_model(
+    bench: Bench, seed: int, llr: float = LLR, glr: float = GLR, **options: Any
+) -> ImageModel:
     rng = seeded(seed)
     model = ModelOptions(
         synth_dir=str(bench.data / "Faces_depth"),
         real_dir=str(bench.data / "Faces_real"),
         nd_dir=str(options.pop("nd_dir", bench.data / "Faces_ND")),
-        llr=LLR,
+        llr=llr,
         **options,
     )
     domains = load_domains(model, bench.image, rng, CPU)
-    return ImageModel(model, bench.image, GanOptions(glr=GLR, dlr=DLR), domains, rng, CPU)
+    return ImageModel(model, bench.image, GanOptions(glr=glr, dlr=DLR), domains, rng, CPU)
 
 
 def paired_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
-    """500 steps of L1 on pairs."""
+    """500 steps of L1 on pairs, the last 120 of them at a sixth of the rate."""
     learner = image_model(bench, seed, l1=True, use_nd_l1=True, use_gan=False)
-    return learner, train(learner, 500)
+    trace = train(learner, 380)
+    learner.optimizers["l1"].param_groups[0]["lr"] = LLR / 6
+    return learner, trace + train(learner, 120)
 
 
 def continued(bench: Bench, seed: int, use_gan: bool) -> tuple[Learner, Trace]:
     """200 steps from the result of `paired_l1`."""
     learner = image_model(bench, seed + 100, l1=True, use_nd_l1=True, use_gan=use_gan)
+    learner.optimizers["l1"].param_groups[0]["lr"] = LLR / 6
     start = read_checkpoint(bench.out / f"l1-{seed}.safetensors")
     start.restore(learner.generator, "generator")
     return learner, train(learner, 200)
@@ -103,13 +110,13 @@ def gan_and_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
 
 
 def plain_gan(bench: Bench, seed: int) -> tuple[Learner, Trace]:
-    """400 steps of the unpaired game alone."""
+    """300 steps of the unpaired game alone."""
     learner = image_model(bench, seed)
-    return learner, train(learner, 400)
+    return learner, train(learner, 300)
 
 
 def gan_with_replay(bench: Bench, seed: int) -> tuple[Learner, Trace]:
-    """400 steps of the unpaired game with a cache of 2000 pictures."""
+    """300 steps of the unpaired game with a cache of 2000 pictures."""
     learner = image_model(bench, seed)
     assert learner.game is not None
     path = bench.out / f"replay-{seed}.npy"
@@ -117,24 +124,24 @@ def gan_with_replay(bench: Bench, seed: int) -> tuple[Learner, Trace]:
         old.unlink()
     size = bench.image.image_size
     learner.game.replay = ReplayCache.create(path, 2000, (1, size, size))
-    return learner, train(learner, 400)
+    return learner, train(learner, 300)
 
 
 def semi_supervised(bench: Bench, seed: int) -> tuple[Learner, Trace]:
-    """200 steps of stage 1 on the pairs, then 200 of stage 2 on the unpaired folders."""
+    """150 steps of stage 1 on the pairs, then 150 of stage 2 on the unpaired folders."""
     rng, size = seeded(seed), bench.image.image_size
-    options = SemiOptions(llr=LLR)
+    options = SemiOptions(llr=LLR, alpha=ALPHA)
     pairs = load_pairs(bench.data / "Faces_ND", "--nd_dir", size, 1, rng)
     first = CrossEncoder(options, bench.image, pairs, rng, CPU)
-    trace = train(first, 200)
+    trace = train(first, 150)
     path = bench.out / f"stage1-{seed}.safetensors"
-    save_checkpoint(path, 200, first.settings, first.state(), first.modules, first.optimizers)
+    save_checkpoint(path, 150, first.settings, first.state(), first.modules, first.optimizers)
     synth = load_folder(bench.data / "Faces_depth", "--synth_dir", size, 1, rng)
     real = load_folder(bench.data / "Faces_real", "--real_dir", size, 1, rng)
     gan = GanOptions(glr=GLR, dlr=DLR)
     second = FrozenEncoderGan(options, bench.image, gan, synth, real, rng, CPU)
     second.start_from(read_checkpoint(path), "real")
-    return second, trace + train(second, 200)
+    return second, trace + train(second, 150)
 
 
 EXPERIMENTS: dict[str, Callable[[Bench, int], tuple[Learner, Trace]]] = {
@@ -214,7 +221,7 @@ def measure(
 @click.argument("test_pairs", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("name")
-@click.option("--steps", type=int, nargs=2, default=(500, 200), show_default=True)
+@click.option("--steps", type=int, nargs=2, default=(250, 60), show_default=True)
 @sized
 def photos(
     pairs: Path,
@@ -234,8 +241,8 @@ def photos(
     weights: dict[str, torch.Tensor] | None = None
     for label, game, number in (("l1", False, steps[0]), ("gan_l1", True, steps[1])):
         bench = Bench(pairs, out, image)
-        flags = {"nd_dir": pairs, "l1": True, "use_nd_l1": True, "use_nd_gan": game}
-        learner = image_model(bench, 1, use_gan=game, **flags)
+        flags: dict[str, Any] = {"nd_dir": pairs, "l1": True, "use_nd_l1": True, "use_nd_gan": game}
+        learner = image_model(bench, 1, PHOTO_LLR, PHOTO_GLR, use_gan=game, **flags)
         if weights is not None:
             learner.generator.load_state_dict(weights)
         train(learner, number)
@@ -288,7 +295,7 @@ def resident() -> float:
 
 
 def results(out: Path, name: str) -> list[dict[str, Any]]:
-    return [json.loads(p.read_text()) for p in sorted(out.glob(f"{name}-[0-9]*.json"))]
+    return [json.loads(p.read_text()) for p in sorted(out.glob(f"{name}-[0-9].json"))]
 
 
 @main.command()
