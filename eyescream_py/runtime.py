@@ -130,16 +130,19 @@ class JsonLines:
     """
 
     def __init__(
-        self, path: str | Path, keep: Callable[[dict[str, Any]], bool] | None = None
+        self,
+        path: str | Path,
+        keep: Callable[[dict[str, Any]], bool] | None = None,
+        keep_old: bool = False,
     ) -> None:
         """Start anew, or with `keep` go on behind the existing lines for which it is true.
 
         Lines that are no JSON object (a line cut short by a kill) are dropped. A file that a new
-        start replaces stays beside it as `path.old`. Raises OSError.
+        start replaces stays beside it as `path.old`, with `keep_old` in any case. Raises OSError.
         """
         self.path = Path(path)
         kept = [record for record in read_json_lines(self.path) if keep(record)] if keep else []
-        with atomic_write(self.path, keep_old=keep is None) as file:
+        with atomic_write(self.path, keep_old=keep_old or keep is None) as file:
             file.writelines(_line(record).encode() for record in kept)
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
         self._unwritten = b""

@@ -30,7 +30,8 @@ def tell(save: Path, film_suffix: str = ".gif", seconds: float = 0.25) -> list[P
     Raises UserError where there is nothing to tell or nothing can be written.
     """
     try:
-        written = [path for path in [write_curves(save)] if path]
+        trainers = {line.get("trainer", "") for line in read_json_lines(save / "metrics.jsonl")}
+        written = [path for name in sorted(trainers) if (path := write_curves(save, name))]
         for series, grids in grids_over_time(save / "pictures").items():
             stem = f"{series}_" if series else ""
             sheet = save / "pictures" / f"{stem}sheet.png"
@@ -107,9 +108,14 @@ def contact_sheet(grids: list[tuple[int, Path]]) -> Image.Image:
     return sheet
 
 
-def write_curves(save: Path) -> Path | None:
-    """SAVE/pictures/curves.png of metrics.jsonl; None where it holds fewer than two epochs."""
-    panels = _panels(read_json_lines(save / "metrics.jsonl"))
+def _lines_of(save: Path, trainer: str) -> list[dict[str, Any]]:
+    lines = read_json_lines(save / "metrics.jsonl")
+    return [line for line in lines if line.get("trainer", "") == trainer]
+
+
+def write_curves(save: Path, trainer: str) -> Path | None:
+    """SAVE/pictures/curves_TRAINER.png of its lines in metrics.jsonl; None of fewer than two."""
+    panels = _panels(_lines_of(save, trainer))
     if not panels:
         return None
     from matplotlib.figure import Figure
@@ -126,17 +132,17 @@ def write_curves(save: Path) -> Path | None:
         axis.grid(alpha=0.3)
         if len(curves) > 1:
             axis.legend()
-    path = save / "pictures" / "curves.png"
+    path = save / "pictures" / f"curves_{trainer}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=90)
     return path
 
 
-def write_curves_if_possible(save: Path) -> None:
+def write_curves_if_possible(save: Path, trainer: str) -> None:
     """`write_curves` at a run's end, where a full disk is told and nothing more."""
     try:
-        path = write_curves(save)
+        path = write_curves(save, trainer)
     except OSError as error:
         print(f"Could not write the curves to {save}: {error.strerror or error}.")
         return
@@ -144,9 +150,9 @@ def write_curves_if_possible(save: Path) -> None:
         print(f"The loss curves are in {path}; python -m eyescream_py.movies {save} makes a film.")
 
 
-def replay(save: Path, show: Callable[[int, dict[str, Any]], None]) -> None:
-    """Hand `show` every epoch of metrics.jsonl, so that a resumed run's curves are whole."""
-    for record in read_json_lines(save / "metrics.jsonl"):
+def replay(save: Path, trainer: str, show: Callable[[int, dict[str, Any]], None]) -> None:
+    """Hand `show` a trainer's epochs of metrics.jsonl, so that a resumed run's curves are whole."""
+    for record in _lines_of(save, trainer):
         if isinstance(record.get("epoch"), int):
             show(record["epoch"], record)
 

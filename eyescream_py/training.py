@@ -143,7 +143,7 @@ class Run:
         room = COPIES_IN_FILE * sum(_bytes(net) for net in task.networks().values())
         prepare_folder(options.save, task.file_name, room)
         self._open_logs(keep=bool(options.network))
-        story.replay(options.save, task.curves)
+        story.replay(options.save, trainer_of(task), task.curves)
 
     def _resume(self, path: Path) -> None:
         stored = self._restore(path)
@@ -177,18 +177,22 @@ class Run:
         self.task.halve_learning_rate()
 
     def _open_logs(self, keep: bool) -> None:
+        """Logs hold the lines of every trainer of SAVE; only this one's are cut back."""
         at = (self.at.epoch, self.at.iteration)
+        mine = trainer_of(self.task)
+
+        def epochs_before(record: dict[str, Any]) -> bool:
+            return record.get("trainer") != mine or (keep and _place(record)[0] < at[0])
+
+        def steps_before(record: dict[str, Any]) -> bool:
+            return record.get("trainer") != mine or (keep and _place(record) <= at)
+
+        save = self.options.save
         try:
-            self.metrics = JsonLines(
-                self.options.save / "metrics.jsonl",
-                (lambda record: _place(record)[0] < at[0]) if keep else None,
-            )
+            self.metrics = JsonLines(save / "metrics.jsonl", epochs_before, keep_old=not keep)
             self.losses = None
             if self.options.log_every:
-                self.losses = JsonLines(
-                    self.options.save / "losses.jsonl",
-                    (lambda record: _place(record) <= at) if keep else None,
-                )
+                self.losses = JsonLines(save / "losses.jsonl", steps_before, keep_old=not keep)
         except OSError as error:
             raise UserError(
                 f"--save={self.options.save}: cannot write {error.filename or 'logs'}: "
@@ -204,7 +208,7 @@ class Run:
                 self._epoch()
             if self.stop.requested:
                 self._end_early()
-            story.write_curves_if_possible(self.options.save)
+            story.write_curves_if_possible(self.options.save, trainer_of(self.task))
         finally:
             self._close_logs()
 
@@ -250,7 +254,8 @@ class Run:
             self._not_finite()
             return
         record = self.task.end_epoch(epoch, seconds)
-        self.metrics.write({"epoch": epoch, "seconds": round(seconds, 3), **record})
+        line = {"trainer": trainer_of(self.task), "epoch": epoch, "seconds": round(seconds, 3)}
+        self.metrics.write({**line, **record})
         self.task.curves(epoch, record)
         self.at = _Position(epoch + 1)
         self.task.show(epoch)
@@ -278,6 +283,7 @@ class Run:
             assert self.losses is not None  # noqa: S101
             self.losses.write(
                 {
+                    "trainer": trainer_of(self.task),
                     "epoch": self.at.epoch,
                     "iteration": iteration,
                     "network": network,
@@ -362,6 +368,11 @@ def _whole(value: Any) -> int:
     if not isinstance(value, int) or value < 0:
         raise ValueError(f"{value!r} where a count should stand")
     return value
+
+
+def trainer_of(task: Task) -> str:
+    """Whose lines a log holds: `adversarial`, `adversarial_c2f_16_to_32`, `autoencoder`, ..."""
+    return Path(task.file_name).stem
 
 
 def _place(record: dict[str, Any]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 def run(script: str, *args: object, check: bool = True, **more) -> subprocess.CompletedProcess:
     """`python script args...` from the project's root; output as text, both streams apart."""
     command = [sys.executable, script, *map(str, args)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **more)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, **more)
     if check and done.returncode:
         raise AssertionError(f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done

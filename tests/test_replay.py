@@ -23,6 +23,9 @@ GATED = ("--batchSize=4", "--N_epoch=40", "--epochs=2", "--D_maxAcc=0.55", "--se
 C2F = ("--batchSize=8", "--N_epoch=24", "--epochs=1")
 
 
+pytestmark = pytest.mark.timeout(900)
+
+
 def replay(script, folder, *args):
     run(script, *REPLAY, f"--save={folder}", *args)
     lines = (folder / "losses.jsonl").read_text().splitlines()

@@ -1,6 +1,7 @@
 """A run told in pictures: curves, contact sheets, films; curves that survive a resume."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,10 @@ def save(tmp_path):
         for epoch in epochs:
             grid = torch.full((4, 1, 8, 8), epoch / 10)
             save_grid(tmp_path / "pictures" / f"{series}epoch_{epoch:06d}.png", grid, 2)
-    lines = [{"epoch": e, "D_loss": 1 / e, "G_loss": e, "D_accuracy": 0.5} for e in (1, 2, 3)]
+    lines = [
+        {"trainer": "t", "epoch": e, "D_loss": 1 / e, "G_loss": e, "D_accuracy": 0.5}
+        for e in (1, 2, 3)
+    ]
     lines[1]["swd"] = 80.0
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
     return tmp_path
@@ -32,7 +36,7 @@ def save(tmp_path):
 
 def test_everything_is_made_of_what_a_run_wrote(save):
     names = {path.name for path in story.tell(save)}
-    assert names == {"curves.png", "sheet.png", "film.gif", "c2f_sheet.png", "c2f_film.gif"}
+    assert names == {"curves_t.png", "sheet.png", "film.gif", "c2f_sheet.png", "c2f_film.gif"}
     film = Image.open(save / "pictures" / "film.gif")
     means = []
     for frame in range(film.n_frames):
@@ -95,8 +99,20 @@ def test_a_resumed_run_shows_its_whole_curves(script, tmp_path, monkeypatch):
     assert before
     assert shown[: len(before)] == before
     assert {x for _, x, _ in shown} == {1, 2, 3}
-    assert (save / "pictures" / "curves.png").is_file()
-    assert "curves.png" in {p.name for p in story.tell(save)}
+    curves = f"curves_{Path(name).stem}.png"
+    assert (save / "pictures" / curves).is_file()
+    assert curves in {p.name for p in story.tell(save)}
+
+
+def test_trainers_share_a_folder_without_losing_each_others_lines(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    save = tmp_path / "run"
+    small_run("train", save, pictures(tmp_path, "train"), "--epochs=2")
+    small_run("train_denoiser", save, pictures(tmp_path, "train_denoiser"), "--epochs=1")
+    small_run("train", save, pictures(tmp_path, "train"), "--epochs=3", "--network=adversarial.net")
+    lines = [(r["trainer"], r["epoch"]) for r in records(save / "metrics.jsonl")]
+    assert sorted(lines)[:3] == [("adversarial", 1), ("adversarial", 2), ("adversarial", 3)]
+    assert len(lines) == 4
 
 
 def test_evaluating_changes_nothing_of_a_run(tmp_path, monkeypatch):
