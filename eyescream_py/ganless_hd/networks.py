@@ -19,7 +19,7 @@ from eyescream_py.ganless_hd.basis import SIZE, analytic_basis
 
 MULTIPLE = 64
 INIT_STD = 0.02
-FACTORED_FROM = 128  # channels; measured, see benchmarks/results
+FACTORED_FROM = 128  # channels, from benchmarks/results/ganless_hd.md
 ENCODER_CHANNELS = (3, 64, 128, 256, 512, 1024, 1024)
 DECODER_CHANNELS = (32, 64, 128, 256, 256, 256)
 
