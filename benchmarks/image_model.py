@@ -333,6 +333,8 @@ def swing(difference: np.ndarray, window: int = 20) -> float:
 
 
 def draw_differences(out: Path) -> None:
+    if not results(out, "plain"):
+        return
     import matplotlib
 
     matplotlib.use("agg")
