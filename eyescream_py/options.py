@@ -140,11 +140,17 @@ def game_options(D_L1: float, D_L2: float) -> Decorator:
         number("--D_iterations", "D_iterations", 1, "D steps per iteration.", click.IntRange(1)),
         number("--G_iterations", "G_iterations", 1, "G steps per iteration.", click.IntRange(1)),
         number(
-            "--D_clamp", "D_clamp", 1.0, "Bound of each gradient element of D (0: none).",
+            "--D_clamp",
+            "D_clamp",
+            1.0,
+            "Bound of each gradient element of D (0: none).",
             NOT_NEGATIVE,
         ),
         number(
-            "--G_clamp", "G_clamp", 5.0, "Bound of each gradient element of G (0: none).",
+            "--G_clamp",
+            "G_clamp",
+            5.0,
+            "Bound of each gradient element of G (0: none).",
             NOT_NEGATIVE,
         ),
         click.option(
