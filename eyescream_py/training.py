@@ -182,10 +182,10 @@ class Run:
         mine = trainer_of(self.task)
 
         def epochs_before(record: dict[str, Any]) -> bool:
-            return record.get("trainer") != mine or (keep and _place(record)[0] < at[0])
+            return _is_of_another(record, mine) or (keep and _place(record)[0] < at[0])
 
         def steps_before(record: dict[str, Any]) -> bool:
-            return record.get("trainer") != mine or (keep and _place(record) <= at)
+            return _is_of_another(record, mine) or (keep and _place(record) <= at)
 
         save = self.options.save
         try:
@@ -373,6 +373,10 @@ def _whole(value: Any) -> int:
 def trainer_of(task: Task) -> str:
     """Whose lines a log holds: `adversarial`, `adversarial_c2f_16_to_32`, `autoencoder`, ..."""
     return Path(task.file_name).stem
+
+
+def _is_of_another(record: dict[str, Any], trainer: str) -> bool:
+    return isinstance(record.get("trainer"), str) and record["trainer"] != trainer
 
 
 def _place(record: dict[str, Any]) -> tuple[float, float]:

@@ -123,7 +123,8 @@ def test_two_processes_lose_what_one_loses(folders, job):
 @pytest.mark.parametrize("job", JOBS)
 def test_the_epochs_figures_agree(folders, job):
     (alone,), (shared,) = (lines(folder / job, "metrics.jsonl") for folder in folders)
-    for name in set(alone) - {"seconds", "images_per_second"}:
+    assert shared["trainer"] == alone["trainer"]
+    for name in set(alone) - {"trainer", "seconds", "images_per_second"}:
         assert shared[name] == pytest.approx(alone[name], rel=TOLERANCE[job]), name
 
 

@@ -163,8 +163,8 @@ def test_logs_that_cannot_be_written_do_not_stop_a_training(tmp_path, monkeypatc
 
     original = runtime.JsonLines.__init__
 
-    def on_a_full_disk(self, path, keep=None):
-        original(self, path, keep)
+    def on_a_full_disk(self, path, keep=None, keep_old=False):
+        original(self, path, keep, keep_old)
         self._file.close()
         self._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
 

@@ -126,3 +126,13 @@ def test_a_permission_to_signal_is_no_question_of_being_alive(monkeypatch):
 
     monkeypatch.setattr(os, "kill", forbidden)
     assert files._is_running(1)
+
+
+def test_what_an_ended_but_unreaped_process_left_is_stale(tmp_path):
+    """A worker whose parent was killed may wait long for somebody to reap it."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # a zombie until wait()
+    stale = tmp_path / f".x.{ended.pid}.tmp"
+    stale.touch()
+    assert remove_stale_temporaries(tmp_path) == [stale]
+    ended.wait()

@@ -91,8 +91,9 @@ def test_killed_and_run_again_it_makes_the_same_bytes(made, photos, tmp_path):
 
 def test_ctrl_c_ends_with_one_line(photos, tmp_path):
     stopped = subprocess.Popen(
-        command(photos, tmp_path, "--jobs=2"), stderr=subprocess.PIPE, text=True
-    )
+        command(photos, tmp_path, "--jobs=2"), stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     while not list(tmp_path.glob("out_aug_64x64/*.jpg")) and stopped.poll() is None:
         time.sleep(0.005)
     stopped.send_signal(signal.SIGINT)

@@ -103,8 +103,13 @@ def test_lines_behind_the_checkpoint_are_cut(tmp_path, monkeypatch):
     small_run("train", tmp_path / "cut", data, "--epochs=1")
     for name in ("metrics.jsonl", "losses.jsonl"):
         with open(tmp_path / "cut" / name, "a") as file:
-            for broken in ({"epoch": 2, "iteration": 1}, {"epoch": "many"}, {"loss": 1}, [3]):
-                file.write(json.dumps(broken) + "\n")
+            for line in (
+                {"trainer": "adversarial", "epoch": 2, "iteration": 1},
+                {"trainer": "adversarial", "epoch": "many"},
+                {"loss": 1},
+                [3],
+            ):
+                file.write(json.dumps(line) + "\n")
             file.write('{"epoch": 2, "iter')
     small_run("train", tmp_path / "cut", data, "--epochs=3", "--network=adversarial.net")
     assert_same_runs("train", tmp_path / "whole", tmp_path / "cut")
