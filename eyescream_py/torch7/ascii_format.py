@@ -119,7 +119,7 @@ def _narrow(values: list[Any], exact: torch.dtype, dtype: torch.dtype, start: in
     """The numbers as `dtype`, by way of `exact`, which tells what does not fit."""
     try:
         tensor = torch.tensor(values, dtype=exact)
-    except (OverflowError, RuntimeError) as error:
+    except (OverflowError, RuntimeError, ValueError) as error:
         raise T7Error(f"a number that no element of {dtype} holds", start) from error
     narrow = tensor.to(dtype)
     if not dtype.is_floating_point and not torch.equal(narrow.to(exact), tensor):

@@ -165,6 +165,11 @@ BAD_ASCII = {
         "a number that no element of torch.int32 holds",
         32,
     ),
+    "beyond 64 bits": (
+        b"4\n1\n3\nV 1\n16\ntorch.IntStorage\n1\n623058430092136939527\n",
+        "a number that no element of torch.int32 holds",
+        32,
+    ),
     "float": (
         b"4\n1\n3\nV 1\n16\ntorch.IntStorage\n1\n1.5\n",
         "a number expected, found b'1.5'",
