@@ -5,9 +5,11 @@ file.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -104,7 +106,11 @@ class StopSignal:
 
 @contextlib.contextmanager
 def stoppable(at_once: str) -> Iterator[StopSignal]:
-    """What a command works in: a `StopSignal`, and one line where the memory does not suffice."""
+    """What a command works in: a `StopSignal`, lines that a log file shows at once, and one line
+    where the memory does not suffice.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     with StopSignal(at_once) as stop:
         try:
             yield stop
