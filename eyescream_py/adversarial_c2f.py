@@ -113,7 +113,7 @@ def parzen_score(
     tries: int,
     source: RandomSource,
     dtype: torch.dtype = torch.float32,
-    chunk: int = 256,
+    chunk: int = 32,
 ) -> float:
     """Mean over `images` validation pictures of the smallest 2-norm between the picture and `tries`
     refinements.
