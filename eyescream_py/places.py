@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+AWS_FOLDER = "/mnt/datasets/out_aug_64x64"  # where the Lua program's --aws looked
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
 

@@ -13,6 +13,7 @@ from eyescream_py import checkpoints, generator, movies
 from eyescream_py.dataset import Dataset, load_dataset
 from eyescream_py.errors import UserError
 from eyescream_py.files import remove_stale_temporaries
+from eyescream_py.places import AWS_FOLDER
 from eyescream_py.runtime import choose_device, set_threads
 from eyescream_py.sampling import evaluating, generate, judge, nearest, save_grid
 from eyescream_py.torch7 import image
@@ -22,7 +23,6 @@ IMAGES = 1024
 GRID = 64
 TRIES = 10
 NEIGHBOURS = 16
-AWS_FOLDER = "/mnt/datasets/out_aug_64x64"
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,12 @@ from eyescream_py.adversarial import FaultyPenalty, Penalty
 from eyescream_py.cpu_layers import speed_up
 from eyescream_py.dataset import Dataset
 from eyescream_py.errors import UserError
+from eyescream_py.places import AWS_FOLDER
 from eyescream_py.plots import Plots
 from eyescream_py.runtime import choose_device, set_threads
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam, LuaOptimizer
 from eyescream_py.torch7.random import LuaSource, RandomSource, TorchSource
 from eyescream_py.training import RunOptions
-
-AWS_FOLDER = "/mnt/datasets/out_aug_64x64"
 
 
 @dataclass(frozen=True)
