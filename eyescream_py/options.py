@@ -124,6 +124,16 @@ def seed_option() -> Decorator:
     return number("--seed", "seed", 1, "Seed of the random numbers.", SEED)
 
 
+def ema_option() -> Decorator:
+    return number(
+        "--G_ema",
+        "G_ema",
+        0.0,
+        "Decay of an averaged G, 0.999 for example (0: none).",
+        click.FloatRange(0, 1, max_open=True),
+    )
+
+
 def aws_option() -> Decorator:
     return click.option(
         "--aws", is_flag=True, help="Read pictures from /mnt/datasets/out_aug_64x64."

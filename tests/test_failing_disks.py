@@ -135,6 +135,7 @@ def test_a_file_system_that_cannot_reserve_is_no_obstacle(tmp_path, monkeypatch)
 
     monkeypatch.setattr(os, "posix_fallocate", cannot)
     prepare_folder(tmp_path, "toy.net", 1000)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["toy.net", "toy.net.old", "metrics.jsonl"])

@@ -42,13 +42,7 @@ from eyescream_py.runtime import BEFORE_TRAINING, stoppable
     "Measure the distance to real pictures every so many epochs (0: never).",
     click.IntRange(0),
 )
-@options.number(
-    "--G_ema",
-    "G_ema",
-    0.0,
-    "Decay of an averaged G, 0.999 for example (0: none).",
-    click.FloatRange(0, 1, max_open=True),
-)
+@options.ema_option()
 @click.option(
     "--G_arch",
     "G_arch",

@@ -60,7 +60,7 @@ def test_outputs_and_gradients_are_those_of_lua_torch(name: str) -> None:
     if "gx" in golden:
         torch.testing.assert_close(x.grad, tensor(golden["gx"]), rtol=1e-5, atol=1e-6)
     if "gp" in golden:
-        gradients = torch.cat([p.grad.flatten() for p in module.parameters()])  # type: ignore
+        gradients = torch.cat([p.grad.flatten() for p in module.parameters()])  # type: ignore[union-attr]
         torch.testing.assert_close(gradients, tensor(golden["gp"]), rtol=1e-5, atol=2e-6)
 
 
