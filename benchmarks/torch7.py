@@ -66,7 +66,7 @@ def readers(folder: Path) -> dict[str, Action]:
         "torch.load, used": lambda: total(torch.load(pth)),
     }
     if importlib.util.find_spec("torchfile"):
-        import torchfile  # type: ignore[import-untyped]
+        import torchfile
 
         sides["torchfile.load"] = lambda: torchfile.load(str(net))
     return sides
