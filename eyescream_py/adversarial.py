@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from eyescream_py.dataset import Dataset
 from eyescream_py.distributed import Alone
+from eyescream_py.taming import Taming, squared_slope
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
 from eyescream_py.torch7.random import RandomSource
 
@@ -152,7 +153,8 @@ class FaceFeed:
     """Real faces drawn by index, generated ones from uniform noise in [-1,1].
 
     An epoch's pool is `epoch_size` pictures drawn without replacement (all, if there are fewer);
-    batches draw from the pool with replacement, as `adversarial.lua` did.
+    batches draw from the pool with replacement, as `adversarial.lua` did. `real_target` is what D
+    is to say of real faces: below 1 for one-sided label smoothing (Salimans et al. 2016).
     """
 
     def __init__(
@@ -163,9 +165,10 @@ class FaceFeed:
         epoch_size: int,
         source: RandomSource,
         dtype: torch.dtype = torch.float32,
+        real_target: float = 1.0,
     ) -> None:
         self.dataset, self.generate, self.source = dataset, generate, source
-        self.noise_dim, self.dtype = noise_dim, dtype
+        self.noise_dim, self.dtype, self.real_target = noise_dim, dtype, real_target
         self.device = dataset.images.device
         self.pool = torch.arange(min(epoch_size, len(dataset)), device=self.device)
         self._buffers: dict[int, _Buffers] = {}
@@ -175,7 +178,9 @@ class FaceFeed:
 
     def buffers(self, n: int) -> _Buffers:
         if n not in self._buffers:
-            self._buffers[n] = _Buffers.make(n, self.noise_dim, self.device, self.dtype)
+            made = _Buffers.make(n, self.noise_dim, self.device, self.dtype)
+            made.targets[: n // 2] = self.real_target
+            self._buffers[n] = made
         return self._buffers[n]
 
     def discriminator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -215,17 +220,15 @@ def restore_pool(pool: Tensor, state: dict[str, Any], pictures: int) -> bool:
 class _Buffers:
     indices: Tensor  # [n/2] into the pool
     noise: Tensor  # [n, noise_dim]
-    targets: Tensor  # [n]: n/2 ones, n/2 zeros
+    targets: Tensor  # [n]: n/2 for real ones, n/2 zeros
     ones: Tensor  # [n]
 
     @staticmethod
     def make(n: int, noise_dim: int, device: torch.device, dtype: torch.dtype) -> _Buffers:
-        targets = torch.zeros(n, device=device, dtype=dtype)
-        targets[: n // 2] = 1
         return _Buffers(
             indices=torch.zeros(n // 2, dtype=torch.int64, device=device),
             noise=torch.empty(n, noise_dim, device=device, dtype=dtype),
-            targets=targets,
+            targets=torch.zeros(n, device=device, dtype=dtype),
             ones=torch.ones(n, device=device, dtype=dtype),
         )
 
@@ -275,7 +278,9 @@ class Game:
         iterations: tuple[int, int] = (1, 1),
         autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         group: Alone | None = None,
+        taming: Taming | None = None,
     ) -> None:
+        self.taming = taming or Taming()
         self.D, self.G, self.feed, self.gate = D, G, feed, gate
         self.group = group or Alone()
         self.D_iterations, self.G_iterations = iterations
@@ -292,10 +297,13 @@ class Game:
     def discriminator_step(self, n: int, log: CallLog | None = None) -> None:
         with self.autocast():
             inputs, targets = self.feed.discriminator_batch(n)
-            predictions = self.D.network(*inputs).reshape(-1)  # [n]
+            seen = self.taming.seen(inputs)
+            if self.taming.r1:
+                seen[0].requires_grad_()
+            predictions = self.D.network(*seen).reshape(-1)  # [n]
         predictions = predictions.to(targets.dtype)
         loss = bce_loss(predictions, targets)
-        self.D.backward(loss, self.group)
+        self.D.backward(loss + self._slope_penalty(predictions, seen[0]), self.group)
         loss = self._over_group(loss)
         judged = self.group.gather(torch.stack([predictions.detach()[:n], targets[:n]], 1))
         opened = self.gate.update(judged[:, 0], judged[:, 1]) if self.gate.can_close else None
@@ -303,6 +311,8 @@ class Game:
             withheld = opened is not None and not bool(opened)
             log("D", None if withheld else self.D.objective(loss))
         self.D.optimizer.step(opened)
+        if self.taming.bound:
+            self.taming.bound.apply()
         self.figures.sums["D_loss"] += loss
         self.figures.sums["D_trained"] += 1 if opened is None else opened
         self.figures.confusion.add(judged[:, 0], judged[:, 1])
@@ -310,7 +320,7 @@ class Game:
     def generator_step(self, n: int, log: CallLog | None = None) -> None:
         with self.autocast():
             inputs, targets = self.feed.generator_batch(n)
-            predictions = self.D.network(*inputs).reshape(-1)  # [n]
+            predictions = self.D.network(*self.taming.seen(inputs)).reshape(-1)  # [n]
         loss = bce_loss(predictions.to(targets.dtype), targets)
         self.G.backward(loss, self.group)
         loss = self._over_group(loss)
@@ -318,6 +328,12 @@ class Game:
             log("G", self.G.objective(loss))
         self.G.optimizer.step()
         self.figures.sums["G_loss"] += loss
+
+    def _slope_penalty(self, predictions: Tensor, pictures: Tensor) -> Tensor | float:
+        """R1 on the real half of a batch."""
+        if not self.taming.r1:
+            return 0.0
+        return self.taming.r1 / 2 * squared_slope(predictions[: len(predictions) // 2], pictures)
 
     def _over_group(self, loss: Tensor) -> Tensor:
         mean = loss.detach().clone()

@@ -11,20 +11,23 @@ from torch import nn
 
 
 class Ema:
-    """Follows `network`; `average` holds parameters a <- decay*a + (1-decay)*p and its latest
-    statistics.
+    """Follows `network`; `average` holds parameters a <- d*a + (1-d)*p and its latest statistics.
 
-    Source: Yazici et al. 2019, "The unusual effectiveness of averaging in GAN training".
+    d is `decay`, in the first `updates` less: (1+updates)/(10+updates), so that the start weights
+    are soon forgotten. Source: Yazici et al. 2019, "The unusual effectiveness of averaging in GAN
+    training".
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network, self.decay = network, decay
+        self.network, self.decay, self.updates = network, decay, 0
         self.average = copy.deepcopy(network).requires_grad_(False)
 
     @torch.no_grad()
     def update(self) -> None:
         ours = [p.detach() for p in self.average.parameters()]
         theirs = [p.detach() for p in self.network.parameters()]
-        torch._foreach_lerp_(ours, theirs, 1 - self.decay)
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
         for a, b in zip(self.average.buffers(), self.network.buffers(), strict=True):
             a.copy_(b)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+VIEWS = ("colour", "translation", "cutout", "mirror")
 OPTIMIZERS = click.Choice(["adam", "adagrad", "sgd"])
 
 
@@ -134,6 +135,40 @@ def ema_option() -> Decorator:
     )
 
 
+class Views(click.ParamType):
+    """Kinds of views, separated by commas: `colour,translation`."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        kinds = tuple(kind.strip() for kind in value.split(",") if kind.strip())
+        for kind in kinds:
+            if kind not in VIEWS:
+                self.fail(f"{kind!r} is none of {', '.join(VIEWS)}.", param, ctx)
+        return kinds
+
+
+def taming_options() -> Decorator:
+    """What holds D back, none of it known to the Lua program."""
+    return group(
+        number(
+            "--D_smooth", "D_smooth", 0.0, "D is to say 1 minus this of real pictures.",
+            Finite(0, 0.5),
+        ),
+        click.option(
+            "--D_augment", "D_augment", default="", type=Views(), metavar="LIST",
+            help=f"D sees pictures changed at random, some of: {','.join(VIEWS)}.",
+        ),
+        number("--D_r1", "D_r1", 0.0, "Penalty on D's slope at real pictures.", NOT_NEGATIVE),
+        number(
+            "--D_spectral", "D_spectral", 0.0,
+            "Bound of the spectral norm of each of D's layers (0: none).", NOT_NEGATIVE,
+        ),
+    )  # fmt: skip
+
+
 def aws_option() -> Decorator:
     return click.option(
         "--aws", is_flag=True, help="Read pictures from /mnt/datasets/out_aug_64x64."
@@ -197,5 +232,6 @@ def lua_table() -> dict[str, Any]:
     table = {}
     for parameter in context.command.params:
         value = context.params.get(parameter.name or "")
+        value = ",".join(value) if isinstance(value, tuple) else value
         table[parameter.opts[-1].lstrip("-")] = "" if value is None else value
     return table

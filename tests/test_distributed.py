@@ -20,8 +20,9 @@ pytestmark = pytest.mark.timeout(900)  # three processes start, on busy machines
 COMMON = ("--grayscale", "--noplot", "--gpu=-1", "--threads=1", "--log_every=1", "--batchSize=8")
 # batches of 8, 8, 8 and 6 pictures: two processes cannot share the last one evenly
 GAME = ("--N_epoch=18", "--precision=fp64", *COMMON)
+TAMED = ("--D_augment=translation,mirror", "--D_r1=0.1", "--D_spectral=1", "--D_smooth=0.1")
 JOBS = {
-    "faces": ("train", 8, ("--noiseDim=4", "--D_maxAcc=0.6", "--G_ema=0.9", *GAME)),
+    "faces": ("train", 8, ("--noiseDim=4", "--D_maxAcc=0.6", "--G_ema=0.9", *TAMED, *GAME)),
     "pairs": ("train_c2f", 4, (
         "--coarseSize=2", "--fineSize=4", "--validation=8", "--parzenImages=4", *GAME,
     )),

@@ -27,6 +27,8 @@ CASES = {
     "sgd": ("train", "--D_optmethod=sgd", "--D_SGD_momentum=0.5", "--G_optmethod=sgd",
             "--G_SGD_momentum=0.9"),
     "ema": ("train", "--G_ema=0.9"),
+    "tamed": ("train", "--D_smooth=0.1", "--D_augment=translation,cutout", "--D_r1=1",
+              "--D_spectral=0.5"),
     "gate": ("train", "--D_maxAcc=0.5", "--D_iterations=2"),
     "bf16": ("train", "--precision=bf16"),
     "lua": ("train", "--rng=lua"),

@@ -43,6 +43,7 @@ from eyescream_py.runtime import BEFORE_TRAINING, stoppable
     click.IntRange(0),
 )
 @options.ema_option()
+@options.taming_options()
 @click.option(
     "--G_arch",
     "G_arch",

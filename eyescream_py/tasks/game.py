@@ -140,6 +140,8 @@ class GameTask:
             "gate": {"accuracies": game.gate.accuracies, "count": game.gate.count},
             "feed": game.feed.state(),
             "random": self.source.state(),
+            "taming": game.taming.state(),
+            "averaged": self.ema.updates if self.ema else 0,
         }
 
     def load(self, content: Any, path: Path) -> bool:
@@ -167,6 +169,9 @@ class GameTask:
             ) from error
         game.figures.set_state(state["figures"])
         self._load_gate(state["gate"])
+        game.taming.set_state(state.get("taming", {}))
+        if self.ema:
+            self.ema.updates = int(state.get("averaged", 0))
         try:
             self.source.set_state(state["random"])
         except KeyError as error:

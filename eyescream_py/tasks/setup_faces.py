@@ -17,6 +17,7 @@ from eyescream_py.errors import UserError
 from eyescream_py.plots import Plots
 from eyescream_py.precision import Precision
 from eyescream_py.runtime import StopSignal
+from eyescream_py.taming import SpectralBound, Taming, Views
 from eyescream_py.tasks import setup
 from eyescream_py.tasks.faces import Extras, FaceTask
 from eyescream_py.torch7.layers import set_random_source
@@ -40,6 +41,10 @@ class FaceOptions(setup.GameOptions):
     denoise: bool
     weights_vis_freq: int
     evaluate_every: int
+    D_smooth: float
+    D_augment: tuple[str, ...]
+    D_r1: float
+    D_spectral: float
 
     @property
     def dims(self) -> models.Dims:
@@ -143,7 +148,8 @@ def _task(
         models.draw_start_weights(net, source)
         set_random_source(net, source)
         group.share_statistics(net)
-        setup.speed_up_on_cpu(net, options, arithmetic)
+        if net is G or not options.D_r1:  # R1 differentiates D twice, the fast layers only once
+            setup.speed_up_on_cpu(net, options, arithmetic)
     _describe(D, G, decoder)
     noise = torch.empty(100, options.noise_dim, device=device, dtype=arithmetic.dtype)
     plot_noise = source.uniform_(noise, -1, 1)
@@ -151,12 +157,20 @@ def _task(
     game = Game(
         D=_player(options, "D", D, Penalty(options.D_L1, options.D_L2)),
         G=_player(options, "G", G, setup.penalty_of_G(options)),
-        feed=FaceFeed(data, generate, options.noise_dim, length, source, arithmetic.dtype),
+        feed=FaceFeed(
+            data, generate, options.noise_dim, length, source, arithmetic.dtype,
+            real_target=1 - options.D_smooth,
+        ),
         gate=AccuracyGate(options.D_maxAcc, options.batch_size, device),
         iterations=(options.D_iterations, options.G_iterations),
         autocast=arithmetic.autocast,
         group=group,
-    )
+        taming=Taming(
+            Views(options.D_augment, source) if options.D_augment else None,
+            options.D_r1,
+            SpectralBound(D, options.D_spectral) if options.D_spectral else None,
+        ),
+    )  # fmt: skip
     return FaceTask(
         game,
         Schedule(length, options.batch_size, options.batch_size // 2, smallest=4, multiple=2),
