@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from eyescream_py.dataset import Dataset
 from eyescream_py.distributed import Alone
+from eyescream_py.epoch_pool import EpochPool
 from eyescream_py.taming import Taming, squared_slope
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
 from eyescream_py.torch7.random import RandomSource
@@ -169,12 +170,12 @@ class FaceFeed:
     ) -> None:
         self.dataset, self.generate, self.source = dataset, generate, source
         self.noise_dim, self.dtype, self.real_target = noise_dim, dtype, real_target
-        self.device = dataset.images.device
-        self.pool = torch.arange(min(epoch_size, len(dataset)), device=self.device)
+        self.device = dataset.device
+        self.pool = EpochPool(dataset, epoch_size)
         self._buffers: dict[int, _Buffers] = {}
 
     def begin_epoch(self) -> None:
-        self.pool.copy_(self.source.permutation(len(self.dataset))[: len(self.pool)])
+        self.pool.draw(self.source)
 
     def buffers(self, n: int) -> _Buffers:
         if n not in self._buffers:
@@ -187,7 +188,7 @@ class FaceFeed:
         half = n // 2
         buffers = self.buffers(n)
         self.source.indices_(buffers.indices, len(self.pool))
-        real = self.dataset.floats(self.pool[buffers.indices], self.dtype)
+        real = self.pool.floats(buffers.indices, self.dtype)
         noise = self.source.uniform_(buffers.noise[:half], -1, 1)
         with torch.no_grad():
             generated = self.generate(noise)
@@ -199,21 +200,10 @@ class FaceFeed:
         return (self.generate(noise),), buffers.ones
 
     def state(self) -> dict[str, Any]:
-        return {"pool": self.pool, "pictures": len(self.dataset)}
+        return self.pool.state()
 
     def set_state(self, state: dict[str, Any]) -> bool:
-        return restore_pool(self.pool, state, len(self.dataset))
-
-
-def restore_pool(pool: Tensor, state: dict[str, Any], pictures: int) -> bool:
-    """Take an epoch's pool over where it was drawn from as many pictures; whether it was."""
-    stored = state["pool"]
-    if stored.shape != pool.shape or state.get("pictures", pictures) != pictures:
-        return False
-    if stored.min() < 0 or stored.max() >= pictures:
-        raise ValueError("the epoch's pool names pictures that there are not")
-    pool.copy_(stored)
-    return True
+        return self.pool.set_state(state)
 
 
 @dataclass

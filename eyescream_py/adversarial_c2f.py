@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.adversarial import restore_pool
 from eyescream_py.dataset import Dataset
 from eyescream_py.dataset_c2f import coarse_and_diff
+from eyescream_py.epoch_pool import EpochPool
 from eyescream_py.sampling import evaluating
 from eyescream_py.torch7.random import RandomSource
 
@@ -36,8 +36,8 @@ class PairFeed:
     ) -> None:
         self.dataset, self.generate, self.source = dataset, generate, source
         self.coarse_size, self.dtype = coarse_size, dtype
-        self.device = dataset.images.device
-        self.pool = torch.arange(min(epoch_size, len(dataset)), device=self.device)
+        self.device = dataset.device
+        self.pool = EpochPool(dataset, epoch_size)
         channels, height, width = dataset.images.shape[1:]
 
         def zeros(planes: int) -> Tensor:
@@ -48,7 +48,7 @@ class PairFeed:
         self.indices = torch.zeros(batch, dtype=torch.int64, device=self.device)
 
     def begin_epoch(self) -> None:
-        self.pool.copy_(self.source.permutation(len(self.dataset))[: len(self.pool)])
+        self.pool.draw(self.source)
 
     def rows(self, n: int) -> int:
         """How many rows the networks run on in a step on n pictures."""
@@ -56,7 +56,7 @@ class PairFeed:
 
     def _draw_pairs(self, n: int) -> tuple[Tensor, Tensor]:
         indices = self.source.indices_(self.indices[:n], len(self.pool))
-        return coarse_and_diff(self.dataset, self.pool[indices], self.coarse_size, self.dtype)
+        return coarse_and_diff(self.pool, indices, self.coarse_size, self.dtype)
 
     def discriminator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
         half, rows = n // 2, self.rows(n)
@@ -78,10 +78,10 @@ class PairFeed:
         return (self.generate(self.noise[:rows], coarse), coarse), self.targets[:rows]
 
     def state(self) -> dict[str, Any]:
-        return {"pool": self.pool, "pictures": len(self.dataset)}
+        return self.pool.state()
 
     def set_state(self, state: dict[str, Any]) -> bool:
-        return restore_pool(self.pool, state, len(self.dataset))
+        return self.pool.set_state(state)
 
 
 class StalePairFeed(PairFeed):
@@ -120,7 +120,7 @@ def parzen_score(
 
     Pictures are drawn with replacement. `chunk` bounds how many refinements are made at once.
     """
-    device = validation.images.device
+    device = validation.device
     indices = source.indices_(
         torch.zeros(images, dtype=torch.int64, device=device), len(validation)
     )

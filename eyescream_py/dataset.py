@@ -29,29 +29,41 @@ EMBEDDED = "embedded"
 EMBEDDED_SOURCE = "100 embedded LFW faces of scikit-image"
 BROKEN_SHARE = 0.05  # a folder with more broken pictures than this (and more than one) is refused
 VALIDATION_SHARE = 0.1
+RESIDENT_SHARE = 0.5  # of a device's free memory, for the whole data set
 CODE_VERSION = 1  # of what decoding makes of a file; raise it when the pixels change
 _AUGMENTED_NAME = re.compile(r"(\d{6})_\d{3}\.\w+$")  # generate_dataset.py's IIIIII_AAA.jpg
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures on one device and the words that name them.
+    """Pictures and the words that name them.
 
     images: uint8 (N,C,H,W), or float in 0..1 as a Torch 7 file gave them. borders: ascending row
-    numbers at which a new source picture begins; None: every row is a picture of its own.
+    numbers at which a new source picture begins; None: every row is a picture of its own. target:
+    the device that rows are handed out on, where it is not the one that holds them.
     """
 
     images: torch.Tensor
     source: str
     borders: tuple[int, ...] | None = None
+    target: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.target or self.images.device
+
+    @property
+    def streamed(self) -> bool:
+        """Too large for the device: the pictures stay in host memory."""
+        return self.device != self.images.device
 
     def __len__(self) -> int:
         return len(self.images)
 
     def floats(self, indices: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """(n,C,H,W) in 0..1 of the rows `indices` (int64, on the same device); fit for CUDA graph
-        capture."""
-        rows = self.images.index_select(0, indices)
+        """(n,C,H,W) in 0..1 of the rows `indices` (int64, on `device`); fit for CUDA graph capture
+        unless `streamed`."""
+        rows = self.images.index_select(0, indices.to(self.images.device)).to(self.device)
         return rows.to(dtype).div_(255) if rows.dtype == torch.uint8 else rows.to(dtype)
 
     def split(self, validation: int, force: bool = False) -> tuple[Dataset, Dataset]:
@@ -82,7 +94,7 @@ class Dataset:
         borders = self.borders
         if borders is not None:
             borders = tuple(b - start for b in borders if start <= b < stop)
-        return Dataset(self.images[start:stop], self.source, borders)
+        return Dataset(self.images[start:stop], self.source, borders, self.target)
 
 
 def load_dataset(
@@ -115,6 +127,20 @@ def load_dataset(
         data = _load_t7(Path(path), channels, size)
     else:
         data = _load_folder(Path(path), channels, size, cache, progress)
+    return _placed(data, torch.device(device))
+
+
+def _placed(data: Dataset, device: torch.device) -> Dataset:
+    """On the device where it takes a part of the free memory, else in host memory (a cache on disk
+    stays there, mapped), from which every epoch's pictures are brought."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        if data.images.nbytes > RESIDENT_SHARE * free:
+            print(
+                f"<dataset> {data.images.nbytes / 1e9:.0f} GB of pictures stay in host memory: the "
+                f"device has {free / 1e9:.0f} GB free"
+            )
+            return Dataset(data.images, data.source, data.borders, device)
     return Dataset(data.images.to(device), data.source, data.borders)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from eyescream_py.dataset import Dataset
+from eyescream_py.epoch_pool import EpochPool
 from eyescream_py.torch7 import image
 
 
@@ -21,7 +22,10 @@ def coarse_images(fine: torch.Tensor, coarse_size: int) -> torch.Tensor:
 
 
 def coarse_and_diff(
-    data: Dataset, indices: torch.Tensor, coarse_size: int, dtype: torch.dtype = torch.float32
+    data: Dataset | EpochPool,
+    indices: torch.Tensor,
+    coarse_size: int,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(coarse, diff) of the rows `indices`, each (n,C,S,S); fine = coarse + diff.
 

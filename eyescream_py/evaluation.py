@@ -133,8 +133,7 @@ def real_sets(
 
 def sample_rows(data: Dataset, count: int, seed: int) -> Tensor:
     """`count` random pictures of the set as floats. [count,C,S,S]"""
-    device = data.images.device
-    rows = TorchSource(seed, device).permutation(len(data))[:count]
+    rows = TorchSource(seed, data.device).permutation(len(data))[:count]
     return data.floats(rows)
 
 

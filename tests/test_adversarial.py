@@ -14,7 +14,6 @@ from eyescream_py.adversarial import (
     Penalty,
     Player,
     bce_loss,
-    restore_pool,
 )
 from eyescream_py.dataset import Dataset
 from eyescream_py.distributed import Alone
@@ -157,7 +156,7 @@ def test_d_learns_to_tell_a_fixed_generator():
 def test_batches_are_half_real_and_drawn_from_the_pool():
     made = game()
     made.feed.begin_epoch()
-    pool = made.feed.pool.tolist()
+    pool = made.feed.pool.numbers.tolist()
     assert len(set(pool)) == 8
     (images,), targets = made.feed.discriminator_batch(6)
     assert targets.tolist() == [1, 1, 1, 0, 0, 0]
@@ -167,18 +166,6 @@ def test_batches_are_half_real_and_drawn_from_the_pool():
     (generated,), ones = made.feed.generator_batch(6)
     assert ones.tolist() == [1] * 6
     assert generated.requires_grad
-
-
-def test_a_pool_of_other_pictures_is_not_taken_over():
-    pool = torch.arange(4)
-    stored = {"pool": torch.tensor([3, 2, 1, 0]), "pictures": 12}
-    assert not restore_pool(pool, stored, pictures=13)
-    assert not restore_pool(torch.arange(5), stored, pictures=12)
-    assert pool.tolist() == [0, 1, 2, 3]
-    assert restore_pool(pool, stored, pictures=12)
-    assert pool.tolist() == [3, 2, 1, 0]
-    with pytest.raises(ValueError, match="there are not"):
-        restore_pool(pool, {"pool": torch.tensor([0, 1, 2, 12]), "pictures": 12}, pictures=12)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class FaceTask(GameTask):
         return quality.distances(data.floats(rows), made.float())["mean"]
 
     def _show_activity(self) -> None:
-        image = self.feed.dataset.floats(self.feed.pool[:1], self.feed.dtype)
+        image = self.feed.pool.floats(self._first(1), self.feed.dtype)
         for number, (name, pictures) in enumerate(activities(self.game.D.network, image)):
             title = f"activity of {name} after {self._batches} batches"
             columns = max(1, round(len(pictures) ** 0.5))
@@ -120,7 +120,10 @@ class FaceTask(GameTask):
         self.plots.images(self.window + offset, images, title)
 
     def _originals(self) -> Tensor:
-        return self.feed.dataset.floats(self.feed.pool[:100], self.feed.dtype)
+        return self.feed.pool.floats(self._first(100), self.feed.dtype)
+
+    def _first(self, count: int) -> Tensor:
+        return torch.arange(min(count, len(self.feed.pool)), device=self.feed.device)
 
     def _candidates(self) -> Tensor:
         """300 generated pictures, of which one gives way to a real face and one to a non-face."""

@@ -53,7 +53,7 @@ class ReconstructionTask:
         self.source, self.plots, self.window, self.save = source, plots, window, save
         self.file_name, self.option_table = file_name, dict(option_table)
         self.schedule = Schedule(len(pictures.train), batch, batch, smallest=2)
-        self.device = pictures.train.images.device
+        self.device = pictures.train.device
         self.order = torch.arange(len(pictures.train), device=self.device)
         self.taken = 0
         stages = len(model.stages)
