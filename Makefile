@@ -19,7 +19,8 @@ $(STAMP): requirements.txt requirements-dev.txt requirements.lock $(wildcard pac
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	    "Python 3.11 or 3.12 is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	@echo "Installing PyTorch and what else is needed into $(VENV): one to three minutes."
+	$(BIN)/python -m pip install --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	-$(BIN)/python -m eyescream_py.visdom_assets
 	touch $@

@@ -326,6 +326,9 @@ class _SharedRun(Run):
         self.leads, self.shared_stop = leads, stop
         super().__init__(task, options, stop)
 
+    def _shows_progress(self) -> bool:
+        return self.leads and super()._shows_progress()
+
     def _open_logs(self, keep: bool) -> None:
         if self.leads:
             super()._open_logs(keep)

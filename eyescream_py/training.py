@@ -230,6 +230,9 @@ class Run:
             f"iteration {self.at.iteration}; --network={self.path.name} continues it."
         )
 
+    def _shows_progress(self) -> bool:
+        return sys.stderr.isatty()
+
     def _epochs_left(self) -> bool:
         return self.options.epochs == 0 or self.at.epoch <= self.options.epochs
 
@@ -239,7 +242,7 @@ class Run:
             self.task.begin_epoch()
         print(self.options.print_epoch.format(epoch=epoch, batch=schedule.batch))
         start = time.perf_counter() - self.at.seconds
-        with Progress(len(schedule), "iterations", enabled=sys.stderr.isatty()) as progress:
+        with Progress(len(schedule), "iterations", enabled=self._shows_progress()) as progress:
             progress.update(self.at.iteration)
             while self.at.iteration < len(schedule):
                 self.task.iteration(schedule.size(self.at.iteration), self._log())

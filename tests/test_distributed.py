@@ -153,6 +153,14 @@ def test_what_cannot_be_shared_is_refused(args, word, tmp_path, monkeypatch):
         train("faces", tmp_path / "one" / "faces", *args)
 
 
+def test_only_the_first_process_shows_a_bar(monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    runs = [object.__new__(distributed._SharedRun) for _ in range(2)]
+    for run, leads in zip(runs, (True, False), strict=True):
+        run.leads = leads
+    assert [run._shows_progress() for run in runs] == [True, False]
+
+
 def test_alone_nothing_is_shared():
     group = distributed.Alone()
     x = torch.arange(6.0)
