@@ -4,12 +4,15 @@ python -m benchmarks.recipes --seen FOLDER --unseen FOLDER --out FOLDER [RECIPE 
 
 Every recipe (a name below, or flags in quotes) trains on --seen until its process has used --cpu
 seconds, is stopped by SIGTERM as a person would with Ctrl-C, and is measured against --unseen. The
-lines go to OUT/figures.jsonl, one folder per recipe keeps its network and its evaluation.
+lines go to OUT/figures.jsonl, one folder per recipe keeps its network and its evaluation. On a
+machine with other jobs, which make the same work cost more processor time, --epochs compares after
+equal work instead.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -21,7 +24,7 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).parents[1]
-RUN = ("--noplot", "--gpu=-1", "--threads=1", "--epochs=0", "--saveFreq=100000")
+RUN = ("--noplot", "--gpu=-1", "--threads=1", "--saveFreq=100000")
 TICKS = os.sysconf("SC_CLK_TCK")
 AVERAGED = "--G_ema=0.995"
 RECIPES = {
@@ -55,7 +58,8 @@ def train(flags: list[str], seen: str, folder: Path, seconds: float) -> float:
         while process.poll() is None and used < seconds:
             used = cpu_seconds(process.pid)
             time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
         if process.wait(300):
             raise SystemExit(f"{folder}/output.txt: training ended with {process.returncode}")
     return used
@@ -93,18 +97,24 @@ def line(name: str, flags: list[str], folder: Path, used: float, found: Any) -> 
 @click.option("--unseen", required=True, help="Folder of pictures of other people.")
 @click.option("--flags", default="--scale=16 --grayscale", show_default=True)
 @click.option("--cpu", default=600.0, show_default=True, help="CPU seconds per recipe.")
+@click.option("--epochs", default=0, help="Stop after these, whatever the time.")
 @click.option("--images", default=1000, show_default=True, help="Pictures compared.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--out", required=True, help="Folder for the runs.")
 def main(
-    recipes: tuple[str, ...], seen: str, unseen: str, flags: str, cpu: float, images: int,
-    seed: int, out: str,
+    recipes: tuple[str, ...], seen: str, unseen: str, flags: str, cpu: float, epochs: int,
+    images: int, seed: int, out: str,
 ) -> None:  # fmt: skip
     for name in recipes or RECIPES:
         folder = Path(out) / name.replace(" ", "_").replace("/", "_")
         folder.mkdir(parents=True)
-        own = [*flags.split(), *RECIPES.get(name, name).split(), f"--seed={seed}"]
-        used = train(own, seen, folder, cpu)
+        own = [
+            *flags.split(),
+            *RECIPES.get(name, name).split(),
+            f"--seed={seed}",
+            f"--epochs={epochs}",
+        ]
+        used = train(own, seen, folder, math.inf if epochs else cpu)
         last = measure(folder, seen, unseen, images, "--no-ema")
         figures = line(name, own, folder, used, measure(folder, seen, unseen, images))
         figures["swd mean of the last G"] = round(last["swd"]["generated"]["mean"], 1)
