@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from eyescream_py import options
+from eyescream_py import options, recipes
 from eyescream_py.runtime import BEFORE_TRAINING, stoppable
 
 
@@ -34,6 +34,7 @@ from eyescream_py.runtime import BEFORE_TRAINING, stoppable
 )
 @options.aws_option()
 @options.own_options()
+@recipes.option
 @options.rng_option()
 @options.number(
     "--evaluate_every",
@@ -66,7 +67,9 @@ def main(**values: Any) -> None:
     Without a data set folder the faces embedded in scikit-image are used. The flags are those of
     the Lua Torch program; --dataset and the flags after it are additions.
     """
-    table, typed = options.lua_table(), options.typed_flags()
+    typed = options.typed_flags()
+    values = recipes.follow(values, typed)
+    table = options.lua_table()
     with stoppable(BEFORE_TRAINING) as stop:
         from eyescream_py.tasks.setup_faces import FaceOptions, train
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from eyescream_py import checkpoints
@@ -114,9 +113,7 @@ class GameTask:
         sums = self.game.figures.sums
         if not all(math.isfinite(float(sums[name])) for name in ("D_loss", "G_loss")):
             return False
-        players = (self.game.D, self.game.G)
-        norms = [n for p in players for n in torch._foreach_norm(p.optimizer.parameters)]
-        return bool(torch.stack(norms).isfinite().all())
+        return all(player.optimizer.is_finite() for player in (self.game.D, self.game.G))
 
     def halve_learning_rate(self) -> None:
         for player in (self.game.D, self.game.G):

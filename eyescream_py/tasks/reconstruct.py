@@ -108,9 +108,8 @@ class ReconstructionTask:
         self.plots.curve("loss", epoch, values, f"loss ({self.file_name})", "epoch", "loss")
 
     def is_finite(self) -> bool:
-        weights = [p for stage in self.model.stages for p in stage.optimizer.parameters]
-        values = [self.sums.norm().float(), *(p.detach().norm().float() for p in weights)]
-        return bool(torch.stack(values).isfinite().all())
+        sums = bool(self.sums.isfinite().all())
+        return sums and all(stage.optimizer.is_finite() for stage in self.model.stages)
 
     def halve_learning_rate(self) -> None:
         for stage in self.model.stages:

@@ -75,6 +75,12 @@ class LuaOptimizer(torch.optim.Optimizer):
             return value.to(self.parameters[0].dtype)
         return value
 
+    def is_finite(self) -> bool:
+        """Whether every parameter and every moment is a finite number. Waits for the device."""
+        held = [p.detach() for p in self.parameters]
+        held += [tensor for tensors in self.moments.values() for tensor in tensors]
+        return bool(torch.stack(torch._foreach_norm(held, math.inf)).isfinite().all())
+
     def export_state(self) -> dict[str, Any]:
         """{"t": steps taken, and each moment buffer as one flat tensor in getParameters order}."""
         state: dict[str, Any] = {"t": int(self.t)}

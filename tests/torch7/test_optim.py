@@ -99,3 +99,15 @@ def test_confusion_matrix_counts():
     assert confusion.counts.tolist() == [1, 1, 1, 1]
     confusion.zero()
     assert confusion.counts.sum() == 0
+
+
+@pytest.mark.parametrize("fault", [float("inf"), float("nan")])
+def test_one_number_that_is_none_is_noticed_in_weights_and_moments(fault):
+    weights = [torch.nn.Parameter(torch.full((3, 4), 1e30)), torch.nn.Parameter(torch.ones(2))]
+    optimizer = Adam(weights, 1e-3)
+    assert optimizer.is_finite()  # though the squares of the first would overflow
+    optimizer.moments["v"][1][0] = fault
+    assert not optimizer.is_finite()
+    optimizer.moments["v"][1][0] = 0
+    weights[0].data[2, 3] = fault
+    assert not optimizer.is_finite()
