@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,18 @@ import click
 from eyescream_py.errors import UserError
 from eyescream_py.files import atomic_write
 from eyescream_py.runtime import choose_device, read_json_lines, set_threads
+from eyescream_py.srez.flags import machine_flags, run_flags
 from eyescream_py.srez.options import Options
 
 if TYPE_CHECKING:
     import torch
+    from matplotlib.axes import Axes
 
+LEAST_POINTS = 5
+SET_BY_THE_BENCH = (
+    "loss_func", "gen_architect", "critic_norm", "input", "noise_dimension", "train_time",
+    "checkpoint_dir", "train_dir", "summary_dir", "cache_dir", "weigh_clip", "LAMBDA", "on_finish",
+)  # fmt: skip
 CURVES = (
     ("generator_loss", "generator loss"),
     ("wasserstein_estimate", "mean D(real) - mean D(fake)"),
@@ -35,8 +43,8 @@ def cell_name(options: Options) -> str:
 
 
 def grid(base: Options, objectives: str, architectures: str, norms: str) -> list[Options]:
-    """One Options per combination, each in a folder of its own below base.summary_dir."""
-    cells = []
+    """One Options per different combination, each in a folder of its own below base.summary_dir."""
+    cells = {}
     for objective, architecture, norm in itertools.product(
         objectives.split(","), architectures.split(","), norms.split(",")
     ):
@@ -44,69 +52,127 @@ def grid(base: Options, objectives: str, architectures: str, norms: str) -> list
             base, loss_func=objective, gen_architect=architecture, critic_norm=norm
         )
         folder = Path(base.summary_dir) / cell_name(cell)
-        cells.append(
-            dataclasses.replace(
-                cell,
-                train_dir=str(folder / "train"),
-                checkpoint_dir=str(folder / "checkpoint"),
-                summary_dir=str(folder / "summary"),
-            )
+        cells[cell_name(cell)] = dataclasses.replace(
+            cell,
+            train_dir=str(folder / "train"),
+            checkpoint_dir=str(folder / "checkpoint"),
+            summary_dir=str(folder / "summary"),
         )
-    for cell in cells:
+    for cell in cells.values():
         cell.check()
-    return cells
+    return list(cells.values())
 
 
 def run_bench(cells: list[Options], folder: Path, device: torch.device) -> list[dict[str, Any]]:
-    """Train and evaluate every cell; write table.md, table.json, curves.png into `folder`."""
-    from eyescream_py.srez.evaluation import run_evaluate
-    from eyescream_py.srez.training import run_train
+    """Train and evaluate every cell; write table.md, table.json, curves.png into `folder`.
 
-    rows = []
+    A cell whose losses stop being numbers is named in the table and the study goes on; Ctrl-C ends
+    the study after the cell it falls into.
+    """
+    rows: list[dict[str, Any]] = []
     for number, cell in enumerate(cells, 1):
         click.echo(f"{number} of {len(cells)}: {cell_name(cell)}")
-        run_train(cell, device, say=lambda line: None)
-        figures = run_evaluate(cell, device, say=lambda line: None)
-        rows.append(_row(cell, figures))
+        row, whole = _run_cell(cell, device)
+        rows.append(row)
         _write(folder / "table.json", json.dumps(rows, indent=1))
-        _write(folder / "table.md", table(rows, figures["bicubic"]))
-    _draw(cells, folder / "curves.png")
+        _write(folder / "table.md", table(rows))
+        draw(cells[:number], folder / "curves.png")
+        if not whole:
+            click.echo(f"stopped; {len(cells) - number} combinations were not tried")
+            break
     return rows
+
+
+def _run_cell(cell: Options, device: torch.device) -> tuple[dict[str, Any], bool]:
+    """A cell's row of the table, and whether it came to its own end."""
+    from eyescream_py.srez.evaluation import run_evaluate
+    from eyescream_py.srez.report import DivergedError
+    from eyescream_py.srez.training import run_train
+
+    try:
+        whole = run_train(cell, device, say=lambda line: None)
+    except DivergedError as error:
+        return {"cell": cell_name(cell), "failed": str(error)}, True
+    figures = run_evaluate(cell, device, say=lambda line: None)
+    return _row(cell, figures), whole
 
 
 def _row(cell: Options, figures: dict[str, dict[str, float]]) -> dict[str, Any]:
     records = read_json_lines(Path(cell.summary_dir) / "metrics.jsonl")
-    losses = [r for r in records if "wasserstein_estimate" in r]
-    last = losses[-max(1, len(losses) // 5) :]  # the last fifth, as single batches are noisy
+    estimates = [r["wasserstein_estimate"] for r in records if "wasserstein_estimate" in r]
+    last = estimates[-max(1, len(estimates) // 5) :]  # the last fifth, as single batches are noisy
+    points = averaged(records)
     return {
         "cell": cell_name(cell),
         "batches": records[-1]["batch"],
         "minutes": records[-1]["seconds"] / 60,
-        "estimate": sum(r["wasserstein_estimate"] for r in last) / len(last),
+        "peak": max((p["wasserstein_estimate"] for p in points), default=None),
+        "estimate": sum(last) / len(last) if last else None,
+        "tracks_swd": tracking(points, "detail_swd"),
+        "tracks_psnr": tracking(points, "psnr"),
+        "bicubic": figures["bicubic"],
         **figures["srez"],
     }
 
 
-def table(rows: list[dict[str, Any]], bicubic: dict[str, float]) -> str:
+def averaged(records: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """The quality records of a run, each with the estimates since the one before as their mean."""
+    points, since = [], []
+    for record in records:
+        if "wasserstein_estimate" in record:
+            since.append(record["wasserstein_estimate"])
+        elif since:
+            points.append({**record, "wasserstein_estimate": sum(since) / len(since)})
+            since = []
+    return points
+
+
+def tracking(points: list[dict[str, float]], quality: str) -> float | None:
+    """Spearman's rank correlation of the averaged estimate with `quality`, from the estimate's
+    largest value on (before it, the critic is still catching up); None for fewer than 5 points.
+    """
+    from scipy.stats import spearmanr
+
+    estimates = [p["wasserstein_estimate"] for p in points]
+    peak = estimates.index(max(estimates)) if estimates else 0
+    if len(estimates) - peak < LEAST_POINTS:
+        return None
+    return float(spearmanr(estimates[peak:], [p[quality] for p in points[peak:]]).statistic)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
     """The study's results as Markdown, bicubic's figures in the last line."""
-    lines = [
-        "| objective-generator-critic norm | batches | minutes | estimate, last fifth | PSNR, "
-        "dB | SSIM "
-        "| finest level, SWD x1000 | consistency, MAE |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r['cell']} | {r['batches']} | {r['minutes']:.1f} | {r['estimate']:.3f} | {_quality(r)}"
-        for r in rows
-    ]
-    return "\n".join([*lines, f"| bicubic | | | | {_quality(bicubic)}", ""])
+    columns = (
+        "objective-generator-critic norm", "batches", "minutes", "estimate at its peak",
+        "estimate, last fifth", "its rank correlation with SWD", "with PSNR", "PSNR, dB", "SSIM",
+        "finest level, SWD x1000", "consistency, MAE",
+    )  # fmt: skip
+    lines = [_line(columns), "|" + "---|" * len(columns)]
+    for r in rows:
+        if "failed" in r:
+            lines.append(_line([r["cell"], "losses were no numbers any more", *[""] * 9]))
+            continue
+        figures = [_figure(r[k], 2) for k in ("peak", "estimate", "tracks_swd", "tracks_psnr")]
+        lines.append(
+            _line([r["cell"], r["batches"], f"{r['minutes']:.1f}", *figures, *_quality(r)])
+        )
+    bicubic = next((r["bicubic"] for r in rows if "bicubic" in r), None)
+    if bicubic:
+        lines.append(_line(["bicubic", *[""] * 6, *_quality(bicubic)]))
+    return "\n".join([*lines, ""])
 
 
-def _quality(figures: dict[str, Any]) -> str:
-    return (
-        f"{figures['psnr']:.2f} | {figures['ssim']:.4f} | {figures['detail_swd']:.1f} "
-        f"| {figures['consistency']:.4f} |"
-    )
+def _line(cells: Iterable[Any]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _quality(figures: dict[str, Any]) -> list[str]:
+    digits = {"psnr": 2, "ssim": 4, "detail_swd": 1, "consistency": 4}
+    return [_figure(figures[name], n) for name, n in digits.items()]
 
 
 def _write(path: Path, text: str) -> None:
@@ -114,9 +180,9 @@ def _write(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def _draw(cells: list[Options], path: Path) -> None:
-    """One panel per curve, one line per cell; WGAN's and WGAN-GP's estimates get panels of their
-    own scale.
+def draw(cells: list[Options], path: Path) -> None:
+    """One panel per curve, one line per cell; the estimate is drawn averaged as in `averaged`, over
+    the single batches in a paler colour.
     """
     import matplotlib
 
@@ -124,28 +190,31 @@ def _draw(cells: list[Options], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, len(CURVES), figsize=(5 * len(CURVES), 4.5))
-    for (key, title), panel in zip(CURVES, panels, strict=True):
-        for cell in cells:
-            records = read_json_lines(Path(cell.summary_dir) / "metrics.jsonl")
-            points = [(r["batch"], r[key]) for r in records if key in r]
-            if points:
-                panel.plot(*zip(*points, strict=True), label=cell_name(cell), linewidth=1)
-        panel.set_title(title)
-        panel.set_xlabel("batch")
+    for number, cell in enumerate(cells):
+        records = read_json_lines(Path(cell.summary_dir) / "metrics.jsonl")
+        for (key, title), panel in zip(CURVES, panels, strict=True):
+            panel.set(title=title, xlabel="batch")
+            style: dict[str, Any] = {"color": f"C{number}", "linewidth": 1}
+            if key == "wasserstein_estimate":
+                _curve(panel, averaged(records), key, **style)
+                style |= {"alpha": 0.25}
+            _curve(panel, records, key, label=cell_name(cell), **style)
     panels[1].set_yscale("symlog", linthresh=0.1)
-    panels[0].legend(fontsize=7)
+    if panels[2].lines:
+        panels[2].legend(fontsize=7)
     figure.tight_layout()
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=90)
     pyplot.close(figure)
 
 
+def _curve(panel: Axes, records: list[dict[str, Any]], key: str, **style: Any) -> None:
+    points = [(r["batch"], r[key]) for r in records if key in r]
+    if points:
+        panel.plot(*zip(*points, strict=True), **style)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--dataset", default="srez/dataset", show_default=True, help="Folder of face pictures."
-)
-@click.option("--crop", type=click.Choice(["celeba", "lfw", "none"]), default="celeba",
-              show_default=True, help="Where the face is.")  # fmt: skip
 @click.option(
     "--out_dir", default="srez/bench", show_default=True, help="Where everything goes; must be new."
 )
@@ -159,46 +228,8 @@ def _draw(cells: list[Options], path: Path) -> None:
 @click.option(
     "--minutes", type=float, default=10.0, show_default=True, help="Budget of each combination."
 )
-@click.option(
-    "--max_batches",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Or this many batches, 0 for no limit.",
-)
-@click.option("--width", type=float, default=1.0, show_default=True, help="Multiplies all widths.")
-@click.option("--critic_width", type=float, default=None, help="Multiplies the critic's widths.")
-@click.option(
-    "--sample_size", type=int, default=64, show_default=True, help="Side of the large picture."
-)
-@click.option("--batch_size", type=int, default=16, show_default=True, help="Pictures per batch.")
-@click.option(
-    "--n_critic",
-    type=int,
-    default=1,
-    show_default=True,
-    help="Critic updates per generator update.",
-)
-@click.option(
-    "--gen_norm",
-    type=click.IntRange(0, 1),
-    default=1,
-    show_default=True,
-    help="Batch norm in the generator.",
-)
-@click.option(
-    "--learning_rate_start", type=float, default=1e-4, show_default=True, help="Learning rate."
-)
-@click.option("--test_vectors", type=int, default=16, show_default=True, help="Pictures held out.")
-@click.option(
-    "--summary_period",
-    type=int,
-    default=200,
-    show_default=True,
-    help="Batches between PSNR points.",
-)
-@click.option("--gpu", type=int, default=0, show_default=True, help="CUDA device, -1 for the CPU.")
-@click.option("--threads", type=int, default=4, show_default=True, help="CPU threads.")
+@run_flags(but=SET_BY_THE_BENCH)
+@machine_flags
 @click.pass_context
 def main(context: click.Context, objectives: str, architectures: str, norms: str, minutes: float,
          out_dir: str, gpu: int, threads: int, **values: Any) -> None:  # fmt: skip

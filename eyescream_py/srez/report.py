@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +42,16 @@ class CurvePlots(Protocol):
     ) -> None: ...
 
 
+class DivergedError(UserError):
+    """A run that holds values which are no numbers any more."""
+
+    def __init__(self, batch: int, what: str) -> None:
+        super().__init__(
+            f"the {what} are no numbers any more at batch {batch}; checkpoints written before stay "
+            "as they are: try a smaller --learning_rate_start"
+        )
+
+
 class Report:
     """Writes beside a run; `resumed_at` batches the metrics file is cut back to."""
 
@@ -60,13 +71,10 @@ class Report:
         self.metrics = JsonLines(path, keep)
 
     def progress(self, batch: int, seconds: float, losses: dict[str, Tensor]) -> None:
-        """One line and one record; UserError where a loss is no longer a number."""
+        """One line and one record; DivergedError where a loss is no longer a number."""
         values = {name: float(value) for name, value in losses.items()}
-        if not all(map(_is_finite, values.values())):
-            raise UserError(
-                f"the losses are no numbers any more at batch {batch} ({values}); the last "
-                "checkpoint stands: try a smaller --learning_rate_start"
-            )
+        if not all(map(math.isfinite, values.values())):
+            raise DivergedError(batch, "losses")
         total = self.options.train_time
         done = max(
             seconds / 60 / total,
@@ -119,7 +127,3 @@ class Report:
 
     def close(self) -> None:
         self.metrics.close()
-
-
-def _is_finite(value: float) -> bool:
-    return abs(value) < float("inf")

@@ -19,7 +19,7 @@ from eyescream_py.srez.data import Faces, load_split
 from eyescream_py.srez.networks import parameter_count
 from eyescream_py.srez.optimizers import learning_rate, set_learning_rate
 from eyescream_py.srez.options import Options
-from eyescream_py.srez.report import REPORT_PERIOD, CurvePlots, Report
+from eyescream_py.srez.report import REPORT_PERIOD, CurvePlots, DivergedError, Report
 from eyescream_py.srez.steps import Networks, build_networks, build_step
 
 
@@ -28,9 +28,9 @@ def run_train(
     device: torch.device,
     plots: CurvePlots | None = None,
     say: Callable[[str], None] = click.echo,
-) -> Networks:
-    """Train until --train_time minutes, --max_batches, or a signal; returns the networks as they
-    then are.
+) -> bool:
+    """Train until --train_time minutes, --max_batches, or a signal; returns whether it came to its
+    own end, that is, no signal stopped it.
 
     A batch is one of data: the critic learns from each, the generator from every n_critic-th. Time
     counts over resumptions. `--on_finish` runs only after a run that came to its own end.
@@ -61,7 +61,7 @@ def run_train(
     elif options.on_finish:
         say(f"--on_finish: {options.on_finish}")
         subprocess.run(options.on_finish, shell=True, check=False)  # noqa: S602  a person's command
-    return networks
+    return not stop.requested
 
 
 def _loop(
@@ -90,10 +90,20 @@ def _loop(
         if batch % options.summary_period == 0:
             report.samples(batch, seconds, networks.generator)
         if batch % options.checkpoint_period == 0:
+            _demand_finite(networks, batch)
             save_checkpoint(options.checkpoint_dir, networks, options, batch, seconds)
-    report.samples(batch, seconds, networks.generator)
+    _demand_finite(networks, batch)
+    if batch % options.summary_period or not batch:
+        report.samples(batch, seconds, networks.generator)
     path = save_checkpoint(options.checkpoint_dir, networks, options, batch, seconds)
     report.say(f"{batch} batches in {seconds / 60:.1f} minutes; checkpoint {path}")
+
+
+def _demand_finite(networks: Networks, batch: int) -> None:
+    """Before anything is saved over a good checkpoint."""
+    for network in (networks.generator, networks.critic):
+        if not all(p.isfinite().all() for p in network.parameters()):
+            raise DivergedError(batch, "weights")
 
 
 def _report_period(options: Options) -> int:

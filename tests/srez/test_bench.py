@@ -1,4 +1,6 @@
 import dataclasses
+import os
+import signal
 
 import pytest
 import torch
@@ -6,8 +8,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from eyescream_py.errors import UserError
-from eyescream_py.srez.bench import cell_name, grid, main
+from eyescream_py.srez import training
+from eyescream_py.srez.batches import Batches
+from eyescream_py.srez.bench import averaged, cell_name, grid, main, run_bench, tracking
 from eyescream_py.srez.options import Options
+from eyescream_py.srez.report import DivergedError
 
 
 def test_grid_is_every_combination_in_folders_of_their_own():
@@ -18,6 +23,36 @@ def test_grid_is_every_combination_in_folders_of_their_own():
     assert cells[-1].train_dir == "b/wgangp-deconv-none/train"
     with pytest.raises(UserError):
         grid(dataclasses.replace(Options(), width=0), "gan", "resnet", "batch")
+
+
+def test_names_given_twice_make_one_combination():
+    cells = grid(Options(), "gan,dcgan,wgan", "resnet", "layer,layer")
+    assert [cell_name(cell) for cell in cells] == ["gan-resnet-layer", "wgan-resnet-layer"]
+
+
+def records_of(estimates, distances):
+    """Two batches' estimates around each of `estimates`, then a record of quality."""
+    records = []
+    for i, (estimate, distance) in enumerate(zip(estimates, distances, strict=True)):
+        for offset in (-1, 1):
+            records.append({"batch": i, "wasserstein_estimate": estimate + offset})
+        records.append({"batch": i, "detail_swd": distance})
+    return records
+
+
+def test_estimates_are_averaged_between_summaries():
+    points = averaged(records_of([3, 5], [20, 10]))
+    assert [(p["wasserstein_estimate"], p["detail_swd"]) for p in points] == [(3, 20), (5, 10)]
+
+
+def test_tracking_is_the_rank_correlation_from_the_peak_on():
+    rising, falling = [1, 4, 9], [8, 6, 3, 2, 1]
+    distances = [90, 80, 70, 60, 40, 50, 20, 10]  # from the peak on: 70 60 40 50 20 10
+    points = averaged(records_of(rising + falling, distances))
+    # ranks 6 5 3 4 2 1 against 6 5 4 3 2 1: 1 - 6 * (1 + 1) / (6 * 35)
+    assert tracking(points, "detail_swd") == pytest.approx(1 - 12 / 210)
+    assert tracking(points[:6], "detail_swd") is None
+    assert tracking([], "detail_swd") is None
 
 
 def test_a_small_study(faces_folder, tmp_path):
@@ -44,6 +79,43 @@ def test_a_small_study(faces_folder, tmp_path):
     assert again.exit_code == 2
     assert "not empty" in again.output
     torch.set_num_threads(1)
+
+
+def test_a_run_that_diverges_is_named_and_the_study_goes_on(tiny, tmp_path, monkeypatch):
+    whole = training.run_train
+
+    def run(options, *arguments, **named):
+        if options.gen_architect == "resnet":
+            raise DivergedError(10, "losses")
+        return whole(options, *arguments, **named)
+
+    monkeypatch.setattr(training, "run_train", run)
+    cells = grid(
+        dataclasses.replace(tiny, summary_dir=str(tmp_path)), "gan", "resnet,deconv", "layer"
+    )
+    rows = run_bench(cells, tmp_path, torch.device("cpu"))
+    assert "losses are no numbers" in rows[0]["failed"]
+    assert rows[1]["psnr"] > 0
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert "no numbers" in lines[2]
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[-1].startswith("| bicubic")
+
+
+def test_ctrl_c_ends_the_study_and_not_only_one_run(tiny, tmp_path, monkeypatch):
+    original = Batches.batch
+
+    def interrupting(self, number):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(self, number)
+
+    monkeypatch.setattr(Batches, "batch", interrupting)
+    cells = grid(
+        dataclasses.replace(tiny, summary_dir=str(tmp_path)), "gan,wgan", "deconv", "layer"
+    )
+    rows = run_bench(cells, tmp_path, torch.device("cpu"))
+    assert [(row["cell"], row["batches"]) for row in rows] == [("gan-deconv-layer", 1)]
+    assert not (tmp_path / "wgan-deconv-layer").exists()
 
 
 @pytest.mark.parametrize(

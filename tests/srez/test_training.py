@@ -8,6 +8,7 @@ from PIL import Image
 
 from eyescream_py.errors import UserError
 from eyescream_py.runtime import read_json_lines
+from eyescream_py.srez import training
 from eyescream_py.srez.batches import Batch, Batches, held_out_pictures
 from eyescream_py.srez.checkpoints import checkpoint_path, read_checkpoint
 from eyescream_py.srez.data import load_split
@@ -16,7 +17,7 @@ from eyescream_py.srez.networks import build_generator
 from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.optimizers import learning_rate, set_learning_rate
 from eyescream_py.srez.pictures import bicubic
-from eyescream_py.srez.report import Report
+from eyescream_py.srez.report import DivergedError, Report
 from eyescream_py.srez.steps import build_networks, train_step
 from eyescream_py.srez.training import run_train
 
@@ -150,16 +151,35 @@ def test_a_signal_saves_stops_and_does_not_run_on_finish(tiny, tmp_path, monkeyp
 
     monkeypatch.setattr(Batches, "batch", interrupting)
     lines = []
-    run_train(options, CPU, say=lines.append)
+    assert not run_train(options, CPU, say=lines.append)
     assert read_checkpoint(checkpoint_path(options.checkpoint_dir)).batch == 3
     assert "Ctrl-C" in lines[-1]
     assert not proof.exists()
 
 
-def test_losses_that_are_no_numbers_stop_the_run(tiny):
-    options = dataclasses.replace(tiny, learning_rate_start=1e30, max_batches=200)
-    with pytest.raises(UserError, match="no numbers any more"):
-        run_train(options, CPU, say=quiet)
+def test_losses_that_are_no_numbers_stop_the_run(tiny, monkeypatch):
+    def step(batch, with_generator):
+        return {"generator_loss": torch.tensor(float("nan"))}
+
+    monkeypatch.setattr(training, "build_step", lambda *arguments: step)
+    with pytest.raises(DivergedError, match="losses are no numbers any more at batch 10"):
+        run_train(dataclasses.replace(tiny, max_batches=200), CPU, say=quiet)
+
+
+def test_weights_that_are_no_numbers_are_not_saved_over_a_good_checkpoint(tiny):
+    run_train(tiny, CPU, say=quiet)
+    before = tensors(tiny)
+    ruinous = dataclasses.replace(tiny, resume=True, learning_rate_start=1e300, max_batches=8)
+    for period in (1000, 1):
+        with pytest.raises(DivergedError, match="weights are no numbers any more"):
+            run_train(dataclasses.replace(ruinous, checkpoint_period=period), CPU, say=quiet)
+        assert all(torch.equal(before[name], value) for name, value in tensors(tiny).items())
+
+
+def test_the_last_sheet_is_drawn_once(tiny):
+    run_train(dataclasses.replace(tiny, summary_period=2), CPU, say=quiet)
+    records = read_json_lines(f"{tiny.summary_dir}/metrics.jsonl")
+    assert [r["batch"] for r in records if "psnr" in r] == [2, 4]
 
 
 def test_plots_get_curves_and_pictures(tiny):
