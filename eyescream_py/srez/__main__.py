@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from eyescream_py.srez.flags import DEFAULTS, machine_flags, run_flags
+from eyescream_py.srez.flags import DEFAULTS, file_errors, machine_flags, run_flags
 from eyescream_py.srez.options import Options
 
 
@@ -57,12 +57,14 @@ def main(context: click.Context, action: str, images: tuple[str, ...], **values:
     if action == "demo":
         from eyescream_py.srez.demo import run_demo
 
-        run_demo(options.train_dir)
+        with file_errors():
+            run_demo(options.train_dir)
         return
     typed = {
         name: context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in values
     }
-    _run_with_torch(action, images, options, values, typed)
+    with file_errors():
+        _run_with_torch(action, images, options, values, typed)
 
 
 def _run_with_torch(

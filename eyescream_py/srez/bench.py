@@ -18,7 +18,7 @@ import click
 from eyescream_py.errors import UserError
 from eyescream_py.files import atomic_write
 from eyescream_py.runtime import choose_device, read_json_lines, set_threads
-from eyescream_py.srez.flags import machine_flags, run_flags
+from eyescream_py.srez.flags import file_errors, machine_flags, run_flags
 from eyescream_py.srez.options import Options
 
 if TYPE_CHECKING:
@@ -247,9 +247,10 @@ def main(context: click.Context, objectives: str, architectures: str, norms: str
 
     set_threads(threads, typed("threads"))
     device = choose_device(gpu, typed("gpu"))
-    folder.mkdir(parents=True, exist_ok=True)
-    run_bench(cells, folder, device)
-    click.echo((folder / "table.md").read_text())
+    with file_errors():
+        folder.mkdir(parents=True, exist_ok=True)
+        run_bench(cells, folder, device)
+        click.echo((folder / "table.md").read_text())
 
 
 def _checked(objectives: str, architectures: str, norms: str) -> tuple[str, str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from eyescream_py.errors import UserError
@@ -81,10 +81,12 @@ def list_pictures(folder: str | Path) -> list[str]:
 
 
 def open_picture(path: str | Path) -> Image.Image:
-    """An RGB picture; UserError, naming the file, where it cannot be decoded."""
+    """An RGB picture, turned as its EXIF data say; UserError, naming the file, where it cannot be
+    decoded.
+    """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -1,13 +1,17 @@
-"""The flags that fill a run's `Options`, declared once for the trainer and the bench."""
+"""What the trainer's and the bench's command lines share: the flags that fill a run's `Options`,
+and words for files that fail.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import click
 
+from eyescream_py.errors import UserError
 from eyescream_py.srez.options import Options
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)}
@@ -81,6 +85,16 @@ def run_flags(but: Collection[str] = ()) -> Decorator:
         return command
 
     return declare
+
+
+@contextlib.contextmanager
+def file_errors() -> Iterator[None]:
+    """A file or folder that cannot be read or written as one line for people."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise UserError(f"{where}{error.strerror or error}") from None
 
 
 def machine_flags(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -99,17 +99,15 @@ def upscale_tiled(generator: Generator, picture: Tensor, side: int, scale: int) 
     large = picture.new_zeros(3, height * scale, width * scale)
     weight = picture.new_zeros(1, height * scale, width * scale)
     mask = _mask(side * scale).to(picture.device)
-    places = [(y, x) for y in _starts(height, side) for x in _starts(width, side)]
-    tiles = torch.stack([picture[:, y : y + side, x : x + side] for y, x in places])
-    for (y, x), tile in zip(places, generate(generator, tiles), strict=True):
-        area = (
-            slice(None),
-            slice(y * scale, (y + side) * scale),
-            slice(x * scale, (x + side) * scale),
-        )
-        large[area] += mask * tile
-        weight[area] += mask
-    return large / weight
+    for y in _starts(height, side):  # row by row: all tiles of a photo do not fit into memory
+        starts = _starts(width, side)
+        row = picture[:, y : y + side]
+        tiles = generate(generator, torch.stack([row[:, :, x : x + side] for x in starts]))
+        for x, tile in zip(starts, tiles, strict=True):
+            top, left, edge = y * scale, x * scale, side * scale
+            large[:, top : top + edge, left : left + edge] += mask * tile
+            weight[:, top : top + edge, left : left + edge] += mask
+    return large.div_(weight)
 
 
 def _starts(length: int, side: int) -> list[int]:

@@ -49,6 +49,15 @@ def test_grey_and_transparent_pictures_become_rgb(tmp_path):
         assert open_picture(path).mode == "RGB"
 
 
+def test_pictures_are_turned_as_their_camera_says(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be shown a quarter turn clockwise
+    coordinates(100, 60).save(tmp_path / "phone.png", exif=turned)
+    picture = open_picture(tmp_path / "phone.png")
+    assert picture.size == (60, 100)
+    assert picture.getpixel((59, 0)) == (0, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("crop", "size"), [("celeba", (150, 218)), ("lfw", (190, 250)), ("none", (60, 300))]
 )

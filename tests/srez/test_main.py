@@ -1,10 +1,14 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from eyescream_py.srez.__main__ import main
+from eyescream_py.srez.checkpoints import save_checkpoint
+from eyescream_py.srez.steps import build_networks
 
 
 def run(*arguments):
@@ -53,6 +57,19 @@ def test_mistakes_are_one_line_and_exit_2(tmp_path, arguments, named):
     assert result.exit_code == 2
     assert named in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["summary_dir", "out_dir", "cache_dir"])
+def test_a_file_where_a_folder_is_needed_is_named(tiny, tmp_path, faces_folder, name):
+    Path(tiny.checkpoint_dir).mkdir()
+    save_checkpoint(tiny.checkpoint_dir, build_networks(tiny, torch.device("cpu")), tiny, 1, 1.0)
+    (tmp_path / "file").touch()
+    action = ["upscale", faces_folder / "000001.jpg"] if name == "out_dir" else ["evaluate"]
+    told = [*places(tmp_path), "--checkpoint_dir", tiny.checkpoint_dir, "--dataset", faces_folder]
+    wrong = [f"--{name}", tmp_path / "file"]
+    result = run("--run", *action, "--gpu", -1, "--threads", 1, *told, *wrong)
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'file'}: File exists" in result.output
 
 
 def test_the_fork_s_unused_flags_are_taken(tmp_path):
