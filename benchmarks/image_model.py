@@ -1,8 +1,9 @@
 """The figures of docs/image_model.md: short CPU runs of the image-model room, three seeds each.
 
     python -m eyescream_py.image_model make-data --output_dir DATA --image_size 64 \\
-        --unpaired 160 --pairs 160 --tests 30
-    python benchmarks/image_model.py run DATA OUT [--size 64] [--batch 4] [l1|gan_l1|plain|...]
+        --unpaired 320 --pairs 640 --tests 60
+    python benchmarks/image_model.py run DATA OUT [--size 64] [--batch 8] [l1|gan_l1|plain|...]
+    python benchmarks/image_model.py bound
     python benchmarks/image_model.py photos PAIRS TEST_PAIRS OUT NAME
     python benchmarks/image_model.py memory FOLDER
     python benchmarks/image_model.py report OUT --data DATA
@@ -27,9 +28,17 @@ import torch
 from PIL import Image
 
 from eyescream_py.image_model.checkpoints import read_checkpoint, save_checkpoint
-from eyescream_py.image_model.data import Pictures, load_folder, load_pairs
+from eyescream_py.image_model.data import (
+    Pictures,
+    load_folder,
+    load_pairs,
+    normalise,
+    to_bytes,
+)
 from eyescream_py.image_model.generate import load_generator, score
+from eyescream_py.image_model.heads import LOOK, POSE, SHAPE, build_head, draw, render
 from eyescream_py.image_model.loop import Learner
+from eyescream_py.image_model.make_data import SETS
 from eyescream_py.image_model.networks import EncodedGenerator
 from eyescream_py.image_model.options import (
     GanOptions,
@@ -45,6 +54,8 @@ from eyescream_py.image_model.training import ImageModel, generate, load_domains
 CPU = torch.device("cpu")
 SEEDS = (1, 2, 3)
 LLR, GLR, DLR = 3e-3, 1e-4, 1e-4
+L1_PHASES = ((300, 3e-3), (120, 1e-3), (80, 3e-4))  # (steps, llr)
+CONTINUED, CONTINUED_RATE = 200, 3e-4
 ALPHA = 10.0
 PHOTO_LLR, PHOTO_GLR = 2e-3, 5e-4
 Trace = list[dict[str, float]]
@@ -70,7 +81,7 @@ def train(learner: Learner, steps: int) -> Trace:
 
 
 def image_model(
-    bench: Bench, seed: int, llr: float = LLR, glr: float = GLR, **options: Any
+    bench: Bench, seed: int, llr: float = LLR, glr: float = GLR, dlr: float = DLR, **options: Any
 ) -> ImageModel:
     rng = seeded(seed)
     model = ModelOptions(
@@ -81,24 +92,26 @@ def image_model(
         **options,
     )
     domains = load_domains(model, bench.image, rng, CPU)
-    return ImageModel(model, bench.image, GanOptions(glr=glr, dlr=DLR), domains, rng, CPU)
+    return ImageModel(model, bench.image, GanOptions(glr=glr, dlr=dlr), domains, rng, CPU)
 
 
 def paired_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
-    """500 steps of L1 on pairs, the last 120 of them at a sixth of the rate."""
+    """500 steps of L1 on pairs at falling rates, as `--load ... --llr` gives them."""
     learner = image_model(bench, seed, l1=True, use_nd_l1=True, use_gan=False)
-    trace = train(learner, 380)
-    learner.optimizers["l1"].param_groups[0]["lr"] = LLR / 6
-    return learner, trace + train(learner, 120)
+    trace: Trace = []
+    for steps, rate in L1_PHASES:
+        learner.optimizers["l1"].param_groups[0]["lr"] = rate
+        trace += train(learner, steps)
+    return learner, trace
 
 
 def continued(bench: Bench, seed: int, use_gan: bool) -> tuple[Learner, Trace]:
-    """200 steps from the result of `paired_l1`."""
-    learner = image_model(bench, seed + 100, l1=True, use_nd_l1=True, use_gan=use_gan)
-    learner.optimizers["l1"].param_groups[0]["lr"] = LLR / 6
+    """200 steps from the result of `paired_l1`, all rates equal."""
+    rates = {"llr": CONTINUED_RATE, "glr": CONTINUED_RATE, "dlr": CONTINUED_RATE}
+    learner = image_model(bench, seed + 100, l1=True, use_nd_l1=True, use_gan=use_gan, **rates)
     start = read_checkpoint(bench.out / f"l1-{seed}.safetensors")
     start.restore(learner.generator, "generator")
-    return learner, train(learner, 200)
+    return learner, train(learner, CONTINUED)
 
 
 def l1_more(bench: Bench, seed: int) -> tuple[Learner, Trace]:
@@ -264,6 +277,36 @@ def save_sheet(path: Path, columns: list[torch.Tensor], rows: range, zoom: int) 
     picture.resize((zoom * picture.width, zoom * picture.height), Image.Resampling.NEAREST).save(
         path, quality=85
     )
+
+
+@main.command()
+@click.option("--size", type=int, default=64, show_default=True)
+@click.option("--heads", type=click.IntRange(min=2), default=20, show_default=True)
+@click.option("--looks", type=click.IntRange(min=3), default=24, show_default=True)
+def bound(size: int, heads: int, looks: int) -> None:
+    """The least L1 that any function of the depth map can have on make-data, and the mean photo's.
+
+    Held-out heads are drawn with many looks each. The best guess at a pixel is the median over the
+    looks that this head could have; it is taken over all looks but the one that is guessed.
+    """
+    photos = np.array([other_looks(index, looks, size) for index in range(heads)])
+    rest = [np.median(np.delete(photos, look, 1), 1) for look in range(looks)]
+    least = np.abs(photos - np.stack(rest, 1)).mean()
+    mean_photo = np.abs(photos - photos.mean((0, 1))).mean()
+    print(f"{heads} heads, {looks} looks each, {size} px: least L1 {least:.4f}, mean photo "
+          f"{mean_photo:.4f}, ratio {mean_photo / least:.2f}")  # fmt: skip
+
+
+def other_looks(index: int, looks: int, size: int) -> np.ndarray:
+    """Held-out head `index` in `looks` looks: (looks, size, size) as the networks see photos."""
+    rng = np.random.default_rng([0, SETS.index("Faces_ND_test"), index])
+    shape, _, pose = draw(SHAPE, rng), draw(LOOK, rng), draw(POSE, rng)
+    photos = []
+    for _ in range(looks):
+        look = draw(LOOK, rng)
+        head = build_head(shape, look, pose, samples=4 * size)
+        photos.append(to_bytes(render(head, look, pose, size, rng)[1]))
+    return normalise(torch.from_numpy(np.array(photos))[:, None])[:, 0].numpy()
 
 
 @main.command()

@@ -111,15 +111,20 @@ def stoppable(at_once: str) -> Iterator[StopSignal]:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    with StopSignal(at_once) as stop:
-        try:
-            yield stop
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            raise UserError(
-                "there is not enough memory: give a smaller --scale, --batchSize or --noiseDim"
-            ) from error
+    advice = "give a smaller --scale, --batchSize or --noiseDim"
+    with StopSignal(at_once) as stop, memory_in_words(advice):
+        yield stop
+
+
+@contextlib.contextmanager
+def memory_in_words(advice: str) -> Iterator[None]:
+    """Where the memory does not suffice, a UserError that ends with `advice`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise UserError(f"there is not enough memory: {advice}") from error
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.options import Options
+from eyescream_py.runtime import choose_device, memory_in_words
 
 DEFAULTS = Options()
 POSITIVE = click.IntRange(min=1)
@@ -112,7 +113,8 @@ def train(context: click.Context, **values: Any) -> None:
     typed = {
         name for name in values if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    with opened_run(Options(**values), typed) as run:
+    advice = "give a smaller --batchSize, --imgSize or --width, or --recompute"
+    with memory_in_words(advice), opened_run(Options(**values), typed) as run:
         run.train()
 
 
@@ -148,24 +150,30 @@ def sample(
     Writes OUT/NAME.png and OUT/NAME-sheet.png (input, output, target).
     """
     from eyescream_py.ganless_hd.sampling import load_painter, paint_drawing, paint_photo
-    from eyescream_py.runtime import choose_device
 
     if (dark_lines or colors) and not drawn:
         raise UserError("--dark-lines and --colors go with --drawn")
-    _check_names(pictures)
+    _check_names(pictures, colors, out)
     typed = context.get_parameter_source("gpu") is not ParameterSource.DEFAULT
     painter = load_painter(network, choose_device(gpu, typed), tile)
     size = painter.size if size < 0 else size
     if drawn and painter.colormap and colors is None:
         print("No --colors: the contours lie over uniform grey.")
+    with memory_in_words("give a smaller --size, or a --tile"):
+        for path in pictures:
+            if drawn:
+                print(paint_drawing(painter, path, colors, dark_lines, size, out))
+            else:
+                print(paint_photo(painter, path, size, out))
+
+
+def _check_names(pictures: tuple[Path, ...], colors: Path | None, out: Path) -> None:
+    """UserError where two results would have one name, or a result that of a picture read."""
+    read = {path.resolve() for path in (*pictures, *([colors] if colors else []))}
     for path in pictures:
-        if drawn:
-            print(paint_drawing(painter, path, colors, dark_lines, size, out))
-        else:
-            print(paint_photo(painter, path, size, out))
-
-
-def _check_names(pictures: tuple[Path, ...]) -> None:
+        for name in (f"{path.stem}.png", f"{path.stem}-sheet.png"):
+            if (out / name).resolve() in read:
+                raise UserError(f"--out={out}: would overwrite {out / name}, give another folder")
     stems = [path.stem for path in pictures]
     twice = {stem for stem in stems if stems.count(stem) > 1}
     if twice:

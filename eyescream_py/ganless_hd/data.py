@@ -6,6 +6,7 @@ run was resumed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import signal
 import sys
@@ -140,10 +141,15 @@ class ResizedPhotos:
             return np.load(copy, mmap_mode="r")
         except (OSError, ValueError):  # not there yet, or damaged
             picture = resize_shorter_side(load_photo(path), self.load_size)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(copy) as file:
-                np.save(file, picture)
+            with contextlib.suppress(OSError):  # a full disk costs time, not the run
+                self._keep(copy, picture)
             return picture
+
+    @staticmethod
+    def _keep(copy: Path, picture: np.ndarray) -> None:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(copy) as file:
+            np.save(file, picture)
 
     def _copy_name(self, folder: Path, path: Path) -> Path:
         status = path.stat()

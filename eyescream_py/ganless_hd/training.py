@@ -163,9 +163,7 @@ class Run:
         record: dict[str, Any] = {"event": "held out", "iteration": iteration}
         with trainer.flat.replaced_by(trainer.averaged_weights()):
             record["averaged"] = trainer.evaluate(self.held_out)
-            columns = [
-                to_network(half[:HELD_OUT_ROWS], trainer.device) for half in self.held_out[0]
-            ]
+            columns = [to_network(half, trainer.device) for half in spread(self.held_out)]
             columns.insert(1, trainer.predict(columns[0]))
         with trainer.flat.replaced_by(trainer.raw_weights()):
             record["raw"] = trainer.evaluate(self.held_out)
@@ -197,6 +195,15 @@ class Run:
             **self.about,
         }
         write_tensors(state_file(self.folder), self.trainer.state(), about, keep_old=True)
+
+
+def spread(batches: list[Pair]) -> Pair:
+    """At most `HELD_OUT_ROWS` pairs out of all batches, from the first to the last."""
+    pairs = [pair for batch in batches for pair in zip(*batch, strict=True)]
+    count = min(len(pairs), HELD_OUT_ROWS)
+    rows = [pairs[round(row * (len(pairs) - 1) / max(1, count - 1))] for row in range(count)]
+    inputs, targets = zip(*rows, strict=True)
+    return torch.stack(inputs), torch.stack(targets)
 
 
 def next_batch(batches: Iterator[Pair]) -> Pair:

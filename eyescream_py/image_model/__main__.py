@@ -20,6 +20,7 @@ from eyescream_py.image_model.options import (
     RunOptions,
     SemiOptions,
 )
+from eyescream_py.runtime import memory_in_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,11 +33,12 @@ Options = TypeVar("Options")
 
 
 class Group(click.Group):
-    """Says what the system refused (a full disk, a folder without rights) in one line."""
+    """Says in one line what the system refused: a full disk, a folder without rights, memory."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with memory_in_words("give a smaller --batch_size or --image_size"):
+                return super().invoke(context)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise UserError(f"{where}{error.strerror or error}") from error

@@ -36,6 +36,18 @@ def list_pictures(folder: str | Path, flag: str) -> list[Path]:
     return files
 
 
+def by_stem(files: list[Path], flag: str) -> dict[str, Path]:
+    """name without ending -> file; UserError where two files differ in their ending only."""
+    named = {path.stem: path for path in files}
+    for path in files:
+        if named[path.stem] != path:
+            raise UserError(
+                f"{flag}: {path} and {named[path.stem].name} differ in their ending only; "
+                "rename one of them"
+            )
+    return named
+
+
 def read_picture(path: Path, channels: int) -> np.ndarray:
     """A picture as float32 (channels, H, W) in its own range; `channels` 1 is grey, 3 is RGB.
 
@@ -183,8 +195,8 @@ def find_pairs(folder: str | Path, flag: str) -> dict[str, tuple[Path, Path]]:
     Raises UserError where a file has no partner or no such ending.
     """
     found: dict[str, dict[str, Path]] = {}
-    for path in list_pictures(folder, flag):
-        match = _PAIR.match(path.stem)
+    for stem, path in by_stem(list_pictures(folder, flag), flag).items():
+        match = _PAIR.match(stem)
         if not match:
             raise UserError(f"{flag}: {path} is named neither NAME_D nor NAME_I; move it elsewhere")
         found.setdefault(match["name"], {})[match["side"]] = path
@@ -212,8 +224,8 @@ def load_by_name(
 
     The seed took L1 between unrelated pictures here.
     """
-    depths = {p.stem: p for p in list_pictures(synth, "--synth_dir")}
-    photos = {p.stem: p for p in list_pictures(real, "--real_dir")}
+    depths = by_stem(list_pictures(synth, "--synth_dir"), "--synth_dir")
+    photos = by_stem(list_pictures(real, "--real_dir"), "--real_dir")
     if depths.keys() != photos.keys():
         name = sorted(depths.keys() ^ photos.keys())[0]
         raise UserError(

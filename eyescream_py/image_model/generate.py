@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from eyescream_py.errors import UserError
 from eyescream_py.image_model.checkpoints import Checkpoint
-from eyescream_py.image_model.data import Pictures, list_pictures, load_picture, normalise
+from eyescream_py.image_model.data import (
+    Pictures,
+    by_stem,
+    list_pictures,
+    load_picture,
+    normalise,
+)
 from eyescream_py.image_model.networks import (
     Decoder,
     EncodedGenerator,
@@ -83,9 +89,7 @@ def generate_folder(
 def _target_names(
     files: list[Path], source: Path, target: Path, overwrite: bool
 ) -> dict[Path, Path]:
-    names = {path: target / f"{path.stem}.png" for path in files}
-    if len(set(names.values())) < len(names):
-        raise UserError(f"--test_dir: {source} has files that differ in their ending only")
+    names = {path: target / f"{stem}.png" for stem, path in by_stem(files, "--test_dir").items()}
     if source.resolve() == target.resolve():
         raise UserError("--output_dir: give another folder than --test_dir")
     standing = [name for name in names.values() if name.exists()]

@@ -18,7 +18,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from eyescream_py.errors import UserError
-from eyescream_py.image_model.data import list_pictures, read_picture, to_bytes
+from eyescream_py.image_model.data import by_stem, list_pictures, read_picture, to_bytes
 from eyescream_py.image_model.ply import Mesh, read_ply
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -173,16 +173,16 @@ def cut(planes: np.ndarray, box: Box) -> np.ndarray:
 
 def crop_faces(source: str | Path, target: str | Path, scale: float, detect: bool = True) -> int:
     """Cut the one face of every picture of `source`; returns how many pictures had exactly one."""
-    files = list_pictures(source, "IN")
+    files = by_stem(list_pictures(source, "IN"), "IN")
     target = new_folder(target)
     kept = 0
-    for path in tqdm(files, "photos", leave=False, disable=None):
+    for stem, path in tqdm(files.items(), "photos", leave=False, disable=None):
         colour = read_picture(path, 3)
         box = find_face(colour.mean(0), scale, detect)
         if box:
             pixels = cut(colour, box).transpose(1, 2, 0)
             Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8)).save(
-                target / f"{path.stem}.png"
+                target / f"{stem}.png"
             )
             kept += 1
     return kept
@@ -271,14 +271,14 @@ def photo_pairs(source: str | Path, target: str | Path, kind: str, size: int, ch
 
     Centre squares, size x size pixels. Returns the number of pairs.
     """
-    files = list_pictures(source, "IN")
+    files = by_stem(list_pictures(source, "IN"), "IN")
     target = new_folder(target)
-    for path in tqdm(files, "photos", leave=False, disable=None):
+    for stem, path in tqdm(files.items(), "photos", leave=False, disable=None):
         planes = read_picture(path, channels)
         square = cut(planes, centre_box(*planes.shape[1:]))
         photo = np.stack([_area_resize(plane, size) for plane in square])
         for side, picture in (("D", PAIR_SOURCES[kind](photo)), ("I", photo)):
-            _save_planes(target / f"{path.stem}_{side}.png", picture)
+            _save_planes(target / f"{stem}_{side}.png", picture)
     return len(files)
 
 

@@ -159,6 +159,17 @@ def test_resized_copies_are_equal_reused_limited_and_mended(photos, tmp_path):
     assert isinstance(cached[0], np.memmap)
 
 
+def test_copies_that_cannot_be_written_cost_only_time(photos, tmp_path, monkeypatch):
+    def full(*arguments, **more):
+        raise OSError(28, "No space left on device")
+
+    paths = find_photos([photos])[:1]
+    monkeypatch.setattr("eyescream_py.ganless_hd.data.atomic_write", full)
+    picture = ResizedPhotos(paths, 72, tmp_path, limit=1)[0]
+    assert np.array_equal(picture, ResizedPhotos(paths, 72)[0])
+    assert not list(tmp_path.rglob("*.npy"))
+
+
 def test_copies_of_another_size_or_of_a_changed_photograph_are_others(tmp_path):
     path = save_jpeg(tmp_path / "one.jpg", 90, 80)
     cache = tmp_path / "cache"

@@ -2,9 +2,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from eyescream_py.ganless_hd.__main__ import main
+from eyescream_py.ganless_hd.trainer import Trainer
 
 from .conftest import save_jpeg
 
@@ -61,6 +63,29 @@ def test_small_photographs_are_counted(tmp_path, tiny_flags):
     result = invoke("train", *flags, "--out", tmp_path / "other")
     assert "are enlarged to 72" in result.output
     assert "11 photographs to train on" in result.output
+
+
+def test_sample_never_overwrites_what_it_reads(tmp_path):
+    photo = save_jpeg(tmp_path / "me.png", 80, 80)
+    before = photo.read_bytes()
+    result = invoke("sample", photo, "--network", __file__, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "me.png, give another folder" in result.stderr
+    sheet = save_jpeg(tmp_path / "colours-sheet.png", 80, 80)
+    flags = ["--network", __file__, "--drawn", "--colors", sheet, "--out", tmp_path]
+    result = invoke("sample", tmp_path / "colours.jpg", *flags)
+    assert "colours-sheet.png, give another folder" in result.stderr
+    assert photo.read_bytes() == before
+
+
+def test_too_little_memory_is_one_line(tiny_flags, monkeypatch):
+    def refuse(*arguments):
+        torch.empty(1 << 55, dtype=torch.uint8)
+
+    monkeypatch.setattr(Trainer, "train_batch", refuse)
+    result = invoke("train", *tiny_flags)
+    assert result.exit_code == 2
+    assert "not enough memory: give a smaller --batchSize" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from PIL import Image
 from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.checkpoints import fingerprint, read_tensors, write_tensors
 from eyescream_py.ganless_hd.start import opened_run
-from eyescream_py.ganless_hd.training import next_batch, state_file
+from eyescream_py.ganless_hd.training import next_batch, spread, state_file
 
 
 def train(options, typed=()):
@@ -114,6 +114,16 @@ def test_held_out_losses_of_both_weights(tiny_options):
     assert record["raw"] == run.trainer.evaluate(run.held_out)
     assert record["raw"] != record["averaged"]
     assert sum(len(inputs) for inputs, _ in run.held_out) == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(1, [0]), (4, [0, 1, 2, 3]), (11, [0, 2, 4, 6, 8, 10])]
+)
+def test_shown_held_out_photographs_are_spread_over_all(count, shown):
+    numbers = torch.arange(count)
+    inputs, targets = spread([(half, -half) for half in numbers.split(4)])
+    assert inputs.tolist() == shown
+    assert torch.equal(targets, -inputs)
 
 
 def test_a_signal_saves_and_stops(tiny_options, capsys):

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from eyescream_py.image_model.__main__ import main
+from eyescream_py.image_model.training import ImageModel
 
 QUICK = ["--max_steps", "2", "--image_size", "16", "--batch_size", "4", "--noplot", "--gpu", "-1"]
 QUICK += ["--threads", "1"]
@@ -121,6 +123,14 @@ def broken_picture(tmp_path: Path) -> Path:
     return folder
 
 
+def twins(tmp_path: Path) -> Path:
+    folder = tmp_path / "twins"
+    folder.mkdir()
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(folder / name)
+    return folder
+
+
 def misnamed_pairs(tmp_path: Path) -> Path:
     folder = tmp_path / "pairs"
     folder.mkdir()
@@ -216,6 +226,8 @@ def test_bad_training_input(heads, tmp_path, checkpoint, words, message) -> None
         (["prepare-depth", "{heads}/Faces_ply", "{tmp}/o", "big"], "SIZE"),
         (["prepare-faces", "{tmp}", "{tmp}/o", "1"], "holds no .png"),
         (["prepare-faces", "{heads}/Faces_real", "{tmp}/o", "0"], "SCALE"),
+        (["prepare-faces", twins, "{tmp}/o", "1"], "differ in their ending only"),
+        (["prepare-pairs", twins, "{tmp}/o", "16"], "differ in their ending only"),
         (["prepare-flatten", "{tmp}", "{tmp}/o"], "holds no .png"),
         (["prepare-nd", "{tmp}", "{tmp}/o", "1"], "holds no .abs"),
         (["prepare-pairs", "{heads}/Faces_real", "{heads}/Faces_ND", "16"], "is not empty"),
@@ -235,6 +247,15 @@ def test_a_folder_without_rights_is_one_line(heads: Path, tmp_path: Path, monkey
     monkeypatch.setattr(Path, "mkdir", refuse)
     result = train(heads, tmp_path / "logs")
     assert_one_line(result, "Permission denied")
+
+
+def test_too_little_memory_is_one_line(heads: Path, tmp_path: Path, monkeypatch) -> None:
+    def refuse(self: ImageModel) -> None:
+        torch.empty(1 << 55, dtype=torch.uint8)
+
+    monkeypatch.setattr(ImageModel, "step", refuse)
+    result = train(heads, tmp_path / "logs")
+    assert_one_line(result, "not enough memory: give a smaller --batch_size")
 
 
 def test_help_needs_no_torch() -> None:

@@ -150,6 +150,15 @@ def test_two_folders_of_equal_names_are_pairs(tmp_path: Path) -> None:
         load_by_name(tmp_path / "synth", tmp_path / "real", 8, 1, rng())
 
 
+def test_files_that_differ_in_their_ending_only_are_refused(tmp_path: Path) -> None:
+    for name in ("x_D.png", "x_I.png", "x_I.jpg"):
+        save(tmp_path / name, gradient(8, 8))
+    with pytest.raises(UserError, match=r"x_I\.jpg and x_I\.png differ in their ending"):
+        find_pairs(tmp_path, "--nd_dir")
+    with pytest.raises(UserError, match=r"--synth_dir: .* differ in their ending only"):
+        load_by_name(tmp_path, tmp_path, 8, 1, rng())
+
+
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--real_dir: there is no folder .*none"):
         list_pictures(tmp_path / "none", "--real_dir")
