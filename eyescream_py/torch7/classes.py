@@ -1,5 +1,7 @@
 """Torch 7's tensor and storage classes and the dtypes of their elements."""
 
+import re
+
 import torch
 
 from .errors import T7Error
@@ -23,6 +25,13 @@ _ELEMENTS = {
 }
 TENSOR_CLASSES = {f"torch.{element}Tensor": dtype for element, dtype in _ELEMENTS.items()}
 STORAGE_CLASSES = {f"torch.{element}Storage": dtype for element, dtype in _ELEMENTS.items()}
+
+VERSION = re.compile(rb"V (\d{1,9})")  # what stands before a class name in all but very old files
+_CLASS_NAME = re.compile(rb"[A-Za-z_][ -~]{0,254}")
+
+
+def is_class_name(name: bytes) -> bool:
+    return bool(_CLASS_NAME.fullmatch(name)) and not VERSION.fullmatch(name)
 
 
 def storage_class(tensor_class: str) -> str:

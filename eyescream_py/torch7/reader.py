@@ -1,21 +1,25 @@
 """Torch 7's objects out of the items of a file, without recursion and without trust."""
 
 import math
-import re
 from typing import Any
 
 import torch
 
 from .ascii_format import AsciiReader
 from .binary_format import BinaryReader
-from .classes import STORAGE_CLASSES, TENSOR_CLASSES, remember_class, storage_class
+from .classes import (
+    STORAGE_CLASSES,
+    TENSOR_CLASSES,
+    VERSION,
+    is_class_name,
+    remember_class,
+    storage_class,
+)
 from .errors import T7Error
 from .values import Limits, LuaFunction, Storage, Table, TorchObject, lua_number, table_key, text
 
 _OPEN = object()  # a value whose contents follow in the file
 _MISSING = object()
-_VERSION = re.compile(rb"V (\d{1,9})")
-_CLASS_NAME = re.compile(rb"[A-Za-z_][ -~]{0,254}")
 
 
 class _TableFrame:
@@ -186,10 +190,10 @@ class Reader:
         start = self._items.position
         name = self._bytes("a class name", self._limits.string_bytes)
         version = 0
-        if match := _VERSION.fullmatch(name):
+        if match := VERSION.fullmatch(name):
             version = int(match[1])
             name = self._bytes("a class name", self._limits.string_bytes)
-        if not _CLASS_NAME.fullmatch(name):
+        if not is_class_name(name):
             raise T7Error(f"{name[:40]!r} is not the name of a class", start)
         return name.decode("ascii"), version
 

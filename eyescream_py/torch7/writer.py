@@ -9,7 +9,7 @@ import torch
 
 from .ascii_format import AsciiWriter
 from .binary_format import BinaryWriter
-from .classes import STORAGE_CLASSES, lua_class, storage_class
+from .classes import STORAGE_CLASSES, is_class_name, lua_class, storage_class
 from .errors import T7Error
 from .values import BooleanKey, LuaFunction, Storage, TorchObject, text_bytes
 
@@ -160,9 +160,12 @@ class Writer:
         self._contents(value, iter((value.upvalues,)))
 
     def _class(self, name: str, version: int) -> None:
+        name_bytes = text_bytes(name)
+        if not is_class_name(name_bytes):
+            raise T7Error(f"{name[:40]!r} is not the name of a class")
         if version:
             self._bytes(b"V %d" % version)
-        self._bytes(text_bytes(name))
+        self._bytes(name_bytes)
 
     def _array(self, value: np.ndarray) -> None:
         if id(value) not in self._known:

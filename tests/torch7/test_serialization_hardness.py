@@ -187,6 +187,25 @@ def test_bad_ascii_file_has_its_own_error(case):
     assert error.value.offset == offset
 
 
+def test_a_class_is_not_called_like_a_version():
+    """Found by fuzzing: written again without its version, such an object would read as another."""
+    header, name = b"V 0", b"V 7"
+    data = bytearray()
+    for word in (4, 1):  # an object, the first
+        data += word.to_bytes(4, "little")
+    for text in (header, name):
+        data += len(text).to_bytes(4, "little") + text
+    data += bytes(4)  # nil, its content
+    with pytest.raises(T7Error, match="b'V 7' is not the name of a class"):
+        load(bytes(data))
+
+
+@pytest.mark.parametrize("name", ["V 7", "", "7up", "nn.\n"])
+def test_what_could_not_be_read_again_is_not_written(name):
+    with pytest.raises(T7Error, match="is not the name of a class"):
+        save(None, TorchObject(name, Table()))
+
+
 def test_wrong_long_size_is_named():
     for name, stated in (("zoo_b32.t7", 8), ("zoo.t7", 4)):
         with pytest.raises(T7Error, match="wrong long size: this file has"):
