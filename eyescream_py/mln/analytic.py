@@ -43,19 +43,10 @@ def set_regression_weights(
 
     Raises ValueError for several outputs, mixing Fourier layers, or T no multiple of `channels`.
     """
-    shape = network.shape
-    if protocol.outputs != 1 or (shape.trainable_fourier and not shape.shared_fourier):
-        raise ValueError(
-            "the regression start serves single-image networks with Fourier layers only"
-        )
-    if shape.segments % channels or channels > shape.coils:
-        raise ValueError(
-            f"{channels} channels do not divide {shape.segments} segments or exceed the coils"
-        )
-    parts = shape.segments // channels
-    batch = _simulated(examples, count)
-    times = grid_times(network, protocol.acquisition) if parts > 1 else None
-    maps, combination = channel_maps(protocol, channels)
+    check_start(network, protocol, channels)
+    batch = simulated(examples, count)
+    times = grid_times(network, protocol.acquisition) if network.shape.segments > channels else None
+    maps, _ = channel_maps(protocol, channels)
     target = torch.stack(
         [
             grid_spectra(network, protocol.acquisition, batch.label[:, 0] * one, times)
@@ -66,13 +57,37 @@ def set_regression_weights(
     noise = noise_power(batch.signal, ridge)
     factors = normal_factors(network, batch.signal, noise)
     weight = ridge_regression(network, batch.signal, target, factors)  # [K*K,P,channels]
-    share = _interpolation(times, parts) if times is not None else weight.new_ones(len(weight), 1)
+    set_weights(network, protocol, weight, times, channels)
+    return refine_k_layer(network, batch, noise, factors, sweeps)
+
+
+def check_start(network: MinimalLinearNetwork, protocol: Protocol, channels: int) -> None:
+    """Raise ValueError where no start but random weights is known."""
+    shape = network.shape
+    if protocol.outputs != 1 or (shape.trainable_fourier and not shape.shared_fourier):
+        raise ValueError("this start serves single-image networks with Fourier layers only")
+    if shape.segments % channels or channels > shape.coils:
+        raise ValueError(
+            f"{channels} channels do not divide {shape.segments} segments or exceed the coils"
+        )
+
+
+def set_weights(
+    network: MinimalLinearNetwork,
+    protocol: Protocol,
+    weight: Tensor,
+    times: Tensor | None,
+    channels: int,
+) -> None:
+    """Kernels (K*K, P, channels) for the grid points' `times` -> R and L of all time parts."""
+    parts = network.shape.segments // channels
+    share = interpolation(times, parts) if times is not None else weight.new_ones(len(weight), 1)
     undo = _conjugate_phases(protocol, parts)  # [N,N,parts]
+    _, combination = channel_maps(protocol, channels)
     with torch.no_grad():
         network.k_layer.weight.copy_((weight[:, :, None] * share[:, None, :, None]).flatten(2))
         pixels = undo[..., None] * combination.permute(1, 2, 0)[:, :, None]  # [N,N,parts,channels]
         network.i_layer.weight.copy_(pixels.flatten(2)[..., None])
-    return refine_k_layer(network, batch, noise, factors, sweeps)
 
 
 def channel_maps(protocol: Protocol, channels: int) -> tuple[Tensor, Tensor]:
@@ -87,7 +102,7 @@ def channel_maps(protocol: Protocol, channels: int) -> tuple[Tensor, Tensor]:
     return maps, maps.conj() * mask / power.clamp_min(1e-3 * power.max())
 
 
-def _simulated(examples: Examples, count: int, at_once: int = 16) -> Batch:
+def simulated(examples: Examples, count: int, at_once: int = 16) -> Batch:
     """Examples 0 .. count - 1 of a stream, simulated a few at a time."""
     parts = [
         examples.simulate(list(range(first, min(first + at_once, count))))
@@ -110,18 +125,23 @@ def turns_per_readout(acquisition: Acquisition) -> Tensor:
     return -torch.angle(second * first.conj()) * (len(acquisition.phases[0]) - 1) / (2 * torch.pi)
 
 
+def sample_times(acquisition: Acquisition, samples: int) -> Tensor:
+    """When each sample is taken, (M,), 0..1 of the readout; all 0 without a B0 map."""
+    if acquisition.interpolation is None:
+        return torch.zeros(samples, device=acquisition.coils.device)
+    weights = acquisition.interpolation[0].abs()  # [Q,M]
+    return torch.linspace(0, 1, len(weights), device=weights.device) @ weights
+
+
 def grid_times(network: MinimalLinearNetwork, acquisition: Acquisition) -> Tensor:
     """When k-space around each grid point is sampled, (K*K,), 0..1 of the readout: its neighbours'
     mean time.
     """
-    if acquisition.interpolation is None:
-        return torch.zeros(len(network.k_layer.index), device=acquisition.coils.device)
-    weights = acquisition.interpolation[0].abs()  # [Q,M]
-    place = torch.linspace(0, 1, len(weights), device=weights.device)
-    return (place @ weights)[network.k_layer.index].mean(1)
+    times = sample_times(acquisition, acquisition.operator.samples)
+    return times[network.k_layer.index].mean(1)
 
 
-def _interpolation(times: Tensor, segments: int) -> Tensor:
+def interpolation(times: Tensor, segments: int) -> Tensor:
     """Linear shares (X, T) of times (X,), 0..1, among equally spaced segments."""
     place = torch.arange(segments, device=times.device)
     return (1 - (times[:, None] * (segments - 1) - place).abs()).clamp_min(0)
@@ -140,7 +160,7 @@ def grid_spectra(
     if times is None or acquisition.phases is None:
         return (matrix.conj() @ images @ matrix.conj().T).flatten(1).T
     phases = acquisition.phases[0]
-    share = _interpolation(times, len(phases)).T  # [Q,K*K]
+    share = interpolation(times, len(phases)).T  # [Q,K*K]
     spectra = torch.zeros(len(times), len(images), dtype=images.dtype, device=images.device)
     for phase, weight in zip(phases, share, strict=True):
         spectrum = (matrix.conj() @ (images * phase) @ matrix.conj().T).flatten(1).T

@@ -22,7 +22,7 @@ class Shape:
     image_side (N) and grid_side (K) in pixels, k_max in 1/FOV, coils (C), neighbours per grid point
     (n), time segments (T), outputs: images per example (bands or echoes). k_grid is "legacy" (the
     original's slightly mismatched grids) or "matched". memory: bytes that one gathered chunk of the
-    k-layer may take.
+    k-layer may take; what fits a processor's cache is fastest.
     """
 
     image_side: int
@@ -36,7 +36,7 @@ class Shape:
     trainable_fourier: bool = False
     shared_fourier: bool = True
     complex_bias: bool = False
-    memory: int = 1 << 26
+    memory: int = 1 << 21
 
     @property
     def taps(self) -> int:
@@ -108,7 +108,7 @@ class _GatherMultiply(torch.autograd.Function):
         ctx.chunk = _chunk(signal, weight, memory)
         output = signal.new_empty((len(index), weight.shape[2], signal.shape[2]))
         for rows in _slices(len(index), ctx.chunk):
-            gathered = signal[index[rows]].flatten(1, 2)  # [rows,P,B]
+            gathered = _gather(signal, index[rows])
             torch.bmm(weight[rows].transpose(1, 2), gathered, out=output[rows])
         return output
 
@@ -120,13 +120,19 @@ class _GatherMultiply(torch.autograd.Function):
         to_signal = torch.zeros_like(signal) if ctx.needs_input_grad[0] else None
         for rows in _slices(len(index), ctx.chunk):
             if to_weight is not None:
-                gathered = signal[index[rows]].flatten(1, 2)
+                gathered = _gather(signal, index[rows])
                 to_weight[rows] = torch.bmm(gathered.conj(), gradient[rows].transpose(1, 2))
             if to_signal is not None:
                 spread = torch.bmm(weight[rows].conj(), gradient[rows])
                 taps = spread.view(-1, *signal.shape[1:])  # [rows*n,C,B]
                 to_signal.index_add_(0, index[rows].flatten(), taps)
         return to_signal, to_weight, None, None
+
+
+def _gather(signal: Tensor, index: Tensor) -> Tensor:
+    """signal (M, C, B), index (rows, n) -> (rows, n C, B)."""
+    taps = signal.index_select(0, index.flatten())
+    return taps.view(len(index), -1, signal.shape[2])
 
 
 def _chunk(signal: Tensor, weight: Tensor, memory: int) -> int:

@@ -55,36 +55,28 @@ class ExactDFT:
 
 
 class CartesianFFT:
-    """For samples on integer k: a unitary centred FFT and a gather; exact and by far the
-    fastest.
+    """For samples on integer k: a unitary FFT, a gather, and the phase of the image's centre; exact
+    and by far the fastest.
     """
 
     def __init__(self, trajectory: Floats, side: int, device: torch.device | str = "cpu") -> None:
         if not is_on_grid(trajectory, side):
             raise ValueError("CartesianFFT needs integer k inside -N/2 .. N/2 - 1")
         self.side, self.samples = side, trajectory.shape[1]
-        rows, columns = trajectory.astype(np.int64) + side // 2
+        whole = np.round(trajectory).astype(np.int64)
+        rows, columns = whole % side
+        centre = np.exp(2j * np.pi * (side // 2) * whole.sum(0) / side)
         self._index = torch.from_numpy(rows * side + columns).to(device)
+        self._centre = torch.from_numpy(centre).to(device)
 
     def forward(self, images: Tensor) -> Tensor:
-        return centred_fft(images).flatten(-2)[..., self._index]
+        spectrum = torch.fft.fft2(images, norm="ortho").flatten(-2)
+        return spectrum[..., self._index] * self._centre.to(spectrum.dtype)
 
     def adjoint(self, signal: Tensor) -> Tensor:
         grid = signal.new_zeros((*signal.shape[:-1], self.side**2))
-        grid = grid.index_add(-1, self._index, signal)
-        return centred_ifft(grid.unflatten(-1, (self.side, self.side)))
-
-
-def centred_fft(images: Tensor) -> Tensor:
-    """Unitary FFT over the last two axes with the origin at N/2 on both sides."""
-    shifted = torch.fft.ifftshift(images, dim=(-2, -1))
-    return torch.fft.fftshift(torch.fft.fft2(shifted, norm="ortho"), dim=(-2, -1))
-
-
-def centred_ifft(spectrum: Tensor) -> Tensor:
-    """The inverse, and adjoint, of `centred_fft`."""
-    shifted = torch.fft.ifftshift(spectrum, dim=(-2, -1))
-    return torch.fft.fftshift(torch.fft.ifft2(shifted, norm="ortho"), dim=(-2, -1))
+        grid = grid.index_add(-1, self._index, signal * self._centre.conj().to(signal.dtype))
+        return torch.fft.ifft2(grid.unflatten(-1, (self.side, self.side)), norm="ortho")
 
 
 class _Linear(torch.autograd.Function):

@@ -105,15 +105,20 @@ class Params:
         "kGrid", "legacy", "legacy or matched (grid, Fourier and pixel positions agree)"
     )
     init: str = _key(
-        "Init", "random", "random (the original) or regression (least squares per grid point)"
+        "Init",
+        "random",
+        "random (the original), regression (least squares over examples, per grid point) or "
+        "covariance (the same for white images, from coil maps and B0 alone)",
     )
-    init_examples: int = _key("InitExamples", 400, "simulated examples for Init regression")
+    init_examples: int = _key(
+        "InitExamples", 400, "simulated examples for Init regression and for the sweeps"
+    )
     init_channels: int = _key(
-        "InitChannels", 1, "virtual coils of Init regression; must divide nTimeSegments"
+        "InitChannels", 1, "virtual coils of the start; must divide nTimeSegments"
     )
-    init_sweeps: int = _key("InitSweeps", 3, "conjugate-gradient sweeps after Init regression")
+    init_sweeps: int = _key("InitSweeps", 3, "conjugate-gradient sweeps after either start")
     init_ridge: float = _key(
-        "InitRidge", 1e-3, "Init regression's ridge, relative to the mean signal power"
+        "InitRidge", 1e-3, "the start's ridge, relative to the mean signal power"
     )
     readout_ms: float = _key("AcqTime", 10.0, "readout duration in ms (B0 acts over it)")
     simulated_segments: int = _key("nSimSegments", 7, "time segments Q where a B0 map makes them")
@@ -319,8 +324,8 @@ def _checked(params: Params, name: str) -> Params:
             f"{name}: kGrid matched needs aDataH = LabelsH = 2 kMax, not "
             f"{params.grid_side}, {params.image_side} and 2 x {params.k_max:g}"
         )
-    if params.init not in ("random", "regression"):
-        raise UserError(f"{name}: Init {params.init}: give random or regression")
+    if params.init not in ("random", "regression", "covariance"):
+        raise UserError(f"{name}: Init {params.init}: give random, regression or covariance")
     if params.coils and params.coils_in_data and params.coils > params.coils_in_data:
         raise UserError(
             f"{name}: nccToUse {params.coils} is more than nccInData {params.coils_in_data}"

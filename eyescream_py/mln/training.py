@@ -17,6 +17,7 @@ from eyescream_py.files import atomic_write
 from eyescream_py.mln import checkpoints
 from eyescream_py.mln.analytic import set_regression_weights
 from eyescream_py.mln.checkpoints import Progress
+from eyescream_py.mln.covariance import covariance_start
 from eyescream_py.mln.data import Batch, Examples
 from eyescream_py.mln.networks import MinimalLinearNetwork, build_network, to_label
 from eyescream_py.mln.params import Params, params_text
@@ -136,9 +137,9 @@ def _make_folders(run: Run) -> None:
 def _first_weights(run: Run, say: Callable[[str], None]) -> None:
     """Replace the random weights as Init, InitForRFN and InitForLFN ask."""
     params = run.params
-    if params.init == "regression":
-        say(f"least-squares start from {params.init_examples} examples")
-        errors = _regression_start(run)
+    if params.init != "random":
+        say(f"{params.init} start, {params.init_sweeps} sweeps, {params.init_examples} examples")
+        errors = _linear_start(run)
         say("relative error over them: " + " ".join(f"{error:.4f}" for error in errors))
     if params.first_k_weights:
         checkpoints.load_weights(run.network, "k_layer", params.first_k_weights, "InitForRFN")
@@ -146,13 +147,14 @@ def _first_weights(run: Run, say: Callable[[str], None]) -> None:
         checkpoints.load_weights(run.network, "i_layer", params.first_image_weights, "InitForLFN")
 
 
-def _regression_start(run: Run) -> list[float]:
+def _linear_start(run: Run) -> list[float]:
     p = run.params
     settings = (p.init_examples, p.init_ridge, p.init_channels, p.init_sweeps)
+    start = set_regression_weights if p.init == "regression" else covariance_start
     try:
-        return set_regression_weights(run.network, run.protocol, run.examples, *settings)
+        return start(run.network, run.protocol, run.examples, *settings)
     except ValueError as error:
-        raise UserError(f"Init regression: {error}") from None
+        raise UserError(f"Init {p.init}: {error}") from None
     except torch.linalg.LinAlgError:
         raise UserError(
             f"InitRidge {p.init_ridge:g} is too small for InitExamples {p.init_examples}: raise one"

@@ -1,0 +1,208 @@
+"""The original's 200 x 200 benchmark: five Poisson-disc masks, 8 coils, 7 test images.
+
+python -m benchmarks.mln_masks run --data FOLDER --images FOLDER --out rows.jsonl [--noise 0.01]
+python -m benchmarks.mln_masks table rows.jsonl
+
+FOLDER of --data holds SamplingMasks.mat, SensitivityMap.mat and TestImages.mat of the original's
+repository; --images holds generic pictures. The test images are only scored: CG-SENSE's steps and
+damping, and MLN's ridge, are the best ones for examples made from the generic pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.mln import machine, mean_nrmse, reconstructed, save_jpeg
+from eyescream_py.mln.analytic import refine_k_layer
+from eyescream_py.mln.baselines import adjoint_image, cg_sense
+from eyescream_py.mln.covariance import set_covariance_weights
+from eyescream_py.mln.data import Batch, Examples, load_images
+from eyescream_py.mln.forward import Acquisition
+from eyescream_py.mln.mat import read_mat
+from eyescream_py.mln.networks import MinimalLinearNetwork, Shape, build_network
+from eyescream_py.mln.nufft import choose_operator
+from eyescream_py.mln.params import Params
+from eyescream_py.mln.protocol import Protocol
+from eyescream_py.mln.trajectories import cartesian
+
+SIDE, COILS = 200, 8
+CG_STEPS = (10, 20, 40, 80)
+CG_DAMPINGS = (0.0, 1e-2)
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+@click.group()
+def main() -> None:
+    """The benchmark of five sampling masks."""
+
+
+def benchmark_images(data: Path) -> Tensor:
+    """The 7 test images (7, 200, 200) scaled to RMS 0.3, complex64."""
+    cells = read_mat(data / "TestImages.mat", ["TIs"])["TIs"].ravel()
+    images = np.stack([np.asarray(cell, np.complex128) for cell in cells])
+    power = np.sqrt((np.abs(images) ** 2).mean((1, 2), keepdims=True))
+    return torch.from_numpy(0.3 * images / power).to(torch.complex64)
+
+
+def mask_protocol(data: Path, number: int) -> Protocol:
+    """Mask `number` of SamplingMasks.mat, counted from 1, with the 8 coil maps."""
+    masks = read_mat(data / "SamplingMasks.mat", ["MskM"])["MskM"]
+    maps = read_mat(data / "SensitivityMap.mat", ["Sens", "MskS"])
+    trajectory = cartesian(masks[:, :, number - 1] > 0)
+    mask = torch.from_numpy((maps["MskS"] > 0).astype(np.float32))
+    coils = torch.from_numpy(maps["Sens"].transpose(2, 0, 1)).to(torch.complex64) * mask
+    acquisition = Acquisition(choose_operator(trajectory, SIDE), coils[None])
+    return Protocol(trajectory, acquisition, mask[None])
+
+
+def with_noise(signal: Tensor, noise: float, seed: int) -> Tensor:
+    """`noise` is the standard deviation of each real and each imaginary part."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = torch.randn(*signal.shape, 2, generator=generator) * noise
+    return signal + torch.view_as_complex(parts)
+
+
+@main.command()
+@click.option("--data", required=True, type=Path)
+@click.option("--images", required=True, help="Folder of generic pictures.")
+@click.option("--neighbours", default=12, show_default=True)
+@click.option("--noise", default=0.0, show_default=True, help="Per real number of the samples.")
+@click.option("--ridge", default=0.0, help="0: the best of four for the generic examples.")
+@click.option("--sweeps", default=0, show_default=True, help="On fresh examples each.")
+@click.option("--examples", default=32, show_default=True, help="Per sweep.")
+@click.option("--only", default=0, help="One of WhichAccs; 0: all five.")
+@click.option("--out", required=True, type=Path, help="JSON lines, one per mask, appended.")
+@click.option("--picture", default=None, type=Path, help="JPEG of the last mask's images.")
+def run(
+    data: Path, images: str, neighbours: int, noise: float, ridge: float, sweeps: int,
+    examples: int, only: int, out: Path, picture: Path | None,
+) -> None:  # fmt: skip
+    """NRMSE of zero-filled, CG-SENSE and MLN on the original's 7 test images, per mask."""
+    torch.set_num_threads(1)
+    stack = load_images(images, 1000, SIDE)
+    truth = benchmark_images(data)
+    known = read_mat(data / "SamplingMasks.mat", ["WhichAccs"])["WhichAccs"].ravel()
+    for number in [only] if only else known:
+        case = _Case(mask_protocol(data, int(number)), stack, truth, noise, neighbours)
+        row, rows = case.measure(ridge, sweeps, examples)
+        record = {"mask": int(number), "noise": noise, "machine": machine(), **row}
+        click.echo(json.dumps(record))
+        with out.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        if picture:
+            mask_picture(rows, picture)
+
+
+class _Case:
+    """One mask: its protocol, generic examples to choose with, and the test images."""
+
+    def __init__(
+        self, protocol: Protocol, stack: np.ndarray, truth: Tensor, noise: float, neighbours: int
+    ) -> None:
+        self.protocol, self.noise, self.neighbours = protocol, noise, neighbours
+        params = replace(Params(), image_side=SIDE, k_grid="matched")
+        self.stream = Examples(params, protocol, stack)
+        self.choosing = self._noisy(Examples(params, protocol, stack, seed=77).simulate([0, 1, 2]))
+        label = (truth * protocol.mask[0])[:, None]
+        self.test = self._noisy(Batch(protocol.acquisition.forward(label), label))
+
+    def _noisy(self, batch: Batch) -> Batch:
+        return Batch(with_noise(batch.signal, self.noise, 5), batch.label)
+
+    def error(self, images: Tensor, batch: Batch) -> float:
+        return mean_nrmse(images, batch.label[:, 0], self.protocol.mask)
+
+    def measure(self, ridge: float, sweeps: int, count: int) -> tuple[dict[str, Any], list[Tensor]]:
+        acquisition, signal = self.protocol.acquisition, self.test.signal
+        begun = time.process_time()
+        network, chosen_ridge = self._train(ridge, sweeps, count)
+        training = (time.process_time() - begun) / 60
+        steps, damping = self._best_cg()
+        methods: dict[str, Callable[[Tensor], Tensor]] = {
+            "zero_filled": lambda s: adjoint_image(acquisition, s),
+            "cg": lambda s: cg_sense(acquisition, s, steps, damping),
+            "cg_12": lambda s: cg_sense(acquisition, s, 12),
+            "mln": network,
+        }
+        row: dict[str, Any] = {"samples": acquisition.operator.samples, "ridge": chosen_ridge}
+        row |= {"cg_steps": steps, "cg_damping": damping, "train_minutes": training}
+        pictures = [self.test.label[:, 0]]
+        for name, method in methods.items():
+            images, row[f"ms_{name}"] = reconstructed(method, signal)
+            row[name] = self.error(images, self.test)
+            row[f"{name}_per_image"] = [
+                mean_nrmse(one[None], truth, self.protocol.mask)
+                for one, truth in zip(images, self.test.label, strict=True)
+            ]
+            pictures += [images[:, 0]] if name != "cg_12" else []
+        return row, pictures
+
+    def _train(self, ridge: float, sweeps: int, count: int) -> tuple[MinimalLinearNetwork, float]:
+        """The covariance start with the best ridge for the generic examples, then sweeps."""
+        shape = Shape(
+            SIDE, SIDE, SIDE / 2, COILS, self.neighbours, COILS, k_grid="matched"
+        )  # fmt: skip
+        network = build_network(shape, self.protocol.trajectory)
+        best = ridge or min(RIDGES, key=lambda value: self._start_error(network, value))
+        factors = set_covariance_weights(network, self.protocol, best, COILS, bool(sweeps))
+        for sweep in range(sweeps):
+            numbers = list(range(sweep * count, (sweep + 1) * count))
+            batch = self._noisy(self.stream.simulate(numbers))
+            errors = refine_k_layer(network, batch, 0.0, factors, 1)
+            click.echo(f"    sweep {sweep}: {errors}", err=True)
+        return network, best
+
+    def _start_error(self, network: MinimalLinearNetwork, ridge: float) -> float:
+        set_covariance_weights(network, self.protocol, ridge, COILS)
+        with torch.no_grad():
+            return self.error(network(self.choosing.signal), self.choosing)
+
+    def _best_cg(self) -> tuple[int, float]:
+        errors = {
+            (steps, damping): self.error(
+                cg_sense(self.protocol.acquisition, self.choosing.signal, steps, damping),
+                self.choosing,
+            )
+            for steps in CG_STEPS
+            for damping in CG_DAMPINGS
+        }
+        return min(errors, key=lambda key: errors[key])
+
+
+def mask_picture(rows: list[Tensor], path: Path) -> None:
+    """Truth, zero-filled, CG-SENSE and MLN as rows, the test images as columns."""
+    scale = rows[0].abs().amax((1, 2), keepdim=True) * 0.8
+    grid = torch.cat([torch.cat(list((row.abs() / scale).clamp(0, 1)), 1) for row in rows])
+    save_jpeg(grid.numpy(), path)
+
+
+@main.command()
+@click.argument("rows", type=Path, nargs=-1, required=True)
+def table(rows: tuple[Path, ...]) -> None:
+    """The JSON lines as Markdown."""
+    records = [json.loads(line) for path in rows for line in path.read_text().splitlines()]
+    click.echo(
+        "| noise | samples | undersampling | zero-filled | CG-SENSE, 12 steps | CG-SENSE, best "
+        "(steps, damping) | MLN (ridge) | training, CPU min |\n|" + "---|" * 8
+    )
+    for r in records:
+        click.echo(
+            f"| {r['noise']:g} | {r['samples']} | {SIDE**2 / r['samples']:.1f} "
+            f"| {r['zero_filled']:.3f} | {r['cg_12']:.3f} "
+            f"| {r['cg']:.3f} ({r['cg_steps']}, {r['cg_damping']:g}) "
+            f"| {r['mln']:.3f} ({r['ridge']:g}) | {r['train_minutes']:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+
+from eyescream_py.mln.covariance import covariance_start, set_covariance_weights
+from eyescream_py.mln.data import Examples
+from eyescream_py.mln.forward import Acquisition
+from eyescream_py.mln.networks import Shape, build_network
+from eyescream_py.mln.nufft import choose_operator
+from eyescream_py.mln.protocol import Protocol
+from eyescream_py.mln.simulation import Setup, make_protocol
+from eyescream_py.mln.trajectories import cartesian
+from tests.mln.small import SIDE, phantoms, random_images, small_params, spiral_protocol
+
+
+def error(output: torch.Tensor, label: torch.Tensor) -> float:
+    return ((output - label).norm() / label.norm()).item()
+
+
+def mask_protocol(kept: int = 2) -> Protocol:
+    """Every `kept`-th row and column of k-space, four coils."""
+    chosen = np.zeros((SIDE, SIDE), bool)
+    chosen[::kept, ::kept] = True
+    setup = make_protocol(Setup(side=SIDE, coils=4, samples=64))[0]
+    trajectory = cartesian(chosen)
+    acquisition = Acquisition(choose_operator(trajectory, SIDE), setup.acquisition.coils)
+    return Protocol(trajectory, acquisition, setup.mask)
+
+
+def white_images(protocol: Protocol, count: int, seed: int = 0) -> torch.Tensor:
+    return random_images(count, 1, SIDE, SIDE, seed=seed) * protocol.mask
+
+
+def test_one_coil_and_all_samples_are_inverted_exactly() -> None:
+    trajectory = cartesian(np.ones((SIDE, SIDE), bool))
+    coils = torch.ones(1, 1, SIDE, SIDE, dtype=torch.complex64)
+    acquisition = Acquisition(choose_operator(trajectory, SIDE), coils)
+    protocol = Protocol(trajectory, acquisition, torch.ones(1, SIDE, SIDE))
+    net = build_network(Shape(SIDE, SIDE, SIDE / 2, 1, 1, 1, k_grid="matched"), trajectory)
+    set_covariance_weights(net, protocol, 1e-7)
+    images = random_images(2, 1, SIDE, SIDE)
+    with torch.no_grad():
+        assert error(net(acquisition.forward(images)), images) < 1e-5
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("kind", ["mask", "spiral"])
+def test_kernels_are_the_least_squares_ones_of_many_white_images(kind: str, channels: int) -> None:
+    protocol = mask_protocol() if kind == "mask" else spiral_protocol(coils=4)
+    net = build_network(
+        Shape(SIDE, SIDE, SIDE / 2, 4, 4, channels, k_grid="matched"), protocol.trajectory
+    )
+    set_covariance_weights(net, protocol, 1e-2, channels)
+    images = white_images(protocol, 6000)
+    signal = protocol.acquisition.forward(images)
+    row = 5 * SIDE + 9
+    taps = signal[:, :, net.k_layer.index[row]].permute(0, 2, 1).flatten(1)  # [E,P]
+    maps = protocol.acquisition.coils[0] if channels > 1 else protocol.mask
+    place = torch.exp(
+        2j
+        * torch.pi
+        / SIDE
+        * (-3.0 * (torch.arange(SIDE) - 8)[:, None] + 1.0 * (torch.arange(SIDE) - 8))
+    )
+    wanted = ((images * maps) * place.conj()).sum((2, 3)) / SIDE**2  # k = (-3, 1): [E,channels]
+    noise = 1e-2 * taps.abs().square().sum() / taps.shape[1] * torch.eye(taps.shape[1])
+    expected = torch.linalg.solve(taps.mH @ taps + noise, taps.mH @ wanted)
+    assert error(net.k_layer.weight.detach()[row], expected) < 0.06
+
+
+def test_it_beats_few_examples_on_unseen_images_and_sweeps_help_further() -> None:
+    protocol = spiral_protocol(coils=4)
+    test = Examples(small_params(), protocol, phantoms(), seed=9).simulate(list(range(6)))
+    shape = Shape(SIDE, SIDE, SIDE / 2, 4, 8, 4, k_grid="matched")
+    errors = []
+    for sweeps in (0, 2):
+        net = build_network(shape, protocol.trajectory)
+        examples = Examples(small_params(), protocol, phantoms())
+        history = covariance_start(net, protocol, examples, 80, 1e-3, 4, sweeps)
+        assert history == sorted(history, reverse=True)
+        with torch.no_grad():
+            errors.append(error(net(test.signal), test.label))
+    assert errors[0] < 0.15
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize(("grid", "k_max"), [("matched", SIDE / 2), ("legacy", SIDE / 2)])
+def test_both_grids_are_served(grid: str, k_max: float) -> None:
+    protocol = spiral_protocol(coils=4)
+    net = build_network(Shape(SIDE, SIDE, k_max, 4, 8, 4, k_grid=grid), protocol.trajectory)
+    set_covariance_weights(net, protocol, 1e-3, 4)
+    test = Examples(small_params(), protocol, phantoms(), seed=9).simulate(list(range(4)))
+    with torch.no_grad():
+        assert error(net(test.signal), test.label) < 0.2
+
+
+def test_off_resonance_is_undone() -> None:
+    protocol, _ = make_protocol(Setup(side=SIDE, coils=4, samples=500, turns=6, b0_hz=150))
+    test = Examples(small_params(), protocol, phantoms(), seed=9).simulate(list(range(4)))
+    blind = Protocol(
+        protocol.trajectory,
+        Acquisition(protocol.acquisition.operator, protocol.acquisition.coils),
+        protocol.mask,
+    )
+    errors = []
+    for known, parts in ((blind, 1), (protocol, 3)):
+        net = build_network(
+            Shape(SIDE, SIDE, SIDE / 2, 4, 8, 4 * parts, k_grid="matched"), protocol.trajectory
+        )
+        set_covariance_weights(net, known, 1e-3, 4)
+        with torch.no_grad():
+            errors.append(error(net(test.signal), test.label))
+    assert errors[1] < 0.65 * errors[0]
+
+
+def test_networks_it_does_not_serve_are_refused() -> None:
+    protocol = spiral_protocol()
+    net = build_network(Shape(SIDE, SIDE, SIDE / 2, 3, 4, 3), protocol.trajectory)
+    with pytest.raises(ValueError, match="2 channels do not divide 3 segments"):
+        set_covariance_weights(net, protocol, 1e-3, 2)
