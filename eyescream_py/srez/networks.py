@@ -7,7 +7,6 @@ with a shift but no scale, truncated normal start weights. Sources: david-gpu/sr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -90,41 +89,62 @@ def normalisation(kind: str, channels: int) -> nn.Module:
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), f twice (norm, ReLU, 3x3); a 1x1 convolution comes first where the width changes.
+    """x + f(x), f twice (norm, ReLU, 3x3): (N,C,H,W) keeps its shape.
 
-    f starts near zero (factor 1e-3), so that a new block is almost the identity.
+    f starts near zero (factor 1e-3), so that a new block is almost the identity. The originals' 1x1
+    convolution in front, where the width changes, belongs to the layer before it here.
     """
 
-    def __init__(self, inputs: int, units: int, norm: str) -> None:
+    def __init__(self, units: int, norm: str) -> None:
         super().__init__()
-        self.project = convolution(inputs, units, 1) if inputs != units else nn.Identity()
         layers: list[nn.Module] = []
         for _ in range(2):
             layers += [normalisation(norm, units), nn.ReLU(), convolution(units, units, 3, 1e-3)]
         self.residual = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.project(x)
         return x + self.residual(x)
 
 
 class DoubleSide(nn.Module):
-    """Nearest x2, norm, ReLU, 3x3 convolution: (N,C,H,W) -> (N,C,2H,2W).
+    """Nearest x2, norm, ReLU, 3x3 convolution `conv` and, where given, 1x1 or 3x3 convolution
+    `then`: (N,C,H,W) -> (N,C',2H,2W).
 
     Doubling repeats every value four times and leaves mean and variance as they are, so norm and
-    ReLU run before it. Doubling followed by a 3x3 kernel is one transposed convolution whose 4x4
-    kernel is the 3x3 one summed over 2x2 shifts: 4 instead of 9 products per output value, and the
-    large intermediate picture is never made.
+    ReLU run before it. What follows has nothing but sums in it: together it is one transposed
+    convolution, whose kernel is made of all of theirs (4x4, or 6x6 with a 3x3 `then`). That takes
+    half the products or fewer, and the large pictures in between are never made.
     """
 
-    def __init__(self, units: int, norm: str) -> None:
+    def __init__(self, norm: nn.Module, conv: nn.Conv2d, then: nn.Conv2d | None = None) -> None:
         super().__init__()
-        self.norm = normalisation(norm, units)
-        self.conv = convolution(units, units, 3)
+        self.norm = norm
+        self.conv = conv
+        self.then = then
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = _spread(self.conv.weight)
-        return F.conv_transpose2d(F.relu(self.norm(x)), kernel, self.conv.bias, stride=2, padding=1)
+        x = F.relu(self.norm(x))
+        kernel, bias = _spread(self.conv.weight), self.conv.bias
+        if self.then is None:
+            return _transposed(x, kernel, bias)
+        both, both_bias = _followed(kernel, bias, self.then)
+        if self.then.kernel_size == (1, 1):
+            return _transposed(x, both, both_bias)
+        inner = _transposed(x, both, both_bias, cut=1)
+        return self._with_border(inner, x, kernel, self.then)
+
+    def _with_border(self, inner: Tensor, x: Tensor, kernel: Tensor, then: nn.Conv2d) -> Tensor:
+        """The outermost pixels are other sums, as `then` pads the large picture with zeros: they
+        are computed in two steps from the outer two rows and columns of x.
+        """
+
+        def in_steps(part: Tensor) -> Tensor:
+            return then(_transposed(part, kernel, self.conv.bias))
+
+        top, bottom = in_steps(x[:, :, :2])[:, :, :1], in_steps(x[:, :, -2:])[:, :, -1:]
+        left, right = in_steps(x[..., :2])[..., :1], in_steps(x[..., -2:])[..., -1:]
+        middle = torch.cat([top[..., 1:-1], inner, bottom[..., 1:-1]], 2)
+        return torch.cat([left, middle, right], 3)
 
 
 def _spread(weight: Tensor) -> Tensor:
@@ -132,6 +152,20 @@ def _spread(weight: Tensor) -> Tensor:
     flipped = weight.flip(2, 3).transpose(0, 1)
     rows = F.pad(flipped, (0, 0, 0, 1)) + F.pad(flipped, (0, 0, 1, 0))
     return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
+
+
+def _followed(kernel: Tensor, bias: Tensor | None, then: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    """Kernel (I,O,k,k) and bias of a transposed convolution -> those of it and `then` in one."""
+    both = F.conv2d(kernel, then.weight, padding=then.kernel_size[0] - 1)
+    if bias is None or then.bias is None:
+        return both, then.bias
+    return both, then.bias + then.weight.sum((2, 3)) @ bias
+
+
+def _transposed(x: Tensor, kernel: Tensor, bias: Tensor | None, cut: int = 0) -> Tensor:
+    """The doubled picture, `cut` pixels less on every side."""
+    padding = kernel.shape[-1] // 2 - 1 + cut
+    return F.conv_transpose2d(x, kernel, bias, stride=2, padding=padding)
 
 
 class TransposedStage(nn.Module):
@@ -149,22 +183,30 @@ class TransposedStage(nn.Module):
         return self.conv(F.relu(self.norm(x)))[:, :, :-1, :-1]
 
 
-def _residual_stages(units: Iterable[int], norm: str) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    inputs = 3
-    for n in units:
-        layers += [ResidualBlock(inputs, n, norm), ResidualBlock(n, n, norm), DoubleSide(n, norm)]
-        inputs = n
+def _residual_stages(units: list[int], last: int, norm: str) -> list[nn.Module]:
+    layers: list[nn.Module] = [convolution(3, units[0], 1)]
+    for n, following in zip(units, [*units[1:], None], strict=True):
+        layers += [ResidualBlock(n, norm), ResidualBlock(n, norm)]
+        doubling = convolution(n, n, 3)
+        then = _behind(n, following, last)
+        layers.append(DoubleSide(normalisation(norm, n), doubling, then))
     return layers
 
 
-def _transposed_stages(units: Iterable[int], norm: str) -> list[nn.Module]:
+def _behind(units: int, following: int | None, last: int) -> nn.Conv2d | None:
+    """The convolution behind a doubling: the first one after all stages, else 1x1 where the width
+    changes.
+    """
+    if following is None:
+        return convolution(units, last, 3, 2.0)
+    return convolution(units, following, 1) if following != units else None
+
+
+def _transposed_stages(units: list[int], last: int, norm: str) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    inputs = 3
-    for n in units:
+    for inputs, n in zip([3, *units], units, strict=False):
         layers.append(TransposedStage(inputs, n, norm))
-        inputs = n
-    return layers
+    return [*layers, convolution(units[-1], last, 3, 2.0)]
 
 
 class Generator(nn.Module):
@@ -179,10 +221,9 @@ class Generator(nn.Module):
         first, second = GENERATOR_UNITS
         units = [scaled_units(first if 2 * i < stages else second, width) for i in range(stages)]
         make = _residual_stages if architecture == "resnet" else _transposed_stages
-        self.stages = nn.Sequential(*make(units, "batch" if norm else "none"))
         last = scaled_units(GENERATOR_LAST, width)
+        self.stages = nn.Sequential(*make(units, last, "batch" if norm else "none"))
         self.head = nn.Sequential(
-            convolution(units[-1], last, 3, 2.0),
             nn.ReLU(),
             convolution(last, last, 1, 2.0),
             nn.ReLU(),

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch import nn
 
 from eyescream_py.srez.networks import (
     BatchShift,
@@ -14,6 +14,7 @@ from eyescream_py.srez.networks import (
     ResidualBlock,
     TransposedStage,
     convolution,
+    normalisation,
     parameter_count,
     use_batch_statistics,
 )
@@ -62,25 +63,35 @@ def test_layer_norm_and_none_score_each_picture_by_itself_and_batch_norm_does_no
         assert torch.allclose(together, single, atol=1e-5) == alone, norm
 
 
-@pytest.mark.parametrize("norm", ["batch", "none"])
-def test_doubling_stage_is_nearest_norm_relu_convolution(norm):
+def doubling(norm, then_kernel, units=6):
+    """A doubling with random biases, and the same written out layer by layer."""
     torch.manual_seed(2)
-    stage = DoubleSide(6, norm)
-    if norm == "batch":
-        stage.norm.shift.data.normal_()
-    stage.conv.bias.data.normal_()
-    x = torch.randn(3, 6, 5, 4)
-    plain = stage.conv(F.relu(stage.norm(F.interpolate(x, scale_factor=2))))
-    assert torch.allclose(stage(x), plain, atol=1e-5)
+    then = convolution(units, 5, then_kernel, 2.0) if then_kernel else None
+    stage = DoubleSide(normalisation(norm, units), convolution(units, units, 3), then).double()
+    for p in stage.parameters():
+        if p.dim() == 1:
+            p.data.normal_()
+    behind = [then] if then else []
+    plain = nn.Sequential(nn.Upsample(scale_factor=2), stage.norm, nn.ReLU(), stage.conv, *behind)
+    return stage, plain
 
 
-def test_doubling_stage_has_the_plain_gradients():
-    stage = DoubleSide(4, "none").double()
-    x = torch.randn(2, 4, 3, 3, dtype=torch.double, requires_grad=True)
-    parameters = [x, stage.conv.weight, stage.conv.bias]
-    plain = stage.conv(F.relu(F.interpolate(x, scale_factor=2)))
-    fast = torch.autograd.grad(stage(x).square().sum(), parameters)
-    for a, b in zip(fast, torch.autograd.grad(plain.square().sum(), parameters), strict=True):
+@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("then_kernel", [0, 1, 3])
+@pytest.mark.parametrize("size", [(5, 4), (2, 2)])
+def test_doubling_stage_is_nearest_norm_relu_and_convolutions(norm, then_kernel, size):
+    stage, plain = doubling(norm, then_kernel)
+    x = torch.randn(3, 6, *size, dtype=torch.double)
+    assert torch.allclose(stage(x), plain(x))
+
+
+@pytest.mark.parametrize("then_kernel", [0, 1, 3])
+def test_doubling_stage_has_the_plain_gradients(then_kernel):
+    stage, plain = doubling("none", then_kernel)
+    x = torch.randn(2, 6, 4, 3, dtype=torch.double, requires_grad=True)
+    inputs = [x, *stage.parameters()]
+    fast = torch.autograd.grad(stage(x).square().sum(), inputs)
+    for a, b in zip(fast, torch.autograd.grad(plain(x).square().sum(), inputs), strict=True):
         assert torch.allclose(a, b)
 
 
@@ -103,7 +114,7 @@ def test_half_side_pads_right_and_bottom_only():
 
 def test_residual_block_starts_near_the_identity():
     torch.manual_seed(3)
-    block = ResidualBlock(32, 32, "batch")
+    block = ResidualBlock(32, "batch")
     x = torch.randn(4, 32, 8, 8)
     assert (block(x) - x).norm() / x.norm() < 0.05
 
