@@ -35,7 +35,9 @@ CURVES = (
     ("wasserstein_estimate", "mean D(real) - mean D(fake)"),
     ("psnr", "PSNR of held-out faces, dB"),
     ("detail_swd", "finest level's distance to real faces"),
+    ("consistency", "difference of the reduced output to the input"),
 )
+QUALITIES = {"detail_swd": "finest level", "psnr": "PSNR", "consistency": "consistency"}
 
 
 def cell_name(options: Options) -> str:
@@ -108,8 +110,7 @@ def _row(cell: Options, figures: dict[str, dict[str, float]]) -> dict[str, Any]:
         "minutes": records[-1]["seconds"] / 60,
         "peak": max((p["wasserstein_estimate"] for p in points), default=None),
         "estimate": sum(last) / len(last) if last else None,
-        "tracks_swd": tracking(points, "detail_swd"),
-        "tracks_psnr": tracking(points, "psnr"),
+        **{f"tracks_{quality}": tracking(points, quality) for quality in QUALITIES},
         "bicubic": figures["bicubic"],
         **figures["srez"],
     }
@@ -144,21 +145,22 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The study's results as Markdown, bicubic's figures in the last line."""
     columns = (
         "objective-generator-critic norm", "batches", "minutes", "estimate at its peak",
-        "estimate, last fifth", "its rank correlation with SWD", "with PSNR", "PSNR, dB", "SSIM",
-        "finest level, SWD x1000", "consistency, MAE",
+        "estimate, last fifth", *[f"its rank correlation with {q}" for q in QUALITIES.values()],
+        "PSNR, dB", "SSIM", "finest level, SWD x1000", "consistency, MAE",
     )  # fmt: skip
     lines = [_line(columns), "|" + "---|" * len(columns)]
     for r in rows:
         if "failed" in r:
-            lines.append(_line([r["cell"], "losses were no numbers any more", *[""] * 9]))
+            lines.append(_line([r["cell"], "losses were no numbers any more", *[""] * 10]))
             continue
-        figures = [_figure(r[k], 2) for k in ("peak", "estimate", "tracks_swd", "tracks_psnr")]
+        of_estimate = ("peak", "estimate", *(f"tracks_{quality}" for quality in QUALITIES))
+        figures = [_figure(r[name], 2) for name in of_estimate]
         lines.append(
             _line([r["cell"], r["batches"], f"{r['minutes']:.1f}", *figures, *_quality(r)])
         )
     bicubic = next((r["bicubic"] for r in rows if "bicubic" in r), None)
     if bicubic:
-        lines.append(_line(["bicubic", *[""] * 6, *_quality(bicubic)]))
+        lines.append(_line(["bicubic", *[""] * 7, *_quality(bicubic)]))
     return "\n".join([*lines, ""])
 
 
@@ -189,7 +191,7 @@ def draw(cells: list[Options], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(CURVES), figsize=(5 * len(CURVES), 4.5))
+    figure, panels = pyplot.subplots(1, len(CURVES), figsize=(4.2 * len(CURVES), 4.2))
     for number, cell in enumerate(cells):
         records = read_json_lines(Path(cell.summary_dir) / "metrics.jsonl")
         for (key, title), panel in zip(CURVES, panels, strict=True):
