@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEAST_POINTS = 5
+SPANS = 10
 SET_BY_THE_BENCH = (
     "loss_func", "gen_architect", "critic_norm", "input", "noise_dimension", "train_time",
     "checkpoint_dir", "train_dir", "summary_dir", "cache_dir", "weigh_clip", "LAMBDA", "on_finish",
@@ -131,14 +132,18 @@ def averaged(records: list[dict[str, Any]]) -> list[dict[str, float]]:
 def tracking(points: list[dict[str, float]], quality: str) -> float | None:
     """Spearman's rank correlation of the averaged estimate with `quality`, from the estimate's
     largest value on (before it, the critic is still catching up); None for fewer than 5 points.
+
+    Both are averaged over up to ten spans of the run, as single generators oscillate.
     """
+    import numpy as np
     from scipy.stats import spearmanr
 
-    estimates = [p["wasserstein_estimate"] for p in points]
-    peak = estimates.index(max(estimates)) if estimates else 0
-    if len(estimates) - peak < LEAST_POINTS:
+    pairs = np.array([(p["wasserstein_estimate"], p[quality]) for p in points]).reshape(-1, 2)
+    rest = pairs[pairs[:, 0].argmax() :] if len(pairs) else pairs
+    if len(rest) < LEAST_POINTS:
         return None
-    return float(spearmanr(estimates[peak:], [p[quality] for p in points[peak:]]).statistic)
+    spans = np.array([part.mean(0) for part in np.array_split(rest, min(SPANS, len(rest)))])
+    return float(spearmanr(spans[:, 0], spans[:, 1]).statistic)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -52,6 +52,9 @@ def test_tracking_is_the_rank_correlation_from_the_peak_on():
     # ranks 6 5 3 4 2 1 against 6 5 4 3 2 1: 1 - 6 * (1 + 1) / (6 * 35)
     assert tracking(points, "detail_swd") == pytest.approx(1 - 12 / 210)
     assert tracking(points[:6], "detail_swd") is None
+    shaken = [18 - i // 2 + (0.4 if i % 2 else -0.4) for i in range(20)]  # pairs fall: ten spans
+    falling = averaged(records_of([30 - i for i in range(20)], shaken))
+    assert tracking(falling, "detail_swd") == pytest.approx(1)
     assert tracking([], "detail_swd") is None
 
 
