@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.mln import machine, mean_nrmse, reconstructed, save_jpeg
-from eyescream_py.mln.analytic import refine_k_layer
 from eyescream_py.mln.baselines import adjoint_image, cg_sense
-from eyescream_py.mln.covariance import set_covariance_weights
+from eyescream_py.mln.covariance import covariance_start
 from eyescream_py.mln.data import Batch, Examples, load_images
 from eyescream_py.mln.forward import Acquisition
 from eyescream_py.mln.mat import read_mat
@@ -38,7 +37,6 @@ from eyescream_py.mln.trajectories import cartesian
 SIDE, COILS = 200, 8
 CG_STEPS = (10, 20, 40, 80)
 CG_DAMPINGS = (0.0, 1e-2)
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
 @click.group()
@@ -77,24 +75,27 @@ def with_noise(signal: Tensor, noise: float, seed: int) -> Tensor:
 @click.option("--images", required=True, help="Folder of generic pictures.")
 @click.option("--neighbours", default=12, show_default=True)
 @click.option("--noise", default=0.0, show_default=True, help="Per real number of the samples.")
-@click.option("--ridge", default=0.0, help="0: the best of four for the generic examples.")
-@click.option("--sweeps", default=0, show_default=True, help="On fresh examples each.")
-@click.option("--examples", default=32, show_default=True, help="Per sweep.")
+@click.option("--ridge", "ridges", multiple=True, type=float, default=(1e-5,), show_default=True)
+@click.option("--sweeps", default=0, show_default=True)
+@click.option("--examples", default=48, show_default=True)
 @click.option("--only", default=0, help="One of WhichAccs; 0: all five.")
 @click.option("--out", required=True, type=Path, help="JSON lines, one per mask, appended.")
 @click.option("--picture", default=None, type=Path, help="JPEG of the last mask's images.")
 def run(
-    data: Path, images: str, neighbours: int, noise: float, ridge: float, sweeps: int,
-    examples: int, only: int, out: Path, picture: Path | None,
+    data: Path, images: str, neighbours: int, noise: float, ridges: tuple[float, ...],
+    sweeps: int, examples: int, only: int, out: Path, picture: Path | None,
 ) -> None:  # fmt: skip
-    """NRMSE of zero-filled, CG-SENSE and MLN on the original's 7 test images, per mask."""
+    """NRMSE of zero-filled, CG-SENSE and MLN on the original's 7 test images, per mask.
+
+    Of several --ridge the best one for the generic examples is taken.
+    """
     torch.set_num_threads(1)
     stack = load_images(images, 1000, SIDE)
     truth = benchmark_images(data)
     known = read_mat(data / "SamplingMasks.mat", ["WhichAccs"])["WhichAccs"].ravel()
     for number in [only] if only else known:
         case = _Case(mask_protocol(data, int(number)), stack, truth, noise, neighbours)
-        row, rows = case.measure(ridge, sweeps, examples)
+        row, rows = case.measure(ridges, sweeps, examples)
         record = {"mask": int(number), "noise": noise, "machine": machine(), **row}
         click.echo(json.dumps(record))
         with out.open("a") as file:
@@ -112,7 +113,9 @@ class _Case:
         self.protocol, self.noise, self.neighbours = protocol, noise, neighbours
         params = replace(Params(), image_side=SIDE, k_grid="matched")
         self.stream = Examples(params, protocol, stack)
-        self.choosing = self._noisy(Examples(params, protocol, stack, seed=77).simulate([0, 1, 2]))
+        generic = Examples(params, protocol, stack, seed=77).simulate([0, 1, 2])
+        self.scale = 0.3 / float(generic.label.abs().square().mean().sqrt())  # the test's RMS
+        self.choosing = self._noisy(Batch(generic.signal * self.scale, generic.label * self.scale))
         label = (truth * protocol.mask[0])[:, None]
         self.test = self._noisy(Batch(protocol.acquisition.forward(label), label))
 
@@ -122,10 +125,12 @@ class _Case:
     def error(self, images: Tensor, batch: Batch) -> float:
         return mean_nrmse(images, batch.label[:, 0], self.protocol.mask)
 
-    def measure(self, ridge: float, sweeps: int, count: int) -> tuple[dict[str, Any], list[Tensor]]:
+    def measure(
+        self, ridges: tuple[float, ...], sweeps: int, count: int
+    ) -> tuple[dict[str, Any], list[Tensor]]:
         acquisition, signal = self.protocol.acquisition, self.test.signal
         begun = time.process_time()
-        network, chosen_ridge = self._train(ridge, sweeps, count)
+        network, chosen_ridge = self._train(ridges, sweeps, count)
         training = (time.process_time() - begun) / 60
         steps, damping = self._best_cg()
         methods: dict[str, Callable[[Tensor], Tensor]] = {
@@ -147,25 +152,24 @@ class _Case:
             pictures += [images[:, 0]] if name != "cg_12" else []
         return row, pictures
 
-    def _train(self, ridge: float, sweeps: int, count: int) -> tuple[MinimalLinearNetwork, float]:
-        """The covariance start with the best ridge for the generic examples, then sweeps."""
-        shape = Shape(
-            SIDE, SIDE, SIDE / 2, COILS, self.neighbours, COILS, k_grid="matched"
-        )  # fmt: skip
-        network = build_network(shape, self.protocol.trajectory)
-        best = ridge or min(RIDGES, key=lambda value: self._start_error(network, value))
-        factors = set_covariance_weights(network, self.protocol, best, COILS, bool(sweeps))
-        for sweep in range(sweeps):
-            numbers = list(range(sweep * count, (sweep + 1) * count))
-            batch = self._noisy(self.stream.simulate(numbers))
-            errors = refine_k_layer(network, batch, 0.0, factors, 1)
-            click.echo(f"    sweep {sweep}: {errors}", err=True)
-        return network, best
-
-    def _start_error(self, network: MinimalLinearNetwork, ridge: float) -> float:
-        set_covariance_weights(network, self.protocol, ridge, COILS)
-        with torch.no_grad():
-            return self.error(network(self.choosing.signal), self.choosing)
+    def _train(
+        self, ridges: tuple[float, ...], sweeps: int, count: int
+    ) -> tuple[MinimalLinearNetwork, float]:
+        """The covariance start for the noise that the generic examples have at the test's SNR."""
+        shape = Shape(SIDE, SIDE, SIDE / 2, COILS, self.neighbours, COILS, k_grid="matched")
+        candidates = []
+        for ridge in ridges:
+            network = build_network(shape, self.protocol.trajectory)
+            noise = self.noise / self.scale
+            errors = covariance_start(
+                network, self.protocol, self.stream, count, ridge, COILS, sweeps, noise
+            )
+            with torch.no_grad():
+                error = self.error(network(self.choosing.signal), self.choosing)
+            click.echo(f"    ridge {ridge:g}: {error:.4f}; sweeps {errors}", err=True)
+            candidates.append((error, ridge, network))
+        _, ridge, network = min(candidates, key=lambda item: item[0])
+        return network, ridge
 
     def _best_cg(self) -> tuple[int, float]:
         errors = {

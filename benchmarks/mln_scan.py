@@ -1,16 +1,17 @@
 """The real spiral scan: train MLN for its protocol on generic pictures, reconstruct it, compare.
 
-python -m benchmarks.mln_scan ridge --data FOLDER
+python -m benchmarks.mln_scan choose --data FOLDER --images FOLDER --noise 0.003 --noise 0.01
 python -m benchmarks.mln_scan train --data FOLDER --images FOLDER --ridge R --out images.npz
 python -m benchmarks.mln_scan picture images.npz --out docs/mln/scan.jpg
 python -m benchmarks.mln_scan speed --data FOLDER
 
 FOLDER of --data holds the files of the original's repository; see docs/mln.md. The correlation with
-the original's published output is only printed; `ridge` chooses by held-out samples of the scan.
+the original's published output is only printed; `choose` decides by held-out samples of the scan.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,7 @@ from torch import Tensor
 from benchmarks.mln import fine_tune, machine, mean_nrmse, reconstructed, save_jpeg
 from eyescream_py.mln.analytic import set_regression_weights
 from eyescream_py.mln.baselines import adjoint_image, cg_sense
-from eyescream_py.mln.covariance import covariance_start, set_covariance_weights
+from eyescream_py.mln.covariance import covariance_start
 from eyescream_py.mln.data import Examples, load_images
 from eyescream_py.mln.forward import Acquisition, segment_phases
 from eyescream_py.mln.mat import read_mat
@@ -34,6 +35,8 @@ from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params
 from eyescream_py.mln.protocol import Protocol, read_scan
 from eyescream_py.mln.trajectories import density_compensation, segment_interpolation
+
+STARTS = {"regression": set_regression_weights, "covariance": covariance_start}
 
 
 @click.group()
@@ -69,15 +72,18 @@ def scan_protocol(
 
 @main.command()
 @click.option("--data", required=True, type=Path)
-@click.option("--images", default="", help="For the regression start; none: covariance start.")
-@click.option("--examples", default=150, show_default=True, help="For the regression start.")
-@click.option("--ridge", "ridges", multiple=True, type=float, default=(1e-4, 1e-3, 1e-2, 1e-1))
+@click.option("--images", required=True)
+@click.option("--start", type=click.Choice(list(STARTS)), default="covariance", show_default=True)
+@click.option("--examples", default=150, show_default=True)
+@click.option("--ridge", "ridges", multiple=True, type=float, default=(1e-3,))
+@click.option("--noise", "noises", multiple=True, type=float, default=(0.0,))
 @click.option("--coils", default=8, show_default=True)
 @click.option("--stretch", default=16, show_default=True, help="Samples left out in a row.")
-def ridge(
-    data: Path, images: str, examples: int, ridges: tuple[float, ...], coils: int, stretch: int
-) -> None:
-    """Choose the start's ridge without the reference: by samples left out of the scan.
+def choose(
+    data: Path, images: str, start: str, examples: int, ridges: tuple[float, ...],
+    noises: tuple[float, ...], coils: int, stretch: int,
+) -> None:  # fmt: skip
+    """Choose the start's ridge and noise without the reference: by samples left out of the scan.
 
     Every tenth stretch of the spiral is left out; the image that the network makes of the others
     predicts it.
@@ -92,17 +98,15 @@ def ridge(
     stream = Examples(params, part, load_images(images, 1000, 128))
     shape = Shape(128, 128, 64.0, coils, 12, coils, k_grid="matched")
     network = build_network(shape, part.trajectory)
-    click.echo("| start | ridge | relative error of the left-out samples |\n|---|---|---|")
-    for value in ridges:
-        if images:
-            set_regression_weights(network, part, stream, examples, value, coils)
-        else:
-            set_covariance_weights(network, part, value, coils)
+    click.echo(
+        "| start | ridge | noise | relative error of the left-out samples |\n|---|---|---|---|"
+    )
+    for value, noise in itertools.product(ridges, noises):
+        STARTS[start](network, part, stream, examples, value, coils, 0, noise)
         with torch.no_grad():
             predicted = whole.acquisition.forward(network(signal[..., kept].contiguous()))
         wrong = (predicted - signal)[..., ~kept].norm() / signal[..., ~kept].norm()
-        start = "regression" if images else "covariance"
-        click.echo(f"| {start} | {value:g} | {wrong.item():.4f} |")
+        click.echo(f"| {start} | {value:g} | {noise:g} | {wrong.item():.4f} |")
 
 
 @main.command("train")
@@ -114,7 +118,7 @@ def ridge(
 @click.option("--examples", default=300, show_default=True)
 @click.option("--sweeps", default=3, show_default=True)
 @click.option("--ridge", default=1e-2, show_default=True)
-@click.option("--start", type=click.Choice(["regression", "covariance"]), default="covariance")
+@click.option("--start", type=click.Choice(list(STARTS)), default="covariance", show_default=True)
 @click.option("--noise", default=0.02, show_default=True, help="Of the training features.")
 @click.option("--minutes", default=3.0, show_default=True, help="Adam.")
 @click.option("--rate", default=2e-5, show_default=True)
@@ -158,8 +162,7 @@ def train_for_scan(
     report("adjoint", adjoint, ms)
     cg, ms = reconstructed(lambda s: cg_sense(protocol.acquisition, s, 12), signal)
     report("CG-SENSE, 12 steps", cg, ms)
-    begin = set_regression_weights if start == "regression" else covariance_start
-    errors = begin(network, protocol, stream, examples, ridge, channels, sweeps)
+    errors = STARTS[start](network, protocol, stream, examples, ridge, channels, sweeps, noise)
     first, ms = reconstructed(network, signal)
     report(f"MLN, {start} start, {sweeps} sweeps", first, ms)
     batches = fine_tune(network, stream, params, minutes, 0)

@@ -318,10 +318,11 @@ def estimate_b0(
     coils, samples = protocol.acquisition.coils[0], protocol.trajectory.shape[1]
     in_data = params.coils_in_scan or params.coils_in_data or len(coils)
     signal = read_scan(scan, samples, in_data, len(coils), "--scan")[:1]
-    estimate = estimate_turns(protocol.trajectory, coils, protocol.mask[0], signal, say=click.echo)
+    segments, mask = params.simulated_segments, protocol.mask[0]
+    estimate = estimate_turns(protocol.trajectory, coils, mask, signal, segments, say=click.echo)
     seconds = params.readout_ms / 1000
-    phases = segment_phases(estimate.turns, params.simulated_segments, 1.0)
-    weights = segment_interpolation(sample_times(samples, seconds), params.simulated_segments)
+    phases = segment_phases(estimate.turns, segments, 1.0)
+    weights = segment_interpolation(sample_times(samples, seconds), segments)
     write_b0(out, phases, torch.from_numpy(weights), estimate.turns / seconds)
     low, high = float(estimate.turns.min()) / seconds, float(estimate.turns.max()) / seconds
     click.echo(f"{out}: {low:.1f} to {high:.1f} Hz over {params.readout_ms:g} ms")

@@ -30,6 +30,7 @@ def set_regression_weights(
     ridge: float,
     channels: int = 1,
     sweeps: int = 0,
+    noise: float = 0.0,
 ) -> list[float]:
     """A least-squares start from `count` simulated examples; T = time parts x `channels` of the
     segments.
@@ -39,7 +40,7 @@ def set_regression_weights(
     off-resonance phase at the time when that part of k-space is sampled, from the neighbouring
     samples; time parts share it by linear interpolation. L undoes each part's phase and combines
     the channels. Segment number = part * channels + channel. `ridge` is the assumed noise power
-    over the mean signal power.
+    over the mean signal power; `noise` adds the power of that standard deviation per real number.
 
     Raises ValueError for several outputs, mixing Fourier layers, or T no multiple of `channels`.
     """
@@ -54,11 +55,11 @@ def set_regression_weights(
         ],
         1,
     )  # [K*K,channels,E]
-    noise = noise_power(batch.signal, ridge)
-    factors = normal_factors(network, batch.signal, noise)
+    total = noise_power(batch.signal, ridge, noise)
+    factors = normal_factors(network, batch.signal, total)
     weight = ridge_regression(network, batch.signal, target, factors)  # [K*K,P,channels]
     set_weights(network, protocol, weight, times, channels)
-    return refine_k_layer(network, batch, noise, factors, sweeps)
+    return refine_k_layer(network, batch, total, factors, sweeps)
 
 
 def check_start(network: MinimalLinearNetwork, protocol: Protocol, channels: int) -> None:
@@ -184,9 +185,11 @@ def normal_factors(
     return torch.cat(factors)
 
 
-def noise_power(signal: Tensor, ridge: float) -> float:
-    """E ridge mean|signal|^2: what `ridge` adds to the normal matrices of E examples."""
-    return ridge * signal.abs().square().mean().item() * len(signal)
+def noise_power(signal: Tensor, ridge: float, noise: float = 0.0) -> float:
+    """E (ridge mean|signal|^2 + 2 noise^2): what stands for noise in the normal matrices of E
+    examples.
+    """
+    return (ridge * signal.abs().square().mean().item() + 2 * noise**2) * len(signal)
 
 
 def ridge_regression(
@@ -238,13 +241,14 @@ def refine_k_layer(
 ) -> list[float]:
     """Improve R for the given L by `sweeps` steps of preconditioned conjugate gradients.
 
-    Minimises the squared image error over the batch plus noise |R|^2; the preconditioner is each
-    grid point's own normal matrix (`normal_factors`). Few sweeps also keep R from fitting the
-    examples' accidents. Returns the relative error |A R - label| / |label| over the batch before
-    the first and after every sweep.
+    Minimises the squared image error over the batch plus what samples' noise of that power adds to
+    it; the preconditioner is each grid point's own normal matrix (`normal_factors`). Few sweeps
+    also keep R from fitting the examples' accidents. Returns the relative error |A R - label| /
+    |label| over the batch before the first and after every sweep.
     """
     images, weight = _Images(network, batch), network.k_layer.weight.detach().clone()
-    damping = noise / network.shape.image_side**2
+    combined = network.i_layer.weight.detach().abs().square().mean().item()
+    damping = noise * combined * network.shape.image_side**2
     error = batch.label - images.of(weight)
     scale = batch.label.norm()
     errors = [float(error.norm() / scale)]

@@ -46,31 +46,43 @@ def covariance_start(
     ridge: float,
     channels: int = 1,
     sweeps: int = 0,
+    noise: float = 0.0,
 ) -> list[float]:
-    """`set_covariance_weights`, then `sweeps` of `refine_k_layer` over `count` examples.
+    """`set_covariance_weights` for the power that `count` examples have around each grid point,
+    then `sweeps` of `refine_k_layer` over them.
 
-    Returns the relative errors over them that `refine_k_layer` returns. Raises ValueError as
-    `set_regression_weights`.
+    `noise` is its standard deviation per real number of the samples: where images have little
+    power, kernels shall trust them little. Returns the relative errors of `refine_k_layer`. Raises
+    ValueError as `set_regression_weights`.
     """
-    factors = set_covariance_weights(network, protocol, ridge, channels, keep_factors=True)
     batch = simulated(examples, count)
-    power = batch.signal.abs().square().mean((0, 1))[network.k_layer.index].mean(1)
-    factors *= power.sqrt()[:, None, None]  # images are not white: each point has its own power
-    return refine_k_layer(network, batch, noise_power(batch.signal, ridge), factors, sweeps)
+    power = local_power(network, batch.signal)
+    local = ridge + 2 * noise**2 / power.clamp_min(1e-12 * float(power.max()))
+    factors = set_covariance_weights(network, protocol, local, channels, sweeps > 0)
+    if not sweeps:
+        return []
+    factors *= power.sqrt()[:, None, None]
+    total = noise_power(batch.signal, ridge, noise)
+    return refine_k_layer(network, batch, total, factors, sweeps)
+
+
+def local_power(network: MinimalLinearNetwork, signal: Tensor) -> Tensor:
+    """Mean |sample|^2 of the signals (E, C, M) among each grid point's neighbours, (K*K,)."""
+    return signal.abs().square().mean((0, 1))[network.k_layer.index].mean(1)
 
 
 def set_covariance_weights(
     network: MinimalLinearNetwork,
     protocol: Protocol,
-    ridge: float,
+    ridge: float | Tensor,
     channels: int = 1,
     keep_factors: bool = False,
 ) -> Tensor:
     """R and L from trajectory, coil maps and B0 map; segments as `set_regression_weights` has them.
 
-    `ridge` is the noise power over the mean power of a white image's samples. Positions that are
-    not all integers are rounded to 1/32 or, for long neighbourhoods, less finely. Returns the
-    Cholesky factors (K*K, P, P) of the samples' covariances if `keep_factors`, which take
+    `ridge`, one or per grid point (K*K,), is the noise power over that of the samples. Positions
+    that are not all integers are rounded to 1/32 or, for long neighbourhoods, less finely. Returns
+    the Cholesky factors (K*K, P, P) of the samples' covariances if `keep_factors`, which take
     8 K^2 P^2 bytes, else an empty tensor. Raises ValueError as `set_regression_weights`.
     """
     check_start(network, protocol, channels)
@@ -82,10 +94,11 @@ def set_covariance_weights(
     maps, _ = channel_maps(protocol, channels)
     targets = table if channels > 1 else _Table(protocol, maps, steps, reach, span)
     scale = _target_scale(network)
+    ridges = torch.as_tensor(ridge, device=index.device).expand(len(index))
     weights, factors = [], []
     for rows in torch.arange(len(index), device=index.device).split(256):
         near = samples.at(index[rows])
-        factor = _factor(table, near, ridge)
+        factor = _factor(table, near, ridges[rows])
         cross = targets(grid.at(rows[:, None]), near)[..., :channels, :]  # [rows,n,channels,C]
         wanted = cross.transpose(2, 3).flatten(1, 2)  # [rows,P,channels]
         weights.append(torch.cholesky_solve(wanted, factor) * scale[rows, None, None])
@@ -150,14 +163,14 @@ class _Table:
         return values.unflatten(-1, self._pair)
 
 
-def _factor(table: _Table, near: _Places, ridge: float) -> Tensor:
+def _factor(table: _Table, near: _Places, ridge: Tensor) -> Tensor:
     """Cholesky factors (rows, P, P) of the neighbours' covariances, conjugated, plus the ridge."""
     left = _Places(near.k[:, :, None], near.time[:, :, None])
     right = _Places(near.k[:, None], near.time[:, None])
     blocks = table(left, right)  # [rows,n,n,C,C]
     full = blocks.permute(0, 2, 4, 1, 3).flatten(3, 4).flatten(1, 2)  # Hermitian: the conjugate
     diagonal = full.diagonal(dim1=1, dim2=2)
-    diagonal += ridge * diagonal.real.mean(1, keepdim=True)
+    diagonal += ridge[:, None] * diagonal.real.mean(1, keepdim=True)
     return torch.linalg.cholesky(full)
 
 

@@ -149,7 +149,7 @@ def _first_weights(run: Run, say: Callable[[str], None]) -> None:
 
 def _linear_start(run: Run) -> list[float]:
     p = run.params
-    settings = (p.init_examples, p.init_ridge, p.init_channels, p.init_sweeps)
+    settings = (p.init_examples, p.init_ridge, p.init_channels, p.init_sweeps, p.noise)
     start = set_regression_weights if p.init == "regression" else covariance_start
     try:
         return start(run.network, run.protocol, run.examples, *settings)

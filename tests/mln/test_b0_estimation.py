@@ -18,9 +18,9 @@ def test_the_field_of_a_simulated_scan_is_found() -> None:
     setup = Setup(side=SIDE, coils=4, samples=500, turns=6, b0_hz=60)
     protocol, b0 = make_protocol(setup)
     batch = Examples(small_params(), protocol, phantoms()).simulate([1])
-    schedule = (Stage(0.5, 2, 6), Stage(1.0, 3, 12))
+    schedule = (Stage(0.5, 2, 5), Stage(1.0, 3, 9))
     estimate = estimate_turns(
-        protocol.trajectory, protocol.acquisition.coils[0], protocol.mask[0], batch.signal, 7,
+        protocol.trajectory, protocol.acquisition.coils[0], protocol.mask[0], batch.signal, 5,
         schedule, lambda text: None,
     )  # fmt: skip
     seen = batch.label[0, 0].abs() > 0.1

@@ -51,7 +51,7 @@ def test_kernels_are_the_least_squares_ones_of_many_white_images(kind: str, chan
         Shape(SIDE, SIDE, SIDE / 2, 4, 4, channels, k_grid="matched"), protocol.trajectory
     )
     set_covariance_weights(net, protocol, 1e-2, channels)
-    images = white_images(protocol, 6000)
+    images = white_images(protocol, 2500)
     signal = protocol.acquisition.forward(images)
     row = 5 * SIDE + 9
     taps = signal[:, :, net.k_layer.index[row]].permute(0, 2, 1).flatten(1)  # [E,P]
@@ -65,7 +65,7 @@ def test_kernels_are_the_least_squares_ones_of_many_white_images(kind: str, chan
     wanted = ((images * maps) * place.conj()).sum((2, 3)) / SIDE**2  # k = (-3, 1): [E,channels]
     noise = 1e-2 * taps.abs().square().sum() / taps.shape[1] * torch.eye(taps.shape[1])
     expected = torch.linalg.solve(taps.mH @ taps + noise, taps.mH @ wanted)
-    assert error(net.k_layer.weight.detach()[row], expected) < 0.06
+    assert error(net.k_layer.weight.detach()[row], expected) < 0.1
 
 
 def test_it_beats_few_examples_on_unseen_images_and_sweeps_help_further() -> None:
