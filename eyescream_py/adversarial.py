@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from eyescream_py.dataset import Dataset
 from eyescream_py.distributed import Alone
 from eyescream_py.epoch_pool import EpochPool
-from eyescream_py.taming import Taming, squared_slope
+from eyescream_py.taming import Taming
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
 from eyescream_py.torch7.random import RandomSource
 
@@ -288,12 +288,11 @@ class Game:
         with self.autocast():
             inputs, targets = self.feed.discriminator_batch(n)
             seen = self.taming.seen(inputs)
-            if self.taming.r1:
-                seen[0].requires_grad_()
+            penalty = self.taming.penalty(self.D.network, seen[0])
             predictions = self.D.network(*seen).reshape(-1)  # [n]
         predictions = predictions.to(targets.dtype)
         loss = bce_loss(predictions, targets)
-        self.D.backward(loss + self._slope_penalty(predictions, seen[0]), self.group)
+        self.D.backward(loss + penalty, self.group)
         loss = self._over_group(loss)
         judged = self.group.gather(torch.stack([predictions.detach()[:n], targets[:n]], 1))
         opened = self.gate.update(judged[:, 0], judged[:, 1]) if self.gate.can_close else None
@@ -318,12 +317,6 @@ class Game:
             log("G", self.G.objective(loss))
         self.G.optimizer.step()
         self.figures.sums["G_loss"] += loss
-
-    def _slope_penalty(self, predictions: Tensor, pictures: Tensor) -> Tensor | float:
-        """R1 on the real half of a batch."""
-        if not self.taming.r1:
-            return 0.0
-        return self.taming.r1 / 2 * squared_slope(predictions[: len(predictions) // 2], pictures)
 
     def _over_group(self, loss: Tensor) -> Tensor:
         mean = loss.detach().clone()

@@ -6,13 +6,15 @@ so that checkpoints and printed networks stay what they were. Gains in docs/benc
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eyescream_py.spectral import convolve_by_spectra
+from eyescream_py.spectral import SpectralForward, convolve_by_spectra
 
 FEW_PIXELS = 256  # of a convolution's output, over the batch: below, one matrix product is faster
 WIDE = 256 * 512  # pairs of planes of which that was measured
@@ -94,6 +96,23 @@ def speed_up(network: nn.Module, convolutions: bool = True) -> None:
                 layer.forward = _FewPixels(layer)  # type: ignore[method-assign,assignment]
     if convolutions:
         convolve_by_spectra(network)
+
+
+@contextlib.contextmanager
+def plain(network: nn.Module) -> Iterator[None]:
+    """A block in which `network` computes by torch's own layers, which can be differentiated
+    twice.
+    """
+    exchanged = [
+        (layer, layer.__dict__.pop("forward"))
+        for layer in network.modules()
+        if isinstance(layer.__dict__.get("forward"), _Forward | SpectralForward)
+    ]
+    try:
+        yield
+    finally:
+        for layer, forward in exchanged:
+            layer.forward = forward
 
 
 def _is_square(layer: nn.Conv2d) -> bool:

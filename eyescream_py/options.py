@@ -161,7 +161,7 @@ def taming_options() -> Decorator:
             "--D_augment", "D_augment", default="", type=Views(), metavar="LIST",
             help=f"D sees pictures changed at random, some of: {','.join(VIEWS)}.",
         ),
-        number("--D_r1", "D_r1", 0.0, "Penalty on D's slope at real pictures.", NOT_NEGATIVE),
+        number("--D_r1", "D_r1", 0.0, "Weight of R1, on D's slope at real pictures.", NOT_NEGATIVE),
         number(
             "--D_spectral", "D_spectral", 0.0,
             "Bound of the spectral norm of each of D's layers (0: none).", NOT_NEGATIVE,

@@ -116,14 +116,14 @@ def _untile(tiles: Tensor, shape: torch.Size, k: int, rows: int, columns: int) -
     return whole[:, :, p : p + height, p : p + width]
 
 
-class _SpectralForward:
+class SpectralForward:
     """Takes the place of a Conv2d's `forward`: the layer stays a Conv2d for whoever saves it."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         self.layer = layer
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _SpectralForward:
-        return _SpectralForward(memo[id(self.layer)])
+    def __deepcopy__(self, memo: dict[int, Any]) -> SpectralForward:
+        return SpectralForward(memo[id(self.layer)])
 
     def __call__(self, x: Tensor) -> Tensor:
         y = _Convolution.apply(x, self.layer.weight)
@@ -134,7 +134,7 @@ def convolve_by_spectra(network: nn.Module) -> None:
     """Let the wide convolutions of `network` with large kernels go through Fourier transforms."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and _is_worth_it(layer):
-            layer.forward = _SpectralForward(layer)  # type: ignore[method-assign,assignment]
+            layer.forward = SpectralForward(layer)  # type: ignore[method-assign,assignment]
 
 
 def _is_worth_it(layer: nn.Conv2d) -> bool:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyescream_py.cpu_layers import plain
 from eyescream_py.torch7.random import RandomSource
 
 SHIFT = 1 / 8  # of the side, at most
@@ -85,15 +86,34 @@ def hole(images: Tensor, top: Tensor, left: Tensor) -> Tensor:
 
 
 def squared_slope(predictions: Tensor, pictures: Tensor) -> Tensor:
-    """Mean squared gradient of D's logit, with a graph: R1 of Mescheder et al. 2018 where the
-    predictions are those of real pictures.
+    """Mean squared gradient of D's logit, with a graph.
 
-    `predictions` [N] are probabilities computed from the first N of `pictures` [M,...], M >= N,
-    which require gradients.
+    `predictions` [N] are probabilities computed from `pictures` [N,...], which require gradients.
     """
     logits = torch.logit(predictions, eps=1e-4)
     (slope,) = torch.autograd.grad(logits.sum(), pictures, create_graph=True)
     return slope.square().sum() / len(predictions)
+
+
+class SlopePenalty:
+    """R1 of Mescheder et al. 2018: weight/2 * mean squared slope of D's logit at real pictures.
+
+    It is computed in every `every`-th step only, with `every` times the weight (Karras et al.
+    2020), in a pass of its own by layers that can be differentiated twice.
+    """
+
+    def __init__(self, weight: float, every: int = 1) -> None:
+        self.weight, self.every, self.steps = weight, every, 0
+
+    def __call__(self, D: nn.Module, real: Tensor) -> Tensor | float:
+        """To be added to D's loss of this step; `real` [N,C,H,W] as D sees it."""
+        self.steps += 1
+        if (self.steps - 1) % self.every:
+            return 0.0
+        real = real.detach().requires_grad_()
+        with plain(D):
+            predictions = D(real).reshape(-1).to(real.dtype)
+        return self.weight * self.every / 2 * squared_slope(predictions, real)
 
 
 class SpectralBound:
@@ -121,22 +141,27 @@ class SpectralBound:
 
 @dataclass(frozen=True)
 class Taming:
-    """`views` change what D sees, `r1` weighs the slope penalty (r1/2 * mean squared slope),
-    `bound` acts after D's step.
-    """
+    """`views` change what D sees, `slope` is added to its loss, `bound` acts after its step."""
 
     views: Views | None = None
-    r1: float = 0.0
+    slope: SlopePenalty | None = None
     bound: SpectralBound | None = None
 
     def seen(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (self.views(inputs[0]), *inputs[1:]) if self.views else inputs
 
+    def penalty(self, D: nn.Module, pictures: Tensor) -> Tensor | float:
+        """On the real half of a batch."""
+        return self.slope(D, pictures[: len(pictures) // 2]) if self.slope else 0.0
+
     def state(self) -> dict[str, Any]:
-        return {"directions": torch.cat(self.bound.directions)} if self.bound else {}
+        state: dict[str, Any] = {"steps": self.slope.steps} if self.slope else {}
+        return {**state, "directions": torch.cat(self.bound.directions)} if self.bound else state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Starts the power method anew where the file has no directions of this network."""
+        if self.slope:
+            self.slope.steps = int(state.get("steps", 0))
         ours = self.bound.directions if self.bound else []
         stored = state.get("directions")
         lengths = [len(u) for u in ours]

@@ -5,9 +5,18 @@ import torch
 from torch import nn
 
 from eyescream_py.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
+from eyescream_py.cpu_layers import speed_up
 from eyescream_py.dataset import Dataset
 from eyescream_py.options import VIEWS
-from eyescream_py.taming import SpectralBound, Taming, Views, hole, shifted, squared_slope
+from eyescream_py.taming import (
+    SlopePenalty,
+    SpectralBound,
+    Taming,
+    Views,
+    hole,
+    shifted,
+    squared_slope,
+)
 from eyescream_py.torch7.layers import View
 from eyescream_py.torch7.optim import SGD
 from eyescream_py.torch7.random import TorchSource
@@ -61,12 +70,39 @@ def test_the_hole_is_a_square_of_half_the_side_cut_at_the_border():
 
 def test_slope_of_a_logistic_regression():
     weights = torch.tensor([0.3, -0.2], requires_grad=True)
-    x = torch.tensor([[0.1, 0.4], [0.5, -0.3], [9.0, 9.0]], requires_grad=True)
-    predictions = torch.sigmoid(x @ weights)
-    penalty = squared_slope(predictions[:2], x)
+    x = torch.tensor([[0.1, 0.4], [0.5, -0.3]], requires_grad=True)
+    penalty = squared_slope(torch.sigmoid(x @ weights), x)
     assert float(penalty.detach()) == pytest.approx(0.3**2 + 0.2**2, rel=1e-4)
     penalty.backward()
     torch.testing.assert_close(weights.grad, 2 * weights.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_penalty_comes_every_fourth_time_with_four_times_the_weight():
+    D = nn.Sequential(View(16), nn.Linear(16, 1), nn.Sigmoid())
+    expected = float(D[1].weight.detach().square().sum())
+    slope = SlopePenalty(0.5, every=4)
+    calls = [torch.as_tensor(slope(D, pictures(4, 1, 4))) for _ in range(8)]
+    found = [float(penalty.detach()) for penalty in calls]
+    assert found[1:4] == found[5:] == [0, 0, 0]
+    assert found[0] == pytest.approx(4 * 0.25 * expected, rel=1e-4)
+    assert found[4] == found[0]
+
+
+def test_the_penalty_goes_through_layers_that_were_sped_up():
+    torch.manual_seed(4)
+    D = nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(), View(4 * 14 * 14), nn.Linear(784, 1))
+    D.append(nn.Sigmoid())
+    gradients = []
+    for fast in (False, True):
+        if fast:
+            speed_up(D)
+        D.zero_grad()
+        SlopePenalty(1.0)(D, pictures(4)).backward()
+        gradients.append([p.grad.clone() for p in D.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 2
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+    assert "forward" in D[1].__dict__  # the fast layer is back
 
 
 def test_the_spectral_bound_holds_after_a_few_steps_and_leaves_small_weights_alone():
@@ -107,7 +143,10 @@ def test_smoothing_changes_the_real_targets_only():
 
 def test_taming_that_does_nothing_changes_nothing_and_each_kind_changes_d():
     plain, idle = game(), game(Taming())
-    others = [game(Taming(r1=5.0)), game(Taming(views=Views(["cutout"], TorchSource(9))))]
+    others = [
+        game(Taming(slope=SlopePenalty(5.0))),
+        game(Taming(views=Views(["cutout"], TorchSource(9)))),
+    ]
     bounded = game()
     bounded.taming = Taming(bound=SpectralBound(bounded.D.network, 0.01))
     for each in (plain, idle, bounded, *others):
@@ -118,7 +157,7 @@ def test_taming_that_does_nothing_changes_nothing_and_each_kind_changes_d():
 
 
 def test_r1_makes_d_flatter():
-    flat, plain = game(Taming(r1=2.0)), game()
+    flat, plain = game(Taming(slope=SlopePenalty(2.0))), game()
     for _ in range(20):
         flat.iteration(8)
         plain.iteration(8)
@@ -129,8 +168,11 @@ def test_r1_makes_d_flatter():
 def test_directions_survive_a_resume():
     bound = SpectralBound(nn.Linear(5, 4), 1.0)
     bound.apply()
-    other = Taming(bound=SpectralBound(nn.Linear(5, 4), 1.0))
-    other.set_state(Taming(bound=bound).state())
+    slope = SlopePenalty(1.0, every=4)
+    slope.steps = 3
+    other = Taming(slope=SlopePenalty(1.0, every=4), bound=SpectralBound(nn.Linear(5, 4), 1.0))
+    other.set_state(Taming(slope=slope, bound=bound).state())
+    assert other.slope.steps == 3
     assert torch.equal(other.bound.directions[0], bound.directions[0])
     other.set_state({})
     assert torch.equal(other.bound.directions[0], bound.directions[0])
