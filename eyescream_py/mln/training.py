@@ -140,7 +140,8 @@ def _first_weights(run: Run, say: Callable[[str], None]) -> None:
     if params.init != "random":
         say(f"{params.init} start, {params.init_sweeps} sweeps, {params.init_examples} examples")
         errors = _linear_start(run)
-        say("relative error over them: " + " ".join(f"{error:.4f}" for error in errors))
+        if errors:
+            say("relative error over them: " + " ".join(f"{error:.4f}" for error in errors))
     if params.first_k_weights:
         checkpoints.load_weights(run.network, "k_layer", params.first_k_weights, "InitForRFN")
     if params.first_image_weights:

@@ -84,6 +84,22 @@ def test_it_beats_few_examples_on_unseen_images_and_sweeps_help_further() -> Non
     assert errors[1] < errors[0]
 
 
+def test_a_start_that_knows_the_noise_does_better_on_noisy_samples() -> None:
+    protocol = spiral_protocol(coils=4)
+    noisy = small_params(noise_level=0.05)
+    test = Examples(noisy, protocol, phantoms(), seed=9).batch(0, 6)
+    errors = []
+    for noise in (0.0, 0.05):
+        net = build_network(
+            Shape(SIDE, SIDE, SIDE / 2, 4, 8, 4, k_grid="matched"), protocol.trajectory
+        )
+        examples = Examples(small_params(), protocol, phantoms())
+        assert covariance_start(net, protocol, examples, 8, 1e-3, 4, noise=noise) == []
+        with torch.no_grad():
+            errors.append(error(net(test.signal), test.label))
+    assert errors[1] < 0.8 * errors[0]
+
+
 @pytest.mark.parametrize(("grid", "k_max"), [("matched", SIDE / 2), ("legacy", SIDE / 2)])
 def test_both_grids_are_served(grid: str, k_max: float) -> None:
     protocol = spiral_protocol(coils=4)

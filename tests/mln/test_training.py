@@ -86,6 +86,22 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, bank: dict) -> N
         assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("start", ["regression", "covariance"])
+@pytest.mark.parametrize("sweeps", [0, 1])
+def test_linear_starts_begin_below_random_weights(tmp_path: Path, start: str, sweeps: int) -> None:
+    keys = {"nTimeSegments": 3, "InitChannels": 3, "InitExamples": 40, "InitSweeps": sweeps}
+    run = run_of(tmp_path, Init=start, **keys)
+    test = run.examples.simulate([1000, 1001, 1002])
+    with torch.no_grad():
+        error = (run.network(test.signal) - test.label).norm() / test.label.norm()
+    assert error < 0.5  # random weights give more than 1
+
+
+def test_a_start_that_does_not_fit_the_segments_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Init covariance: 2 channels do not divide 3 segments"):
+        run_of(tmp_path, Init="covariance", InitChannels=2, nTimeSegments=3)
+
+
 def test_a_resume_with_another_network_is_refused(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     trained(run, 1)
