@@ -48,7 +48,19 @@ def test_train_then_reconstruct_the_scan(folder: Path, checkpoint: Path, tmp_pat
 
 
 def test_resume_goes_on_in_the_same_folders(folder: Path, checkpoint: Path) -> None:
-    words = ("train", "--resume", checkpoint, "--nToLoad", 8, "--test-images", 0, "--gpu", -1)
+    words = (
+        "train",
+        "--resume",
+        checkpoint,
+        "--nToLoad",
+        8,
+        "--test-images",
+        0,
+        "--gpu",
+        -1,
+        "--threads",
+        1,
+    )
     result = run(*words, "--batches", 7)
     assert result.exit_code == 0, result.output
     assert "7 batches done" in result.output
