@@ -1,7 +1,7 @@
 """Speed of generate_dataset.py and of reading a folder, each beside the obvious way, alternately
 in one run.
 
-usage: python benchmarks/dataset.py --path=LFW [--photos 20] [--rounds 5] [--memory 20000] Times
+usage: python -m benchmarks.dataset --path=LFW [--photos 20] [--rounds 5] [--memory 20000] Times
 are CPU seconds of one process (so of one core), each side's fastest round; the ratio is what
 counts. With --memory the last table is the host memory that decoding that many files takes.
 """

@@ -1,6 +1,6 @@
 """ganless-hd: seconds per training batch (two steps) beside the plainest implementation.
 
-python benchmarks/ganless_hd.py [--size 256] [--batch 4] [--width 1] [--rounds 3] [--gpu -1]
+python -m benchmarks.ganless_hd [--size 256] [--batch 4] [--width 1] [--rounds 3] [--gpu -1]
 
 The plain side does what the published program is described to do: kernels composed layer by layer
 in NCHW float32, SELU before pooling, a ResNet-18 with separate normalisations whose weights gather

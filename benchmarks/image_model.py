@@ -2,11 +2,11 @@
 
     python -m eyescream_py.image_model make-data --output_dir DATA --image_size 64 \\
         --unpaired 320 --pairs 640 --tests 60
-    python benchmarks/image_model.py run DATA OUT [--size 64] [--batch 8] [l1|gan_l1|plain|...]
-    python benchmarks/image_model.py bound
-    python benchmarks/image_model.py photos PAIRS TEST_PAIRS OUT NAME
-    python benchmarks/image_model.py memory FOLDER
-    python benchmarks/image_model.py report OUT --data DATA
+    python -m benchmarks.image_model run DATA OUT [--size 64] [--batch 8] [l1|gan_l1|plain|...]
+    python -m benchmarks.image_model bound
+    python -m benchmarks.image_model photos PAIRS TEST_PAIRS OUT NAME
+    python -m benchmarks.image_model memory FOLDER
+    python -m benchmarks.image_model report OUT --data DATA
 
 `run` leaves OUT/<experiment>-<seed>.json and goes on where it was stopped; `report` prints the
 tables and draws the plots and sheets from what is there.

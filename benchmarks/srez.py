@@ -1,7 +1,7 @@
 """Images per CPU second of one srez training batch, against the plainest PyTorch version of the
 same step.
 
-usage: python benchmarks/srez.py [--width W] [--batch N] [--rounds R] [--threads T]
+usage: python -m benchmarks.srez [--width W] [--batch N] [--rounds R] [--threads T]
 
 Both sides start from the same weights and get the same batches; their losses are compared first.
 The plain side is what the paper's figure says, written down with torch.nn: enlarge, normalise,

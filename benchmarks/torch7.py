@@ -1,6 +1,6 @@
 """Reading and writing a large .net: this package, torch's own format, and PyPI's torchfile.
 
-    python benchmarks/torch7.py [--megabytes 500] [--rounds 7] [--out benchmarks/results/torch7.md]
+    python -m benchmarks.torch7 [--megabytes 500] [--rounds 7] [--out benchmarks/results/torch7.md]
 
 The same weights (a VGG-like tree of nn modules) stand in both formats, in the page cache. All
 sides run alternately in one process; the median of the rounds counts. A side that "uses" the

@@ -6,7 +6,9 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """The commands set the number of threads; more than the cores make tiny tests slow."""
+    """Commands that run inside a test set the number of threads for all that come after it; more
+    than one make tiny networks slow.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
