@@ -9,7 +9,7 @@ import click
 
 RECIPES: dict[str, Mapping[str, Any]] = {
     "lua": {},
-    "best": {"G_ema": 0.995},
+    "best": {"D_r1": 0.1, "G_ema": 0.98},
 }
 
 
