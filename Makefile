@@ -21,7 +21,7 @@ $(STAMP): requirements.txt requirements-dev.txt requirements.lock $(wildcard pac
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing PyTorch and what else is needed into $(VENV): one to three minutes."
 	$(BIN)/python -m pip install --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install -r requirements-dev.txt
 	-$(BIN)/python -m eyescream_py.visdom_assets
 	touch $@
 

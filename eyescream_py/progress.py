@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -16,7 +17,13 @@ class Progress:
 
     def __init__(self, total: int, unit: str, enabled: bool = True) -> None:
         terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, unit=f" {unit}", disable=not (enabled and terminal))
+        size = (
+            shutil.get_terminal_size()
+        )  # 80x24 for a terminal of unknown size: tqdm shows nothing
+        self._bar = tqdm(
+            total=total, unit=f" {unit}", disable=not (enabled and terminal),
+            ncols=size.columns - 1, nrows=size.lines,
+        )  # fmt: skip
         self._lines = enabled and not terminal
         self._total, self._unit = total, unit
         self._done = 0
