@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EPOCHS ?= 12
+EPOCHS ?= 10
 PYTEST_ARGS ?=
 
 .PHONY: demo test lint bench audit lock install clean-venv
@@ -22,11 +22,12 @@ $(STAMP): requirements.txt requirements-dev.txt requirements.lock $(wildcard pac
 	@echo "Installing PyTorch and what else is needed into $(VENV): one to three minutes."
 	$(BIN)/python -m pip install --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install -r requirements-dev.txt
+	@echo "Fetching the scripts of Visdom's page."
 	-$(BIN)/python -m eyescream_py.visdom_assets
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python train.py --scale=16 --grayscale --G_ema=0.995 --epochs $(EPOCHS) --N_epoch 1000 --saveFreq 1
+	$(BIN)/python train.py --scale=16 --grayscale --recipe=best --epochs $(EPOCHS) --N_epoch 1000 --saveFreq 1
 	$(BIN)/python sample.py
 	@echo "The pictures are in $(CURDIR)/samples:" && find samples -name '*.jpg' -o -name '*.png' | sort
 
