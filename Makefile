@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EPOCHS ?= 10
+EPOCHS ?= 12
 PYTEST_ARGS ?=
 
 .PHONY: demo test lint bench audit lock install clean-venv
@@ -27,7 +27,7 @@ $(STAMP): requirements.txt requirements-dev.txt requirements.lock $(wildcard pac
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python train.py --scale=16 --grayscale --recipe=best --epochs $(EPOCHS) --N_epoch 1000 --saveFreq 1
+	$(BIN)/python train.py --scale=16 --grayscale --G_ema=0.995 --epochs $(EPOCHS) --N_epoch 1000 --saveFreq 1
 	$(BIN)/python sample.py
 	@echo "The pictures are in $(CURDIR)/samples:" && find samples -name '*.jpg' -o -name '*.png' | sort
 
