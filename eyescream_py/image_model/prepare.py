@@ -141,7 +141,28 @@ def detect_faces(grey: np.ndarray) -> list[Box]:
         img=grey.astype(np.uint8), scale_factor=1.1, step_ratio=1, min_size=(30, 30),
         max_size=grey.shape, min_neighbor_number=5,
     )  # fmt: skip
-    return [(f["r"], f["c"], f["height"], f["width"]) for f in found]
+    return merge_boxes([(f["r"], f["c"], f["height"], f["width"]) for f in found])
+
+
+def merge_boxes(boxes: list[Box]) -> list[Box]:
+    """One box per face: boxes whose centre lies in the largest one are averaged with it, and so on.
+
+    The cascade often answers with several boxes of different sizes around one face.
+    """
+    merged = []
+    rest = sorted(boxes, key=lambda box: box[2] * box[3], reverse=True)
+    while rest:
+        same = [box for box in rest if _holds_centre(rest[0], box)]
+        rest = [box for box in rest if box not in same]
+        top, left, tall, wide = (round(sum(side) / len(same)) for side in zip(*same, strict=True))
+        merged.append((top, left, tall, wide))
+    return merged
+
+
+def _holds_centre(outer: Box, inner: Box) -> bool:
+    row, column = inner[0] + inner[2] / 2, inner[1] + inner[3] / 2
+    top, left, tall, wide = outer
+    return top <= row <= top + tall and left <= column <= left + wide
 
 
 def find_face(grey: np.ndarray, scale: float, detect: bool) -> Box | None:
