@@ -34,7 +34,40 @@ def test_kept_pictures_are_those_of_the_resident_set_to_the_bit():
         pool.draw(TorchSource(1))
     for dtype in (torch.float32, torch.float64):
         assert torch.equal(resident.floats(indices, dtype), kept.floats(indices, dtype))
-    assert kept.kept.images.nbytes == 7 * 4
+    assert kept.carrier.rows.images.nbytes == 7 * 4
+
+
+def test_a_kept_pool_goes_on_where_its_state_was_taken():
+    whole, resumed = EpochPool(counted(), 5, True), EpochPool(counted(), 5, True)
+    source = TorchSource(7)
+    for _ in range(3):
+        whole.draw(source)
+    stored = {key: value.clone() if torch.is_tensor(value) else value
+              for key, value in whole.state().items()}  # fmt: skip
+    later = TorchSource(7)
+    later.set_state(source.state())
+    assert resumed.set_state(stored)
+    for _ in range(3):
+        assert resumed.numbers.tolist() == whole.numbers.tolist()
+        assert torch.equal(resumed.carrier.rows.images, whole.carrier.rows.images)
+        assert resumed.carrier.rows.images[:, 0, 0, 0].tolist() == resumed.numbers.tolist()
+        whole.draw(source)
+        resumed.draw(later)
+
+
+def test_a_picture_that_cannot_be_read_ahead_is_an_error_of_the_next_draw(monkeypatch):
+    pool = EpochPool(counted(), 5, True)
+    source = TorchSource(1)
+
+    def fail(*_args, **_more):
+        raise OSError("the disk is gone")
+
+    pool.draw(source)
+    pool.carrier._pending.result()
+    monkeypatch.setattr(torch, "index_select", fail)
+    pool.draw(source)  # gathered before; the one after it fails
+    with pytest.raises(OSError, match="the disk is gone"):
+        pool.draw(source)
 
 
 def test_a_set_on_another_device_than_its_target_is_streamed():
@@ -64,4 +97,4 @@ def test_pictures_in_host_memory_reach_the_gpu():
     pool = EpochPool(counted(target=device), 5)
     pool.draw(TorchSource(1, device))
     assert pool.floats(torch.arange(5, device=device)).device.type == "cuda"
-    assert (pool.kept.images[:, 0, 0, 0].cpu() == pool.numbers.cpu()).all()
+    assert (pool.carrier.rows.images[:, 0, 0, 0].cpu() == pool.numbers.cpu()).all()
