@@ -6,9 +6,9 @@
     python -m benchmarks.image_model bound
     python -m benchmarks.image_model photos PAIRS TEST_PAIRS OUT NAME
     python -m benchmarks.image_model memory FOLDER
-    python -m benchmarks.image_model report OUT --data DATA
+    python -m benchmarks.image_model_report OUT --data DATA
 
-`run` leaves OUT/<experiment>-<seed>.json and goes on where it was stopped; `report` prints the
+`run` leaves OUT/<experiment>-<seed>.json and goes on where it was stopped; the report prints the
 tables and draws the plots and sheets from what is there.
 """
 
@@ -25,8 +25,8 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from PIL import Image
 
+from benchmarks.image_model_report import SEEDS, save_sheet
 from eyescream_py.image_model.checkpoints import read_checkpoint, save_checkpoint
 from eyescream_py.image_model.data import (
     Pictures,
@@ -35,7 +35,7 @@ from eyescream_py.image_model.data import (
     normalise,
     to_bytes,
 )
-from eyescream_py.image_model.generate import load_generator, score
+from eyescream_py.image_model.generate import score
 from eyescream_py.image_model.heads import LOOK, POSE, SHAPE, build_head, draw, render
 from eyescream_py.image_model.loop import Learner
 from eyescream_py.image_model.make_data import SETS
@@ -46,19 +46,20 @@ from eyescream_py.image_model.options import (
     ModelOptions,
     SemiOptions,
 )
-from eyescream_py.image_model.pictures import to_pixels
 from eyescream_py.image_model.replay import ReplayCache
 from eyescream_py.image_model.semi import CrossEncoder, FrozenEncoderGan
 from eyescream_py.image_model.training import ImageModel, generate, load_domains
 
 CPU = torch.device("cpu")
-SEEDS = (1, 2, 3)
 LLR, GLR, DLR = 3e-3, 1e-4, 1e-4
 L1_PHASES = ((300, 3e-3), (120, 1e-3), (80, 3e-4))  # (steps, llr)
+LONG_PHASES = ((1600, 3e-3), (1200, 2e-3), (1500, 1e-3), (900, 3e-4))
 CONTINUED, CONTINUED_RATE = 200, 3e-4
+LONG_CONTINUED = 1200
 ALPHA = 10.0
 PHOTO_LLR, PHOTO_GLR = 2e-3, 5e-4
 Trace = list[dict[str, float]]
+Phases = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -95,31 +96,45 @@ def image_model(
     return ImageModel(model, bench.image, GanOptions(glr=glr, dlr=dlr), domains, rng, CPU)
 
 
-def paired_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
+def paired_l1(bench: Bench, seed: int, phases: Phases = L1_PHASES) -> tuple[Learner, Trace]:
     """500 steps of L1 on pairs at falling rates, as `--load ... --llr` gives them."""
     learner = image_model(bench, seed, l1=True, use_nd_l1=True, use_gan=False)
     trace: Trace = []
-    for steps, rate in L1_PHASES:
+    for steps, rate in phases:
         learner.optimizers["l1"].param_groups[0]["lr"] = rate
         trace += train(learner, steps)
     return learner, trace
 
 
-def continued(bench: Bench, seed: int, use_gan: bool) -> tuple[Learner, Trace]:
-    """200 steps from the result of `paired_l1`, all rates equal."""
-    rates = {"llr": CONTINUED_RATE, "glr": CONTINUED_RATE, "dlr": CONTINUED_RATE}
+def continued(
+    bench: Bench, seed: int, start: str, steps: int, use_gan: bool, rate: float = GLR
+) -> tuple[Learner, Trace]:
+    """`steps` more from the result of `start`, with or without the game at `rate`."""
+    rates = {"llr": CONTINUED_RATE, "glr": rate, "dlr": rate}
     learner = image_model(bench, seed + 100, l1=True, use_nd_l1=True, use_gan=use_gan, **rates)
-    start = read_checkpoint(bench.out / f"l1-{seed}.safetensors")
-    start.restore(learner.generator, "generator")
-    return learner, train(learner, CONTINUED)
+    found = read_checkpoint(bench.out / f"{start}-{seed}.safetensors")
+    found.restore(learner.generator, "generator")
+    return learner, train(learner, steps)
 
 
 def l1_more(bench: Bench, seed: int) -> tuple[Learner, Trace]:
-    return continued(bench, seed, use_gan=False)
+    return continued(bench, seed, "l1", CONTINUED, use_gan=False)
 
 
 def gan_and_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
-    return continued(bench, seed, use_gan=True)
+    return continued(bench, seed, "l1", CONTINUED, use_gan=True, rate=CONTINUED_RATE)
+
+
+def long_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
+    return paired_l1(bench, seed, LONG_PHASES)
+
+
+def longer_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
+    return continued(bench, seed, "l1_long", LONG_CONTINUED, use_gan=False)
+
+
+def long_gan_and_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
+    return continued(bench, seed, "l1_long", LONG_CONTINUED, use_gan=True)
 
 
 def plain_gan(bench: Bench, seed: int) -> tuple[Learner, Trace]:
@@ -161,6 +176,9 @@ EXPERIMENTS: dict[str, Callable[[Bench, int], tuple[Learner, Trace]]] = {
     "l1": paired_l1,
     "l1_more": l1_more,
     "gan_l1": gan_and_l1,
+    "l1_long": long_l1,
+    "l1_longer": longer_l1,
+    "gan_long": long_gan_and_l1,
     "plain": plain_gan,
     "replay": gan_with_replay,
     "semi": semi_supervised,
@@ -270,15 +288,6 @@ def photos(
     print(name, json.dumps(scores))
 
 
-def save_sheet(path: Path, columns: list[torch.Tensor], rows: range, zoom: int) -> None:
-    """One column of pictures per tensor (laid out as rows of a wide sheet)."""
-    sheet = np.vstack([np.hstack([to_pixels(batch[i]) for i in rows]) for batch in columns])
-    picture = Image.fromarray(sheet)
-    picture.resize((zoom * picture.width, zoom * picture.height), Image.Resampling.NEAREST).save(
-        path, quality=85
-    )
-
-
 @main.command()
 @click.option("--size", type=int, default=64, show_default=True)
 @click.option("--heads", type=click.IntRange(min=2), default=20, show_default=True)
@@ -335,77 +344,6 @@ def resident() -> float:
     """Resident memory of this process, MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
-
-
-def results(out: Path, name: str) -> list[dict[str, Any]]:
-    return [json.loads(p.read_text()) for p in sorted(out.glob(f"{name}-[0-9].json"))]
-
-
-@main.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), help="For the sheet of held-out heads.")
-@click.option("--size", type=int, default=64, show_default=True)
-def report(out: Path, data: Path | None, size: int) -> None:
-    """Print the tables of what has been run; draw difference.png and heads.jpg."""
-    for name in EXPERIMENTS:
-        for index, result in enumerate(results(out, name)):
-            numbers = "  ".join(f"{key} {value:.4f}" for key, value in result["scores"].items())
-            ratio = result["scores"]["baseline_l1"] / result["scores"]["l1"]
-            seconds = f"{result['cpu_s']:.0f} CPU s, {result['wall_s']:.0f} s"
-            print(f"{name:8} seed {SEEDS[index]}  {numbers}  ratio {ratio:.2f}  ({seconds})")
-    for name in ("plain", "replay"):
-        for index, result in enumerate(results(out, name)):
-            d = differences(result)
-            print(
-                f"{name:8} seed {SEEDS[index]}  difference after step 100: mean {d.mean():.3f}  "
-                f"std {d.std():.3f}  step to step {np.abs(np.diff(d)).mean():.3f}  "
-                f"swing of its mean over 20 steps {swing(d):.3f}"
-            )
-    draw_differences(out)
-    if data is not None:
-        draw_heads(out, data, size)
-
-
-def differences(result: dict[str, Any]) -> np.ndarray:
-    return np.array([record["difference"] for record in result["trace"]])[100:]
-
-
-def swing(difference: np.ndarray, window: int = 20) -> float:
-    """Standard deviation of the moving average: the slow cycles, without the batch noise."""
-    return float(np.convolve(difference, np.ones(window) / window, "valid").std())
-
-
-def draw_differences(out: Path) -> None:
-    if not results(out, "plain"):
-        return
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3), sharey=True)
-    for name, label in (("plain", "without replay"), ("replay", "with replay")):
-        for axis, seed, result in zip(axes, SEEDS, results(out, name), strict=False):
-            values = [record["difference"] for record in result["trace"]]
-            axis.plot(np.convolve(values, np.ones(10) / 10, "valid"), label=label)
-            axis.set_title(f"seed {seed}")
-            axis.set_xlabel("step")
-    axes[0].set_ylabel("D(real) - D(fake), mean of 10")
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(out / "difference.png", dpi=80)
-
-
-def draw_heads(out: Path, data: Path, size: int) -> None:
-    """Rows: depth, unpaired GAN, semi-supervised, L1 alone, L1 and GAN, truth."""
-    rng = np.random.default_rng(0)
-    depths, truth = load_pairs(data / "Faces_ND_test", "--nd_dir", size, 1, rng).all()
-    rows = [depths]
-    for name in ("plain", "semi", "l1_more", "gan_l1"):
-        path = out / f"{name}-1.safetensors"
-        if path.is_file():
-            rows.append(generate(load_generator(read_checkpoint(path), CPU), depths))
-    save_sheet(out / "heads.jpg", [*rows, truth], range(0, len(depths), len(depths) // 10), 2)
 
 
 if __name__ == "__main__":
