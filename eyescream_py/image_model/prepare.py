@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import gzip
 import re
+import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -192,13 +193,23 @@ def cut(planes: np.ndarray, box: Box) -> np.ndarray:
     return planes[..., top : top + height, left : left + width]
 
 
+def readable_pictures(files: dict[str, Path], channels: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(stem, planes) of each of `files` that can be read; the others are named on stderr."""
+    for stem, path in tqdm(files.items(), "photos", leave=False, disable=None):
+        try:
+            planes = read_picture(path, channels)
+        except UserError as error:
+            tqdm.write(f"passed over: {error.message}", file=sys.stderr)
+        else:
+            yield stem, planes
+
+
 def crop_faces(source: str | Path, target: str | Path, scale: float, detect: bool = True) -> int:
     """Cut the one face of every picture of `source`; returns how many pictures had exactly one."""
     files = by_stem(list_pictures(source, "IN"), "IN")
     target = new_folder(target)
     kept = 0
-    for stem, path in tqdm(files.items(), "photos", leave=False, disable=None):
-        colour = read_picture(path, 3)
+    for stem, colour in readable_pictures(files, 3):
         box = find_face(colour.mean(0), scale, detect)
         if box:
             pixels = cut(colour, box).transpose(1, 2, 0)
@@ -294,13 +305,14 @@ def photo_pairs(source: str | Path, target: str | Path, kind: str, size: int, ch
     """
     files = by_stem(list_pictures(source, "IN"), "IN")
     target = new_folder(target)
-    for stem, path in tqdm(files.items(), "photos", leave=False, disable=None):
-        planes = read_picture(path, channels)
+    written = 0
+    for stem, planes in readable_pictures(files, channels):
         square = cut(planes, centre_box(*planes.shape[1:]))
         photo = np.stack([_area_resize(plane, size) for plane in square])
         for side, picture in (("D", PAIR_SOURCES[kind](photo)), ("I", photo)):
             _save_planes(target / f"{stem}_{side}.png", picture)
-    return len(files)
+        written += 1
+    return written
 
 
 def _area_resize(plane: np.ndarray, size: int) -> np.ndarray:

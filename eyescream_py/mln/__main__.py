@@ -42,14 +42,14 @@ def params_options(command: Command) -> Command:
     )(command)
 
 
+threads_option = click.option("--threads", type=click.IntRange(1), default=4, show_default=True)
+
+
 def machine_options(command: Command) -> Command:
     """--gpu and --threads, as in every program of the package."""
-    command = click.option("--threads", type=click.IntRange(1), default=4, show_default=True)(
-        command
-    )
     return click.option(
         "--gpu", type=int, default=0, show_default=True, help="CUDA device; -1 is the CPU."
-    )(command)
+    )(threads_option(command))
 
 
 def _params(params_file: str | None, ignore_unknown: bool, flags: dict[str, Any]) -> Params:
@@ -288,20 +288,19 @@ def simulate(out: str, **setup: Any) -> None:
 
 @main.command("estimate-b0")
 @params_options
-@machine_options
+@threads_option
 @click.option("--scan", required=True, metavar="FILE", help=".mat of the scan (key Data).")
 @click.option("--out", required=True, metavar="FILE", help="B0TS.mat to write.")
 def estimate_b0(
     params_file: str | None,
     ignore_unknown: bool,
-    gpu: int,
     threads: int,
     scan: str,
     out: str,
     **flags: Any,
 ) -> None:
     """Estimate a smooth B0 map from a scan's own samples (taken in time order) and write it as
-    B0TS.mat.
+    B0TS.mat. Runs on the CPU.
     """
     from dataclasses import replace
 

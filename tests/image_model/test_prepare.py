@@ -208,6 +208,17 @@ def test_photo_pairs(tmp_path: Path, kind: str) -> None:
         assert 0 < source[10, 4, 0] < source[10, 10, 0]
 
 
+def test_a_broken_photo_is_named_and_the_others_are_done(tmp_path: Path, capsys) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"no picture")
+    save(tmp_path / "in" / "b.png", np.eye(40) * 255)
+    assert photo_pairs(tmp_path / "in", tmp_path / "pairs", "blur", 16, 1) == 1
+    assert crop_faces(tmp_path / "in", tmp_path / "faces", 1.0, detect=False) == 1
+    said = capsys.readouterr().err
+    assert said.count("passed over: ") == 2
+    assert said.count("a.png cannot be read as a picture") == 2
+
+
 def test_existing_files_are_never_mixed_with_new_ones(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     save(tmp_path / "in" / "p.png", np.eye(8) * 255)
