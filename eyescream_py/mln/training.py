@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,7 +119,12 @@ def new_run(
     folder = out / f"{params.session}__{time.strftime('%Y-%m-%d_%H-%M-%S')}_train"
     run = Run(params, protocol, network, adam(network, params), examples, folder, Progress(), scan)
     _make_folders(run)
-    _first_weights(run, say)
+    try:
+        _first_weights(run, say)
+    except UserError:
+        for made in (run.folder, run.checkpoint_folder):
+            shutil.rmtree(made)
+        raise
     return run
 
 

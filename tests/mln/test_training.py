@@ -201,6 +201,8 @@ def test_saved_weights_start_another_network(tmp_path: Path) -> None:
     torch.testing.assert_close(other.network.i_layer.weight, run.network.i_layer.weight)
     with pytest.raises(UserError, match=r"InitForRFN .* the network needs"):
         run_of(tmp_path / "c", nNeighbors=5, InitForRFN=summary)
+    assert not list((tmp_path / "c").rglob("*_train"))
+    assert not list((tmp_path / "c").rglob("*_checkpoint"))
 
 
 def test_broken_checkpoints_are_named(tmp_path: Path) -> None:
