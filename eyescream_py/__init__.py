@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eyescream_py.generator import Generator
+    from eyescream_py.refiner import Refiner
 
 
 def load_generator(path: str | Path, device: str = "cpu", ema: bool = True) -> Generator:
@@ -19,3 +20,19 @@ def load_generator(path: str | Path, device: str = "cpu", ema: bool = True) -> G
     from eyescream_py.generator import load_generator as load
 
     return load(path, device, ema)
+
+
+def load_refiner(path: str | Path, device: str = "cpu") -> Refiner:
+    """The pair that `train_c2f.py` saved: `load_refiner(path).refine(faces)` enlarges faces.
+
+    faces (N,C,s,s) in 0..1 become (N,C,S,S), with S the run's --fineSize. Raises UserError where
+    the file holds no such pair. torch is imported by the call.
+    """
+    from pathlib import Path
+
+    import torch
+
+    from eyescream_py.refiner import read_refiner
+
+    file = Path(path)
+    return read_refiner(file, file, torch.device(device))

@@ -14,14 +14,13 @@ from eyescream_py.dataset import Dataset, load_dataset
 from eyescream_py.errors import UserError
 from eyescream_py.files import remove_stale_temporaries
 from eyescream_py.places import AWS_FOLDER
+from eyescream_py.refiner import Refiner, read_refiner
 from eyescream_py.runtime import choose_device, set_threads
-from eyescream_py.sampling import evaluating, generate, judge, nearest, save_grid
-from eyescream_py.torch7 import image
+from eyescream_py.sampling import generate, judge, nearest, save_grid
 from eyescream_py.torch7.random import TorchSource
 
 IMAGES = 1024
 GRID = 64
-TRIES = 10
 NEIGHBOURS = 16
 
 
@@ -61,15 +60,6 @@ class Base:
     D: nn.Module
     noise_dim: int
     channels: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Refiner:
-    """The coarse-to-fine pair; both networks take a tuple of two pictures."""
-
-    G: nn.Module
-    D: nn.Module
     size: int
 
 
@@ -164,11 +154,8 @@ def load_refiner(options: SampleOptions, base: Base, device: torch.device) -> Re
         except UserError:
             print(f"No refined pictures: there is no {Path(options.save_c2f32) / name}.")
             return None
-    G = checkpoints.module(checkpoints.read(paths[0], "--G_c2f32"), "G", paths[0], "--G_c2f32")
-    D = checkpoints.module(checkpoints.read(paths[1], "--D_c2f32"), "D", paths[1], "--D_c2f32")
-    size = _fine_size(paths[0], options)
-    refiner = Refiner(G.to(device), D.to(device), size)
-    if not _fits(refiner, base):
+    refiner = read_refiner(paths[0], paths[1], device, ("--G_c2f32", "--D_c2f32"))
+    if not refiner.takes(base.channels, base.size):
         gray = " --grayscale" if base.channels == 1 else ""
         print(
             f"No refined pictures: {paths[0]} does not fit {base.channels} channel(s) at "
@@ -177,26 +164,6 @@ def load_refiner(options: SampleOptions, base: Base, device: torch.device) -> Re
         )
         return None
     return refiner
-
-
-def _fine_size(path: Path, options: SampleOptions) -> int:
-    """The size that the file's options name; Lua's default where it has none."""
-    table = checkpoints.read(path, "--G_c2f32").get("opt") or {}
-    return int(table.get("fineSize", 32))
-
-
-def _fits(refiner: Refiner, base: Base) -> bool:
-    if base.size >= refiner.size:
-        return False
-    device = next(refiner.G.parameters()).device
-    coarse = torch.zeros(1, base.channels, refiner.size, refiner.size, device=device)
-    try:
-        with evaluating(refiner.G, refiner.D):
-            diff = refiner.G((coarse[:, :1], coarse))
-            refiner.D((diff, coarse))
-    except (RuntimeError, ValueError):
-        return False
-    return diff.shape == coarse.shape
 
 
 def _neighbour_data(options: SampleOptions, base: Base, device: torch.device) -> Dataset:
@@ -233,7 +200,7 @@ def _one_run(
     base_seconds = time.perf_counter() - start
     if refiner is not None:
         for name, pictures in grids.items():
-            refined = refine(refiner, pictures, source)
+            refined = refiner.choose(pictures, source)
             save_grid(folder / f"{name}_{run:04d}_c2f_{refiner.size}.jpg", refined, 8)
     if options.interpolate:
         path = folder / f"interpolate_{run:04d}.gif"
@@ -246,18 +213,6 @@ def _save_neighbours(path: Path, images: Tensor, data: Dataset) -> None:
     indices = nearest(images, data.images)
     pairs = torch.stack([images, data.floats(indices, images.dtype)], 1).flatten(0, 1)
     save_grid(path, pairs, 8)
-
-
-def refine(refiner: Refiner, images: Tensor, source: TorchSource, tries: int = TRIES) -> Tensor:
-    """The refinement of each picture that D likes best of `tries`. [N,C,s,s] -> [N,C,S,S], 0..1"""
-    coarse = image.scale(images, refiner.size)
-    many = coarse.repeat_interleave(tries, 0)  # [N*tries,C,S,S]
-    noise = source.uniform_(torch.empty_like(many[:, :1]), -1, 1)
-    with evaluating(refiner.G, refiner.D):
-        diffs = refiner.G((noise, many))
-        scores = refiner.D((diffs, many)).view(-1, tries)
-    best = scores.argmax(1) + torch.arange(len(images), device=images.device) * tries
-    return (coarse + diffs[best]).clamp(0, 1)
 
 
 def _between(base: Base, corners: Tensor, frames: int) -> Tensor:
