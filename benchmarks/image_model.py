@@ -50,16 +50,20 @@ from eyescream_py.image_model.replay import ReplayCache
 from eyescream_py.image_model.semi import CrossEncoder, FrozenEncoderGan
 from eyescream_py.image_model.training import ImageModel, generate, load_domains
 
+Trace = list[dict[str, float]]
+Phases = tuple[tuple[int, float], ...]
+
 CPU = torch.device("cpu")
 LLR, GLR, DLR = 3e-3, 1e-4, 1e-4
 L1_PHASES = ((300, 3e-3), (120, 1e-3), (80, 3e-4))  # (steps, llr)
-LONG_PHASES = ((1600, 3e-3), (1200, 2e-3), (1500, 1e-3), (900, 3e-4))
+LONG_ROUNDS: tuple[Phases, ...] = (
+    ((1600, 3e-3), (500, 1e-3), (300, 3e-4)),
+    ((1200, 2e-3), (1000, 1e-3), (600, 3e-4)),  # with fresh moments
+)
 CONTINUED, CONTINUED_RATE = 200, 3e-4
 LONG_CONTINUED = 1200
 ALPHA = 10.0
 PHOTO_LLR, PHOTO_GLR = 2e-3, 5e-4
-Trace = list[dict[str, float]]
-Phases = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -96,14 +100,19 @@ def image_model(
     return ImageModel(model, bench.image, GanOptions(glr=glr, dlr=dlr), domains, rng, CPU)
 
 
-def paired_l1(bench: Bench, seed: int, phases: Phases = L1_PHASES) -> tuple[Learner, Trace]:
-    """500 steps of L1 on pairs at falling rates, as `--load ... --llr` gives them."""
-    learner = image_model(bench, seed, l1=True, use_nd_l1=True, use_gan=False)
+def at_falling_rates(learner: ImageModel, phases: Phases) -> Trace:
+    """Train as `--load ... --llr` does it."""
     trace: Trace = []
     for steps, rate in phases:
         learner.optimizers["l1"].param_groups[0]["lr"] = rate
         trace += train(learner, steps)
-    return learner, trace
+    return trace
+
+
+def paired_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
+    """500 steps of L1 on pairs."""
+    learner = image_model(bench, seed, l1=True, use_nd_l1=True, use_gan=False)
+    return learner, at_falling_rates(learner, L1_PHASES)
 
 
 def continued(
@@ -126,7 +135,13 @@ def gan_and_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
 
 
 def long_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
-    return paired_l1(bench, seed, LONG_PHASES)
+    """5200 steps of L1 on pairs."""
+    learner = image_model(bench, seed, l1=True, use_nd_l1=True, use_gan=False)
+    trace = at_falling_rates(learner, LONG_ROUNDS[0])
+    weights = learner.generator.state_dict()
+    learner = image_model(bench, seed, l1=True, use_nd_l1=True, use_gan=False)
+    learner.generator.load_state_dict(weights)
+    return learner, trace + at_falling_rates(learner, LONG_ROUNDS[1])
 
 
 def longer_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
