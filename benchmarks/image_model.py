@@ -61,7 +61,7 @@ LONG_ROUNDS: tuple[Phases, ...] = (
     ((1200, 2e-3), (1000, 1e-3), (600, 3e-4)),  # with fresh moments
 )
 CONTINUED, CONTINUED_RATE = 200, 3e-4
-LONG_CONTINUED = 1200
+LONG_CONTINUED = 600
 ALPHA = 10.0
 PHOTO_LLR, PHOTO_GLR = 2e-3, 5e-4
 
@@ -135,7 +135,7 @@ def gan_and_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
 
 
 def long_l1(bench: Bench, seed: int) -> tuple[Learner, Trace]:
-    """5200 steps of L1 on pairs."""
+    """5200 steps of L1 on pairs (docs: batches of 16)."""
     learner = image_model(bench, seed, l1=True, use_nd_l1=True, use_gan=False)
     trace = at_falling_rates(learner, LONG_ROUNDS[0])
     weights = learner.generator.state_dict()
