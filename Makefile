@@ -15,11 +15,13 @@ PYTEST_ARGS ?=
 
 install: $(STAMP)
 
-$(STAMP): requirements.txt requirements-dev.txt requirements.lock $(wildcard packaging/visdom/*)
+$(STAMP): requirements.txt requirements-dev.txt requirements.lock packaging/pip.txt \
+    $(wildcard packaging/visdom/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	    "Python 3.11 or 3.12 is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing PyTorch and what else is needed into $(VENV): one to three minutes."
+	-$(BIN)/python -m pip install --require-hashes -r packaging/pip.txt
 	$(BIN)/python -m pip install --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install -r requirements-dev.txt
 	@echo "Fetching the scripts of Visdom's page."
