@@ -239,16 +239,18 @@ def make(target: str, folder: Path) -> str:
 class TestMake:
     @pytest.fixture
     def clone(self, tmp_path: Path) -> Path:
-        for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "requirements.lock"):
-            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
         (tmp_path / "packaging" / "visdom").mkdir(parents=True)
+        requirements = ("requirements.txt", "requirements-dev.txt", "requirements.lock")
+        for name in ("Makefile", *requirements, "packaging/pip.txt"):
+            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
         return tmp_path
 
     @pytest.mark.parametrize("target", ["demo", "test"])
     def test_the_first_time_installs_with_hashes(self, clone: Path, target: str) -> None:
         plan = make(target, clone)
         assert "-m venv .venv" in plan
-        assert "--require-hashes -r requirements.lock" in plan
+        newer_pip = plan.index("--require-hashes -r packaging/pip.txt")
+        assert newer_pip < plan.index("--require-hashes -r requirements.lock")
 
     @pytest.mark.parametrize("target", ["demo", "test"])
     def test_the_second_time_does_not(self, clone: Path, target: str) -> None:
