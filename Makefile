@@ -25,7 +25,7 @@ $(STAMP): requirements.txt requirements-dev.txt requirements.lock packaging/pip.
 	$(BIN)/python -m pip install --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install -r requirements-dev.txt
 	@echo "Fetching the scripts of Visdom's page."
-	-$(BIN)/python -m eyescream_py.visdom_assets
+	-$(BIN)/python -m eyescream_py.plots.assets
 	touch $@
 
 demo: $(STAMP)

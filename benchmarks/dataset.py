@@ -26,16 +26,16 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from eyescream_py import augmentation
-from eyescream_py.augmentation import COPIES, Augmentation, draw
-from eyescream_py.dataset_decode import decode_files, list_pictures
+from eyescream_py.data import augmentation
+from eyescream_py.data.augmentation import COPIES, Augmentation, draw
+from eyescream_py.data.decode import decode_files, list_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY_SCRIPT = """
 import re, sys
 from pathlib import Path
-from eyescream_py.dataset_decode import decode_files, list_pictures
-from eyescream_py.processes import worker_processes
+from eyescream_py.data.decode import decode_files, list_pictures
+from eyescream_py.system.processes import worker_processes
 
 STATUS = Path("/proc/self/status")
 
@@ -46,7 +46,7 @@ if __name__ == "__main__":
     import torch
     torch.zeros(1)
     before = peak(STATUS.read_text())
-    from eyescream_py.dataset import load_dataset
+    from eyescream_py.data.dataset import load_dataset
     data = load_dataset(sys.argv[1], 3, 32, progress=False)
     above = peak(STATUS.read_text()) - before
     folder = Path(sys.argv[1])

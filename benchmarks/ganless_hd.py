@@ -26,7 +26,7 @@ from eyescream_py.ganless_hd.losses import PerceptualLoss
 from eyescream_py.ganless_hd.networks import BasisConv2d, DecoderLevel, UNet, parameter_count
 from eyescream_py.ganless_hd.options import Options
 from eyescream_py.ganless_hd.trainer import STEPS_PER_BATCH, Trainer
-from eyescream_py.runtime import choose_device
+from eyescream_py.system.device import choose_device
 
 
 class PlainTrainer:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from eyescream_py import models, models_c2f
+from eyescream_py.networks import models, models_c2f
 
 
 def endless(data: Tensor, batch: int) -> Iterator[Tensor]:

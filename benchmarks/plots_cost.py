@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import torch
 
-from eyescream_py.plots import Plots
+from eyescream_py.plots.windows import Plots
 
 GRIDS = {4: 100, 6: 50, 7: 50, 8: 100}  # window -> pictures, as train.py shows them
 STATES = ("well", "frozen", "well again", "killed and replaced")

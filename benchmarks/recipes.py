@@ -67,7 +67,7 @@ def train(flags: list[str], seen: str, folder: Path, seconds: float) -> float:
 
 def measure(folder: Path, seen: str, unseen: str, images: int, *more: str) -> dict[str, Any]:
     command = [
-        sys.executable, "-m", "eyescream_py.evaluate", str(folder / "adversarial.net"),
+        sys.executable, "-m", "eyescream_py", "evaluate", str(folder / "adversarial.net"),
         f"--dataset={seen}", f"--heldout={unseen}", f"--images={images}", f"--writeto={folder}",
         "--threads=1", "--gpu=-1", *more,
     ]  # fmt: skip

@@ -16,11 +16,12 @@ import torch
 
 from benchmarks.report import Table, machine
 from benchmarks.train_step import CLOCKS, Clock
-from eyescream_py import checkpoints, models, models_c2f, torch7
-from eyescream_py.adversarial_c2f import parzen_score
+from eyescream_py import torch7
 from eyescream_py.cli.sample import main as sample_command
-from eyescream_py.cpu_layers import speed_up
-from eyescream_py.dataset import Dataset
+from eyescream_py.data.dataset import Dataset
+from eyescream_py.game.adversarial_c2f import parzen_score
+from eyescream_py.networks import checkpoints, models, models_c2f
+from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.torch7.random import TorchSource
 
 LUA_SECONDS = {"sample": 34, "parzen": 104}

@@ -17,12 +17,13 @@ from torch import nn
 
 from benchmarks.plain_port import PlainFaces, PlainPairs
 from benchmarks.report import Table, machine
-from eyescream_py import models, models_c2f, precision
-from eyescream_py.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
-from eyescream_py.adversarial_c2f import PairFeed
-from eyescream_py.cpu_layers import speed_up
-from eyescream_py.dataset import Dataset
-from eyescream_py.dataset_c2f import coarse_and_diff
+from eyescream_py.data.dataset import Dataset
+from eyescream_py.data.pairs import coarse_and_diff
+from eyescream_py.game import precision
+from eyescream_py.game.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
+from eyescream_py.game.adversarial_c2f import PairFeed
+from eyescream_py.networks import models, models_c2f
+from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from eyescream_py import load_generator
-from eyescream_py.sampling import save_grid
+from eyescream_py.results.sampling import save_grid
 
 G = load_generator(sys.argv[1])
 faces = G.sample(64, seed=1)  # float32 (64,C,H,W), 0..1

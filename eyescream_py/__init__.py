@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from eyescream_py.generator import Generator
-    from eyescream_py.refiner import Refiner
+    from eyescream_py.results.generator import Generator
+    from eyescream_py.results.refiner import Refiner
 
 
 def load_generator(path: str | Path, device: str = "cpu", ema: bool = True) -> Generator:
@@ -17,7 +17,7 @@ def load_generator(path: str | Path, device: str = "cpu", ema: bool = True) -> G
     `path` is a trainer's .net or what `sample.py --export` wrote (.safetensors, .pt); its
     `noise_dim` and `dims` say what it takes and makes. torch is imported by the call.
     """
-    from eyescream_py.generator import load_generator as load
+    from eyescream_py.results.generator import load_generator as load
 
     return load(path, device, ema)
 
@@ -32,7 +32,7 @@ def load_refiner(path: str | Path, device: str = "cpu") -> Refiner:
 
     import torch
 
-    from eyescream_py.refiner import read_refiner
+    from eyescream_py.results.refiner import read_refiner
 
     file = Path(path)
     return read_refiner(file, file, torch.device(device))

@@ -68,7 +68,7 @@ class Loop:
         import torch
 
         from eyescream_py import torch7
-        from eyescream_py.tasks import setup_c2f  # noqa: F401  (imported once, for all children)
+        from eyescream_py.training import setup_c2f  # noqa: F401  (imported once, for all children)
 
         torch.set_num_threads(1)
         self.home, self.chance, self.slow, self.unsafe = home, chance, slow, unsafe
@@ -165,7 +165,7 @@ class Loop:
             self._inspect_metrics(epoch)
 
     def _inspect_metrics(self, epoch: int) -> None:
-        from eyescream_py.runtime import read_json_lines
+        from eyescream_py.system.json_lines import read_json_lines
 
         found = [r["epoch"] for r in read_json_lines(self.save / "metrics.jsonl")]
         if found[: epoch - 1] != list(range(1, epoch)):
@@ -187,7 +187,8 @@ class Loop:
 
 def slow_down_saves(moments: int, pause: float) -> None:
     """Make each large write, sync, link and rename of this process's checkpoints tell and pause."""
-    from eyescream_py import checkpoints, files
+    from eyescream_py.networks import checkpoints
+    from eyescream_py.system import files
 
     saving: list[Path] = []  # holds something while a checkpoint is written
 
@@ -237,7 +238,8 @@ class SlowFile:
 
 def write_in_place() -> None:
     """What this harness is there to find: a checkpoint overwritten where it stands."""
-    from eyescream_py import checkpoints, files
+    from eyescream_py.networks import checkpoints
+    from eyescream_py.system import files
 
     @contextlib.contextmanager
     def naive(path: Path, keep_old: bool = False) -> Iterator[Any]:

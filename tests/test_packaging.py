@@ -17,9 +17,9 @@ from types import ModuleType
 
 import pytest
 
-from eyescream_py import visdom_assets
-from eyescream_py.errors import UserError
-from eyescream_py.visdom_assets import Asset, ensure_assets, missing_assets, read_manifest
+from eyescream_py.plots import assets as visdom_assets
+from eyescream_py.plots.assets import Asset, ensure_assets, missing_assets, read_manifest
+from eyescream_py.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CONTENT = {"dist/page.js": b"let page = 1;", "css/page.css": b"body {}"}

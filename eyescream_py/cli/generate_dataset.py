@@ -23,13 +23,13 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from eyescream_py import augmentation
-from eyescream_py.dataset_decode import BrokenPictureError, list_pictures, opened
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write, remove_stale_temporaries
-from eyescream_py.places import dataset_folder
-from eyescream_py.processes import usable_cores, worker_processes
-from eyescream_py.progress import Progress
+from eyescream_py.data import augmentation
+from eyescream_py.data.decode import BrokenPictureError, list_pictures, opened
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.places import dataset_folder
+from eyescream_py.system.processes import usable_cores, worker_processes
+from eyescream_py.system.progress import Progress
 
 BLOCK = 16  # photos handed to a worker at once
 JPEG_QUALITY = 90

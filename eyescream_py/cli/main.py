@@ -13,7 +13,7 @@ COMMANDS = {
     "train-autoencoder": ("cli.train_autoencoder", "Train an autoencoder of faces."),
     "train-denoiser": ("cli.train_denoiser", "Train a denoiser of generated faces."),
     "sample": ("cli.sample", "Write grids of generated faces; export G (sample.py)."),
-    "evaluate": ("evaluate", "Measure generated pictures against real ones."),
+    "evaluate": ("cli.evaluate", "Measure generated pictures against real ones."),
     "movie": ("cli.movie", "Contact sheet, film and loss curves of a run."),
     "generate-dataset": ("cli.generate_dataset", "Cut LFW's photos into training faces."),
     "torch7": ("torch7.__main__", "Look into Torch 7 files and convert them."),

@@ -1,4 +1,4 @@
-"""`eyescream movie` or `python -m eyescream_py.movies`: what a run's folder tells in pictures."""
+"""`eyescream movie`: what a run's folder tells in pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(save: str, mp4: bool, seconds: float) -> None:
     """Make of the grids in SAVE/pictures a contact sheet over time and a film, and of
     SAVE/metrics.jsonl the loss curves. SAVE is a trainer's --save.
     """
-    from eyescream_py.story import tell
+    from eyescream_py.results.story import tell
 
     for path in tell(Path(save), ".mp4" if mp4 else ".gif", seconds):
         click.echo(f"Written: {path}")

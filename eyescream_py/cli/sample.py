@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from eyescream_py import options
-from eyescream_py.runtime import stoppable
+from eyescream_py.cli import options
+from eyescream_py.system.signals import stoppable
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -65,6 +65,6 @@ def main(**values: Any) -> None:
     """Write grids of generated faces: the best and worst by D, random ones, refined ones."""
     typed = options.typed_flags()
     with stoppable("before all grids were written; those that are there are whole"):
-        from eyescream_py.sample_grids import SampleOptions, sample
+        from eyescream_py.results.grids import SampleOptions, sample
 
         sample(SampleOptions(**values, typed=typed))

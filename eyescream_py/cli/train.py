@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from eyescream_py import options, recipes
-from eyescream_py.runtime import BEFORE_TRAINING, stoppable
+from eyescream_py.cli import options, recipes
+from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -71,6 +71,6 @@ def main(**values: Any) -> None:
     values = recipes.follow(values, typed)
     table = options.lua_table()
     with stoppable(BEFORE_TRAINING) as stop:
-        from eyescream_py.tasks.setup_faces import FaceOptions, train
+        from eyescream_py.training.setup_faces import FaceOptions, train
 
         train(FaceOptions(**values, typed=typed, table=table), stop)

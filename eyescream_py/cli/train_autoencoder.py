@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from eyescream_py import options
-from eyescream_py.runtime import BEFORE_TRAINING, stoppable
+from eyescream_py.cli import options
+from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -68,7 +68,7 @@ def main(plot: bool, **values: Any) -> None:
     """Train an autoencoder of gray faces; train.py --autoencoder puts its decoder before G."""
     table, typed = options.lua_table(), options.typed_flags()
     with stoppable(BEFORE_TRAINING) as stop:
-        from eyescream_py.tasks.setup_reconstruct import AutoencoderOptions, train_autoencoder
+        from eyescream_py.training.setup_reconstruct import AutoencoderOptions, train_autoencoder
 
         values["noplot"] = not plot
         train_autoencoder(AutoencoderOptions(**values, typed=typed, table=table), stop)

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from eyescream_py import options
-from eyescream_py.runtime import BEFORE_TRAINING, stoppable
+from eyescream_py.cli import options
+from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -26,6 +26,6 @@ def main(**values: Any) -> None:
     """Train a denoiser in two stages; train.py --denoise shows its work on G's pictures."""
     table, typed = options.lua_table(), options.typed_flags()
     with stoppable(BEFORE_TRAINING) as stop:
-        from eyescream_py.tasks.setup_reconstruct import DenoiserOptions, train_denoiser
+        from eyescream_py.training.setup_reconstruct import DenoiserOptions, train_denoiser
 
         train_denoiser(DenoiserOptions(**values, typed=typed, table=table), stop)

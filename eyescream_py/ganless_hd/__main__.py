@@ -10,9 +10,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.options import Options
-from eyescream_py.runtime import choose_device, memory_in_words
+from eyescream_py.system.device import choose_device, memory_in_words
+from eyescream_py.system.errors import UserError
 
 DEFAULTS = Options()
 POSITIVE = click.IntRange(min=1)

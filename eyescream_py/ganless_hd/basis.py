@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 
-from eyescream_py.errors import UserError
+from eyescream_py.system.errors import UserError
 
 SIZE = 3
 

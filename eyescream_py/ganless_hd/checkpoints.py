@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 Tensors = dict[str, torch.Tensor]
 METADATA_KEY = "ganless_hd"

@@ -21,9 +21,9 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write, remove_stale_temporaries
 from eyescream_py.ganless_hd.contours import photo_input
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, cv2.error)

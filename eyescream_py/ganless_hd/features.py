@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.checkpoints import read_tensors
 from eyescream_py.ganless_hd.networks import scaled
+from eyescream_py.system.errors import UserError
 
 CHANNELS = (64, 64, 128, 256, 512)
 SHOWN_NAMES = 6

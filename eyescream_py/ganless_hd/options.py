@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from eyescream_py.errors import UserError
+from eyescream_py.system.errors import UserError
 
 # A resumed run equals an uninterrupted one only while these stay as they were.
 FIXED = (

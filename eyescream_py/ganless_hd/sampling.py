@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import torch
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.checkpoints import copy_matching, read_tensors
 from eyescream_py.ganless_hd.contours import (
     COLOUR_CELLS,
@@ -28,6 +27,7 @@ from eyescream_py.ganless_hd.data import (
 )
 from eyescream_py.ganless_hd.networks import ENCODER_CHANNELS, MULTIPLE, UNet
 from eyescream_py.ganless_hd.sheets import sheet, to_bytes, write_png
+from eyescream_py.system.errors import UserError
 
 CONTEXT = 256  # pixels around a tile; no output pixel depends on an input further away
 LINE_SHARE = 64  # of 255: a reduced line stays where it covers a quarter of the new pixel

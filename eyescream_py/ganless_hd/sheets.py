@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 PADDING = 2
 

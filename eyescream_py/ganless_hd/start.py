@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import remove_stale_temporaries
 from eyescream_py.ganless_hd.basis import analytic_basis, basis_of_filters
 from eyescream_py.ganless_hd.checkpoints import (
     Tensors,
@@ -44,7 +42,9 @@ from eyescream_py.ganless_hd.networks import UNet, parameter_count
 from eyescream_py.ganless_hd.options import Options, resumed
 from eyescream_py.ganless_hd.trainer import Trainer
 from eyescream_py.ganless_hd.training import Progress, Run, state_file
-from eyescream_py.runtime import choose_device, set_threads
+from eyescream_py.system.device import choose_device, set_threads
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import remove_stale_temporaries
 
 CALIBRATION_PHOTOS = 128
 CALIBRATION_BATCH = 16

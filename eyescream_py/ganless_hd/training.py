@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.checkpoints import write_tensors
 from eyescream_py.ganless_hd.data import (
     ContourPhotos,
@@ -24,8 +23,10 @@ from eyescream_py.ganless_hd.data import (
 from eyescream_py.ganless_hd.options import Options
 from eyescream_py.ganless_hd.sheets import sheet, write_png
 from eyescream_py.ganless_hd.trainer import STEPS_PER_BATCH, Trainer, named
-from eyescream_py.plots import Plots
-from eyescream_py.runtime import JsonLines, StopSignal
+from eyescream_py.plots.windows import Plots
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.json_lines import JsonLines
+from eyescream_py.system.signals import StopSignal
 
 HELD_OUT_ROWS = 6
 

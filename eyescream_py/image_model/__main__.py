@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model import flags
 from eyescream_py.image_model.options import (
     GanOptions,
@@ -20,7 +19,8 @@ from eyescream_py.image_model.options import (
     RunOptions,
     SemiOptions,
 )
-from eyescream_py.runtime import memory_in_words
+from eyescream_py.system.device import memory_in_words
+from eyescream_py.system.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ def _run_options(values: dict[str, Any]) -> RunOptions:
 
 
 def _device(values: dict[str, Any]) -> torch.device:
-    from eyescream_py.runtime import choose_device, set_threads
+    from eyescream_py.system.device import choose_device, set_threads
 
     source = click.get_current_context().get_parameter_source
     typed = {name: source(name) == click.core.ParameterSource.COMMANDLINE for name in values}
@@ -108,7 +108,7 @@ def _train(
     """Resume, open the windows, and run; `prepare` is told the run's folder first."""
     from eyescream_py.image_model.checkpoints import check_settings_agree
     from eyescream_py.image_model.loop import Run, new_run_folder, resume
-    from eyescream_py.plots import Plots
+    from eyescream_py.plots.windows import Plots
 
     options = _run_options(values)
     if checkpoint is not None:

@@ -18,10 +18,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
 from eyescream_py.image_model.losses import TensorFlowRMSProp
 from eyescream_py.image_model.networks import GENERATORS, NU_LIMIT
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 _KEY = "image_model"
 _RMSP = ("mean_square",)

@@ -19,7 +19,7 @@ from scipy import ndimage
 from torch import Tensor
 from tqdm import tqdm
 
-from eyescream_py.errors import UserError
+from eyescream_py.system.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _PAIR = re.compile(r"^(?P<name>.+)_(?P<side>[DI])$")

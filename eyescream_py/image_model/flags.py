@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from eyescream_py.errors import UserError
+from eyescream_py.system.errors import UserError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 POSITIVE = click.IntRange(min=1)

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.data import (
     Pictures,
@@ -25,6 +24,7 @@ from eyescream_py.image_model.networks import (
     build_generator,
 )
 from eyescream_py.image_model.pictures import save_row
+from eyescream_py.system.errors import UserError
 
 
 def load_generator(checkpoint: Checkpoint, device: torch.device) -> nn.Module:

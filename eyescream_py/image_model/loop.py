@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
 from eyescream_py.image_model.checkpoints import (
     Checkpoint,
     checkpoint_path,
@@ -20,10 +18,13 @@ from eyescream_py.image_model.checkpoints import (
 )
 from eyescream_py.image_model.options import RunOptions
 from eyescream_py.image_model.pictures import save_samples, to_unit
-from eyescream_py.runtime import JsonLines, StopSignal
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
+from eyescream_py.system.json_lines import JsonLines
+from eyescream_py.system.signals import StopSignal
 
 if TYPE_CHECKING:
-    from eyescream_py.plots import Plots
+    from eyescream_py.plots.windows import Plots
 
 SHOWN = ("D", "G", "difference", "L1", "self_L1", "R")
 

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from eyescream_py.files import atomic_write
 from eyescream_py.image_model.data import to_bytes
+from eyescream_py.system.files import atomic_write
 
 
 def to_unit(batch: Tensor) -> Tensor:

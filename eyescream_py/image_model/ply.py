@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eyescream_py.errors import UserError
+from eyescream_py.system.errors import UserError
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2",

@@ -18,9 +18,9 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.data import by_stem, list_pictures, read_picture, to_bytes
 from eyescream_py.image_model.ply import Mesh, read_ply
+from eyescream_py.system.errors import UserError
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 SURFACE_POINTS = 100_000

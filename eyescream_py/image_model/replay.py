@@ -28,10 +28,10 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.options import GanOptions
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 DTYPES = ("uint8", "float16")
 _RECORD = struct.Struct("<QQ")  # push number, slot

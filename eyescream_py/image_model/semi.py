@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.adversarial import Batch, Game, Metrics, descend
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.data import Pictures
@@ -22,6 +21,7 @@ from eyescream_py.image_model.losses import build_optimizer
 from eyescream_py.image_model.networks import Decoder, Discriminator, EncodedGenerator, Encoder
 from eyescream_py.image_model.options import GanOptions, ImageOptions, SemiOptions
 from eyescream_py.image_model.training import generate, replayed
+from eyescream_py.system.errors import UserError
 
 ROUTES = {  # (domain that goes in, domain that comes out)
     "cross": (("synth", "real"), ("real", "synth")),

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.adversarial import Batch, Game, Metrics, descend
 from eyescream_py.image_model.data import Pictures, load_by_name, load_folder, load_pairs
 from eyescream_py.image_model.losses import build_optimizer
 from eyescream_py.image_model.networks import NU_LIMIT, Discriminator, build_generator
 from eyescream_py.image_model.options import GanOptions, ImageOptions, ModelOptions
+from eyescream_py.system.errors import UserError
 
 
 @dataclass(frozen=True)

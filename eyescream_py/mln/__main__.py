@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eyescream_py.errors import UserError
 from eyescream_py.mln.params import Params, key_fields, params_from, read_params
+from eyescream_py.system.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ def _params(params_file: str | None, ignore_unknown: bool, flags: dict[str, Any]
 
 
 def _device(gpu: int, threads: int) -> torch.device:
-    from eyescream_py.runtime import choose_device, set_threads
+    from eyescream_py.system.device import choose_device, set_threads
 
     source = click.get_current_context().get_parameter_source
     given = click.core.ParameterSource.COMMANDLINE
@@ -128,7 +128,7 @@ def train(
     from eyescream_py.mln import training
     from eyescream_py.mln.data import load_images
     from eyescream_py.mln.protocol import load_protocol
-    from eyescream_py.plots import Plots
+    from eyescream_py.plots.windows import Plots
 
     params = _resumed_params(resume, params_file, ignore_unknown, flags)
     device = _device(gpu, threads)
@@ -172,9 +172,9 @@ def _resumed_params(
 def _closing_comparison(run: Any, images: Any, count: int, wavelet: bool) -> None:
     import json
 
-    from eyescream_py.files import atomic_write
     from eyescream_py.mln.data import Examples
     from eyescream_py.mln.reconstruction import compare, score_records, score_table
+    from eyescream_py.system.files import atomic_write
 
     unseen = Examples(run.params, run.protocol, images, seed=run.params.seed + 1_000_000)
     scores = compare(

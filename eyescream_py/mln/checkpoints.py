@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
 from eyescream_py.mln.mat import read_mat, write_mat
 from eyescream_py.mln.networks import MinimalLinearNetwork, Shape
 from eyescream_py.mln.params import Params, params_from, params_text, parse_text
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 # Names of the original's variables in TrainSummary_*.mat: R is its 7th layer, L its 10th.
 _MAT_NAMES = {

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eyescream_py.errors import UserError
 from eyescream_py.mln.mat import is_hdf5, open_hdf5
 from eyescream_py.mln.params import Params
 from eyescream_py.mln.phantoms import random_ellipses, shepp_logan
 from eyescream_py.mln.protocol import Protocol
+from eyescream_py.system.errors import UserError
 
 Floats = NDArray[np.float64]
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 

@@ -13,7 +13,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from eyescream_py.errors import UserError
+from eyescream_py.system.errors import UserError
 
 BASIC_MODES = {"InputMode": "RegridTry3F", "NetMode": "RegridTry3C2_TS", "ImgMode": "Cmplx"}
 

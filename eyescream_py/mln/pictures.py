@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 ROWS = 8
 

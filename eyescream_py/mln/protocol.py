@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eyescream_py.errors import UserError
 from eyescream_py.mln.forward import Acquisition, feature_to_signal
 from eyescream_py.mln.mat import read_mat, write_mat
 from eyescream_py.mln.networks import Shape
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params, echo_times
+from eyescream_py.system.errors import UserError
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eyescream_py.errors import UserError
 from eyescream_py.mln.baselines import adjoint_image, cg_sense, wavelet_l1
 from eyescream_py.mln.checkpoints import Checkpoint, restore_network
 from eyescream_py.mln.data import Batch
@@ -20,6 +19,7 @@ from eyescream_py.mln.metrics import nrmse, ssim
 from eyescream_py.mln.networks import MinimalLinearNetwork, to_label
 from eyescream_py.mln.protocol import Protocol, read_scan
 from eyescream_py.mln.trajectories import density_compensation, is_on_grid
+from eyescream_py.system.errors import UserError
 
 Method = Callable[[Tensor], Tensor]
 

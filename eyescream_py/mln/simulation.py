@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
 from eyescream_py.mln.data import random_phase
 from eyescream_py.mln.forward import Acquisition, segment_phases, signal_to_feature
 from eyescream_py.mln.mat import write_mat
@@ -26,6 +24,8 @@ from eyescream_py.mln.trajectories import (
     segment_interpolation,
     spiral,
 )
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
 from eyescream_py.mln import checkpoints
 from eyescream_py.mln.analytic import set_regression_weights
 from eyescream_py.mln.checkpoints import Progress
@@ -24,10 +22,13 @@ from eyescream_py.mln.networks import MinimalLinearNetwork, build_network, to_la
 from eyescream_py.mln.params import Params, params_text
 from eyescream_py.mln.pictures import batch_picture, write_png
 from eyescream_py.mln.protocol import Protocol, network_shape, read_scan
-from eyescream_py.runtime import JsonLines, StopSignal
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
+from eyescream_py.system.json_lines import JsonLines
+from eyescream_py.system.signals import StopSignal
 
 if TYPE_CHECKING:
-    from eyescream_py.plots import Plots
+    from eyescream_py.plots.windows import Plots
 
 PROGRESS_BATCHES = 10
 CHECKPOINT_NAME = "checkpoint_new.safetensors"

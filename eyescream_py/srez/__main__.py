@@ -74,7 +74,7 @@ def _run_with_torch(
     values: dict[str, Any],
     typed: dict[str, bool],
 ) -> None:
-    from eyescream_py.runtime import choose_device, set_threads
+    from eyescream_py.system.device import choose_device, set_threads
 
     set_threads(values["threads"], typed["threads"])
     device = choose_device(values["gpu"], typed["gpu"])
@@ -98,7 +98,7 @@ def _train(options: Options, device: Any, values: dict[str, Any]) -> None:
     if not values["plot"]:
         run_train(options, device)
         return
-    from eyescream_py.plots import Plots
+    from eyescream_py.plots.windows import Plots
 
     plots = Plots.open(True, values["server"], values["port"], values["env"])
     try:

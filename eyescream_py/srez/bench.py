@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
-from eyescream_py.runtime import choose_device, read_json_lines, set_threads
 from eyescream_py.srez.flags import file_errors, machine_flags, run_flags
 from eyescream_py.srez.options import Options
+from eyescream_py.system.device import choose_device, set_threads
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
+from eyescream_py.system.json_lines import read_json_lines
 
 if TYPE_CHECKING:
     import torch

@@ -20,11 +20,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
 from eyescream_py.srez.networks import Generator, build_generator
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.steps import Networks
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 FORMAT = "srez-1"
 NAME = "checkpoint.safetensors"

@@ -20,8 +20,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 WINDOW_SIDE = 144
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp"}

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
 from eyescream_py.srez.data import open_picture
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 FRAMES_PER_SECOND = 30
 GIF_FRAME_MS = 30  # GIF counts in 10 ms

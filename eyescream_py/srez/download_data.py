@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 CELEBA_URL = "https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
 CELEBA_CHECKSUM = "md5:00d2c5bc6d35e252742224ab0c1e8fcb"

@@ -18,8 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
 from eyescream_py.srez.batches import held_out_pictures
 from eyescream_py.srez.checkpoints import checkpoint_path, load_generator
 from eyescream_py.srez.data import load_split
@@ -27,6 +25,8 @@ from eyescream_py.srez.networks import Generator, use_batch_statistics
 from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.pictures import bicubic, save_png, sheet
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 PATCH_SIDE = 7
 PATCHES_PER_PICTURE = 16

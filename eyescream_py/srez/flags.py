@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from eyescream_py.errors import UserError
 from eyescream_py.srez.options import Options
+from eyescream_py.system.errors import UserError
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)}
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

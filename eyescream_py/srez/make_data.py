@@ -15,8 +15,8 @@ import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import atomic_write
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 
 FRAME = (178, 218)  # width, height
 FACE_CENTRE = (89, 115)

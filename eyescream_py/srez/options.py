@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from eyescream_py.errors import UserError
+from eyescream_py.system.errors import UserError
 
 CLIP_BOUND = 0.01  # Arjovsky et al. 2017, algorithm 1
 PENALTY_WEIGHT = 10.0  # Gulrajani et al. 2017

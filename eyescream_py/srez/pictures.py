@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from eyescream_py.files import atomic_write
+from eyescream_py.system.files import atomic_write
 
 
 def bicubic(small: Tensor, side: int) -> Tensor:

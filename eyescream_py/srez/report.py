@@ -10,8 +10,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from eyescream_py.errors import UserError
-from eyescream_py.runtime import JsonLines
 from eyescream_py.srez.batches import held_out_pictures
 from eyescream_py.srez.data import Faces
 from eyescream_py.srez.evaluation import finest_level, generate, psnr, sliced_wasserstein
@@ -19,6 +17,8 @@ from eyescream_py.srez.networks import Generator, use_batch_statistics
 from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.pictures import bicubic, save_png, sheet, strip
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.json_lines import JsonLines
 
 REPORT_PERIOD = 10  # batches
 SHEET_ROWS = 8

@@ -10,9 +10,6 @@ from pathlib import Path
 import click
 import torch
 
-from eyescream_py.errors import UserError
-from eyescream_py.files import remove_stale_temporaries
-from eyescream_py.runtime import StopSignal
 from eyescream_py.srez.batches import Batches
 from eyescream_py.srez.checkpoints import checkpoint_path, read_checkpoint, restore, save_checkpoint
 from eyescream_py.srez.data import Faces, load_split
@@ -21,6 +18,9 @@ from eyescream_py.srez.optimizers import learning_rate, set_learning_rate
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.report import REPORT_PERIOD, CurvePlots, DivergedError, Report
 from eyescream_py.srez.steps import Networks, build_networks, build_step
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import remove_stale_temporaries
+from eyescream_py.system.signals import StopSignal
 
 
 def run_train(

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eyescream_py.errors import UserError
 from eyescream_py.srez.batches import JITTER
 from eyescream_py.srez.checkpoints import checkpoint_path, load_generator
 from eyescream_py.srez.data import cut_window, open_picture
@@ -22,6 +21,7 @@ from eyescream_py.srez.evaluation import generate
 from eyescream_py.srez.networks import Generator, use_batch_statistics
 from eyescream_py.srez.options import FULL_SIDE, Options
 from eyescream_py.srez.pictures import save_png
+from eyescream_py.system.errors import UserError
 
 
 def run_upscale(

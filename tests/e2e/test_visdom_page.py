@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eyescream_py.plots import Plots
-from eyescream_py.visdom_client import Address, Listener
+from eyescream_py.plots.client import Address, Listener
+from eyescream_py.plots.windows import Plots
 from tests.e2e.chromium import CHROMIUM, open_tab
 
 ROOT = Path(__file__).parents[2]

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.basis import analytic_basis, basis_of_filters
+from eyescream_py.system.errors import UserError
 
 
 def test_analytic_basis_is_orthonormal():

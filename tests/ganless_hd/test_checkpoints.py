@@ -3,9 +3,9 @@ import pickle
 import pytest
 import torch
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.checkpoints import copy_matching, read_tensors, write_tensors
 from eyescream_py.ganless_hd.networks import UNet
+from eyescream_py.system.errors import UserError
 
 
 def test_round_trip_with_metadata(tmp_path):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.contours import photo_input
 from eyescream_py.ganless_hd.data import (
     ContourPhotos,
@@ -24,6 +23,7 @@ from eyescream_py.ganless_hd.data import (
     survey,
     to_network,
 )
+from eyescream_py.system.errors import UserError
 
 from .conftest import save_jpeg
 

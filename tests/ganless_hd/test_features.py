@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.checkpoints import write_tensors
 from eyescream_py.ganless_hd.features import (
     ResNet18Features,
@@ -11,6 +10,7 @@ from eyescream_py.ganless_hd.features import (
     random_features,
 )
 from eyescream_py.ganless_hd.networks import parameter_count
+from eyescream_py.system.errors import UserError
 
 PICTURES = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(5)) * 2 - 1
 

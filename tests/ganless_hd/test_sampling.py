@@ -3,7 +3,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.checkpoints import write_tensors
 from eyescream_py.ganless_hd.networks import UNet
 from eyescream_py.ganless_hd.sampling import (
@@ -14,6 +13,7 @@ from eyescream_py.ganless_hd.sampling import (
     paint_drawing,
     paint_photo,
 )
+from eyescream_py.system.errors import UserError
 
 from .conftest import save_jpeg
 

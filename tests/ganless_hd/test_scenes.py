@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.contours import contours
 from eyescream_py.ganless_hd.scenes import write_scenes
+from eyescream_py.system.errors import UserError
 
 
 def pixels(folder):

@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.sheets import sheet, to_bytes, write_png
+from eyescream_py.system.errors import UserError
 
 
 def test_size_columns_and_padding():

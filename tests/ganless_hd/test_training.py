@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.ganless_hd.checkpoints import fingerprint, read_tensors, write_tensors
 from eyescream_py.ganless_hd.start import opened_run
 from eyescream_py.ganless_hd.training import next_batch, spread, state_file
+from eyescream_py.system.errors import UserError
 
 
 def train(options, typed=()):

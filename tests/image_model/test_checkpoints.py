@@ -5,7 +5,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.checkpoints import (
     check_settings_agree,
     read_checkpoint,
@@ -14,6 +13,7 @@ from eyescream_py.image_model.checkpoints import (
 from eyescream_py.image_model.losses import build_optimizer
 from eyescream_py.image_model.networks import build_generator
 from eyescream_py.image_model.options import ImageOptions
+from eyescream_py.system.errors import UserError
 
 SETTINGS = ImageOptions(image_size=16).settings("image-model") | {"gen_arch": "U"}
 

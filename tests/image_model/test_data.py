@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.data import (
     ShuffledQueue,
     find_pairs,
@@ -18,6 +17,7 @@ from eyescream_py.image_model.data import (
     read_picture,
     resize,
 )
+from eyescream_py.system.errors import UserError
 
 
 def save(path: Path, pixels: np.ndarray) -> Path:

@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.data import Pictures, ShuffledQueue
 from eyescream_py.image_model.generate import (
@@ -18,6 +17,7 @@ from eyescream_py.image_model.generate import (
 from eyescream_py.image_model.networks import Decoder, Encoder, build_generator
 from eyescream_py.image_model.options import ImageOptions
 from eyescream_py.image_model.pictures import save_row, to_pixels, to_unit
+from eyescream_py.system.errors import UserError
 
 CPU = torch.device("cpu")
 

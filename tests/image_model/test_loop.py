@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.checkpoints import read_checkpoint
 from eyescream_py.image_model.loop import Run, new_run_folder, resume
 from eyescream_py.image_model.options import GanOptions, ImageOptions, ModelOptions, RunOptions
 from eyescream_py.image_model.replay import open_for_run
 from eyescream_py.image_model.training import ImageModel, load_domains
-from eyescream_py.runtime import read_json_lines
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.json_lines import read_json_lines
 
 CPU = torch.device("cpu")
 

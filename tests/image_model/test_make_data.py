@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.heads import LOOK, POSE, SHAPE, build_head, render
 from eyescream_py.image_model.make_data import make_data, make_head
 from eyescream_py.image_model.ply import read_ply
 from eyescream_py.image_model.prepare import meshes_to_depth_maps
+from eyescream_py.system.errors import UserError
 
 MIDDLE = {name: sum(range_) / 2 for name, range_ in {**SHAPE, **LOOK, **POSE}.items()}
 

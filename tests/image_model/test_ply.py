@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.ply import Mesh, read_ply, write_ply
+from eyescream_py.system.errors import UserError
 
 TETRAHEDRON = Mesh(
     np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]),

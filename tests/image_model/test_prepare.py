@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model import prepare
 from eyescream_py.image_model.ply import Mesh, write_ply
 from eyescream_py.image_model.prepare import (
@@ -21,6 +20,7 @@ from eyescream_py.image_model.prepare import (
     read_abs,
     zbuffer,
 )
+from eyescream_py.system.errors import UserError
 
 
 def save(path: Path, pixels: np.ndarray) -> None:

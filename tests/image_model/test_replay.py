@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.replay import ReplayCache, cache_file
+from eyescream_py.system.errors import UserError
 
 SHAPE = (1, 4, 4)
 

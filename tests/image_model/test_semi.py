@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.checkpoints import read_checkpoint, save_checkpoint
 from eyescream_py.image_model.data import load_folder, load_pairs, normalise
 from eyescream_py.image_model.options import GanOptions, ImageOptions, SemiOptions
 from eyescream_py.image_model.semi import CrossEncoder, FrozenEncoderGan
+from eyescream_py.system.errors import UserError
 
 CPU = torch.device("cpu")
 

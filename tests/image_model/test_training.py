@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.errors import UserError
 from eyescream_py.image_model.losses import build_optimizer
 from eyescream_py.image_model.options import GanOptions, ImageOptions, ModelOptions
 from eyescream_py.image_model.training import ImageModel, check_options, generate, load_domains
+from eyescream_py.system.errors import UserError
 
 CPU = torch.device("cpu")
 IMAGE = ImageOptions(batch_size=4, image_size=16)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.mln.data import Examples, load_images, random_crop, random_phase
 from eyescream_py.mln.protocol import Protocol
+from eyescream_py.system.errors import UserError
 from tests.mln.small import SIDE, phantoms, small_params, spiral_protocol
 
 

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from eyescream_py.errors import UserError
 from eyescream_py.mln.params import (
     Params,
     echo_times,
@@ -12,6 +11,7 @@ from eyescream_py.mln.params import (
     parse_text,
     read_params,
 )
+from eyescream_py.system.errors import UserError
 
 # One line for every key of the original's in-vivo example, as it stands in its Params.txt.
 ORIGINAL = """SessionNameBase RegridTry3C2_7TS_S01_Sli06

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.mln.pictures import batch_picture, write_demo, write_png
+from eyescream_py.system.errors import UserError
 from tests.mln.small import random_images
 
 

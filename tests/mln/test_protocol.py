@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from eyescream_py.errors import UserError
 from eyescream_py.mln.mat import read_mat, write_mat
 from eyescream_py.mln.params import Params
 from eyescream_py.mln.protocol import load_protocol, network_shape, read_scan
 from eyescream_py.mln.simulation import Setup, make_protocol, write_simulation
+from eyescream_py.system.errors import UserError
 from tests.mln.small import SIDE, small_params, write_protocol_files
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eyescream_py.errors import UserError
 from eyescream_py.mln import checkpoints, training
 from eyescream_py.mln.data import Batch, Examples
 from eyescream_py.mln.mat import read_mat
 from eyescream_py.mln.networks import Shape, build_network
 from eyescream_py.mln.params import Params
 from eyescream_py.mln.protocol import Protocol
-from eyescream_py.plots import Plots
+from eyescream_py.plots.windows import Plots
+from eyescream_py.system.errors import UserError
 from tests.mln.small import SIDE, phantoms, random_images, small_params, spiral_protocol
 
 PLOTS = Plots.open(False, "", 0, "")

@@ -7,12 +7,12 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.srez import training
 from eyescream_py.srez.batches import Batches
 from eyescream_py.srez.bench import averaged, cell_name, grid, main, run_bench, tracking
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.report import DivergedError
+from eyescream_py.system.errors import UserError
 
 
 def test_grid_is_every_combination_in_folders_of_their_own():

@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eyescream_py.errors import UserError
 from eyescream_py.srez.checkpoints import (
     checkpoint_path,
     load_generator,
@@ -15,6 +14,7 @@ from eyescream_py.srez.checkpoints import (
     save_checkpoint,
 )
 from eyescream_py.srez.steps import build_networks
+from eyescream_py.system.errors import UserError
 
 CPU = torch.device("cpu")
 

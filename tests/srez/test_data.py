@@ -3,7 +3,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.srez.data import (
     decode,
     list_pictures,
@@ -12,6 +11,7 @@ from eyescream_py.srez.data import (
     open_picture,
     split,
 )
+from eyescream_py.system.errors import UserError
 
 
 def coordinates(width, height):

@@ -6,8 +6,8 @@ import sys
 import pytest
 from PIL import Image
 
-from eyescream_py.errors import UserError
 from eyescream_py.srez.demo import _find_ffmpeg, run_demo
+from eyescream_py.system.errors import UserError
 
 
 def frames(folder, count, name="batch{:06d}_out.png", size=(32, 64)):

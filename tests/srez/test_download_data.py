@@ -11,10 +11,10 @@ import zipfile
 import pytest
 from click.testing import CliRunner
 
-from eyescream_py.errors import UserError
 from eyescream_py.srez import download_data
 from eyescream_py.srez.download_data import download, main, parse_checksum, unpack
 from eyescream_py.srez.make_data import render_face
+from eyescream_py.system.errors import UserError
 
 
 def an_archive(count=3):

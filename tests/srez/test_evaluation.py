@@ -5,8 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
-from eyescream_py.runtime import read_json_lines
 from eyescream_py.srez.batches import held_out_pictures
 from eyescream_py.srez.data import load_split
 from eyescream_py.srez.evaluation import (
@@ -22,6 +20,8 @@ from eyescream_py.srez.evaluation import (
 )
 from eyescream_py.srez.networks import Generator
 from eyescream_py.srez.training import run_train
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.json_lines import read_json_lines
 
 CPU = torch.device("cpu")
 

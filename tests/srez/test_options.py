@@ -1,7 +1,7 @@
 import pytest
 
-from eyescream_py.errors import UserError
 from eyescream_py.srez.options import Options
+from eyescream_py.system.errors import UserError
 
 
 def test_the_objective_implies_how_the_critic_is_bounded():

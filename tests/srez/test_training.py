@@ -6,8 +6,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.errors import UserError
-from eyescream_py.runtime import read_json_lines
 from eyescream_py.srez import training
 from eyescream_py.srez.batches import Batch, Batches, held_out_pictures
 from eyescream_py.srez.checkpoints import checkpoint_path, read_checkpoint
@@ -20,6 +18,8 @@ from eyescream_py.srez.pictures import bicubic
 from eyescream_py.srez.report import DivergedError, Report
 from eyescream_py.srez.steps import build_networks, train_step
 from eyescream_py.srez.training import run_train
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.json_lines import read_json_lines
 
 CPU = torch.device("cpu")
 

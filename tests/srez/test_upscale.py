@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eyescream_py.errors import UserError
 from eyescream_py.srez.checkpoints import save_checkpoint
 from eyescream_py.srez.steps import build_networks
 from eyescream_py.srez.upscale import run_upscale, upscale_tiled
+from eyescream_py.system.errors import UserError
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,1 @@
+"""Pictures become uint8 tensors on the device, and batches of them."""

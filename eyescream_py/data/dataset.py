@@ -1,0 +1,280 @@
+"""Training pictures: decoded once, kept as uint8 on the training device, drawn by index.
+
+`load_dataset` is the way in. It takes a folder of pictures, a Torch 7 file with an (N,C,H,W)
+tensor, or, where the default folder does not exist, the faces embedded in scikit-image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from eyescream_py.data import embedded
+from eyescream_py.data.cache import cached_rows
+from eyescream_py.data.decode import SUFFIXES, PictureFile, list_pictures
+from eyescream_py.data.workers import decode_all
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.places import dataset_folder
+
+DEFAULT_FOLDER = dataset_folder() / "out_aug_64x64"
+EMBEDDED = "embedded"
+EMBEDDED_SOURCE = "100 embedded LFW faces of scikit-image"
+BROKEN_SHARE = 0.05  # a folder with more broken pictures than this (and more than one) is refused
+VALIDATION_SHARE = 0.1
+RESIDENT_SHARE = 0.5  # of a device's free memory, for the whole data set
+CODE_VERSION = 1  # of what decoding makes of a file; raise it when the pixels change
+_AUGMENTED_NAME = re.compile(r"(\d{6})_\d{3}\.\w+$")  # generate_dataset.py's IIIIII_AAA.jpg
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures and the words that name them.
+
+    images: uint8 (N,C,H,W), or float in 0..1 as a Torch 7 file gave them. borders: ascending row
+    numbers at which a new source picture begins; None: every row is a picture of its own. target:
+    the device that rows are handed out on, where it is not the one that holds them.
+    """
+
+    images: torch.Tensor
+    source: str
+    borders: tuple[int, ...] | None = None
+    target: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.target or self.images.device
+
+    @property
+    def streamed(self) -> bool:
+        """Too large for the device: the pictures stay in host memory."""
+        return self.device != self.images.device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def floats(self, indices: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """(n,C,H,W) in 0..1 of the rows `indices` (int64, on `device`); fit for CUDA graph capture
+        unless `streamed`."""
+        rows = self.images.index_select(0, indices.to(self.images.device)).to(self.device)
+        return rows.to(dtype).div_(255) if rows.dtype == torch.uint8 else rows.to(dtype)
+
+    def split(self, validation: int, force: bool = False) -> tuple[Dataset, Dataset]:
+        """(validation, training): the first `validation` rows, and the others.
+
+        At most a tenth of the rows validates unless `force` says that the number is meant. The cut
+        is moved down to where a new source picture begins, so that copies of one picture never
+        stand on both sides; only where the first picture alone is more than that, it is moved up.
+        Raises UserError where one of the two would be empty.
+        """
+        wanted = validation if force else min(validation, int(len(self) * VALIDATION_SHARE))
+        cut = self._picture_border(max(wanted, 1))
+        if not 0 < cut < len(self):
+            raise UserError(
+                f"{self.source}: {len(self)} images cannot be split into {validation} for "
+                "validation and some for training; give more pictures"
+            )
+        return self.rows(0, cut), self.rows(cut, len(self))
+
+    def _picture_border(self, wanted: int) -> int:
+        if self.borders is None:
+            return wanted
+        inner = [border for border in self.borders if border > 0]
+        return max((b for b in inner if b <= wanted), default=min(inner, default=len(self)))
+
+    def rows(self, start: int, stop: int) -> Dataset:
+        """The pictures from row `start` up to `stop`, sharing memory."""
+        borders = self.borders
+        if borders is not None:
+            borders = tuple(b - start for b in borders if start <= b < stop)
+        return Dataset(self.images[start:stop], self.source, borders, self.target)
+
+
+def load_dataset(
+    path: str | Path | None,
+    channels: int,
+    size: int,
+    device: torch.device | str = "cpu",
+    *,
+    cache: bool = True,
+    progress: bool = True,
+    augment_seed: int = 43,
+) -> Dataset:
+    """Pictures as (N,channels,size,size) on `device`; prints what it loads in Lua's words.
+
+    path: a folder of jpg, png, pgm or ppm files (its direct sub-folders included), a `.t7` file
+    that holds an (N,C,H,W) float tensor, `embedded`, or None for the default folder, without which
+    the embedded faces are used. cache: keep the decoded pixels on disk and take them from there
+    when the folder has not changed. augment_seed: of the embedded faces' copies. Raises UserError
+    where the pictures cannot be had.
+    """
+    print("Loading new training data...")
+    if path is None:
+        path = DEFAULT_FOLDER
+        if not DEFAULT_FOLDER.exists():
+            print(f"No folder {_shown(DEFAULT_FOLDER)}: using the {EMBEDDED_SOURCE}.")
+            path = EMBEDDED
+    if path == EMBEDDED:
+        data = _load_embedded(channels, size, augment_seed)
+    elif Path(path).suffix == ".t7":
+        data = _load_t7(Path(path), channels, size)
+    else:
+        data = _load_folder(Path(path), channels, size, cache, progress)
+    return _placed(data, torch.device(device))
+
+
+def _placed(data: Dataset, device: torch.device) -> Dataset:
+    """On the device where it takes a part of the free memory, else in host memory (a cache on disk
+    stays there, mapped), from which every epoch's pictures are brought."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        if data.images.nbytes > RESIDENT_SHARE * free:
+            print(
+                f"<dataset> {data.images.nbytes / 1e9:.0f} GB of pictures stay in host memory: the "
+                f"device has {free / 1e9:.0f} GB free"
+            )
+            return Dataset(data.images, data.source, data.borders, device)
+    return Dataset(data.images.to(device), data.source, data.borders)
+
+
+def _shown(path: Path) -> str:
+    """The shorter of the absolute and the relative way to write a path."""
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+def _load_embedded(channels: int, size: int, seed: int) -> Dataset:
+    images = embedded.augmented_faces(channels, size, seed)
+    print(f"<dataset> Loaded {embedded.PICTURES} filepaths")
+    borders = tuple(range(0, len(images), embedded.COPIES))
+    return Dataset(images, EMBEDDED_SOURCE, borders)
+
+
+def _load_t7(path: Path, channels: int, size: int) -> Dataset:
+    from eyescream_py.torch7 import T7Error, load
+
+    try:
+        images = load(path)
+    except (T7Error, OSError) as error:
+        raise UserError(f"--dataset={path}: {error}") from error
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(images)
+    if not isinstance(images, torch.Tensor) or images.ndim != 4 or not images.is_floating_point():
+        raise UserError(f"--dataset={path} holds no (N,C,H,W) tensor of floats")
+    if tuple(images.shape[1:]) != (channels, size, size) or len(images) == 0:
+        raise UserError(
+            f"--dataset={path} holds images of {tuple(images.shape)}, but the options ask for "
+            f"(N,{channels},{size},{size}); change --scale or --grayscale, or the file"
+        )
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise UserError(f"--dataset={path}: its values are not all within 0..1")
+    print(f"<dataset> Loaded {len(images)} filepaths")
+    return Dataset(images.contiguous(), _shown(path))
+
+
+def _load_folder(folder: Path, channels: int, size: int, cache: bool, progress: bool) -> Dataset:
+    pictures = _listed(folder)
+    print(f"<dataset> Loaded {len(pictures)} filepaths")
+    names = [picture.name for picture in pictures]
+    shape = (len(pictures), channels, size, size)
+
+    def fill(rows: np.ndarray) -> dict[str, Any]:
+        broken = decode_all(folder, names, rows, progress)
+        _refuse_too_many(folder, len(names), broken)
+        return {"broken": broken}
+
+    if cache:
+        rows, notes = _cached(folder, pictures, shape, fill)
+    else:
+        rows = np.empty(shape, np.uint8)
+        notes = fill(rows)
+    broken = notes["broken"]
+    if broken:
+        print(f"{_shown(folder)}: {len(broken)} broken pictures left out: {_named(broken)}")
+        out = {name for name, _ in broken}
+        keep = np.array([name not in out for name in names])
+        rows, names = rows[keep], [name for name in names if name not in out]
+    return Dataset(torch.from_numpy(rows), _shown(folder), _borders(names))
+
+
+def _listed(folder: Path) -> list[PictureFile]:
+    if folder.is_file():
+        raise UserError(f"{_shown(folder)} is a file; give a folder of pictures or a .t7 file")
+    try:
+        pictures = list_pictures(folder)
+    except FileNotFoundError as error:
+        raise UserError(f"the data set folder {_shown(folder)} does not exist") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot read the data set folder {_shown(folder)}: {reason}") from error
+    if not pictures:
+        endings = ", ".join(SUFFIXES)
+        raise UserError(
+            f"no pictures ({endings}) in the data set folder {_shown(folder)} or its sub-folders; "
+            "dataset/generate_dataset.py makes them from LFW"
+        )
+    return pictures
+
+
+def _cached(
+    folder: Path, pictures: Sequence[PictureFile], shape: tuple[int, ...], fill: Any
+) -> tuple[np.ndarray, dict[str, Any]]:
+    content = "\n".join(f"{p.name}\0{p.size}\0{p.mtime}" for p in pictures)
+    home = str(folder.resolve())
+    key = {
+        "code_version": CODE_VERSION,
+        "folder": home,
+        "files": len(pictures),
+        "content": _digest(content),
+        "channels": shape[1],
+        "size": shape[2],
+    }
+    stem = f"{folder.resolve().name}_{shape[1]}x{shape[2]}x{shape[2]}_{_digest(home)[:8]}"
+    try:
+        return cached_rows(_cache_folder(folder) / stem, key, shape, fill)
+    except OSError as error:
+        print(f"Not keeping the decoded pictures on disk: {error.strerror or error}")
+        rows = np.empty(shape, np.uint8)
+        return rows, fill(rows)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def _cache_folder(folder: Path) -> Path:
+    """`.cache` beside the data set where that can be written, else the person's own cache
+    folder."""
+    beside = folder.resolve().parent
+    if os.access(beside, os.W_OK):
+        return beside / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eyescream_py"
+
+
+def _refuse_too_many(folder: Path, files: int, broken: list[tuple[str, str]]) -> None:
+    if len(broken) == files or len(broken) > max(1, BROKEN_SHARE * files):
+        raise UserError(
+            f"{len(broken)} of {files} pictures in {_shown(folder)} are broken: {_named(broken)}; "
+            "repair or remove them"
+        )
+
+
+def _named(broken: Sequence[Sequence[str]], most: int = 3) -> str:
+    named = ", ".join(f"{name} ({reason})" for name, reason in broken[:most])
+    return named + (f" and {len(broken) - most} more" if len(broken) > most else "")
+
+
+def _borders(names: list[str]) -> tuple[int, ...] | None:
+    """Where a new picture begins among names sorted like generate_dataset.py's; None for other
+    folders."""
+    matches = [_AUGMENTED_NAME.search(name) for name in names]
+    if not all(matches):
+        return None
+    pictures = [match[1] for match in matches if match]
+    return tuple(i for i, picture in enumerate(pictures) if i == 0 or pictures[i - 1] != picture)

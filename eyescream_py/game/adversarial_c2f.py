@@ -1,0 +1,137 @@
+"""Batches of coarse-to-fine pairs and the approximate Parzen score (`adversarial_c2f.lua`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eyescream_py.data.dataset import Dataset
+from eyescream_py.data.epoch_pool import EpochPool
+from eyescream_py.data.pairs import coarse_and_diff
+from eyescream_py.results.sampling import evaluating
+from eyescream_py.torch7.random import RandomSource
+
+Generate = Callable[[Tensor, Tensor], Tensor]
+
+
+class PairFeed:
+    """(diff, coarse) pairs: real ones of training pictures, generated ones on other coarse
+    pictures.
+
+    All buffers have `batch` rows; a step on n pictures uses their first n.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        generate: Generate,
+        coarse_size: int,
+        batch: int,
+        epoch_size: int,
+        source: RandomSource,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.dataset, self.generate, self.source = dataset, generate, source
+        self.coarse_size, self.dtype = coarse_size, dtype
+        self.device = dataset.device
+        self.pool = EpochPool(dataset, epoch_size)
+        channels, height, width = dataset.images.shape[1:]
+
+        def zeros(planes: int) -> Tensor:
+            return torch.zeros(batch, planes, height, width, dtype=dtype, device=self.device)
+
+        self.diff, self.coarse, self.noise = zeros(channels), zeros(channels), zeros(1)
+        self.targets = torch.zeros(batch, dtype=dtype, device=self.device)
+        self.indices = torch.zeros(batch, dtype=torch.int64, device=self.device)
+
+    def begin_epoch(self) -> None:
+        self.pool.draw(self.source)
+
+    def rows(self, n: int) -> int:
+        """How many rows the networks run on in a step on n pictures."""
+        return n
+
+    def _draw_pairs(self, n: int) -> tuple[Tensor, Tensor]:
+        indices = self.source.indices_(self.indices[:n], len(self.pool))
+        return coarse_and_diff(self.pool, indices, self.coarse_size, self.dtype)
+
+    def discriminator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        half, rows = n // 2, self.rows(n)
+        self.coarse[:half], self.diff[:half] = self._draw_pairs(half)
+        self.source.uniform_(self.noise[:rows], -1, 1)
+        self.coarse[half:n] = self._draw_pairs(half)[0]
+        with torch.no_grad():
+            self.diff[half:n] = self.generate(self.noise[half:n], self.coarse[half:n])
+        self.targets[:half] = 1
+        self.targets[half:n] = 0
+        return (self.diff[:rows], self.coarse[:rows]), self.targets[:rows]
+
+    def generator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
+        rows = self.rows(n)
+        self.source.uniform_(self.noise[:rows], -1, 1)
+        self.coarse[:n] = self._draw_pairs(n)[0]
+        self.targets.fill_(1)
+        coarse = self.coarse[:rows]
+        return (self.generate(self.noise[:rows], coarse), coarse), self.targets[:rows]
+
+    def state(self) -> dict[str, Any]:
+        return self.pool.state()
+
+    def set_state(self, state: dict[str, Any]) -> bool:
+        return self.pool.set_state(state)
+
+
+class StalePairFeed(PairFeed):
+    """The Lua program's fault, for replays: networks always run on all rows of the buffers.
+
+    In an epoch's last, shorter batch the rows beyond n hold what the step before left there.
+    """
+
+    def rows(self, n: int) -> int:
+        return len(self.noise)
+
+    def state(self) -> dict[str, Any]:
+        rows = {"diff": self.diff, "coarse": self.coarse, "targets": self.targets}
+        return {**super().state(), **rows}
+
+    def set_state(self, state: dict[str, Any]) -> bool:
+        if state["diff"].shape != self.diff.shape:
+            return False
+        for name in ("diff", "coarse", "targets"):
+            getattr(self, name).copy_(state[name])
+        return super().set_state(state)
+
+
+def parzen_score(
+    G: nn.Module,
+    validation: Dataset,
+    coarse_size: int,
+    images: int,
+    tries: int,
+    source: RandomSource,
+    dtype: torch.dtype = torch.float32,
+    chunk: int = 32,
+) -> float:
+    """Mean over `images` validation pictures of the smallest 2-norm between the picture and `tries`
+    refinements.
+
+    Pictures are drawn with replacement. `chunk` bounds how many refinements are made at once.
+    """
+    device = validation.device
+    indices = source.indices_(
+        torch.zeros(images, dtype=torch.int64, device=device), len(validation)
+    )
+    per_chunk = max(1, chunk // tries)
+    distances = []
+    with evaluating(G):
+        for part in indices.split(per_chunk):
+            coarse, diff = coarse_and_diff(validation, part, coarse_size, dtype)
+            many = coarse.repeat_interleave(tries, 0)  # [k*tries,C,H,W]
+            noise = torch.empty_like(many[:, :1])
+            made = G(source.uniform_(noise, -1, 1), many).to(dtype)
+            error = (diff.repeat_interleave(tries, 0) - made).flatten(1)
+            distances.append(error.norm(dim=1).view(-1, tries).min(1).values)
+    return float(torch.cat(distances).mean())

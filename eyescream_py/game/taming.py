@@ -1,0 +1,170 @@
+"""What keeps D from running away from G: augmented views, a slope penalty, bounded weights.
+
+None of it is in the Lua program and none is on by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyescream_py.networks.cpu_layers import plain
+from eyescream_py.torch7.random import RandomSource
+
+SHIFT = 1 / 8  # of the side, at most
+HOLE = 1 / 2  # side of the hole, of the picture's
+
+
+class Views:
+    """Differentiable augmentation (Zhao et al. 2020): D sees real and generated pictures alike
+    changed at random, so that a small data set is harder to learn by heart.
+
+    `kinds` are some of `options.VIEWS`. Pictures [N,C,H,W] in 0..1 give pictures of the same shape,
+    which may leave 0..1. Seven numbers per picture are drawn, whatever the kinds.
+    """
+
+    def __init__(self, kinds: Sequence[str], source: RandomSource) -> None:
+        self.kinds, self.source = tuple(kinds), source
+
+    def __call__(self, images: Tensor) -> Tensor:
+        draws = self.source.uniform_(torch.empty(len(images), 7, device=images.device), 0, 1)
+        brightness, contrast, down, right, top, left, side = draws.to(images.dtype).T
+        if "colour" in self.kinds:
+            images = images + (_each(brightness) - 0.5) / 2
+            mean = images.mean((1, 2, 3), keepdim=True)
+            images = (images - mean) * (_each(contrast) + 0.5) + mean
+        if "mirror" in self.kinds:
+            images = torch.where(_each(side) < 0.5, images, images.flip(3))
+        if "translation" in self.kinds:
+            images = shifted(images, 2 * down - 1, 2 * right - 1)
+        if "cutout" in self.kinds:
+            images = images * (1 - hole(images, top, left))
+        return images
+
+
+def _each(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def shifted(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Each picture moved by whole pixels, at most SHIFT of its side; zeros come in at the border.
+
+    `down` and `right` [N] lie in [-1,1].
+    """
+    n, _, height, width = images.shape
+    most = max(1, round(SHIFT * height))
+    padded = F.pad(images, (most, most, most, most))
+    rows = _start(down, most) + torch.arange(height, device=images.device)
+    columns = _start(right, most) + torch.arange(width, device=images.device)
+    pictures = torch.arange(n, device=images.device).view(-1, 1, 1)
+    moved = padded.permute(0, 2, 3, 1)[pictures, rows.unsqueeze(2), columns.unsqueeze(1)]
+    return moved.permute(0, 3, 1, 2)
+
+
+def _start(move: Tensor, most: int) -> Tensor:
+    """First padded row (or column) of each picture. [N,1]"""
+    return (most - (move * most).round().long()).clamp(0, 2 * most).unsqueeze(1)
+
+
+def hole(images: Tensor, top: Tensor, left: Tensor) -> Tensor:
+    """1 inside a square of HOLE of the side, whose centre lies anywhere in the picture, else 0.
+
+    [N,1,H,W]; `top` and `left` [N] lie in [0,1).
+    """
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device) - (top * height).floor().unsqueeze(1)
+    columns = torch.arange(width, device=images.device) - (left * width).floor().unsqueeze(1)
+    inside = (rows.abs() < HOLE * height / 2).unsqueeze(2) & (
+        columns.abs() < HOLE * width / 2
+    ).unsqueeze(1)
+    return inside.unsqueeze(1).to(images.dtype)
+
+
+def squared_slope(predictions: Tensor, pictures: Tensor) -> Tensor:
+    """Mean squared gradient of D's logit, with a graph.
+
+    `predictions` [N] are probabilities computed from `pictures` [N,...], which require gradients.
+    """
+    logits = torch.logit(predictions, eps=1e-4)
+    (slope,) = torch.autograd.grad(logits.sum(), pictures, create_graph=True)
+    return slope.square().sum() / len(predictions)
+
+
+class SlopePenalty:
+    """R1 of Mescheder et al. 2018: weight/2 * mean squared slope of D's logit at real pictures.
+
+    It is computed in every `every`-th step only, with `every` times the weight (Karras et al.
+    2020), in a pass of its own by layers that can be differentiated twice.
+    """
+
+    def __init__(self, weight: float, every: int = 1) -> None:
+        self.weight, self.every, self.steps = weight, every, 0
+
+    def __call__(self, D: nn.Module, real: Tensor) -> Tensor | float:
+        """To be added to D's loss of this step; `real` [N,C,H,W] as D sees it."""
+        self.steps += 1
+        if (self.steps - 1) % self.every:
+            return 0.0
+        real = real.detach().requires_grad_()
+        with plain(D):
+            predictions = D(real).reshape(-1).to(real.dtype)
+        return self.weight * self.every / 2 * squared_slope(predictions, real)
+
+
+class SpectralBound:
+    """Keeps the largest singular value of every convolution and Linear of a network at `bound` or
+    below, by a step of the power method and a rescaling after each of the optimizer's steps.
+
+    Spectral normalisation (Miyato et al. 2018) as a projection: the weights stay plain weights,
+    which every reader of the file understands.
+    """
+
+    def __init__(self, network: nn.Module, bound: float) -> None:
+        layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        self.weights, self.bound = [layer.weight for layer in layers], bound
+        self.directions = [F.normalize(w.detach().new_ones(len(w)), dim=0) for w in self.weights]
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        for weight, u in zip(self.weights, self.directions, strict=True):
+            matrix = weight.flatten(1)
+            image = matrix @ F.normalize(matrix.T @ u, dim=0)
+            norm = torch.linalg.vector_norm(image)
+            u.copy_(image / norm.clamp(min=1e-12))
+            weight.mul_((self.bound / norm).clamp(max=1))
+
+
+@dataclass(frozen=True)
+class Taming:
+    """`views` change what D sees, `slope` is added to its loss, `bound` acts after its step."""
+
+    views: Views | None = None
+    slope: SlopePenalty | None = None
+    bound: SpectralBound | None = None
+
+    def seen(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (self.views(inputs[0]), *inputs[1:]) if self.views else inputs
+
+    def penalty(self, D: nn.Module, pictures: Tensor) -> Tensor | float:
+        """On the real half of a batch."""
+        return self.slope(D, pictures[: len(pictures) // 2]) if self.slope else 0.0
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"steps": self.slope.steps} if self.slope else {}
+        return {**state, "directions": torch.cat(self.bound.directions)} if self.bound else state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Starts the power method anew where the file has no directions of this network."""
+        if self.slope:
+            self.slope.steps = int(state.get("steps", 0))
+        ours = self.bound.directions if self.bound else []
+        stored = state.get("directions")
+        lengths = [len(u) for u in ours]
+        if stored is not None and stored.numel() == sum(lengths):
+            for u, part in zip(ours, stored.split(lengths), strict=True):
+                u.copy_(part)

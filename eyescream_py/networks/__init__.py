@@ -1,0 +1,1 @@
+"""Lua's networks under Lua's file names, fast forms of their layers, and the files they live in."""

@@ -1,0 +1,93 @@
+"""Checkpoints as Torch 7 files: Lua's {D, G, opt, epoch} plus what exact resuming needs."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from eyescream_py import torch7
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
+
+
+def find(name: str, folder: Path, option: str = "--network") -> Path:
+    """The file as named, else the one of that name in `folder`; a UserError names both."""
+    for path in (Path(name), folder / name):
+        if path.is_file():
+            return path
+    raise UserError(f"{option}={name}: neither {name} nor {folder / name} is a file")
+
+
+def read(path: Path, option: str = "--network") -> torch7.Table:
+    """The table in a .net file; UserError where it cannot be read or holds none."""
+    try:
+        content = torch7.load(path)
+    except torch7.T7Error as error:
+        raise UserError(f"{option}={path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{option}={path}: {error.strerror or error}") from error
+    if not isinstance(content, torch7.Table):
+        raise UserError(
+            f"{option}={path} holds no table of networks; give a .net file of a trainer"
+        )
+    return content
+
+
+def module(
+    content: torch7.Table,
+    key: str,
+    path: Path,
+    option: str = "--network",
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """The network under `key` as a torch module; UserError where it is missing or unknown."""
+    if not isinstance(content.get(key), torch7.TorchObject):
+        names = ", ".join(str(k) for k in content)
+        raise UserError(f"{option}={path} holds no network {key} (it holds: {names})")
+    try:
+        return torch7.to_module(content[key], dtype)
+    except torch7.T7Error as error:
+        raise UserError(f"{option}={path}: network {key}: {error}") from error
+
+
+@torch.no_grad()
+def copy_into(network: nn.Module, content: torch7.Table, key: str, path: Path) -> None:
+    """Give `network` the parameters and statistics that the file holds under `key`.
+
+    Raises UserError, with `network` unchanged, where sizes or layers differ.
+    """
+    stored = module(content, key, path, dtype=next(network.parameters(), torch.empty(0)).dtype)
+    ours, theirs = list(network.parameters()), list(stored.parameters())
+    for position, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+        if a.shape != b.shape:
+            raise UserError(
+                f"--network={path}: parameter {position + 1} of {key} is {tuple(b.shape)}, "
+                f"not {tuple(a.shape)} as these options make it; give the options of its training"
+            )
+    if len(ours) != len(theirs):
+        raise UserError(
+            f"--network={path}: {key} has {len(theirs)} parameter tensors there and {len(ours)} "
+            "with these options; give the options the file was trained with"
+        )
+    for a, b in zip(ours, theirs, strict=True):
+        a.copy_(b)
+    for kept, read_in in zip(network.buffers(), stored.buffers(), strict=True):
+        kept.copy_(read_in)
+
+
+def write(path: Path, networks: Mapping[str, nn.Module], content: Mapping[str, Any]) -> None:
+    """Write networks and plain values atomically; the file that stood there becomes `path.old`.
+
+    Raises OSError with the old file untouched.
+    """
+    table: dict[str, Any] = {name: torch7.from_module(net) for name, net in networks.items()}
+    table.update(content)
+    with atomic_write(path, keep_old=True) as file:
+        torch7.save(file, table)
+    del table
+    gc.collect()  # the writer's copies hold one another: without this they pile up for ten saves

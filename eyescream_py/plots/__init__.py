@@ -1,0 +1,1 @@
+"""Visdom: windows, client, server and the scripts of its page."""

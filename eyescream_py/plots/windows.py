@@ -1,0 +1,264 @@
+"""The Visdom windows of a run: pictures and curves that can neither stop nor slow it.
+
+A call copies its values and returns. One background thread sends each window's latest content, at
+most twice a second; what a slow server misses is overwritten, never queued. A connection that
+breaks costs nothing but the plots: when a server answers again it is shown every window anew.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import math
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eyescream_py.plots.client import (
+    Address,
+    Listener,
+    curve_message,
+    picture_grid,
+    picture_message,
+    post,
+)
+from eyescream_py.plots.server import ServerProcess
+from eyescream_py.system.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+_PAUSE_S = 0.5  # between two rounds of sending
+_RETRY_S = 1.0  # after a failure
+_GOODBYE_S = 2.0  # for the last round when a run ends
+_TAKE_OVER_S = 30.0  # until a run starts its own server in place of one that went away
+_MAX_POINTS = 2000  # per series; then every second point is dropped
+
+
+@dataclass
+class _Pictures:
+    title: str
+    grid: np.ndarray  # (height,width,C) uint8
+
+    def copy(self) -> _Pictures:
+        return self
+
+    def message(self, window: str, env: str) -> dict[str, Any]:
+        return picture_message(window, env, self.title, self.grid)
+
+
+@dataclass
+class _Curve:
+    title: str
+    labels: tuple[str, str]
+    series: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+
+    def append(self, x: float, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            xs, ys = self.series.setdefault(name, ([], []))
+            xs.append(float(x))
+            ys.append(float(value))
+            if len(xs) > _MAX_POINTS:
+                del xs[1:-1:2], ys[1:-1:2]
+
+    def copy(self) -> _Curve:
+        series = {name: (list(xs), list(ys)) for name, (xs, ys) in self.series.items()}
+        return _Curve(self.title, self.labels, series)
+
+    def message(self, window: str, env: str) -> dict[str, Any]:
+        return curve_message(window, env, self.title, self.labels, self.series)
+
+
+class Plots:
+    """Shows a run's windows in Visdom; without Visdom every call does nothing."""
+
+    def __init__(self, sender: _Sender | None) -> None:
+        self._sender = sender
+        self._complaints: set[str] = set()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is shown: what is only made to be shown may be left out otherwise."""
+        return self._sender is not None
+
+    @classmethod
+    def open(cls, enabled: bool, server: str, port: int, env: str) -> Plots:
+        """Use the Visdom that listens at `server`:`port`, or start one on this machine.
+
+        Says in one line where the page is or why there is none. `env` names the page's
+        environment. Raises UserError when the address is none or belongs to another program.
+        """
+        if not enabled:
+            return cls(None)
+        address = Address.parse(server, port)
+        env = re.sub(r"[^\w.-]+", "_", env).strip("_") or "main"
+        listener = address.probe()
+        if listener is Listener.STRANGER:
+            raise UserError(
+                f"--visdom_port={port}: something that is not Visdom answers at "
+                f"{address.host}:{port}; choose another port, or turn plots off with --noplot"
+            )
+        own_server = None
+        if address.is_local and importlib.util.find_spec("visdom"):
+            own_server = ServerProcess(port)
+        if listener is Listener.NOBODY and address.is_local:
+            if own_server is None:
+                print("Plots are off: Visdom is not installed (pip install -r requirements.txt).")
+                return cls(None)
+            own_server.ensure_running()
+        print(_where(address, env, listener), flush=True)
+        sender = _Sender(address, env, own_server)
+        sender.start()
+        return cls(sender)
+
+    def images(
+        self,
+        window: str | int,
+        images: torch.Tensor | np.ndarray,
+        title: str,
+        columns: int = 10,
+    ) -> None:
+        """Show `images` (N,C,H,W), C of 1 or 3, values 0..1 (clipped), as a grid."""
+        if self._sender is None:
+            return
+        try:
+            content = _Pictures(title, picture_grid(_as_uint8(images), columns))
+        except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
+            self._complain(str(window), error)
+            return
+        self._sender.show_pictures(str(window), content)
+
+    def curve(
+        self,
+        window: str | int,
+        x: float,
+        values: dict[str, float],
+        title: str,
+        xlabel: str = "",
+        ylabel: str = "",
+    ) -> None:
+        """Append the point (`x`, value) to every named series; a value that is not finite is a gap.
+
+        Long series are thinned out towards their start, so that an endless run stays small.
+        """
+        if self._sender is None:
+            return
+        try:
+            if not math.isfinite(x):
+                raise ValueError(f"x = {x} has no place on an axis")
+            self._sender.append(str(window), _Curve(title, (xlabel, ylabel)), x, values)
+        except (ValueError, TypeError) as error:
+            self._complain(str(window), error)
+
+    def close(self) -> None:
+        """Send what is new, for two seconds at most, and end the server if it is the run's own."""
+        if self._sender is not None:
+            self._sender.finish()
+            self._sender = None
+
+    def _complain(self, window: str, error: Exception) -> None:
+        if window not in self._complaints:
+            self._complaints.add(window)
+            print(f"Plot window {window} is left out: {error}", flush=True)
+
+
+def _where(address: Address, env: str, listener: Listener) -> str:
+    if listener is Listener.NOBODY and address.is_local:
+        return f"Plots: {address.page(env)} (Visdom, started with this run)"
+    if listener is Listener.VISDOM:
+        return f"Plots: {address.page(env)} (Visdom was already there)"
+    state = "does not answer" if listener is Listener.SILENT else "is not there yet"
+    return f"Plots: {address.page(env)} (Visdom {state}: the run goes on and keeps trying)"
+
+
+def _as_uint8(images: torch.Tensor | np.ndarray) -> np.ndarray:
+    """(N,C,H,W) values 0..1 -> uint8; a tensor is converted on its own device."""
+    if not isinstance(images, np.ndarray):
+        images = images.detach().float().nan_to_num(0).clamp(0, 1).mul(255).round().byte()
+        return images.cpu().numpy()
+    return np.rint(np.clip(np.nan_to_num(images), 0, 1) * 255).astype(np.uint8)
+
+
+class _Sender(threading.Thread):
+    """Owns the windows' contents, the connection, and the server when it is the run's own."""
+
+    def __init__(self, address: Address, env: str, own_server: ServerProcess | None) -> None:
+        super().__init__(name="plots", daemon=True)
+        self._address = address
+        self._env = env
+        self._server = own_server
+        self._windows: dict[str, _Pictures | _Curve] = {}
+        self._unsent: dict[str, None] = {}  # an ordered set of window names
+        self._news = threading.Condition()  # guards the two above
+        self._ending = threading.Event()
+
+    def show_pictures(self, window: str, content: _Pictures) -> None:
+        with self._news:
+            self._windows[window] = content
+            self._unsent[window] = None
+            self._news.notify()
+
+    def append(self, window: str, fresh: _Curve, x: float, values: dict[str, float]) -> None:
+        with self._news:
+            curve = self._windows.get(window)
+            if not isinstance(curve, _Curve):
+                curve = self._windows[window] = fresh
+            curve.title, curve.labels = fresh.title, fresh.labels
+            curve.append(x, values)
+            self._unsent[window] = None
+            self._news.notify()
+
+    def finish(self) -> None:
+        self._ending.set()
+        with self._news:
+            self._news.notify()
+        self.join(_GOODBYE_S)
+        if self._server:
+            self._server.stop()
+
+    def run(self) -> None:
+        connection = self._address.connection()
+        failing_since: float | None = None
+        while True:
+            last_round = self._ending.is_set()
+            try:
+                self._send_unsent(connection)
+                failing_since = None
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                self._send_all_again()
+                failing_since = failing_since or time.monotonic()
+                self._restore_server(time.monotonic() - failing_since)
+            if last_round:
+                break
+            self._ending.wait(_RETRY_S if failing_since else _PAUSE_S)
+            self._wait_for_news()
+        connection.close()
+
+    def _send_unsent(self, connection: http.client.HTTPConnection) -> None:
+        while True:
+            with self._news:
+                if not self._unsent:
+                    return
+                window = next(iter(self._unsent))
+                del self._unsent[window]
+                content = self._windows[window].copy()
+            post(connection, content.message(window, self._env))
+            if self._server:
+                self._server.answered()
+
+    def _send_all_again(self) -> None:
+        with self._news:
+            self._unsent.update(dict.fromkeys(self._windows))
+
+    def _restore_server(self, failing_s: float) -> None:
+        if self._server and (self._server.was_started or failing_s > _TAKE_OVER_S):
+            self._server.ensure_running()
+
+    def _wait_for_news(self) -> None:
+        with self._news:
+            self._news.wait_for(lambda: self._unsent or self._ending.is_set())

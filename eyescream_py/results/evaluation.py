@@ -1,0 +1,188 @@
+"""What `eyescream evaluate` does: measure pictures of a G, a folder or an .npy file
+against real ones, and write the figures down.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eyescream_py.data.dataset import Dataset, load_dataset
+from eyescream_py.networks import checkpoints
+from eyescream_py.results import generator, quality
+from eyescream_py.results.report import Findings, table, write_png
+from eyescream_py.results.sampling import judge
+from eyescream_py.system.device import choose_device, set_threads
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
+from eyescream_py.torch7.random import TorchSource
+
+SMALLEST_SET = 20
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The command's options; `typed` are those that a person gave."""
+
+    subject: str
+    dataset: str | None
+    heldout: str | None
+    images: int
+    scale: int
+    grayscale: bool
+    writeto: str
+    seed: int
+    gpu: int
+    threads: int
+    ema: bool
+    typed: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Pictures to be measured [N,C,S,S] and, where there is one, the D that they were made for."""
+
+    images: Tensor
+    D: nn.Module | None
+
+
+def evaluate(options: EvaluateOptions) -> Findings:
+    """Print the table; write `evaluation.json` and `evaluation.png` into `--writeto`."""
+    set_threads(options.threads, "threads" in options.typed)
+    device = choose_device(options.gpu, "gpu" in options.typed)
+    subject = load_subject(options, device)
+    channels, size = subject.images.shape[1], subject.images.shape[-1]
+    reference, seen, note = real_sets(options, channels, size, device)
+    count = min(len(subject.images), len(reference), len(seen))
+    if count < SMALLEST_SET:
+        raise UserError(
+            f"only {count} pictures to compare: each set needs {SMALLEST_SET} at least, hundreds "
+            "for figures that mean something"
+        )
+    findings = measure(
+        Subject(subject.images[:count], subject.D),
+        sample_rows(reference, count, options.seed),
+        sample_rows(seen, count, options.seed + 1),
+        options.seed,
+        note,
+    )
+    print(table(findings))
+    _write(findings, Path(options.writeto))
+    return findings
+
+
+def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
+    """The pictures of a .net's G, of an .npy file, or of a folder."""
+    path = Path(options.subject)
+    if path.is_dir():
+        channels = 1 if options.grayscale else 3
+        data = load_dataset(path, channels, options.scale, device, cache=False)
+        return Subject(sample_rows(data, min(options.images, len(data)), options.seed), None)
+    if path.suffix == ".npy":
+        return Subject(_array(path).to(device)[: options.images], None)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; train one first: python train.py")
+    G = generator.load_generator(path, device, ema=options.ema)
+    images = G.sample(options.images, options.seed)
+    if path.suffix != ".net":
+        return Subject(images, None)
+    content = checkpoints.read(path, "SUBJECT")
+    D = checkpoints.module(content, "D", path, "SUBJECT").float().to(device)
+    return Subject(images, D)
+
+
+def _array(path: Path) -> Tensor:
+    """(N,H,W), (N,C,H,W) or (N,H,W,C) as uint8 or floats 0..1 -> float [N,C,S,S]."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: no readable array: {error}") from error
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[3] in (1, 3):
+        array = np.moveaxis(array, 3, 1)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or array.shape[2] != array.shape[3]:
+        raise UserError(f"{path} holds {array.shape}, not (N,H,W) or (N,C,H,W) of square pictures")
+    floats = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
+    if not ((floats >= 0) & (floats <= 1)).all():
+        raise UserError(f"{path}: floats of 0..1 are needed, these go beyond")
+    return torch.from_numpy(floats)
+
+
+def real_sets(
+    options: EvaluateOptions, channels: int, size: int, device: torch.device
+) -> tuple[Dataset, Dataset, str]:
+    """(reference, the other real set, what they are). Without --heldout both are halves of the
+    data set, cut where a new source picture begins.
+    """
+    data = load_dataset(options.dataset, channels, size, device)
+    if options.heldout:
+        held = load_dataset(options.heldout, channels, size, device)
+        return held, data, f"reference: {held.source} (held out); training: {data.source}"
+    reference, seen = data.split(len(data) // 2, force=True)
+    return reference, seen, (
+        f"reference and training: two halves of {data.source}; a G trained on all of it has seen "
+        "both, so the memorisation check says nothing (give --heldout)"
+    )  # fmt: skip
+
+
+def sample_rows(data: Dataset, count: int, seed: int) -> Tensor:
+    """`count` random pictures of the set as floats. [count,C,S,S]"""
+    rows = TorchSource(seed, data.device).permutation(len(data))[:count]
+    return data.floats(rows)
+
+
+def measure(
+    subject: Subject, reference: Tensor, seen: Tensor, seed: int, note: str = ""
+) -> Findings:
+    """Every figure for three equally large sets of pictures [N,C,S,S]."""
+    images = subject.images
+    noise = TorchSource(seed + 2, images.device).uniform_(torch.empty_like(images), 0, 1)
+    swd = {
+        "real": quality.distances(reference, seen, seed),
+        "generated": quality.distances(reference, images, seed),
+        "noise": quality.distances(reference, noise, seed),
+    }
+    near = {
+        "generated to training": quality.nearest_distances(images, seen),
+        "generated to reference": quality.nearest_distances(images, reference),
+        "reference to training": quality.nearest_distances(reference, seen),
+    }
+    closer = near["generated to training"] < near["generated to reference"]
+    figures: dict[str, Any] = {
+        "images": len(images),
+        "note": note,
+        "swd": swd,
+        "diversity": {
+            "real": quality.diversity(reference), "generated": quality.diversity(images),
+        },
+        "nearest": {name: float(values.median()) for name, values in near.items()},
+        "nearer_to_training": float(closer.double().mean()),
+    }  # fmt: skip
+    scores = {}
+    if subject.D is not None:
+        sets = (("reference", reference), ("training", seen), ("generated", images))
+        scores = {name: judge(subject.D, pictures).cpu() for name, pictures in sets}
+        figures["D_auc"] = {
+            "reference against generated": quality.auc(scores["reference"], scores["generated"]),
+            "training against reference": quality.auc(scores["training"], scores["reference"]),
+        }
+    examples = {"generated": images[:40].cpu(), "reference": reference[:40].cpu()}
+    return Findings(figures, {n: v.cpu() for n, v in near.items()}, scores, examples)
+
+
+def _write(findings: Findings, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / "evaluation.json") as file:
+            file.write((json.dumps(findings.figures, indent=2) + "\n").encode())
+        write_png(folder / "evaluation.png", findings)
+    except OSError as error:
+        raise UserError(f"--writeto={folder}: cannot write: {error.strerror or error}") from error
+    print(f"Written: {folder / 'evaluation.json'} and {folder / 'evaluation.png'}")

@@ -1,0 +1,179 @@
+"""A trained G as a library object, and the files in which it travels.
+
+`load_generator` opens a trainer's `.net` and what `export` wrote as `.safetensors` (layers as JSON
+in the header) or `.pt` (TorchScript). `.onnx` files are for other runtimes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eyescream_py.networks import checkpoints
+from eyescream_py.results.generator_layers import build, describe
+from eyescream_py.results.sampling import generate
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
+from eyescream_py.torch7.random import TorchSource
+
+FORMAT = "eyescream_py generator 1"
+HEADER = "eyescream.json"  # name of the header inside a TorchScript archive
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Noise [N,noise_dim] in [-1,1] -> pictures [N,C,H,W] in 0..1; dims is (C,H,W)."""
+
+    network: nn.Module
+    noise_dim: int
+    dims: tuple[int, int, int]
+    device: torch.device
+
+    def noise(self, n: int, seed: int = 1) -> Tensor:
+        """[n,noise_dim]; the first rows do not depend on n."""
+        noise = torch.empty(n, self.noise_dim, device=self.device)
+        return TorchSource(seed, self.device).uniform_(noise, -1, 1)
+
+    def sample(self, n: int, seed: int = 1) -> Tensor:
+        """`n` pictures as float32 [n,C,H,W] in 0..1: the first ones of `sample.py --seed`."""
+        if n < 1:
+            raise ValueError(f"{n} pictures cannot be made")
+        return generate(self.network, self.noise(n, seed)).clamp(0, 1).clone()
+
+
+def load_generator(
+    path: str | Path, device: torch.device | str = "cpu", ema: bool = True
+) -> Generator:
+    """Open G of a .net (its averaged one with `ema`, its decoder before it), .safetensors or .pt.
+
+    Raises UserError where the file holds no G that makes pictures of noise.
+    """
+    path, device = Path(path), torch.device(device)
+    readers = {".safetensors": _read_safetensors, ".pt": _read_torchscript}
+    if path.suffix in readers:
+        try:
+            network = readers[path.suffix](path)
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} holds no exported generator: {_line(error)}") from error
+    elif path.suffix == ".onnx":
+        raise UserError(f"{path}: ONNX files are for other runtimes; export .safetensors or .pt")
+    else:
+        network = _read_net(path, ema)
+    return described(network.float().eval().to(device), path)
+
+
+def _read_net(path: Path, ema: bool) -> nn.Module:
+    content = checkpoints.read(path, "FILE")
+    G = checkpoints.module(content, "G_ema" if ema and "G_ema" in content else "G", path, "FILE")
+    if "AE_decoder" not in content:
+        return G
+    return nn.Sequential(checkpoints.module(content, "AE_decoder", path, "FILE"), G)
+
+
+def described(network: nn.Module, path: Path) -> Generator:
+    """Find the noise's length and the pictures' shape by trying the network once."""
+    weights = dict(network.named_parameters())
+    first = next(iter(weights.values()), None)
+    if first is None or first.ndim != 2:
+        raise UserError(f"{path}: its G does not begin with a Linear layer on noise")
+    noise_dim = first.shape[1]
+    try:
+        picture = generate(network, torch.zeros(2, noise_dim, device=first.device))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: G takes no {noise_dim} numbers: {_line(error)}") from error
+    if picture.ndim != 4 or picture.shape[1] not in (1, 3):
+        raise UserError(f"{path}: G makes {tuple(picture.shape[1:])}, not pictures")
+    dims = (picture.shape[1], picture.shape[2], picture.shape[3])
+    return Generator(network, noise_dim, dims, first.device)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def export(G: Generator, path: Path) -> None:
+    """Write G in the format that the name's end says.
+
+    Raises UserError for another end, a layer that the format lacks, or a missing package.
+    """
+    writers: dict[str, Callable[[Generator], bytes]] = {
+        ".safetensors": _safetensors_bytes, ".pt": _torchscript_bytes, ".onnx": _onnx_bytes,
+    }  # fmt: skip
+    if path.suffix not in writers:
+        raise UserError(f"--export={path}: the name must end in {', '.join(writers)}")
+    content = writers[path.suffix](G)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise UserError(f"--export={path}: cannot write: {error.strerror or error}") from error
+
+
+def _header(G: Generator) -> dict[str, Any]:
+    return {"format": FORMAT, "noise_dim": G.noise_dim, "dims": list(G.dims)}
+
+
+def _safetensors_bytes(G: Generator) -> bytes:
+    from safetensors.torch import save
+
+    header = {name: json.dumps(value) for name, value in _header(G).items()}
+    header["layers"] = json.dumps(describe(G.network))
+    tensors = {n: t.detach().cpu().contiguous() for n, t in G.network.state_dict().items()}
+    return save(tensors, header)
+
+
+def _read_safetensors(path: Path) -> nn.Module:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if "layers" not in header:
+        raise ValueError("its header describes no layers")
+    network = build(json.loads(header["layers"]))
+    network.load_state_dict(tensors)
+    return network
+
+
+def _torchscript_bytes(G: Generator) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # views look at shapes: the batch stays free all the same
+        traced = torch.jit.trace(G.network.cpu(), G.noise(2).cpu())
+    G.network.to(G.device)
+    return traced.save_to_buffer(_extra_files={HEADER: json.dumps(_header(G))})
+
+
+def _read_torchscript(path: Path) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(str(path), map_location="cpu")
+
+
+def _onnx_bytes(G: Generator) -> bytes:
+    """Opset 17; input "noise" [n,noise_dim], output "pictures" [n,C,H,W]."""
+    if importlib.util.find_spec("onnx") is None:
+        raise UserError("--export: ONNX files need a further package: pip install onnx")
+    free = {"noise": {0: "n"}, "pictures": {0: "n"}}
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        file = Path(folder) / "g.onnx"
+        torch.onnx.export(
+            G.network.cpu(), (G.noise(2).cpu(),), str(file), dynamo=False, opset_version=17,
+            input_names=["noise"], output_names=["pictures"], dynamic_axes=free,
+        )  # fmt: skip
+        content = file.read_bytes()
+    G.network.to(G.device)
+    return content

@@ -1,0 +1,66 @@
+"""The layers of generators as JSON and back, so that a file of weights can say what they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from eyescream_py.system.errors import UserError
+from eyescream_py.torch7 import layers as t7
+
+# class -> its constructor's arguments, read from a module
+_ARGUMENTS: dict[type[nn.Module], Callable[[Any], list[Any]]] = {
+    nn.Linear: lambda m: [m.in_features, m.out_features, m.bias is not None],
+    nn.Conv2d: lambda m: [
+        m.in_channels, m.out_channels, list(m.kernel_size), list(m.stride), list(m.padding),
+    ],
+    nn.BatchNorm2d: lambda m: [m.num_features, m.eps, m.momentum],
+    nn.BatchNorm1d: lambda m: [m.num_features, m.eps, m.momentum],
+    nn.PReLU: lambda m: [m.num_parameters],
+    nn.ReLU: lambda m: [],
+    nn.Sigmoid: lambda m: [],
+    nn.Tanh: lambda m: [],
+    nn.Identity: lambda m: [],
+    t7.Identity: lambda m: [],
+    t7.CAddTable: lambda m: [],
+    t7.MulConstant: lambda m: [m.constant],
+    t7.SpatialUpSamplingNearest: lambda m: [m.scale_factor],
+    t7.View: lambda m: list(m.sizes),
+}  # fmt: skip
+_LEAVES = {kind.__module__.rpartition(".")[2] + "." + kind.__name__: kind for kind in _ARGUMENTS}
+_NAMES = {kind: name for name, kind in _LEAVES.items()}
+_CONTAINERS: dict[str, type[nn.Module]] = {
+    "Sequential": nn.Sequential, "ConcatTable": t7.ConcatTable,
+}  # fmt: skip
+_DROPOUTS = (t7.Dropout, t7.SpatialDropout, nn.Dropout, nn.Dropout2d)
+
+
+def describe(network: nn.Module) -> dict[str, Any]:
+    """{"type", "arguments"} of a layer, {"type", "layers"} of a container.
+
+    Dropout becomes nothing, as G is only sampled from. Raises UserError for a layer unknown here.
+    """
+    for name, container in _CONTAINERS.items():
+        if isinstance(network, container):
+            return {"type": name, "layers": [describe(layer) for layer in network.children()]}
+    if isinstance(network, _DROPOUTS):
+        return {"type": _NAMES[nn.Identity], "arguments": []}
+    if type(network) not in _NAMES:
+        raise UserError(
+            f"--export: safetensors files cannot describe a layer {type(network).__name__}; "
+            "export .pt or .onnx"
+        )
+    arguments = _ARGUMENTS[type(network)](network)
+    return {"type": _NAMES[type(network)], "arguments": arguments}
+
+
+def build(description: dict[str, Any]) -> nn.Module:
+    """The network that `describe` described, with fresh weights; ValueError for an unknown type."""
+    kind = description["type"]
+    if kind in _CONTAINERS:
+        return _CONTAINERS[kind](*[build(layer) for layer in description["layers"]])
+    if kind not in _LEAVES:
+        raise ValueError(f"unknown layer {kind}")
+    return _LEAVES[kind](*description["arguments"])

@@ -1,0 +1,226 @@
+"""What `sample.py` does: load the networks of a run and write its grids (`sample.lua`)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from eyescream_py.data.dataset import Dataset, load_dataset
+from eyescream_py.networks import checkpoints
+from eyescream_py.results import films as movies
+from eyescream_py.results import generator
+from eyescream_py.results.refiner import Refiner, read_refiner
+from eyescream_py.results.sampling import generate, judge, nearest, save_grid
+from eyescream_py.system.device import choose_device, set_threads
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import remove_stale_temporaries
+from eyescream_py.system.places import AWS_FOLDER
+from eyescream_py.torch7.random import TorchSource
+
+IMAGES = 1024
+GRID = 64
+NEIGHBOURS = 16
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """`sample.py`'s options; `typed` are those that a person gave."""
+
+    save_base: str
+    save_c2f32: str
+    G_base: str
+    D_base: str
+    G_c2f32: str
+    D_c2f32: str
+    neighbours: bool
+    scale: int
+    grayscale: bool
+    writeto: str
+    seed: int
+    gpu: int
+    runs: int
+    noise_dim: int
+    batch_size: int
+    aws: bool
+    dataset: str | None
+    threads: int
+    ema: bool
+    interpolate: int
+    export: str
+    typed: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Base:
+    """G and D of a run, and what their pictures are: [N,noise_dim] -> [N,channels,size,size]."""
+
+    G: nn.Module
+    D: nn.Module
+    noise_dim: int
+    channels: int
+    size: int
+
+
+def sample(options: SampleOptions) -> None:
+    """Write the grids of every run; prints their names."""
+    set_threads(options.threads, "threads" in options.typed)
+    device = choose_device(options.gpu, "gpu" in options.typed)
+    base = load_base(options, device)
+    if options.export:
+        G = generator.described(base.G.float().eval(), Path(options.G_base))
+        generator.export(G, Path(options.export))
+        print(f"Written: {options.export}")
+        return
+    refiner = load_refiner(options, base, device)
+    data = _neighbour_data(options, base, device) if options.neighbours else None
+    folder = Path(options.writeto)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(folder)
+        for run in range(1, options.runs + 1):
+            source = TorchSource(options.seed + run - 1, device)
+            _one_run(options, folder, run, source, base, refiner, data)
+    except OSError as error:
+        raise UserError(f"--writeto={folder}: cannot write: {error.strerror or error}") from error
+    print(f"The pictures are in {folder}.")
+
+
+def _network_file(name: str, folder: str, option: str) -> Path:
+    try:
+        return checkpoints.find(name, Path(folder), option)
+    except UserError as error:
+        raise UserError(
+            f"{error.message}; train one first: python train.py --scale=16 --grayscale"
+        ) from error
+
+
+def load_base(options: SampleOptions, device: torch.device) -> Base:
+    """G and D of `--G_base` and `--D_base`; their sizes come from the networks themselves."""
+    G_path = _network_file(options.G_base, options.save_base, "--G_base")
+    D_path = _network_file(options.D_base, options.save_base, "--D_base")
+    content = checkpoints.read(G_path, "--G_base")
+    key = "G_ema" if options.ema and "G_ema" in content else "G"
+    G = checkpoints.module(content, key, G_path, "--G_base")
+    if "AE_decoder" in content:
+        decoder = checkpoints.module(content, "AE_decoder", G_path, "--G_base")
+        G = nn.Sequential(decoder, G)
+    D_content = content if D_path == G_path else checkpoints.read(D_path, "--D_base")
+    D = checkpoints.module(D_content, "D", D_path, "--D_base")
+    base = _described(G.to(device), D.to(device), G_path)
+    _check_typed(options, base, G_path)
+    return base
+
+
+def _described(G: nn.Module, D: nn.Module, path: Path) -> Base:
+    """Find the noise's length and the pictures' shape by looking at G and trying it once."""
+    first = next((layer for layer in G.modules() if isinstance(layer, nn.Linear)), None)
+    if first is None:
+        raise UserError(f"--G_base={path}: its G does not begin with a Linear layer on noise")
+    device = first.weight.device
+    try:
+        picture = generate(G, torch.zeros(2, first.in_features, device=device))
+        judge(D, picture)
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--G_base={path}: G and D do not fit together: {reason}") from error
+    if picture.ndim != 4 or picture.shape[1] not in (1, 3):
+        raise UserError(f"--G_base={path}: G makes {tuple(picture.shape[1:])}, not pictures")
+    return Base(G, D, first.in_features, picture.shape[1], picture.shape[-1])
+
+
+def _check_typed(options: SampleOptions, base: Base, path: Path) -> None:
+    gray = base.channels == 1
+    for name, given, found in (
+        ("scale", options.scale, base.size),
+        ("noise_dim", options.noise_dim, base.noise_dim),
+        ("grayscale", options.grayscale, gray),
+    ):
+        if name in options.typed and given != found:
+            flag = "noiseDim" if name == "noise_dim" else name
+            raise UserError(
+                f"--{flag}: {path} makes {base.size}x{base.size} pictures in "
+                f"{'gray' if gray else 'colour'} from {base.noise_dim} numbers; leave the flag out"
+            )
+
+
+def load_refiner(options: SampleOptions, base: Base, device: torch.device) -> Refiner | None:
+    """The c2f pair if its files are there and fit; one line says what is left out and why."""
+    paths = []
+    for option, name in (("--G_c2f32", options.G_c2f32), ("--D_c2f32", options.D_c2f32)):
+        try:
+            paths.append(checkpoints.find(name, Path(options.save_c2f32), option))
+        except UserError:
+            print(f"No refined pictures: there is no {Path(options.save_c2f32) / name}.")
+            return None
+    refiner = read_refiner(paths[0], paths[1], device, ("--G_c2f32", "--D_c2f32"))
+    if not refiner.takes(base.channels, base.size):
+        gray = " --grayscale" if base.channels == 1 else ""
+        print(
+            f"No refined pictures: {paths[0]} does not fit {base.channels} channel(s) at "
+            f"{base.size} px; make one that does with: python train_c2f.py "
+            f"--coarseSize={base.size} --fineSize={2 * base.size}{gray}"
+        )
+        return None
+    return refiner
+
+
+def _neighbour_data(options: SampleOptions, base: Base, device: torch.device) -> Dataset:
+    path = AWS_FOLDER if options.aws and options.dataset is None else options.dataset
+    return load_dataset(path, base.channels, base.size, device)
+
+
+def _one_run(
+    options: SampleOptions,
+    folder: Path,
+    run: int,
+    source: TorchSource,
+    base: Base,
+    refiner: Refiner | None,
+    data: Dataset | None,
+) -> None:
+    start = time.perf_counter()
+    noise = torch.empty(IMAGES, base.noise_dim, device=source.device)
+    source.uniform_(noise, -1, 1)
+    images = generate(base.G, noise, options.batch_size)
+    order = judge(base.D, images, options.batch_size).argsort(descending=True, stable=True)
+    grids = {
+        "best": images[order[:GRID]],
+        "worst": images[order.flip(0)[:GRID]],
+        "random": images[:GRID],
+    }
+    for name, pictures in grids.items():
+        save_grid(folder / f"{name}_{run:04d}_base.jpg", pictures, 8)
+    save_grid(folder / f"random256_{run:04d}_base.jpg", images[:256], 16)
+    save_grid(folder / f"random1024_{run:04d}_base.jpg", images, 32)
+    if data is not None:
+        best = images[order[:NEIGHBOURS]]
+        _save_neighbours(folder / f"best_{run:04d}_neighbours_base.jpg", best, data)
+    base_seconds = time.perf_counter() - start
+    if refiner is not None:
+        for name, pictures in grids.items():
+            refined = refiner.choose(pictures, source)
+            save_grid(folder / f"{name}_{run:04d}_c2f_{refiner.size}.jpg", refined, 8)
+    if options.interpolate:
+        path = folder / f"interpolate_{run:04d}.gif"
+        movies.write(path, _between(base, noise[:5], options.interpolate))
+    seconds = time.perf_counter() - start
+    print(f"run {run} of {options.runs}: base grids {base_seconds:.1f} s, all {seconds:.1f} s")
+
+
+def _save_neighbours(path: Path, images: Tensor, data: Dataset) -> None:
+    indices = nearest(images, data.images)
+    pairs = torch.stack([images, data.floats(indices, images.dtype)], 1).flatten(0, 1)
+    save_grid(path, pairs, 8)
+
+
+def _between(base: Base, corners: Tensor, frames: int) -> Tensor:
+    """A walk through five noise vectors and back to the first. [5,Z] -> [frames,C,H,W]"""
+    stops = torch.cat([corners, corners[:1]])
+    at = torch.linspace(0, len(corners), frames + 1, device=corners.device)[:-1]
+    index = at.long()
+    share = (at - index)[:, None]
+    return generate(base.G, stops[index] * (1 - share) + stops[index + 1] * share)

@@ -1,0 +1,82 @@
+"""The coarse-to-fine pair of `train_c2f.py` as a library object: small faces in, large ones out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from eyescream_py.networks import checkpoints
+from eyescream_py.results.sampling import evaluating
+from eyescream_py.torch7 import image
+from eyescream_py.torch7.random import RandomSource, TorchSource
+
+TRIES = 10
+LUA_SIZE = 32  # pixels, of files that name no --fineSize
+
+
+@dataclass(frozen=True)
+class Refiner:
+    """G draws the detail that pictures lack, D judges it (`sample.lua`).
+
+    Both networks take a tuple of two pictures of side `size`.
+    """
+
+    G: nn.Module
+    D: nn.Module
+    size: int
+
+    def refine(self, pictures: Tensor, seed: int = 1, tries: int = TRIES) -> Tensor:
+        """[N,C,s,s] -> [N,C,S,S], both 0..1: of `tries` refinements the one that D likes best.
+
+        Raises ValueError for pictures of other channels or not smaller than `size`.
+        """
+        if pictures.ndim != 4 or not self.takes(pictures.shape[1], pictures.shape[-1]):
+            raise ValueError(f"pictures of shape {tuple(pictures.shape)} cannot be refined")
+        device = next(self.G.parameters()).device
+        return self.choose(pictures.to(device), TorchSource(seed, device), tries)
+
+    def choose(self, pictures: Tensor, source: RandomSource, tries: int = TRIES) -> Tensor:
+        """`refine` with noise from `source`, on the networks' device."""
+        coarse = image.scale(pictures, self.size)
+        many = coarse.repeat_interleave(tries, 0)  # [N*tries,C,S,S]
+        noise = source.uniform_(torch.empty_like(many[:, :1]), -1, 1)
+        with evaluating(self.G, self.D):
+            diffs = self.G((noise, many))
+            scores = self.D((diffs, many)).view(-1, tries)
+        best = scores.argmax(1) + torch.arange(len(pictures), device=pictures.device) * tries
+        return (coarse + diffs[best]).clamp(0, 1)
+
+    def takes(self, channels: int, size: int) -> bool:
+        """Whether the networks fit pictures of so many channels and pixels."""
+        if size >= self.size:
+            return False
+        device = next(self.G.parameters()).device
+        coarse = torch.zeros(1, channels, self.size, self.size, device=device)
+        try:
+            with evaluating(self.G, self.D):
+                diff = self.G((coarse[:, :1], coarse))
+                self.D((diff, coarse))
+        except (RuntimeError, ValueError):
+            return False
+        return diff.shape == coarse.shape
+
+
+def read_refiner(
+    G_file: Path,
+    D_file: Path,
+    device: torch.device,
+    options: tuple[str, str] = ("FILE", "FILE"),
+) -> Refiner:
+    """G and D of two .net files (or one); `options` name them in errors.
+
+    Raises UserError where a file does not open or holds no such network.
+    """
+    content = checkpoints.read(G_file, options[0])
+    other = content if D_file == G_file else checkpoints.read(D_file, options[1])
+    G = checkpoints.module(content, "G", G_file, options[0])
+    D = checkpoints.module(other, "D", D_file, options[1])
+    size = int((content.get("opt") or {}).get("fineSize", LUA_SIZE))
+    return Refiner(G.to(device), D.to(device), size)

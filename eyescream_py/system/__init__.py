@@ -1,0 +1,1 @@
+"""Errors, files, processes, progress, places, device, signals: nothing about faces."""

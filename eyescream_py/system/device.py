@@ -1,0 +1,71 @@
+"""Device and threads of a program, and what it says when memory runs out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from eyescream_py.system.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+MAX_THREADS = 1024
+
+
+def choose_device(gpu: int, typed: bool) -> torch.device:
+    """`--gpu` -> device: negative is the CPU, otherwise that CUDA device.
+
+    `typed` says whether a person gave the flag: a default that cannot be had falls back to the CPU
+    with one line, a typed one that cannot be had is a UserError.
+    """
+    import torch
+
+    if gpu < 0:
+        return torch.device("cpu")
+    if torch.cuda.is_available() and gpu < torch.cuda.device_count():
+        return torch.device("cuda", gpu)
+    if typed:
+        raise UserError(
+            f"--gpu={gpu}: this machine has {torch.cuda.device_count()} usable CUDA devices; "
+            "give --gpu=-1 to run on the CPU"
+        )
+    print("No usable CUDA device found, running on the CPU (--gpu=-1 says so without this line).")
+    return torch.device("cpu")
+
+
+def set_threads(threads: int, typed: bool) -> int:
+    """Use `threads` CPU threads; a default never asks for more than this process has cores."""
+    import torch
+
+    if threads < 1:
+        raise UserError(f"--threads={threads}: give a number of at least 1")
+    if threads > MAX_THREADS:
+        raise UserError(f"--threads={threads}: give a number of at most {MAX_THREADS}")
+    if not typed:
+        threads = min(threads, len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads)
+    print(f"<torch> set nb of threads to {threads}")
+    return threads
+
+
+@contextlib.contextmanager
+def memory_in_words(advice: str) -> Iterator[None]:
+    """Where the memory does not suffice, a UserError that ends with `advice`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise UserError(f"there is not enough memory: {advice}") from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )

@@ -1,0 +1,75 @@
+"""Files of one JSON object per line (metrics.jsonl), cut back to a point when a run resumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from eyescream_py.system.files import atomic_write
+
+MAX_UNWRITTEN = 1 << 20  # bytes of lines kept for a disk that is full
+
+
+class JsonLines:
+    """A file of one JSON object per line, flushed line by line, cut back to a point when a run
+    resumes.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        keep: Callable[[dict[str, Any]], bool] | None = None,
+        keep_old: bool = False,
+    ) -> None:
+        """Start anew, or with `keep` go on behind the existing lines for which it is true.
+
+        Lines that are no JSON object (a line cut short by a kill) are dropped. A file that a new
+        start replaces stays beside it as `path.old`, with `keep_old` in any case. Raises OSError.
+        """
+        self.path = Path(path)
+        kept = [record for record in read_json_lines(self.path) if keep(record)] if keep else []
+        with atomic_write(self.path, keep_old=keep_old or keep is None) as file:
+            file.writelines(_line(record).encode() for record in kept)
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        self._unwritten = b""
+        self._failing = False
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append a line; what a full disk does not take is told once and written when it can be."""
+        if len(self._unwritten) < MAX_UNWRITTEN:
+            self._unwritten += _line(record).encode()
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+            self._failing = False
+        except OSError as error:
+            if not self._failing:
+                reason = error.strerror or error
+                print(f"Could not write {self.path}: {reason}; training goes on, trying again.")
+            self._failing = True
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file's lines; broken lines are left out, a missing file is empty."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records

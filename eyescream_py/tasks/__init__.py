@@ -1,1 +1,0 @@
-"""What each trainer trains: one `training.Task` per Lua script."""

@@ -1,0 +1,1 @@
+"""The loop of a run, one trainer per file, its folder and its logs."""

@@ -1,0 +1,400 @@
+"""What every trainer shares: epochs, saving, resuming, stopping, the metrics files.
+
+A trainer hands `run` a `Task`, which knows one iteration, one epoch's figures and its networks;
+`run` owns the position (epoch and iteration), the files in SAVE, and the decision when to stop.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from eyescream_py.networks import checkpoints
+from eyescream_py.results import story
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.json_lines import JsonLines
+from eyescream_py.system.progress import Progress
+from eyescream_py.system.signals import StopSignal
+from eyescream_py.training.save_folder import prepare_folder
+
+MAX_ROLLBACKS = 3
+MAX_FAILED_SAVES = 3
+MAX_HALVINGS = 100
+COPIES_IN_FILE = 4  # of each weight: itself, its gradient (as in Lua), two moments of Adam
+NONSENSE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """An epoch's iterations: t = 1, 1+stride, ...; each takes min(batch, length-t+1) pictures.
+
+    `multiple` rounds a last, shorter batch down; below `smallest` the epoch ends.
+    """
+
+    length: int
+    batch: int
+    stride: int
+    smallest: int = 1
+    multiple: int = 1
+
+    def __len__(self) -> int:
+        last_t = self.length - self.smallest + 1
+        return max(0, (last_t - 1) // self.stride + 1)
+
+    def size(self, iteration: int) -> int:
+        """Pictures of the iteration, counted from 0."""
+        left = self.length - iteration * self.stride
+        n = min(self.batch, left)
+        return n - n % self.multiple
+
+
+class Task(Protocol):
+    """What is trained. `file_name` is the checkpoint's name in SAVE."""
+
+    file_name: str
+    schedule: Schedule
+
+    def begin_epoch(self) -> None: ...
+
+    def iteration(self, n: int, log: Callable[[str, float | None], None] | None) -> None: ...
+
+    def end_epoch(self, epoch: int, seconds: float) -> dict[str, Any]:
+        """Print the epoch's lines; give its metrics."""
+        ...
+
+    def curves(self, epoch: int, record: dict[str, Any]) -> None:
+        """Append an epoch's metrics to the plots' curves; a resumed run gives the old ones too."""
+        ...
+
+    def is_finite(self) -> bool:
+        """Whether every loss of the epoch and every weight is a finite number."""
+        ...
+
+    def halve_learning_rate(self) -> None: ...
+
+    def show(self, epoch: int) -> None:
+        """Refresh the plot windows."""
+        ...
+
+    def save_pictures(self, folder: Path, epoch: int) -> None:
+        """Write the epoch's grid of pictures."""
+        ...
+
+    def networks(self) -> dict[str, nn.Module]: ...
+
+    def content(self, epoch: int) -> dict[str, Any]:
+        """What the checkpoint holds beside the networks."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What exact resuming needs beside the networks."""
+        ...
+
+    def load(self, content: Any, path: Path) -> bool:
+        """Take networks and state from a checkpoint's table.
+
+        False where its epoch cannot go on, because the pictures are others now. Raises UserError
+        for a file of other options, any other error for a file that makes no sense.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options that every trainer has; `epochs` 0 means until interrupted."""
+
+    save: Path
+    save_freq: int
+    epochs: int
+    log_every: int
+    network: str
+    on_nan: str
+    print_epoch: str = "<trainer> Epoch #{epoch} [batchSize = {batch}]"
+
+
+@dataclass
+class _Position:
+    epoch: int = 1  # the epoch under way, counted from 1
+    iteration: int = 0  # iterations of it that are done
+    seconds: float = 0.0  # time it took so far
+
+
+class Run:
+    """One training run; `go` returns when the epochs are done or the run was asked to stop."""
+
+    def __init__(self, task: Task, options: RunOptions, stop: StopSignal) -> None:
+        self.task, self.options, self.stop = task, options, stop
+        self.path = options.save / task.file_name
+        self.at = _Position()
+        self._good: Path | None = None  # the newest checkpoint known to be sound
+        self._unsaved = False  # whether an iteration was done since
+        self._halvings = 0  # of the learning rate
+        self._rollbacks = 0
+        self._failed_saves = 0
+        if not len(task.schedule):
+            raise UserError(f"an epoch of {task.schedule.length} pictures is shorter than a batch")
+        if options.network:
+            self._resume(checkpoints.find(options.network, options.save))
+        room = COPIES_IN_FILE * sum(_bytes(net) for net in task.networks().values())
+        prepare_folder(options.save, task.file_name, room)
+        self._open_logs(keep=bool(options.network))
+        story.replay(options.save, trainer_of(task), task.curves)
+
+    def _resume(self, path: Path) -> None:
+        stored = self._restore(path)
+        for _ in range(stored):
+            self._halve_learning_rate()
+        where = f", iteration {self.at.iteration}" if self.at.iteration else ""
+        print(f"Continuing from {path} at epoch {self.at.epoch}{where}.")
+
+    def _restore(self, path: Path) -> int:
+        """Take everything from a checkpoint; how often its learning rate had been halved."""
+        content = checkpoints.read(path)
+        try:
+            same_epoch = self.task.load(content, path)
+            self.at = _stored_position(content, self.task.schedule)
+            halvings = range(MAX_HALVINGS)[(content.get("resume") or {}).get("halvings", 0)]
+        except NONSENSE as error:
+            raise UserError(
+                f"--network={path} makes no sense ({type(error).__name__}: {_first_line(error)}); "
+                f"is {path}.old whole?"
+            ) from error
+        if not self.task.is_finite():
+            raise UserError(f"--network={path} holds numbers that are not finite")
+        if self.at.iteration and not same_epoch:
+            print("The pictures are others than when the epoch was interrupted: it starts anew.")
+            self.at = _Position(self.at.epoch)
+        self._good = path
+        return halvings
+
+    def _halve_learning_rate(self) -> None:
+        self._halvings += 1
+        self.task.halve_learning_rate()
+
+    def _open_logs(self, keep: bool) -> None:
+        """Logs hold the lines of every trainer of SAVE; only this one's are cut back."""
+        at = (self.at.epoch, self.at.iteration)
+        mine = trainer_of(self.task)
+
+        def epochs_before(record: dict[str, Any]) -> bool:
+            return _is_of_another(record, mine) or (keep and _place(record)[0] < at[0])
+
+        def steps_before(record: dict[str, Any]) -> bool:
+            return _is_of_another(record, mine) or (keep and _place(record) <= at)
+
+        save = self.options.save
+        try:
+            self.metrics = JsonLines(save / "metrics.jsonl", epochs_before, keep_old=not keep)
+            self.losses = None
+            if self.options.log_every:
+                self.losses = JsonLines(save / "losses.jsonl", steps_before, keep_old=not keep)
+        except OSError as error:
+            raise UserError(
+                f"--save={self.options.save}: cannot write {error.filename or 'logs'}: "
+                f"{error.strerror or error}"
+            ) from error
+
+    def go(self) -> None:
+        self.stop.at_once = ""  # from here on there is something to finish
+        if not self._epochs_left():
+            print(f"All {self.options.epochs} epochs are done; a larger --epochs goes on.")
+        try:
+            while self._epochs_left() and not self.stop.requested:
+                self._epoch()
+            if self.stop.requested:
+                self._end_early()
+            story.write_curves_if_possible(self.options.save, trainer_of(self.task))
+        finally:
+            self._close_logs()
+
+    def _close_logs(self) -> None:
+        self.metrics.close()
+        if self.losses:
+            self.losses.close()
+
+    def _end_early(self) -> None:
+        if self._unsaved:
+            if not self.task.is_finite():
+                self._not_finite()
+            self._save()
+        if self._good != self.path:
+            print(f"Stopped by {self.stop.name} before the first iteration: nothing to save.")
+            return
+        print(
+            f"Stopped by {self.stop.name}: saved {self.path} at epoch {self.at.epoch}, "
+            f"iteration {self.at.iteration}; --network={self.path.name} continues it."
+        )
+
+    def _shows_progress(self) -> bool:
+        return sys.stderr.isatty()
+
+    def _epochs_left(self) -> bool:
+        return self.options.epochs == 0 or self.at.epoch <= self.options.epochs
+
+    def _epoch(self) -> None:
+        schedule, epoch = self.task.schedule, self.at.epoch
+        if self.at.iteration == 0:
+            self.task.begin_epoch()
+        print(self.options.print_epoch.format(epoch=epoch, batch=schedule.batch))
+        start = time.perf_counter() - self.at.seconds
+        with Progress(len(schedule), "iterations", enabled=self._shows_progress()) as progress:
+            progress.update(self.at.iteration)
+            while self.at.iteration < len(schedule):
+                self.task.iteration(schedule.size(self.at.iteration), self._log())
+                self._unsaved = True
+                self.at.iteration += 1
+                progress.update(1)
+                if self.stop.requested and self.at.iteration < len(schedule):
+                    self.at.seconds = time.perf_counter() - start
+                    return
+        seconds = time.perf_counter() - start
+        if not self.task.is_finite():
+            self._not_finite()
+            return
+        record = self.task.end_epoch(epoch, seconds)
+        line = {"trainer": trainer_of(self.task), "epoch": epoch, "seconds": round(seconds, 3)}
+        self.metrics.write({**line, **record})
+        self.task.curves(epoch, record)
+        self.at = _Position(epoch + 1)
+        self.task.show(epoch)
+        if (
+            epoch % self.options.save_freq == 0
+            or epoch == self.options.epochs
+            or self._failed_saves
+        ):
+            self._save()
+            self._save_pictures(epoch)
+
+    def _save_pictures(self, epoch: int) -> None:
+        folder = self.options.save / "pictures"
+        try:
+            self.task.save_pictures(folder, epoch)
+        except OSError as error:
+            print(f"Could not write pictures to {folder}: {error.strerror or error}; going on.")
+
+    def _log(self) -> Callable[[str, float | None], None] | None:
+        every, iteration = self.options.log_every, self.at.iteration + 1
+        if not every or iteration % every:
+            return None
+
+        def write(network: str, loss: float | None) -> None:
+            assert self.losses is not None  # noqa: S101
+            self.losses.write(
+                {
+                    "trainer": trainer_of(self.task),
+                    "epoch": self.at.epoch,
+                    "iteration": iteration,
+                    "network": network,
+                    "loss": loss,
+                    "skipped": loss is None,
+                }
+            )
+
+        return write
+
+    def _save(self) -> None:
+        """Write the checkpoint; a failure is told and tried again while there is another turn."""
+        content = self.task.content(self.at.epoch - 1)
+        content["resume"] = {
+            "position": vars(self.at),
+            "halvings": self._halvings,
+            "state": self.task.state(),
+        }
+        print(f"<trainer> saving network to {self.path}")
+        try:
+            checkpoints.write(self.path, self.task.networks(), content)
+        except OSError as error:
+            self._save_failed(error)
+        else:
+            self._good = self.path
+            self._unsaved = False
+            self._failed_saves = 0
+
+    def _save_failed(self, error: OSError) -> None:
+        self._failed_saves += 1
+        reason = error.strerror or str(error)
+        never = self._good != self.path and self._failed_saves >= MAX_FAILED_SAVES
+        if never or self.stop.requested or not self._epochs_left():
+            raise UserError(
+                f"could not save {self.path}: {reason}; free the place or give another --save"
+            ) from error
+        print(f"Could not save {self.path}: {reason}; training goes on, trying again next epoch.")
+
+    def _not_finite(self) -> None:
+        """Go back to the last good checkpoint where that is wanted and possible, else end."""
+        found = f"epoch {self.at.epoch}: a loss or a weight is no longer a finite number"
+        if self._good is None:
+            found += ", and nothing was saved before"
+        if self.options.on_nan != "rollback" or self._good is None or self.stop.requested:
+            kept = f"; {self._good} holds the last good state" if self._good else ""
+            raise UserError(
+                f"{found}{kept}; try a smaller learning rate, a smaller --D_clamp, or "
+                "--on_nan=rollback with a smaller --saveFreq"
+            )
+        if self._rollbacks == MAX_ROLLBACKS:
+            raise UserError(
+                f"{found} again after {MAX_ROLLBACKS} rollbacks; {self._good} holds the last good "
+                "state: continue it with a much smaller learning rate"
+            )
+        self._rollbacks += 1
+        self._restore(self._good)
+        self._halve_learning_rate()
+        self._unsaved = False
+        print(f"{found}; back to {self._good} with half the learning rate.")
+        self._close_logs()
+        self._open_logs(keep=True)
+
+
+def _stored_position(content: Any, schedule: Schedule) -> _Position:
+    """Where a checkpoint stands; a Lua file says only how many epochs are behind it (none: 1)."""
+    resume = content.get("resume")
+    if resume is None:
+        return _Position(_whole(content.get("epoch", 1)) + 1)
+    position = resume["position"]
+    at = _Position(
+        _whole(position["epoch"]), _whole(position["iteration"]), float(position["seconds"])
+    )
+    if at.iteration > len(schedule):
+        print(
+            "The epoch is shorter with these options than when it was interrupted: it starts anew."
+        )
+        return _Position(at.epoch)
+    return at
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} where a count should stand")
+    return value
+
+
+def trainer_of(task: Task) -> str:
+    """Whose lines a log holds: `adversarial`, `adversarial_c2f_16_to_32`, `autoencoder`, ..."""
+    return Path(task.file_name).stem
+
+
+def _is_of_another(record: dict[str, Any], trainer: str) -> bool:
+    return isinstance(record.get("trainer"), str) and record["trainer"] != trainer
+
+
+def _place(record: dict[str, Any]) -> tuple[float, float]:
+    """(epoch, iteration) of a log's line; behind everything where someone has broken it."""
+    epoch, iteration = record.get("epoch"), record.get("iteration", 0)
+    if isinstance(epoch, int | float) and isinstance(iteration, int | float):
+        return (epoch, iteration)
+    return (math.inf, math.inf)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in network.parameters())

@@ -1,0 +1,78 @@
+"""`eyescream`: one name for every command; and what commands print where nobody watches."""
+
+import fcntl
+import importlib
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+import tomllib
+
+import click
+from click.testing import CliRunner
+
+from eyescream_py.cli.main import COMMANDS, main
+from tests.commands import ROOT, run
+
+
+def test_the_installed_command_is_this_one():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, name = scripts["eyescream"].partition(":")
+    assert getattr(importlib.import_module(module), name) is main
+
+
+def test_every_command_is_listed_and_answers():
+    listing = CliRunner().invoke(main, ["--help"]).output
+    for name, (_, text) in COMMANDS.items():
+        assert name in listing
+        assert text in " ".join(listing.split())
+        assert isinstance(main.get_command(click.Context(main), name), click.Command)
+        assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0
+
+
+def test_an_unknown_command_is_refused():
+    assert CliRunner().invoke(main, ["nonsense"]).exit_code == 2
+
+
+def test_the_list_and_the_help_of_evaluate_load_no_torch():
+    code = (
+        "import sys; from eyescream_py.cli.main import main\n"
+        "for words in (['--help'], *([c, '--help'] for c in ('train', 'evaluate', 'movie'))):\n"
+        "    try: main(words)\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    assert "generate-dataset" in run("-c", code).stdout
+
+
+BAR = (
+    "import time; from eyescream_py.system.progress import Progress\n"
+    "with Progress(30, 'things') as p:\n"
+    "    for _ in range(30): p.update(1); time.sleep(0.02)\n"
+)
+
+
+def test_a_bar_is_drawn_on_a_terminal_without_colours():
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-c", BAR], cwd=ROOT, stderr=theirs, env={**os.environ, "NO_COLOR": "1"}
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        try:
+            while chunk := os.read(ours, 4096):
+                seen += chunk
+        except OSError:  # how a terminal says that its program has ended
+            pass
+        assert process.wait() == 0
+    os.close(ours)
+    assert b"30/30" in seen
+    assert b"\x1b[3" not in seen
+
+
+def test_nothing_is_drawn_into_a_pipe():
+    done = run("-c", BAR)
+    assert (done.stdout, done.stderr) == ("", "")

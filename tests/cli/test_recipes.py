@@ -1,0 +1,58 @@
+"""--recipe: defaults for what nobody typed; `lua` changes nothing."""
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from eyescream_py.cli import options, recipes, train
+
+
+@pytest.fixture
+def parsed():
+    """Runs train.py's own options, without training; gives (values used, table saved)."""
+
+    def run(*flags):
+        seen = {}
+
+        @click.command()
+        def look(**values):
+            typed = options.typed_flags()
+            seen["used"] = recipes.follow(values, typed)
+            seen["saved"] = options.lua_table()
+
+        look.params = train.main.params
+        result = CliRunner().invoke(look, flags)
+        assert result.exit_code == 0, result.output
+        return seen["used"], seen["saved"]
+
+    return run
+
+
+def test_lua_is_the_default_and_changes_nothing(parsed):
+    used, saved = parsed()
+    defaults = {p.name: p.default for p in train.main.params}
+    for name in recipes.RECIPES["best"]:
+        assert used[name] == defaults[name]
+        assert saved[name] == defaults[name]
+    assert parsed("--recipe=lua")[0] == used
+
+
+def test_best_sets_what_nobody_typed(parsed):
+    used, saved = parsed("--recipe=best")
+    for name, value in recipes.RECIPES["best"].items():
+        assert used[name] == value
+        assert saved[name] == value
+    assert used["batch_size"] == 16
+    assert "recipe" not in used
+
+
+def test_what_is_typed_wins_even_where_it_is_the_default(parsed):
+    used, saved = parsed("--recipe=best", "--G_ema=0")
+    assert used["G_ema"] == 0
+    assert saved["G_ema"] == 0
+
+
+def test_every_recipe_names_real_parameters():
+    names = {p.name for p in train.main.params}
+    for recipe in recipes.RECIPES.values():
+        assert set(recipe) <= names

@@ -1,0 +1,170 @@
+"""dataset/generate_dataset.py, run as its users run it."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eyescream_py.data import augmentation
+from tests.picture_files import write_photos
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "dataset" / "generate_dataset.py"
+PHOTOS = 24
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("lfw")
+    write_photos(folder, PHOTOS)
+    return folder
+
+
+def command(photos: Path, out: Path, *options: str) -> list[str]:
+    return [sys.executable, str(SCRIPT), f"--path={photos}", f"--out={out}", *options]
+
+
+def generate(photos: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(photos, out, *options), capture_output=True, text=True)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def made(photos, tmp_path_factory) -> dict[str, bytes]:
+    """What one process makes of the photos."""
+    out = tmp_path_factory.mktemp("one_job")
+    done = generate(photos, out, "--jobs=1")
+    assert done.returncode == 0, done.stderr
+    assert f"{PHOTOS} photos: {20 * PHOTOS} pictures in {out}/out_aug_64x64" in done.stdout
+    return contents(out)
+
+
+def test_names_sizes_and_pixels_are_the_programs(made, photos, tmp_path):
+    faces = {name for name in made if name.endswith(".jpg")}
+    wanted = {f"out_aug_64x64/{i:06d}_{a:03d}.jpg" for i in range(PHOTOS) for a in range(20)}
+    wanted |= {f"out_unaug_64x64/{i:06d}_000.jpg" for i in range(PHOTOS)}
+    assert faces == wanted
+    assert made["out_aug_64x64/000007_000.jpg"] == made["out_unaug_64x64/000007_000.jpg"]
+    source = Image.open(photos / "Person_03" / "Person_03_0002.jpg")  # the 8th by path
+    for copy in (0, 5):
+        (tmp_path / "face.jpg").write_bytes(made[f"out_aug_64x64/000007_{copy:03d}.jpg"])
+        written = np.asarray(Image.open(tmp_path / "face.jpg")).astype(float)
+        expected = np.asarray(augmentation.face(source, augmentation.draw(43, 7, copy)))
+        assert written.shape == (64, 64, 3)
+        assert np.abs(written - expected).mean() < 4  # what JPEG takes away
+
+
+def test_two_jobs_make_the_same_bytes_from_inside_the_folder(made, photos, tmp_path):
+    arguments = ["generate_dataset.py", f"--path={photos}", f"--out={tmp_path}", "--jobs=2"]
+    subprocess.run([sys.executable, *arguments], cwd=SCRIPT.parent, check=True)
+    assert contents(tmp_path) == made
+
+
+def test_killed_and_run_again_it_makes_the_same_bytes(made, photos, tmp_path):
+    killed = subprocess.Popen(command(photos, tmp_path, "--jobs=2"), start_new_session=True)
+    augmented = tmp_path / "out_aug_64x64"
+    deadline = time.monotonic() + 60
+    while len(list(augmented.glob("*.jpg"))) < 60 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    killed.kill()
+    killed.wait()
+    time.sleep(0.5)  # its workers notice that it is gone
+    done = len(list(augmented.glob("*.jpg")))
+    assert 60 <= done < 20 * PHOTOS
+    time.sleep(0.3)
+    assert len(list(augmented.glob("*.jpg"))) == done  # nobody goes on writing
+    (augmented / "000000_007.jpg").unlink(missing_ok=True)
+    again = generate(photos, tmp_path, "--jobs=1")
+    assert again.returncode == 0, again.stderr
+    assert "photos are done already" in again.stdout
+    assert contents(tmp_path) == made
+
+
+def test_ctrl_c_ends_with_one_line(photos, tmp_path):
+    stopped = subprocess.Popen(
+        command(photos, tmp_path, "--jobs=2"), stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    while not list(tmp_path.glob("out_aug_64x64/*.jpg")) and stopped.poll() is None:
+        time.sleep(0.005)
+    stopped.send_signal(signal.SIGINT)
+    error = stopped.communicate(timeout=60)[1]
+    assert stopped.returncode == 2
+    assert error.strip() == "Error: interrupted; run the same command again to go on"
+
+
+def test_other_seed_is_refused_until_overwrite(made, photos, tmp_path):
+    shutil.copytree(photos / "Person_00", tmp_path / "few")
+    out = tmp_path / "out"
+    assert generate(tmp_path / "few", out).returncode == 0
+    before = contents(out)
+    refused = generate(tmp_path / "few", out, "--seed=7")
+    assert refused.returncode == 2
+    assert "--overwrite" in one_line(refused)
+    assert contents(out) == before
+    assert generate(tmp_path / "few", out, "--seed=7", "--overwrite").returncode == 0
+    after = contents(out)
+    assert after.keys() == before.keys()
+    plain, copy = "out_aug_64x64/000000_000.jpg", "out_aug_64x64/000000_001.jpg"
+    assert after[plain] == before[plain]
+    assert after[copy] != before[copy]
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_broken_photos_are_left_out_by_name_and_keep_their_number(tmp_path):
+    write_photos(tmp_path / "lfw", 6)
+    (tmp_path / "lfw" / "Person_01" / "Person_01_0001.jpg").write_bytes(b"")
+    Image.new("RGB", (120, 90)).save(tmp_path / "lfw" / "Person_02" / "Person_02_0002.jpg")
+    done = generate(tmp_path / "lfw", tmp_path / "out")
+    assert done.returncode == 0
+    line = one_line(done)
+    assert "2 broken photos left out: Person_01/Person_01_0001.jpg (no JPEG" in line
+    assert "Person_02/Person_02_0002.jpg (120x90 pixels, LFW has 250x250)" in line
+    there = {p.name for p in (tmp_path / "out" / "out_unaug_64x64").iterdir()}
+    assert there == {f"00000{i}_000.jpg" for i in (0, 1, 3, 4)}
+
+
+def test_bad_paths_are_one_line_each(tmp_path, photos):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "a.jpg").write_text("no photo")
+    for path, message in [
+        (tmp_path / "missing", "is no folder"),
+        (tmp_path / "empty", "no .jpg files"),
+        (tmp_path / "junk", "not one of its 1 photos"),
+    ]:
+        done = generate(path, tmp_path / "out")
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert str(path) in done.stderr
+        assert "Traceback" not in done.stderr
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    done = generate(photos, tmp_path / "taken")
+    assert done.returncode == 2
+    assert f"cannot write to {tmp_path / 'taken'}" in one_line(done)
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(photos, tmp_path):
+    """A limit on the size of files stands for the disk: what goes beyond it fails as ENOSPC
+    does."""
+    shell = f"ulimit -f 2; exec {' '.join(command(photos, tmp_path, '--jobs=1'))}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"cannot write to {tmp_path}: File too large" in one_line(done)
+    for path in tmp_path.rglob("*.jpg"):
+        Image.open(path).load()
+    assert not list(tmp_path.rglob("*.tmp"))

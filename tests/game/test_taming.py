@@ -1,0 +1,178 @@
+"""Views, the slope penalty, the spectral bound, and where the game uses them."""
+
+import pytest
+import torch
+from torch import nn
+
+from eyescream_py.cli.options import VIEWS
+from eyescream_py.data.dataset import Dataset
+from eyescream_py.game.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
+from eyescream_py.game.taming import (
+    SlopePenalty,
+    SpectralBound,
+    Taming,
+    Views,
+    hole,
+    shifted,
+    squared_slope,
+)
+from eyescream_py.networks.cpu_layers import speed_up
+from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.optim import SGD
+from eyescream_py.torch7.random import TorchSource
+
+
+def pictures(n=6, channels=3, size=16):
+    generator = torch.Generator().manual_seed(3)
+    return torch.rand(n, channels, size, size, generator=generator) * 0.5 + 0.25
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+def test_each_kind_of_view_changes_the_pictures_and_lets_gradients_through(kind):
+    images = pictures().requires_grad_()
+    seen = Views([kind], TorchSource(1))(images)
+    assert seen.shape == images.shape
+    assert not torch.equal(seen, images)
+    seen.sum().backward()
+    assert images.grad.isfinite().all()
+    assert images.grad.abs().sum() > 0
+
+
+def test_no_kinds_leave_the_pictures_alone():
+    images = pictures()
+    assert torch.equal(Views([], TorchSource(1))(images), images)
+
+
+def test_a_mirrored_view_is_the_picture_or_its_mirror_image():
+    images = pictures(40)
+    seen = Views(["mirror"], TorchSource(1))(images)
+    same = [torch.equal(a, b) for a, b in zip(seen, images, strict=True)]
+    mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(seen, images, strict=True)]
+    assert all(a != b for a, b in zip(same, mirrored, strict=True))
+    assert 10 < sum(same) < 30
+
+
+def test_shifted_moves_by_whole_pixels_and_brings_zeros_in():
+    images = pictures(3)
+    moved = shifted(images, torch.tensor([1.0, -1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0]))
+    assert torch.equal(moved[0, :, 2:], images[0, :, :-2])
+    assert moved[0, :, :2].abs().sum() == 0
+    assert torch.equal(moved[1, :, :-2], images[1, :, 2:])
+    assert torch.equal(moved[2, :, :, 2:], images[2, :, :, :-2])
+
+
+def test_the_hole_is_a_square_of_half_the_side_cut_at_the_border():
+    masks = hole(pictures(2), torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.0]))
+    assert masks[0].sum() == 7 * 7
+    assert masks[0, 0, 5:12, 5:12].all()
+    assert masks[1].sum() == 4 * 4
+
+
+def test_slope_of_a_logistic_regression():
+    weights = torch.tensor([0.3, -0.2], requires_grad=True)
+    x = torch.tensor([[0.1, 0.4], [0.5, -0.3]], requires_grad=True)
+    penalty = squared_slope(torch.sigmoid(x @ weights), x)
+    assert float(penalty.detach()) == pytest.approx(0.3**2 + 0.2**2, rel=1e-4)
+    penalty.backward()
+    torch.testing.assert_close(weights.grad, 2 * weights.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_penalty_comes_every_fourth_time_with_four_times_the_weight():
+    D = nn.Sequential(View(16), nn.Linear(16, 1), nn.Sigmoid())
+    expected = float(D[1].weight.detach().square().sum())
+    slope = SlopePenalty(0.5, every=4)
+    calls = [torch.as_tensor(slope(D, pictures(4, 1, 4))) for _ in range(8)]
+    found = [float(penalty.detach()) for penalty in calls]
+    assert found[1:4] == found[5:] == [0, 0, 0]
+    assert found[0] == pytest.approx(4 * 0.25 * expected, rel=1e-4)
+    assert found[4] == found[0]
+
+
+def test_the_penalty_goes_through_layers_that_were_sped_up():
+    torch.manual_seed(4)
+    D = nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(), View(4 * 14 * 14), nn.Linear(784, 1))
+    D.append(nn.Sigmoid())
+    gradients = []
+    for fast in (False, True):
+        if fast:
+            speed_up(D)
+        D.zero_grad()
+        SlopePenalty(1.0)(D, pictures(4)).backward()
+        gradients.append([p.grad.clone() for p in D.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 2
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+    assert "forward" in D[1].__dict__  # the fast layer is back
+
+
+def test_the_spectral_bound_holds_after_a_few_steps_and_leaves_small_weights_alone():
+    torch.manual_seed(2)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 14 * 14, 4))
+    with torch.no_grad():
+        network[0].weight.mul_(20)
+    small = network[2].weight.detach().clone()
+    bound = SpectralBound(network, 2.0)
+    for _ in range(30):
+        bound.apply()
+    norm = torch.linalg.matrix_norm(network[0].weight.detach().flatten(1), 2)
+    assert float(norm) == pytest.approx(2.0, rel=0.01)
+    assert torch.equal(network[2].weight, small)
+
+
+def game(taming=None, real_target=1.0, seed=1):
+    torch.manual_seed(5)
+    D = nn.Sequential(View(16), nn.Linear(16, 1), nn.Sigmoid())
+    G = nn.Sequential(nn.Linear(3, 16), nn.Sigmoid(), View(1, 4, 4))
+    data = Dataset(torch.arange(160, dtype=torch.uint8).view(10, 1, 4, 4), "counted")
+    players = [
+        Player(network, SGD(network.parameters(), 0.5), Penalty(), 0.0) for network in (D, G)
+    ]
+    feed = FaceFeed(data, G, 3, 10, TorchSource(seed), real_target=real_target)
+    feed.begin_epoch()
+    return Game(*players, feed, AccuracyGate(1.01, 4, torch.device("cpu")), taming=taming)
+
+
+def weights(a_game):
+    return torch.cat([p.detach().flatten() for p in a_game.D.network.parameters()]).clone()
+
+
+def test_smoothing_changes_the_real_targets_only():
+    _, targets = game(real_target=0.9).feed.discriminator_batch(6)
+    torch.testing.assert_close(targets, torch.tensor([0.9, 0.9, 0.9, 0, 0, 0]))
+
+
+def test_taming_that_does_nothing_changes_nothing_and_each_kind_changes_d():
+    plain, idle = game(), game(Taming())
+    others = [
+        game(Taming(slope=SlopePenalty(5.0))),
+        game(Taming(views=Views(["cutout"], TorchSource(9)))),
+    ]
+    bounded = game()
+    bounded.taming = Taming(bound=SpectralBound(bounded.D.network, 0.01))
+    for each in (plain, idle, bounded, *others):
+        each.iteration(4)
+    assert torch.equal(weights(plain), weights(idle))
+    for each in (bounded, *others):
+        assert not torch.equal(weights(plain), weights(each))
+
+
+def test_r1_makes_d_flatter():
+    flat, plain = game(Taming(slope=SlopePenalty(2.0))), game()
+    for _ in range(20):
+        flat.iteration(8)
+        plain.iteration(8)
+    steepness = [float(g.D.network[1].weight.detach().norm()) for g in (flat, plain)]
+    assert steepness[0] < 0.7 * steepness[1]
+
+
+def test_directions_survive_a_resume():
+    bound = SpectralBound(nn.Linear(5, 4), 1.0)
+    bound.apply()
+    slope = SlopePenalty(1.0, every=4)
+    slope.steps = 3
+    other = Taming(slope=SlopePenalty(1.0, every=4), bound=SpectralBound(nn.Linear(5, 4), 1.0))
+    other.set_state(Taming(slope=slope, bound=bound).state())
+    assert other.slope.steps == 3
+    assert torch.equal(other.bound.directions[0], bound.directions[0])
+    other.set_state({})
+    assert torch.equal(other.bound.directions[0], bound.directions[0])

@@ -1,0 +1,164 @@
+"""The networks against outputs, gradients and optimizer steps of the real Lua Torch 7."""
+
+import pytest
+import torch
+
+from eyescream_py.game.adversarial import bce_loss
+from eyescream_py.networks import models, models_c2f
+from eyescream_py.system.errors import UserError
+from eyescream_py.torch7.layers import Dropout, SpatialDropout
+from eyescream_py.torch7.optim import SGD, Adagrad, Adam
+from eyescream_py.torch7.random import TorchSource
+from tests.golden_data import assert_summary, fill, read
+
+GOLDEN = read("networks.json")
+OPTIMIZERS = {
+    "adam": Adam,
+    "adagrad": Adagrad,
+    "sgd": lambda params: SGD(params, lr=0.02, momentum=0.5),
+}
+
+
+def build(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+    kind, size = name.rsplit("_", 1)
+    if kind.startswith("c2f"):
+        channels = int(size)
+        dims = (channels, 32, 32)
+        coarse = fill(0.5, 0, 2, channels, 32, 32) + 0.5
+        if kind == "c2f_G":
+            return models_c2f.create_G(dims), (fill(1, 0, 2, 1, 32, 32), coarse)
+        return models_c2f.create_D(dims), (fill(0.2, 0, 2, channels, 32, 32), coarse)
+    channels, scale = map(int, size.split("x"))
+    if kind == "G":
+        return models.create_G((channels, scale, scale), 100), (fill(1, 0, 2, 100),)
+    images = fill(0.5, 0, 2, channels, scale, scale) + 0.5
+    return models.create_D((channels, scale, scale)), (images,)
+
+
+@torch.no_grad()
+def fill_parameters(network: torch.nn.Module) -> None:
+    flat = fill(0.05, 0, sum(p.numel() for p in network.parameters()))
+    offset = 0
+    for p in network.parameters():
+        p.copy_(flat[offset : offset + p.numel()].view_as(p))
+        offset += p.numel()
+
+
+def loss_of(name: str, output: torch.Tensor) -> torch.Tensor:
+    if "D" in name:
+        return bce_loss(output.reshape(-1), torch.tensor([1.0, 0.0], dtype=output.dtype))
+    return output.sum()
+
+
+def flat_parameters(network: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in network.parameters()])
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_network_equals_lua(name):
+    network, inputs = build(name)
+    golden = GOLDEN[name]
+    fill_parameters(network)
+    assert_summary(network.eval()(*inputs), golden["y"], 1e-5, "y")
+
+    for layer in network.train().modules():
+        if isinstance(layer, Dropout | SpatialDropout):
+            layer.p = 0
+    watched = inputs[-1].requires_grad_()
+    loss = loss_of(name, network(*inputs))
+    loss.backward()
+    torch.testing.assert_close(float(loss), golden["loss"], rtol=1e-4, atol=1e-4)
+    assert_summary(
+        torch.cat([p.grad.reshape(-1) for p in network.parameters()]), golden["grad"], 1e-4
+    )
+    assert_summary(watched.grad, golden["gx"], 1e-4, "gx")
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_three_optimizer_steps_equal_lua(name):
+    """In double: the first adam and adagrad steps are lr*sign(g), where single rounding flips
+    signs.
+    """
+    for optimizer_name, make in OPTIMIZERS.items():
+        network, inputs = build(name)
+        fill_parameters(network)
+        network.double()
+        inputs = tuple(x.double() for x in inputs)
+        for layer in network.train().modules():
+            if isinstance(layer, Dropout | SpatialDropout):
+                layer.p = 0
+        optimizer = make(network.parameters())
+        for _ in range(3):
+            network.zero_grad()
+            loss_of(name, network(*inputs)).backward()
+            optimizer.step()
+        assert_summary(flat_parameters(network), GOLDEN[name][optimizer_name], 1e-4, optimizer_name)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "parameters"),
+    [
+        (lambda: models.create_G((3, 32, 32), 100, "upsampling"), (2, 100), 2_470_406),
+        (lambda: models.create_G((1, 16, 16), 50, "upsampling"), (2, 50), None),
+        (lambda: models.create_D((3, 32, 32), "b"), (2, 3, 32, 32), None),
+        (
+            lambda: models.create_refiner((1, 16, 16)),
+            (2, 1, 16, 16),
+            256 * 1024 * 2 + 1024 + 256 + 1,
+        ),
+    ],
+)
+def test_later_networks_train_one_step(network, shape, parameters):
+    torch.manual_seed(0)
+    net = network()
+    if parameters is not None:
+        assert sum(p.numel() for p in net.parameters()) == parameters
+    x = torch.rand(shape)
+    before = flat_parameters(net)
+    optimizer = Adam(net.parameters())
+    net(x).square().mean().backward()
+    optimizer.step()
+    change = (flat_parameters(net) - before).abs()
+    assert change.max() > 0
+    assert torch.isfinite(change).all()
+
+
+@pytest.mark.parametrize("letter", ["b", "c", "d"])
+def test_c2f_variants_keep_the_shape(letter):
+    pair = torch.rand(2, 1, 16, 16), torch.rand(2, 3, 16, 16)
+    assert models_c2f.create_G((3, 16, 16), letter)(*pair).shape == (2, 3, 16, 16)
+    if letter != "d":
+        both = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+        network = models_c2f.create_D((3, 16, 16), letter)
+        assert network(both).shape == (2, 1)
+        assert torch.equal(network.eval()(*both), network(both))
+
+
+def test_start_weights_reach_top_level_modules_only():
+    network = models.create_D((1, 16, 16))
+    source = TorchSource(0)
+    models.reset_layers(network, source)
+    nested = network[0][0][0].weight.detach().clone()
+    models.draw_start_weights(network, source)
+    assert torch.equal(nested, network[0][0][0].weight)
+    assert float(nested.abs().max()) == pytest.approx(1 / 3, rel=0.01)
+    assert float(network[2].weight.std()) == pytest.approx(0.005, rel=0.1)
+    assert float(network[2].bias.abs()) < 0.01
+    generator = models.create_G((1, 16, 16))
+    models.draw_start_weights(generator, source)
+    assert abs(float(generator[1].weight)) < 0.05
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: models.create_D((1, 30, 30)),
+        lambda: models.create_D((1, 24, 24), "b"),
+        lambda: models.create_G((1, 18, 18), 10, "upsampling"),
+        lambda: models.create_D((1, 16, 32)),
+        lambda: models_c2f.create_D((1, 31, 31)),
+    ],
+)
+def test_sizes_that_cannot_work_are_errors_for_people(make):
+    with pytest.raises(UserError, match=r"multiple|squares"):
+        make()

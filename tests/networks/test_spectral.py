@@ -1,0 +1,52 @@
+"""Convolution through Fourier transforms against torch's own."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from eyescream_py import torch7
+from eyescream_py.networks import models_c2f
+from eyescream_py.networks.fft_convolution import _Convolution, convolve_by_spectra
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 24), (11, 13), (5, 3)])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_values_and_gradients_are_those_of_conv2d(size, kernel):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(4, 3, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    expected, found = F.conv2d(x, w, padding=kernel // 2), _Convolution.apply(x, w)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    g = torch.randn_like(expected)
+    for a, b in zip(
+        torch.autograd.grad(found, (x, w), g), torch.autograd.grad(expected, (x, w), g), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_the_generator_of_pairs_keeps_its_values_and_its_layers():
+    torch.manual_seed(0)
+    plain = models_c2f.create_G((1, 8, 8))
+    fast = copy.deepcopy(plain)
+    convolve_by_spectra(fast)
+    copied = copy.deepcopy(fast)
+    noise, coarse = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
+    expected = plain(noise, coarse)
+    torch.testing.assert_close(fast(noise, coarse), expected, rtol=1e-5, atol=1e-6)
+    assert [type(layer) for layer in fast] == [type(layer) for layer in plain]
+    assert torch7.from_module(fast).typename == torch7.from_module(plain).typename
+    with torch.no_grad():
+        fast[3].weight.zero_()
+    torch.testing.assert_close(copied(noise, coarse), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_only_wide_convolutions_with_large_kernels_are_changed():
+    network = nn.Sequential(
+        nn.Conv2d(64, 128, 7, padding=3), nn.Conv2d(64, 128, 3, padding=1),
+        nn.Conv2d(64, 128, 7, padding=3, stride=2), nn.Conv2d(8, 8, 7, padding=3),
+    )  # fmt: skip
+    convolve_by_spectra(network)
+    assert ["forward" in vars(layer) for layer in network] == [True, False, False, False]

@@ -1,0 +1,132 @@
+"""evaluate: sets that never share a source picture, and findings that tell good from bad."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from eyescream_py import torch7
+from eyescream_py.cli.evaluate import main
+from eyescream_py.data.dataset import Dataset
+from eyescream_py.data.embedded import augmented_faces, embedded_faces
+from eyescream_py.networks import models
+from eyescream_py.results import evaluation
+from eyescream_py.results.evaluation import Subject, measure
+from eyescream_py.torch7 import image
+
+
+@pytest.fixture(scope="module")
+def faces():
+    """Two halves of the embedded people, 50 each, at 16 px."""
+    pictures = image.scale(embedded_faces(), 16).clamp(0, 1)
+    return pictures[:50], pictures[50:]
+
+
+def test_real_pictures_beat_blur_and_blur_beats_noise(faces):
+    reference, seen = faces
+    blurred = torch.nn.functional.avg_pool2d(seen, 3, 1, 1)
+    figures = measure(Subject(blurred, None), reference, seen, 1).figures
+    swd = {name: values["mean"] for name, values in figures["swd"].items()}
+    assert swd["real"] < swd["generated"] < swd["noise"]
+    assert figures["diversity"]["generated"] < figures["diversity"]["real"]
+    assert "D_auc" not in figures
+
+
+def test_copies_of_training_pictures_are_found_out(faces):
+    reference, seen = faces
+    copies = measure(Subject((seen + 0.001).clamp(0, 1), None), reference, seen, 1).figures
+    assert copies["nearer_to_training"] == 1
+    assert copies["nearest"]["generated to training"] < 0.1
+    fresh = measure(Subject(reference.flip(3), None), reference, seen, 1).figures
+    assert 0.2 < fresh["nearer_to_training"] < 0.8
+
+
+def test_one_picture_over_and_over_has_no_diversity(faces):
+    reference, seen = faces
+    figures = measure(Subject(seen[:1].expand(50, -1, -1, -1), None), reference, seen, 1).figures
+    assert figures["diversity"]["generated"] == pytest.approx(0, abs=1e-4)
+    assert figures["diversity"]["real"] > 1
+
+
+def test_halves_never_share_a_source_picture():
+    images = augmented_faces(1, 8, 1)
+    data = Dataset(images, "faces", tuple(range(0, len(images), 50)))
+    options = options_of(dataset="embedded")
+    reference, seen, note = evaluation.real_sets(options, 1, 8, torch.device("cpu"))
+    assert len(reference) % 50 == 0
+    assert len(reference) + len(seen) == len(data)
+    assert "halves" in note
+
+
+def options_of(**more):
+    values = {
+        "subject": "", "dataset": None, "heldout": None, "images": 60, "scale": 8,
+        "grayscale": True, "writeto": "", "seed": 1, "gpu": -1, "threads": 1, "ema": True,
+        "typed": frozenset(),
+    }  # fmt: skip
+    return evaluation.EvaluateOptions(**{**values, **more})
+
+
+@pytest.fixture
+def real(tmp_path):
+    """The second half of the embedded people as a data set."""
+    path = tmp_path / "real.t7"
+    torch7.save(path, image.scale(embedded_faces()[40:], 8).clamp(0, 1))
+    return path
+
+
+def evaluate(*args):
+    return CliRunner().invoke(main, [*map(str, args), "--gpu=-1", "--threads=1"])
+
+
+def test_the_command_on_a_net(tmp_path, real):
+    torch.manual_seed(1)
+    networks = {"G": models.create_G((1, 8, 8), 4), "D": models.create_D((1, 8, 8))}
+    path = tmp_path / "a.net"
+    torch7.save(path, {name: torch7.from_module(n) for name, n in networks.items()})
+    held = tmp_path / "held.t7"
+    torch7.save(held, image.scale(embedded_faces()[:40], 8).clamp(0, 1))
+    done = evaluate(path, f"--dataset={real}", f"--heldout={held}", f"--writeto={tmp_path}")
+    assert done.exit_code == 0, (done.output, done.exception)
+    figures = json.loads((tmp_path / "evaluation.json").read_text())
+    assert figures["images"] == 40
+    assert list(figures["swd"]["generated"]) == ["image", "patch8", "mean"]
+    assert f"{figures['swd']['generated']['mean']:.1f}" in done.output
+    assert set(figures["D_auc"]) == {"reference against generated", "training against reference"}
+    assert np.asarray(Image.open(tmp_path / "evaluation.png")).std() > 10
+
+
+def test_the_command_on_an_array_is_repeatable(tmp_path, real):
+    array = np.random.default_rng(1).integers(0, 255, (30, 8, 8), np.uint8)
+    np.save(tmp_path / "a.npy", array)
+    texts = []
+    for _ in range(2):
+        out = evaluate(tmp_path / "a.npy", f"--dataset={real}", f"--writeto={tmp_path}")
+        assert out.exit_code == 0, out.output
+        texts.append((tmp_path / "evaluation.json").read_text())
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((3, 8, 9)), "square"),
+        (np.full((30, 8, 8), 7.0), "0..1"),
+        (np.zeros((5, 8, 8)), "only 5 pictures"),
+        (np.array([{}], object), "no readable array"),
+    ],
+)
+def test_arrays_that_cannot_be_measured(array, words, tmp_path, real):
+    np.save(tmp_path / "a.npy", array)
+    done = evaluate(tmp_path / "a.npy", f"--dataset={real}", f"--writeto={tmp_path}")
+    assert done.exit_code == 2
+    assert words in done.output
+
+
+def test_a_missing_network_names_itself(tmp_path):
+    done = evaluate(tmp_path / "gone.net")
+    assert done.exit_code == 2
+    assert "gone.net" in done.output

@@ -1,0 +1,155 @@
+"""load_generator and export: a G that travels makes the same pictures."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from eyescream_py import load_generator, torch7
+from eyescream_py.networks import models
+from eyescream_py.results.generator import described, export
+from eyescream_py.system.errors import UserError
+from eyescream_py.torch7.layers import Dropout
+from eyescream_py.torch7.random import TorchSource
+from tests.commands import ROOT
+from tests.small_runs import invoke
+
+
+def network(kind):
+    if kind == "refiner":  # what --autoencoder trains: a decoder, then the refiner
+        decoder = nn.Sequential(nn.Linear(5, 64), nn.Sigmoid(), torch7.layers.View(1, 8, 8))
+        return nn.Sequential(decoder, models.create_refiner((1, 8, 8)))
+    return models.create_G((3, 8, 8), 5, kind)
+
+
+def generator(kind="mlp"):
+    torch.manual_seed(3)
+    G = network(kind)
+    for name, buffer in G.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_()
+    return described(G.eval(), "a test")
+
+
+@pytest.fixture
+def net(tmp_path):
+    """A trainer's .net with two different G."""
+    torch.manual_seed(1)
+    networks = {name: models.create_G((1, 8, 8), 4) for name in ("G", "G_ema")}
+    networks["D"] = models.create_D((1, 8, 8))
+    path = tmp_path / "adversarial.net"
+    torch7.save(path, {name: torch7.from_module(n) for name, n in networks.items()})
+    return path, networks
+
+
+def test_a_net_gives_the_pictures_of_its_averaged_G(net):
+    path, networks = net
+    G = load_generator(path)
+    assert (G.noise_dim, G.dims) == (4, (1, 8, 8))
+    noise = TorchSource(7).uniform_(torch.empty(6, 4), -1, 1)
+    assert torch.equal(G.sample(6, seed=7), networks["G_ema"](noise).detach())
+    plain = load_generator(path, ema=False)
+    assert torch.equal(plain.sample(6, seed=7), networks["G"](noise).detach())
+
+
+def test_the_first_pictures_do_not_depend_on_the_number():
+    G = generator()
+    assert torch.allclose(G.sample(3, 2), G.sample(40, 2)[:3], atol=1e-6)
+    assert not torch.equal(G.sample(3, 2), G.sample(3, 3))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("kind", ["mlp", "upsampling", "refiner"])
+def test_exports_load_back(kind, suffix, tmp_path):
+    G = generator(kind)
+    path = tmp_path / f"g{suffix}"
+    export(G, path)
+    again = load_generator(path)
+    assert (again.noise_dim, again.dims) == (G.noise_dim, G.dims)
+    pictures = again.sample(7, seed=4)
+    assert pictures.dtype == torch.float32
+    assert torch.allclose(pictures, G.sample(7, seed=4), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "upsampling", "refiner"])
+def test_onnx_makes_the_same_pictures(kind, tmp_path):
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    G = generator(kind)
+    export(G, tmp_path / "g.onnx")
+    model = onnx.load(tmp_path / "g.onnx")
+    onnx.checker.check_model(model)
+    noise = G.noise(5, seed=2)
+    (pictures,) = ReferenceEvaluator(model).run(["pictures"], {"noise": noise.numpy()})
+    assert np.allclose(pictures, G.sample(5, seed=2).numpy(), atol=1e-5)
+
+
+def test_without_the_onnx_package_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install onnx"):
+        export(generator(), tmp_path / "g.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_header_of_safetensors_says_what_it_holds(tmp_path):
+    export(generator(), tmp_path / "g.safetensors")
+    with safe_open(tmp_path / "g.safetensors", "pt") as file:
+        header = file.metadata()
+    assert (header["noise_dim"], header["dims"]) == ("5", "[3, 8, 8]")
+
+
+def test_a_layer_that_safetensors_cannot_describe(tmp_path):
+    G = described(nn.Sequential(*generator().network, nn.Hardtanh()), "a test")
+    with pytest.raises(UserError, match="Hardtanh"):
+        export(G, tmp_path / "g.safetensors")
+
+
+def test_dropout_is_left_out(tmp_path):
+    layers = list(generator().network)
+    G = described(nn.Sequential(layers[0], Dropout(), *layers[1:]).eval(), "a test")
+    export(G, tmp_path / "g.safetensors")
+    again = load_generator(tmp_path / "g.safetensors")
+    assert torch.allclose(again.sample(3), G.sample(3), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["g.safetensors", "g.pt", "g.onnx", "g.net", "gone.net"])
+def test_files_that_hold_no_generator(name, tmp_path):
+    if not name.startswith("gone"):
+        (tmp_path / name).write_bytes(b"nonsense" * 20)
+    with pytest.raises(UserError, match=name):
+        load_generator(tmp_path / name)
+
+
+def test_sample_exports_G(net, tmp_path):
+    path, _ = net
+    out = tmp_path / "g.safetensors"
+    common = (f"--G_base={path}", f"--D_base={path}", "--gpu=-1", "--threads=1")
+    done = invoke("sample", *common, f"--export={out}", f"--writeto={tmp_path / 'grids'}")
+    assert done.exit_code == 0, done.output
+    assert torch.allclose(load_generator(out).sample(4), load_generator(path).sample(4), atol=1e-6)
+    assert not (tmp_path / "grids").exists()
+    wrong = invoke("sample", *common, "--export=g.xyz")
+    assert wrong.exit_code == 2
+    assert "must end in .safetensors" in wrong.output
+
+
+def test_the_library_example(net, tmp_path):
+    command = [sys.executable, "examples/generate.py", net[0], tmp_path / "faces.png"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert "4 random numbers -> (64, 1, 8, 8)" in done.stdout
+    assert (tmp_path / "faces.png").stat().st_size > 100
+
+
+def test_the_package_loads_without_torch():
+    code = (
+        "import sys, eyescream_py; eyescream_py.load_generator; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,67 @@
+"""load_refiner: the pair of train_c2f.py enlarges faces."""
+
+import pytest
+import torch
+
+from eyescream_py import load_refiner, torch7
+from eyescream_py.networks import models, models_c2f
+from eyescream_py.system.errors import UserError
+from eyescream_py.torch7 import image
+from eyescream_py.torch7.random import TorchSource
+
+DIMS = (1, 16, 16)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    torch.manual_seed(2)
+    networks = {"G": models_c2f.create_G(DIMS), "D": models_c2f.create_D(DIMS)}
+    path = tmp_path / "adversarial_c2f_8_to_16.net"
+    content = {name: torch7.from_module(network) for name, network in networks.items()}
+    torch7.save(path, {**content, "opt": {"fineSize": 16, "coarseSize": 8}})
+    return path, networks
+
+
+@pytest.fixture
+def faces():
+    return torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+
+
+def test_one_try_adds_what_G_draws(pair, faces):
+    path, networks = pair
+    refiner = load_refiner(path)
+    assert refiner.size == 16
+    coarse = image.scale(faces, 16)
+    noise = TorchSource(4).uniform_(torch.empty(3, 1, 16, 16), -1, 1)
+    with torch.no_grad():
+        expected = (coarse + networks["G"].eval()(noise, coarse)).clamp(0, 1)
+    found = refiner.refine(faces, seed=4, tries=1)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_the_try_that_D_likes_best_is_kept(pair, faces):
+    path, networks = pair
+    D = networks["D"].eval()
+    coarse = image.scale(faces, 16)
+    noise = TorchSource(1).uniform_(torch.empty(3 * 4, 1, 16, 16), -1, 1).view(3, 4, 1, 16, 16)
+    found = load_refiner(path).refine(faces, tries=4)
+    for number in range(3):
+        many = coarse[number : number + 1].expand(4, -1, -1, -1)
+        with torch.no_grad():
+            diffs = networks["G"].eval()(noise[number], many)
+            best = D(diffs, many).argmax()
+        assert torch.allclose(found[number], (many[0] + diffs[best]).clamp(0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 16, 16), (1, 8, 8)])
+def test_pictures_that_do_not_fit(pair, shape):
+    with pytest.raises(ValueError, match="cannot be refined"):
+        load_refiner(pair[0]).refine(torch.zeros(shape))
+
+
+def test_files_without_a_pair(tmp_path):
+    G = torch7.from_module(models.create_G((1, 8, 8), 4))
+    torch7.save(tmp_path / "half.net", {"G": G})
+    for name in ("half.net", "gone.net"):
+        with pytest.raises(UserError, match=name):
+            load_refiner(tmp_path / name)

@@ -1,0 +1,138 @@
+"""Atomic writing: the old file or the new one, whatever fails."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from eyescream_py.system import files
+from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+
+
+def write(path, data, **options):
+    with atomic_write(path, **options) as file:
+        file.write(data)
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_new_file_and_its_replacement(tmp_path):
+    path = tmp_path / "a.net"
+    write(path, b"one")
+    write(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert names(tmp_path) == ["a.net"]
+
+
+def test_the_previous_one_is_kept(tmp_path):
+    path = tmp_path / "a.net"
+    for data in (b"one", b"two", b"three"):
+        write(path, data, keep_old=True)
+    assert path.read_bytes() == b"three"
+    assert (tmp_path / "a.net.old").read_bytes() == b"two"
+    assert names(tmp_path) == ["a.net", "a.net.old"]
+
+
+def test_the_previous_one_is_kept_where_files_have_one_name_only(tmp_path, monkeypatch):
+    """A file system without hard links; `path` must not be missing for a moment."""
+    path = tmp_path / "a.net"
+    write(path, b"one")
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(1, "Operation not permitted")
+
+    seen = []
+    replace = os.replace
+
+    def watched(source, target):
+        seen.append(path.read_bytes())
+        replace(source, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "replace", watched)
+    write(path, b"two", keep_old=True)
+    assert seen == [b"one", b"one"]
+    assert (path.read_bytes(), (tmp_path / "a.net.old").read_bytes()) == (b"two", b"one")
+    assert names(tmp_path) == ["a.net", "a.net.old"]
+
+
+def write_half(path, error):
+    with atomic_write(path, keep_old=True) as file:
+        file.write(b"half")
+        raise error
+
+
+def test_an_error_inside_the_block_changes_nothing(tmp_path):
+    path = tmp_path / "a.net"
+    write(path, b"one")
+    for error in (ValueError, KeyboardInterrupt, SystemExit):
+        with pytest.raises(error):
+            write_half(path, error)
+    assert path.read_bytes() == b"one"
+    assert names(tmp_path) == ["a.net"]
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+def test_no_step_that_fails_costs_the_old_file(function, tmp_path, monkeypatch):
+    path = tmp_path / "a.net"
+    write(path, b"zero", keep_old=True)
+    write(path, b"one", keep_old=True)
+    original = getattr(os, function)
+    for failing in range(1, 3):
+        calls = []
+
+        def fails(*args, calls=calls, failing=failing):
+            calls.append(args)
+            if len(calls) == failing:
+                raise OSError(5, "Input/output error")
+            return original(*args)
+
+        monkeypatch.setattr(os, function, fails)
+        with pytest.raises(OSError, match="Input/output"):
+            write(path, b"two", keep_old=True)
+        monkeypatch.setattr(os, function, original)
+        assert path.read_bytes() in (b"one", b"two")
+        assert (tmp_path / "a.net.old").read_bytes() in (b"zero", b"one")
+        assert names(tmp_path) == ["a.net", "a.net.old"]
+
+
+def test_the_bytes_are_synced_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
+    order = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("sync"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b)))
+    write(tmp_path / "a.net", b"one")
+    assert order == ["sync", "rename", "sync"]
+
+
+def test_stale_temporaries_go_and_those_of_running_writers_stay(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    stale = tmp_path / f".a.net.{int(ended.stdout)}.tmp"
+    alive = tmp_path / f".a.net.{os.getppid()}.tmp"
+    for file in (stale, alive, tmp_path / "kept.tmp"):
+        file.write_bytes(b"half")
+    assert remove_stale_temporaries(tmp_path) == [stale]
+    assert names(tmp_path) == sorted([alive.name, "kept.tmp"])
+
+
+def test_a_permission_to_signal_is_no_question_of_being_alive(monkeypatch):
+    def forbidden(pid, number):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", forbidden)
+    assert files._is_running(1)
+
+
+def test_what_an_ended_but_unreaped_process_left_is_stale(tmp_path):
+    """A worker whose parent was killed may wait long for somebody to reap it."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # a zombie until wait()
+    stale = tmp_path / f".x.{ended.pid}.tmp"
+    stale.touch()
+    assert remove_stale_temporaries(tmp_path) == [stale]
+    ended.wait()

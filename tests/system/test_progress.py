@@ -1,0 +1,42 @@
+"""Bars on a terminal, lines elsewhere, nothing where it is not wanted."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+COUNT = """
+from eyescream_py.system.progress import Progress
+with Progress(3, "things", enabled={enabled}) as progress:
+    for _ in range(3):
+        progress.update(1)
+"""
+
+
+def said(enabled: bool, terminal: bool) -> str:
+    """What counting to three writes to stderr, which may be a terminal of unknown size."""
+    reader, writer = os.openpty() if terminal else os.pipe()
+    command = [sys.executable, "-c", COUNT.format(enabled=enabled)]
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    subprocess.run(command, stderr=writer, cwd=ROOT, env=environment, check=True, timeout=60)
+    if terminal:
+        os.set_blocking(reader, False)
+    else:
+        os.close(writer)
+    try:
+        text = os.read(reader, 10_000).decode()
+    except BlockingIOError:
+        text = ""
+    os.close(reader)
+    return text
+
+
+def test_a_bar_on_a_terminal_even_of_unknown_size():
+    assert "3/3" in said(enabled=True, terminal=True)
+    assert "things/s" in said(enabled=True, terminal=True)
+
+
+def test_nothing_where_it_is_not_wanted_and_no_bar_in_a_file():
+    assert said(enabled=False, terminal=True) == ""
+    assert said(enabled=True, terminal=False) == ""

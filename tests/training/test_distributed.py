@@ -1,0 +1,175 @@
+"""Two processes have to compute what one process computes, for every trainer."""
+
+import importlib
+import json
+import os
+import shutil
+import socket
+
+import pytest
+import torch
+from torch import multiprocessing, nn
+
+from eyescream_py import torch7
+from eyescream_py.game import group as sharing
+from eyescream_py.networks import models, models_c2f
+from eyescream_py.networks.models_c2f import PairSequential
+from eyescream_py.system.errors import UserError
+from eyescream_py.torch7.layers import CAddTable, Dropout, JoinTable, SpatialDropout, View
+from eyescream_py.training import distributed
+
+pytestmark = pytest.mark.timeout(900)  # three processes start, on busy machines slowly
+
+COMMON = ("--grayscale", "--noplot", "--gpu=-1", "--threads=1", "--log_every=1", "--batchSize=8")
+# batches of 8, 8, 8 and 6 pictures: two processes cannot share the last one evenly
+GAME = ("--N_epoch=18", "--precision=fp64", *COMMON)
+TAMED = ("--D_augment=translation,mirror", "--D_r1=0.1", "--D_spectral=1", "--D_smooth=0.1")
+JOBS = {
+    "faces": ("train", 8, ("--noiseDim=4", "--D_maxAcc=0.6", "--G_ema=0.9", *TAMED, *GAME)),
+    "pairs": ("train_c2f", 4, (
+        "--coarseSize=2", "--fineSize=4", "--validation=8", "--parzenImages=4", *GAME,
+    )),
+    "denoiser": ("train_denoiser", 6, COMMON),
+}  # fmt: skip
+TOLERANCE = {"faces": 1e-7, "pairs": 1e-7, "denoiser": 1e-5}
+
+
+def small_D(dims, architecture="default"):
+    pixels = 4 * dims[1] * dims[2]
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.PReLU(), SpatialDropout(), View(pixels),
+        nn.Linear(pixels, 8), nn.PReLU(), Dropout(), nn.Linear(8, 1), nn.Sigmoid(),
+    )  # fmt: skip
+
+
+def small_G(dims, noise_dim, architecture="default"):
+    return nn.Sequential(
+        nn.Linear(noise_dim, 64), View(1, 8, 8), nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4),
+        nn.PReLU(), nn.Conv2d(4, 1, 3, padding=1), nn.Sigmoid(),
+    )  # fmt: skip
+
+
+def small_pair_D(dims, architecture="default"):
+    return PairSequential(CAddTable(), *small_D(dims))
+
+
+def small_pair_G(dims, architecture="default"):
+    return PairSequential(JoinTable(2), nn.Conv2d(2, 4, 3, padding=1), nn.PReLU(),
+                          nn.Conv2d(4, 1, 3, padding=1))  # fmt: skip
+
+
+def train(job, folder, *more):
+    name, size, args = JOBS[job]
+    command = importlib.import_module(f"eyescream_py.cli.{name}").main
+    data = folder.parents[1] / f"faces_{size}.t7"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "create_D", small_D)
+        patch.setattr(models, "create_G", small_G)
+        patch.setattr(models_c2f, "create_D", small_pair_D)
+        patch.setattr(models_c2f, "create_G", small_pair_G)
+        args = [*args, f"--save={folder}", f"--dataset={data}", *more]
+        if name != "train_c2f":
+            args.append(f"--scale={size}")
+        command.main(args, standalone_mode=False)
+
+
+def lines(folder, name="losses.jsonl"):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def work(rank, port, folder):
+    """What each of two processes does: every job, then one that goes on where one process was."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1"
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    for number, job in enumerate([*JOBS, "resumed"]):
+        os.environ["MASTER_PORT"] = str(port[number])
+        if job == "resumed":
+            train("faces", folder / job, "--epochs=2", "--network=adversarial.net")
+        else:
+            train(job, folder / job, "--epochs=1")
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """(runs of one process, runs of two), each with a folder per job."""
+    root = tmp_path_factory.mktemp("runs")
+    one, two = root / "one", root / "two"
+    for _, size, _ in JOBS.values():
+        torch7.save(root / f"faces_{size}.t7", torch.rand(40, 1, size, size))
+    for job in JOBS:
+        train(job, one / job, "--epochs=1")
+    shutil.copytree(one / "faces", two / "resumed")
+    multiprocessing.spawn(work, (free_ports(len(JOBS) + 1), two), nprocs=2)
+    shutil.copytree(two / "faces", one / "resumed")
+    train("faces", one / "resumed", "--epochs=2", "--network=adversarial.net")
+    return one, two
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_two_processes_lose_what_one_loses(folders, job):
+    alone, shared = (lines(folder / job) for folder in folders)
+    assert len(alone) == len(shared) >= 8
+    for a, b in zip(alone, shared, strict=True):
+        assert (a["network"], a["skipped"]) == (b["network"], b["skipped"])
+        assert a["skipped"] or b["loss"] == pytest.approx(a["loss"], rel=TOLERANCE[job])
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_epochs_figures_agree(folders, job):
+    (alone,), (shared,) = (lines(folder / job, "metrics.jsonl") for folder in folders)
+    assert shared["trainer"] == alone["trainer"]
+    for name in set(alone) - {"trainer", "seconds", "images_per_second"}:
+        assert shared[name] == pytest.approx(alone[name], rel=TOLERANCE[job]), name
+
+
+def test_a_run_goes_on_with_another_number_of_processes(folders):
+    to_one, to_two = (lines(folder / "resumed") for folder in folders)
+    assert [r["epoch"] for r in to_one] == [r["epoch"] for r in to_two]
+    assert to_one[-1]["epoch"] == 2
+    for a, b in zip(to_one, to_two, strict=True):
+        assert a["skipped"] or b["loss"] == pytest.approx(a["loss"], rel=1e-5)
+
+
+def test_only_the_first_process_writes(folders):
+    """A second writer would leave the file before it as .old, or lines twice."""
+    alone, shared = (sorted(p.name for p in (f / "faces").rglob("*")) for f in folders)
+    assert shared == alone
+
+
+@pytest.mark.parametrize(
+    ("args", "word"), [(("--batchSize=6",), "multiple of 4"), (("--rng=lua",), "torchrun")]
+)
+def test_what_cannot_be_shared_is_refused(args, word, tmp_path, monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=word):
+        train("faces", tmp_path / "one" / "faces", *args)
+
+
+def test_only_the_first_process_shows_a_bar(monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    runs = [object.__new__(distributed._SharedRun) for _ in range(2)]
+    for run, leads in zip(runs, (True, False), strict=True):
+        run.leads = leads
+    assert [run._shows_progress() for run in runs] == [True, False]
+
+
+def test_alone_nothing_is_shared():
+    group = sharing.Alone()
+    x = torch.arange(6.0)
+    with group.sharing(6) as n:
+        assert n == 6
+        assert group.rows(x) is x
+        assert group.gather(x) is x
+        group.average_([x])
+    assert x.tolist() == [0, 1, 2, 3, 4, 5]

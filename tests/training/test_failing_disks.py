@@ -1,0 +1,194 @@
+"""Disks that are full, forbidden, or not what they seem, by faults put under the file functions."""
+
+import errno
+import json
+import os
+
+import pytest
+
+from eyescream_py import torch7
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.signals import StopSignal
+from eyescream_py.training.run import MAX_FAILED_SAVES, Run, RunOptions
+from eyescream_py.training.save_folder import prepare_folder
+from tests.small_runs import SCRIPTS, ToyTask, invoke, pictures, small_run, use_small_networks
+
+REASONS = {
+    errno.ENOSPC: "No space left on device",
+    errno.EACCES: "Permission denied",
+    errno.EROFS: "Read-only file system",
+    errno.EIO: "Input/output error",
+    errno.EDQUOT: "Disk quota exceeded",
+}
+
+
+class Disk:
+    """While `broken`, the chosen function fails on checkpoints' files."""
+
+    def __init__(self, monkeypatch, function, number):
+        self.broken, self.failures = False, 0
+        owner, name = (os, function) if function != "open" else (__builtins__, "open")
+        original = owner[name] if isinstance(owner, dict) else getattr(owner, name)
+
+        def faulty(target, *args, **kwargs):
+            if self.broken and (function == "fsync" or "toy.net" in str(target)):
+                self.failures += 1
+                raise OSError(number, os.strerror(number), str(target))
+            return original(target, *args, **kwargs)
+
+        if isinstance(owner, dict):
+            monkeypatch.setitem(owner, name, faulty)
+        else:
+            monkeypatch.setattr(owner, name, faulty)
+
+
+def options(tmp_path, **more):
+    chosen = {"save": tmp_path, "save_freq": 2, "epochs": 6, "log_every": 0, "network": "",
+              "on_nan": "stop", **more}  # fmt: skip
+    return RunOptions(**chosen)
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and ".net" in p.name}
+
+
+@pytest.mark.parametrize("number", REASONS)
+@pytest.mark.parametrize("function", ["open", "fsync", "replace", "link"])
+def test_training_goes_on_and_saves_at_the_next_turn(
+    function, number, tmp_path, monkeypatch, capsys
+):
+    """Broken in epoch 4, where it should save; mended before epoch 5 ends."""
+    disk = Disk(monkeypatch, function, number)
+    seen = {}
+
+    class Task(ToyTask):
+        def iteration(self, n, log):
+            super().iteration(n, log)
+            disk.broken = self.epochs_begun == 4
+            if self.epochs_begun == 5 and not seen:
+                seen.update(contents(tmp_path))
+
+        def content(self, epoch):
+            if epoch == 4:
+                disk.before = contents(tmp_path)
+            return super().content(epoch)
+
+    Run(Task(), options(tmp_path), StopSignal()).go()
+    said = capsys.readouterr().out
+    assert torch7.load(tmp_path / "toy.net")["epoch"] == 6
+    assert not list(tmp_path.glob(".*"))
+    if function == "link":  # the previous one is copied where it cannot be linked
+        assert "Could not save" not in said
+        return
+    assert disk.failures >= 1
+    assert f"Could not save {tmp_path / 'toy.net'}: {REASONS[number]}; training goes on" in said
+    assert said.count("saving network") == 4  # epochs 2, 4 (failed), 5 (again), 6
+    assert seen == disk.before  # not a byte of the previous checkpoint was touched
+
+
+def test_a_rename_that_fails_leaves_both_files_complete(tmp_path, monkeypatch):
+    Run(ToyTask(), options(tmp_path, epochs=4), StopSignal()).go()
+    disk = Disk(monkeypatch, "replace", errno.EIO)
+    disk.broken = True
+    with pytest.raises(UserError, match=r"could not save .*Input/output error"):
+        Run(ToyTask(), options(tmp_path, epochs=5, network="toy.net"), StopSignal()).go()
+    assert torch7.load(tmp_path / "toy.net")["epoch"] == 4
+    assert torch7.load(tmp_path / "toy.net.old")["epoch"] == 2
+
+
+def test_what_never_could_be_saved_ends_the_run(tmp_path, monkeypatch, capsys):
+    disk = Disk(monkeypatch, "replace", errno.ENOSPC)
+    disk.broken = True
+    with pytest.raises(UserError, match=r"could not save .*free the place") as error:
+        Run(ToyTask(), options(tmp_path, save_freq=1, epochs=0), StopSignal()).go()
+    assert error.value.exit_code == 2
+    assert capsys.readouterr().out.count("Could not save") == MAX_FAILED_SAVES - 1
+
+
+def test_a_stop_that_cannot_save_says_so(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch, "fsync", errno.ENOSPC)
+    stop = StopSignal()
+
+    class Task(ToyTask):
+        def iteration(self, n, log):
+            super().iteration(n, log)
+            disk.broken = True
+            stop.requested, stop.name = True, "SIGTERM"
+
+    with pytest.raises(UserError, match="could not save"):
+        Run(Task(), options(tmp_path), stop).go()
+
+
+def test_a_disk_too_small_for_one_checkpoint_is_noticed_at_the_start(tmp_path, monkeypatch):
+    def full(descriptor, start, length):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match="a checkpoint of 12 MB there: No space left"):
+        prepare_folder(tmp_path, "toy.net", 12_000_000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_that_cannot_reserve_is_no_obstacle(tmp_path, monkeypatch):
+    def cannot(descriptor, start, length):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", cannot)
+    prepare_folder(tmp_path, "toy.net", 1000)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["toy.net", "toy.net.old", "metrics.jsonl"])
+def test_a_folder_where_a_file_should_go(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=name):
+        Run(ToyTask(), options(tmp_path), StopSignal())
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_pictures_that_cannot_be_written_do_not_stop_a_training(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/pictures").write_text("a file")
+    said = small_run("train", tmp_path / "run", pictures(tmp_path, "train"), "--epochs=1")
+    assert "Could not write pictures to" in said
+    assert (tmp_path / "run/adversarial.net").is_file()
+
+
+def test_logs_that_cannot_be_written_do_not_stop_a_training(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    data = pictures(tmp_path, "train")
+    if not os.path.exists("/dev/full"):
+        pytest.fail("this test needs /dev/full")
+    from eyescream_py.system import json_lines
+
+    original = json_lines.JsonLines.__init__
+
+    def on_a_full_disk(self, path, keep=None, keep_old=False):
+        original(self, path, keep, keep_old)
+        self._file.close()
+        self._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+
+    monkeypatch.setattr(json_lines.JsonLines, "__init__", on_a_full_disk)
+    said = small_run("train", tmp_path / "run", data, "--epochs=2")
+    assert said.count("No space left on device") == 2  # once for each of the two files
+    assert (tmp_path / "run/adversarial.net").is_file()
+
+
+def test_a_best_network_that_cannot_be_saved_does_not_stop_c2f(tmp_path):
+    run = tmp_path / "run"
+    (run / "adversarial_c2f_2_to_4.bestnet").mkdir(parents=True)
+    said = small_run("train_c2f", run, pictures(tmp_path, "train_c2f"), "--epochs=1")
+    assert "Could not save" in said
+    assert json.loads((run / "metrics.jsonl").read_text())["parzen"] > 0
+    assert (run / "adversarial_c2f_2_to_4.net").is_file()
+
+
+def test_save_below_a_file(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    (tmp_path / "file").write_text("kept")
+    data = pictures(tmp_path, "train")
+    done = invoke("train", *SCRIPTS["train"], f"--dataset={data}", f"--save={tmp_path}/file/run")
+    assert done.exit_code == 2
+    assert "cannot write a checkpoint" in done.output
+    assert (tmp_path / "file").read_text() == "kept"

@@ -1,0 +1,141 @@
+"""N epochs equal K epochs, a stop, and the rest: weights, optimizers, losses, metrics, bit for bit.
+
+Every case runs the trainer's own command line thrice: whole, stopped after an epoch, and stopped by
+SIGTERM inside one.
+"""
+
+import json
+
+import pytest
+
+from eyescream_py import torch7
+from eyescream_py.game.adversarial import Game
+from eyescream_py.game.reconstruction import Reconstruction
+from tests.small_runs import (
+    FILES,
+    assert_same,
+    pictures,
+    records,
+    signal_at,
+    small_run,
+    use_small_networks,
+)
+
+CASES = {
+    "adam": ("train",),
+    "adagrad": ("train", "--D_optmethod=adagrad", "--G_optmethod=adagrad", "--D_L1=1e-5"),
+    "sgd": ("train", "--D_optmethod=sgd", "--D_SGD_momentum=0.5", "--G_optmethod=sgd",
+            "--G_SGD_momentum=0.9"),
+    "ema": ("train", "--G_ema=0.9"),
+    "tamed": ("train", "--D_smooth=0.1", "--D_augment=translation,cutout", "--D_r1=1",
+              "--D_spectral=0.5"),
+    "gate": ("train", "--D_maxAcc=0.5", "--D_iterations=2"),
+    "bf16": ("train", "--precision=bf16"),
+    "lua": ("train", "--rng=lua"),
+    "lua_fp64": ("train", "--rng=lua", "--precision=fp64", "--G_L2=1e-4"),
+    "upsampling": ("train", "--G_arch=upsampling"),
+    "c2f": ("train_c2f", "--G_ema=0.9"),
+    "c2f_lua": ("train_c2f", "--rng=lua"),
+    "c2f_sgd": ("train_c2f", "--D_optmethod=sgd", "--G_optmethod=adagrad", "--precision=bf16"),
+    "autoencoder": ("train_autoencoder",),
+    "autoencoder_sgd": ("train_autoencoder", "--optmethod=sgd", "--momentum=0.5"),
+    "autoencoder_adagrad": ("train_autoencoder", "--optmethod=adagrad"),
+    "denoiser": ("train_denoiser",),
+}  # fmt: skip
+
+
+def assert_same_runs(script, a, b):
+    assert_same(torch7.load(a / FILES[script]), torch7.load(b / FILES[script]))
+    for name in ("metrics.jsonl", "losses.jsonl"):
+        assert records(a / name) == records(b / name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_equals_an_uninterrupted_one(case, tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    script, *options = CASES[case]
+    data = pictures(tmp_path, script)
+    whole, after_epoch, inside = (tmp_path / name for name in ("whole", "after", "inside"))
+    small_run(script, whole, data, "--epochs=3", *options)
+
+    small_run(script, after_epoch, data, "--epochs=1", *options)
+    again = ("--epochs=3", f"--network={FILES[script]}")
+    small_run(script, after_epoch, data, *again, *options)
+    assert_same_runs(script, whole, after_epoch)
+
+    steps = Reconstruction if script in ("train_autoencoder", "train_denoiser") else Game
+    method = "step" if steps is Reconstruction else "iteration"
+    per_epoch = len({r["iteration"] for r in records(whole / "losses.jsonl")})
+    with monkeypatch.context() as during:
+        signal_at(during, steps, method, per_epoch + 2)
+        said = small_run(script, inside, data, "--epochs=3", *options)
+    assert "Stopped by SIGTERM: saved" in said
+    assert "epoch 2, iteration 2" in said
+    assert len(records(inside / "metrics.jsonl")) == 1
+    small_run(script, inside, data, *again, *options)
+    assert_same_runs(script, whole, inside)
+
+
+def test_the_comparison_sees_one_different_step(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    data = pictures(tmp_path, "train")
+    small_run("train", tmp_path / "a", data, "--epochs=1")
+    small_run("train", tmp_path / "b", data, "--epochs=1", "--seed=2")
+    with pytest.raises(AssertionError):
+        assert_same_runs("train", tmp_path / "a", tmp_path / "b")
+
+
+def test_stopping_in_an_epochs_first_iteration(tmp_path, monkeypatch):
+    """The epoch's order is drawn once, though nothing but one iteration came after it."""
+    use_small_networks(monkeypatch)
+    data = pictures(tmp_path, "train")
+    small_run("train", tmp_path / "whole", data, "--epochs=2")
+    with monkeypatch.context() as during:
+        signal_at(during, Game, "iteration", 1)
+        small_run("train", tmp_path / "cut", data, "--epochs=2")
+    small_run("train", tmp_path / "cut", data, "--epochs=2", "--network=adversarial.net")
+    assert_same_runs("train", tmp_path / "whole", tmp_path / "cut")
+
+
+def test_lines_behind_the_checkpoint_are_cut(tmp_path, monkeypatch):
+    """A run killed between two saves has logged more than its checkpoint knows."""
+    use_small_networks(monkeypatch)
+    data = pictures(tmp_path, "train")
+    small_run("train", tmp_path / "whole", data, "--epochs=3")
+    small_run("train", tmp_path / "cut", data, "--epochs=1")
+    for name in ("metrics.jsonl", "losses.jsonl"):
+        with open(tmp_path / "cut" / name, "a") as file:
+            for line in (
+                {"trainer": "adversarial", "epoch": 2, "iteration": 1},
+                {"trainer": "adversarial", "epoch": "many"},
+                {"loss": 1},
+                [3],
+            ):
+                file.write(json.dumps(line) + "\n")
+            file.write('{"epoch": 2, "iter')
+    small_run("train", tmp_path / "cut", data, "--epochs=3", "--network=adversarial.net")
+    assert_same_runs("train", tmp_path / "whole", tmp_path / "cut")
+
+
+def test_other_pictures_begin_the_interrupted_epoch_anew(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    for script in ("train", "train_autoencoder"):
+        save, data = tmp_path / script, pictures(tmp_path, script)
+        with monkeypatch.context() as during:
+            signal_at(during, Game, "iteration", 2)
+            signal_at(during, Reconstruction, "step", 2)
+            small_run(script, save, data)
+        more = pictures(tmp_path, script, 30)
+        said = small_run(script, save, more, "--epochs=1", f"--network={FILES[script]}")
+        assert "it starts anew" in said
+        assert [r["epoch"] for r in records(save / "metrics.jsonl")] == [1]
+
+
+def test_all_epochs_done_says_so(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    data = pictures(tmp_path, "train")
+    small_run("train", tmp_path / "run", data, "--epochs=1")
+    before = (tmp_path / "run/adversarial.net").read_bytes()
+    said = small_run("train", tmp_path / "run", data, "--epochs=1", "--network=adversarial.net")
+    assert "All 1 epochs are done; a larger --epochs goes on." in said
+    assert (tmp_path / "run/adversarial.net").read_bytes() == before

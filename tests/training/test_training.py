@@ -1,0 +1,236 @@
+"""The run's loop: when it saves, stops, goes back, and what it does with numbers gone wrong."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from eyescream_py import torch7
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.signals import StopSignal
+from eyescream_py.training.game import SATURATED_EPOCHS
+from eyescream_py.training.run import Run, RunOptions, Schedule
+from eyescream_py.training.save_folder import prepare_folder
+from tests.small_runs import (
+    SCRIPTS,
+    ToyTask,
+    invoke,
+    pictures,
+    records,
+    small_run,
+    use_small_networks,
+)
+
+
+def run(tmp_path, task=None, stop=None, **options):
+    """Train the toy; gives the run."""
+    chosen = {"save": tmp_path, "save_freq": 1, "epochs": 3, "log_every": 1, "network": "",
+              "on_nan": "stop", **options}  # fmt: skip
+    made = Run(task or ToyTask(), RunOptions(**chosen), stop or StopSignal())
+    made.go()
+    return made
+
+
+def stored(tmp_path, name="toy.net"):
+    return torch7.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("length", "batch", "expected"),
+    [(8, 4, [4, 4, 4, 2]), (10, 4, [4, 4, 4, 4, 2]), (4, 4, [4, 2]), (12, 8, [8, 8, 4])],
+)
+def test_iterations_of_a_game_step_by_half_a_batch(length, batch, expected):
+    """Lua's loop: t = 1, 1+batch/2, ... while at least 4 pictures are left, an even number each."""
+    schedule = Schedule(length, batch, batch // 2, smallest=4, multiple=2)
+    sizes = [schedule.size(i) for i in range(len(schedule))]
+    lua = []
+    t = 1
+    while t <= length:
+        n = min(t + batch - 1, length) - t + 1
+        n -= n % 2
+        if n >= 4:
+            lua.append(n)
+        t += batch // 2
+    assert sizes == lua
+    assert sizes[: len(expected) - 1] == expected[: len(sizes)][: len(expected) - 1]
+
+
+def test_it_saves_at_every_turn_and_at_the_end(tmp_path, capsys):
+    run(tmp_path, save_freq=2, epochs=5)
+    assert capsys.readouterr().out.count("saving network") == 3  # epochs 2, 4, 5
+    assert stored(tmp_path)["epoch"] == 5
+    assert stored(tmp_path, "toy.net.old")["epoch"] == 4
+
+
+def test_epochs_count_the_resumed_ones(tmp_path):
+    run(tmp_path, epochs=2)
+    run(tmp_path, epochs=5, network="toy.net")
+    epochs = [r["epoch"] for r in records(tmp_path / "metrics.jsonl")]
+    assert epochs == [1, 2, 3, 4, 5]
+
+
+def test_a_new_run_keeps_the_logs_that_were_there(tmp_path):
+    run(tmp_path, epochs=2)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    run(tmp_path, epochs=1)
+    assert (tmp_path / "metrics.jsonl.old").read_bytes() == before
+
+
+def test_a_stop_before_the_first_iteration_saves_nothing(tmp_path, capsys):
+    run(tmp_path)
+    before = (tmp_path / "toy.net").read_bytes()
+    stop = StopSignal()
+    stop.requested, stop.name = True, "Ctrl-C"
+    run(tmp_path, stop=stop)
+    assert "before the first iteration: nothing to save" in capsys.readouterr().out
+    assert (tmp_path / "toy.net").read_bytes() == before
+
+
+def test_a_stop_never_saves_numbers_that_are_not_finite(tmp_path):
+    run(tmp_path)
+    before = (tmp_path / "toy.net").read_bytes()
+    task, stop = ToyTask(), StopSignal()
+    task.poison_epoch = 1
+    original = task.iteration
+
+    def iteration(n, log):
+        original(n, log)
+        stop.requested, stop.name = True, "SIGTERM"
+
+    task.iteration = iteration
+    with pytest.raises(UserError, match="no longer a finite number"):
+        run(tmp_path, task, stop)
+    assert (tmp_path / "toy.net").read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["begin_epoch", "iteration", "end_epoch", "show", "state"])
+def test_a_signal_at_any_place_ends_with_a_saved_state(number, where, tmp_path, capsys):
+    """First epoch, plotting and saving among them; what is left does not depend on the place."""
+    task = ToyTask()
+    original, calls = getattr(task, where), []
+
+    def signalled(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            os.kill(os.getpid(), number)
+        return original(*args)
+
+    setattr(task, where, signalled)
+    with StopSignal() as stop:
+        run(tmp_path, task, stop)
+    assert "Stopped by" in capsys.readouterr().out
+    run(tmp_path, network="toy.net")
+    whole = tmp_path / "whole"
+    run(whole)
+    a, b = (torch7.to_module(stored(folder)["net"]) for folder in (tmp_path, whole))
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_not_finite_stops_and_keeps_the_good_checkpoint(tmp_path):
+    task = ToyTask()
+    task.poison_epoch = 3
+    with pytest.raises(UserError, match=r"epoch 3: .*toy.net holds the last good state") as error:
+        run(tmp_path, task)
+    assert error.value.exit_code == 2
+    assert stored(tmp_path)["epoch"] == 2
+
+
+def test_not_finite_before_the_first_save_says_so(tmp_path):
+    task = ToyTask()
+    task.poison_epoch = 1
+    with pytest.raises(UserError, match="nothing was saved before"):
+        run(tmp_path, task, on_nan="rollback")
+    assert not (tmp_path / "toy.net").exists()
+
+
+def test_a_rollback_goes_on_with_half_the_learning_rate(tmp_path, capsys):
+    task = ToyTask(lr=0.1)
+    task.poison_epoch = 3
+    run(tmp_path, task, on_nan="rollback", epochs=4)
+    assert "back to" in capsys.readouterr().out
+    assert task.optimizer.lr == pytest.approx(0.05)
+    assert stored(tmp_path)["epoch"] == 4
+    epochs = [r["epoch"] for r in records(tmp_path / "metrics.jsonl")]
+    assert epochs == [1, 2, 3, 4]
+    again = ToyTask(lr=0.1)
+    run(tmp_path, again, epochs=5, network="toy.net")
+    assert again.optimizer.lr == pytest.approx(0.05)
+
+
+def test_three_rollbacks_and_no_more(tmp_path):
+    class Hopeless(ToyTask):
+        def begin_epoch(self):
+            super().begin_epoch()
+            if self.epochs_begun > 1:
+                self.poison_epoch = self.epochs_begun
+
+    task = Hopeless(lr=0.8)
+    with pytest.raises(UserError, match="again after 3 rollbacks"):
+        run(tmp_path, task, on_nan="rollback")
+    assert task.optimizer.lr == pytest.approx(0.1)
+    assert stored(tmp_path)["epoch"] == 1
+
+
+def test_an_exploding_learning_rate_is_noticed_within_the_epoch(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    data = pictures(tmp_path, "train")
+    small_run("train", tmp_path / "run", data, "--epochs=1")
+    before = (tmp_path / "run/adversarial.net").read_bytes()
+    explode = ("--D_adam_lr=1e30", "--G_adam_lr=1e30", "--D_clamp=0", "--G_clamp=0")
+    common = (*SCRIPTS["train"], f"--save={tmp_path / 'run'}", f"--dataset={data}", *explode)
+    network = "--network=adversarial.net"
+    done = invoke("train", *common, network, "--epochs=9")
+    assert done.exit_code == 2
+    assert "epoch 2: a loss or a weight is no longer a finite number" in done.output
+    done = invoke("train", *common, network, "--epochs=9", "--on_nan=rollback")
+    assert done.exit_code == 2
+    assert done.output.count("with half the learning rate") == 3
+    assert (tmp_path / "run/adversarial.net").read_bytes() == before
+
+
+@pytest.mark.parametrize("script", ["train_c2f", "train_autoencoder", "train_denoiser"])
+def test_every_trainer_notices(script, tmp_path):
+    data = pictures(tmp_path, script)
+    common = (*SCRIPTS[script], f"--save={tmp_path / 'run'}", f"--dataset={data}", "--epochs=3")
+    huge = {"train_c2f": ("--D_optmethod=sgd", "--D_sgd_lr=1e38", "--D_clamp=0", "--D_L1=1"),
+            "train_autoencoder": ("--optmethod=sgd", "--learningRate=3e38", "--coefL1=1"),
+            "train_denoiser": ("--coefL1=3.39e38", "--coefL2=3.39e38", "--AE_clamp=0")}  # fmt: skip
+    done = invoke(script, *common, *huge[script])
+    assert done.exit_code == 2, done.output
+    assert "no longer a finite number" in done.output
+    assert not list((tmp_path / "run").glob("*.net"))
+
+
+def test_a_discriminator_that_is_always_right_gives_a_hint(tmp_path, monkeypatch, capsys):
+    from eyescream_py.training.game import GameTask
+
+    class Silent(GameTask):
+        def __init__(self):
+            self._saturated = 0
+
+    task = Silent()
+    for _ in range(SATURATED_EPOCHS - 1):
+        task._hint_at_saturation(1.0)
+    task._hint_at_saturation(0.9)
+    assert capsys.readouterr().out == ""
+    for _ in range(SATURATED_EPOCHS):
+        task._hint_at_saturation(1.0)
+    assert "--D_maxAcc" in capsys.readouterr().out
+
+
+def test_an_epoch_without_a_batch_is_refused(tmp_path):
+    task = ToyTask()
+    task.schedule = Schedule(3, 4, 2, smallest=4)
+    with pytest.raises(UserError, match="shorter than a batch"):
+        run(tmp_path, task)
+
+
+def test_preparing_a_folder_clears_what_killed_writers_left(tmp_path):
+    for folder in (tmp_path, tmp_path / "pictures"):
+        folder.mkdir(exist_ok=True)
+        (folder / ".a.net.999999999.tmp").write_bytes(b"half")
+    prepare_folder(tmp_path, "a.net", 1000)
+    assert not list(tmp_path.rglob("*.tmp"))
