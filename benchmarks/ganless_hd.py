@@ -20,8 +20,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from eyescream_py.features import calibrate, frozen
+from eyescream_py.features.resnet import random_resnet
 from eyescream_py.ganless_hd.averaging import WEIGHTS
-from eyescream_py.ganless_hd.features import calibrate, frozen, random_features
 from eyescream_py.ganless_hd.losses import PerceptualLoss
 from eyescream_py.ganless_hd.networks import BasisConv2d, DecoderLevel, UNet, parameter_count
 from eyescream_py.ganless_hd.options import Options
@@ -127,7 +128,7 @@ def main(
     torch.set_num_threads(threads)
     device = choose_device(gpu, True)
     data = pictures(batch, size, device)
-    features = [random_features(width, seed=0) for _ in range(2)]
+    features = [random_resnet(width, seed=0) for _ in range(2)]
     for network in features:
         calibrate(network.to(device), [data[1]])
     ours = Trainer(

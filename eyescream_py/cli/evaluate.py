@@ -28,6 +28,13 @@ from eyescream_py.cli import options
     show_default=True,
     help="Use the averaged G of --G_ema where the file has one.",
 )
+@click.option(
+    "--features",
+    default="auto",
+    show_default=True,
+    metavar="auto|lite0|random|none|FILE",
+    help="What the Fréchet and kernel distances see with; auto: lite0 where installed.",
+)
 def main(**values: Any) -> None:
     """Measure SUBJECT (a .net or exported G, a folder of pictures, an .npy array) against real
     pictures.

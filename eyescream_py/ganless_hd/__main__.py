@@ -66,8 +66,13 @@ def main() -> None:
     type=click.FloatRange(0, 4, min_open=True),
 )
 @flag("--init", "init", "Start from the tensors that fit in this .safetensors or .pth.", type=FILE)
-@flag("--basis", "basis", "State dict whose 3x3 filters give the basis.", type=FILE)
-@flag("--features", "features", "ResNet-18 state dict (torchvision's names).", type=FILE)
+@flag("--basis", "basis", "analytic, or lite0 or a state dict whose 3x3 filters give the basis.")
+@flag(
+    "--features",
+    "features",
+    "lite0 (trained), random, auto (lite0 where installed), or a ResNet-18 state dict.",
+    metavar="lite0|random|auto|FILE",
+)
 @flag(
     "--features-width",
     "features_width",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from eyescream_py.ganless_hd.features import ResNet18Features
+from eyescream_py.features import FeatureNetwork
 
 EPSILON = 1e-8
 SCOPES = ("global", "sample", "channel")
@@ -76,7 +76,7 @@ class PerceptualLoss:
     over.
     """
 
-    def __init__(self, features: ResNet18Features, scope: str = "global") -> None:
+    def __init__(self, features: FeatureNetwork, scope: str = "global") -> None:
         self.features = features
         self.scope = scope
 

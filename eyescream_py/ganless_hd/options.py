@@ -51,8 +51,8 @@ class Options:
     cache_gb: float = 10.0
     width: float = 1.0
     init: str | None = None
-    basis: str | None = None
-    features: str | None = None
+    basis: str = "analytic"
+    features: str = "auto"
     features_width: float = 1.0
     pearson: str = "global"
     averaging: str = "last"

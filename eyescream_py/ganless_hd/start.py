@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from eyescream_py import features
 from eyescream_py.ganless_hd.basis import analytic_basis, basis_of_filters
 from eyescream_py.ganless_hd.checkpoints import (
     Tensors,
@@ -29,13 +30,6 @@ from eyescream_py.ganless_hd.data import (
     fixed_pairs,
     survey,
     to_network,
-)
-from eyescream_py.ganless_hd.features import (
-    ResNet18Features,
-    calibrate,
-    frozen,
-    load_features,
-    random_features,
 )
 from eyescream_py.ganless_hd.losses import PerceptualLoss
 from eyescream_py.ganless_hd.networks import UNet, parameter_count
@@ -157,46 +151,46 @@ def _features_file(options: Options) -> Path:
 
 def _features(
     options: Options, dataset: ContourPhotos, device: torch.device, about: dict[str, Any]
-) -> ResNet18Features:
+) -> features.FeatureNetwork:
     """The frozen network of the loss; a copy lies in the run's folder, from which runs resume."""
     path = _features_file(options)
     if about:
-        network = load_features(path)
+        network = features.load(str(path))
         if fingerprint(path) != about["features"]:
             raise UserError(f"{path}: not the features that the run in {options.out} started with")
         print(f"Features: {path}, those the run started with.")
     else:
         network = _new_features(options, dataset, device)
-        source = options.features or f"random, seed {options.seed}"
-        write_tensors(path, network.state_dict(), {"kind": "features", "source": source})
-    return frozen(network).to(device)
+        write_tensors(path, network.state_dict(), {"kind": "features", "source": network.title})
+    return features.frozen(network).to(device)
 
 
 def _new_features(
     options: Options, dataset: ContourPhotos, device: torch.device
-) -> ResNet18Features:
-    if options.features:
-        print(f"Features: ResNet-18 from {options.features}.")
-        return load_features(options.features)
+) -> features.FeatureNetwork:
+    kind = features.chosen(options.features)
+    network = features.load(kind, width=options.features_width, seed=options.seed)
+    if kind != "random":
+        print(f"Features: {network.title}.")
+        return network
     print(
-        f"Features: a RANDOM ResNet-18 (seed {options.seed}, width {options.features_width}), "
-        f"batch normalisations calibrated on {CALIBRATION_PHOTOS} training crops. A trained one "
-        "(--features FILE, torchvision's names) tells textures apart better."
+        f"Features: {network.title}, batch normalisations calibrated on {CALIBRATION_PHOTOS} "
+        "training crops. Trained ones (--features lite0 or FILE) tell textures apart better."
     )
-    network = random_features(options.features_width, options.seed).to(device)
     pairs = (dataset[number] for number in range(CALIBRATION_PHOTOS))
     batches = fixed_batches(pairs, CALIBRATION_BATCH)
-    calibrate(network, (to_network(targets, device) for _, targets in batches))
+    features.calibrate(network.to(device), (to_network(half, device) for _, half in batches))
     return network
 
 
 def _basis(options: Options) -> torch.Tensor:
-    path = options.basis or options.features
-    if not path:
+    """`analytic`, or what `--basis` names: the 3x3 filters of a file or of the features."""
+    if options.basis == "analytic":
         print("Basis: analytic (box blur, vertical and horizontal Sobel).")
         return analytic_basis()
-    print(f"Basis: first three singular vectors of the 3x3 filters in {path}.")
-    return basis_of_filters(read_tensors(path)[0], path)
+    tensors = features.load(options.basis).state_dict()
+    print(f"Basis: first three singular vectors of the 3x3 filters in {options.basis}.")
+    return basis_of_filters(tensors, f"--basis={options.basis}")
 
 
 def _initialise(network: UNet, options: Options) -> None:

@@ -5,7 +5,7 @@ against real ones, and write the figures down.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eyescream_py import features
 from eyescream_py.data.dataset import Dataset, load_dataset
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import generator, quality
@@ -24,6 +25,7 @@ from eyescream_py.system.files import atomic_write
 from eyescream_py.torch7.random import TorchSource
 
 SMALLEST_SET = 20
+NO_FEATURES = "none"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class EvaluateOptions:
     gpu: int
     threads: int
     ema: bool
+    features: str
     typed: frozenset[str]
 
 
@@ -54,6 +57,8 @@ class Subject:
 
 def evaluate(options: EvaluateOptions) -> Findings:
     """Print the table; write `evaluation.json` and `evaluation.png` into `--writeto`."""
+    if options.features != NO_FEATURES:
+        features.chosen(options.features)  # a word or file that is none: before any work
     set_threads(options.threads, "threads" in options.typed)
     device = choose_device(options.gpu, "gpu" in options.typed)
     subject = load_subject(options, device)
@@ -71,6 +76,7 @@ def evaluate(options: EvaluateOptions) -> Findings:
         sample_rows(seen, count, options.seed + 1),
         options.seed,
         note,
+        options.features,
     )
     print(table(findings))
     _write(findings, Path(options.writeto))
@@ -139,9 +145,16 @@ def sample_rows(data: Dataset, count: int, seed: int) -> Tensor:
 
 
 def measure(
-    subject: Subject, reference: Tensor, seen: Tensor, seed: int, note: str = ""
+    subject: Subject,
+    reference: Tensor,
+    seen: Tensor,
+    seed: int,
+    note: str = "",
+    seeing: str = NO_FEATURES,
 ) -> Findings:
-    """Every figure for three equally large sets of pictures [N,C,S,S]."""
+    """Every figure for three equally large sets of pictures [N,C,S,S]; `seeing` names the network
+    of the features.
+    """
     images = subject.images
     noise = TorchSource(seed + 2, images.device).uniform_(torch.empty_like(images), 0, 1)
     swd = {
@@ -165,10 +178,15 @@ def measure(
         "nearest": {name: float(values.median()) for name, values in near.items()},
         "nearer_to_training": float(closer.double().mean()),
     }  # fmt: skip
+    if seeing != NO_FEATURES:
+        sets = {"real": seen, "generated": images, "noise": noise}
+        figures["features"] = asdict(
+            features.compared(features.judge(seeing, reference), reference, sets)
+        )
     scores = {}
     if subject.D is not None:
-        sets = (("reference", reference), ("training", seen), ("generated", images))
-        scores = {name: judge(subject.D, pictures).cpu() for name, pictures in sets}
+        judged = (("reference", reference), ("training", seen), ("generated", images))
+        scores = {name: judge(subject.D, pictures).cpu() for name, pictures in judged}
         figures["D_auc"] = {
             "reference against generated": quality.auc(scores["reference"], scores["generated"]),
             "training against reference": quality.auc(scores["training"], scores["reference"]),

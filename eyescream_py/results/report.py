@@ -35,6 +35,8 @@ def table(findings: Findings) -> str:
     for word, key in words:
         row = "".join(f"{f['swd'][key][name]:{width}.1f}" for name in names)
         lines.append(f"{word:12}{row}")
+    if "features" in f:
+        lines += ["", *_as_seen(f["features"])]
     d = f["diversity"]
     share = d["generated"] / d["real"] if d["real"] else float("nan")
     pair = f"{d['generated']:.2f} / {d['real']:.2f}"
@@ -48,6 +50,21 @@ def table(findings: Findings) -> str:
     for name, value in f.get("D_auc", {}).items():
         lines.append(f"AUC of D, {name}: {value:.3f} (0.5: cannot tell)")
     return "\n".join(lines)
+
+
+def _as_seen(seen: dict[str, Any]) -> list[str]:
+    """The distances on features, with what they must not be compared with."""
+    lines = [
+        f"seen by {seen['network']}, at {seen['side']} px; not comparable with the FID and KID of "
+        "papers (Inception)",
+        f"{'':12}{'Fréchet':>10}{'kernel x1000':>22}",
+    ]
+    words = (("floor: real", "real"), ("generated", "generated"), ("top: noise", "noise"))
+    for word, key in words:
+        kernel = seen["kernel"][key]
+        pair = f"{1000 * kernel['value']:.2f} +- {1000 * kernel['spread']:.2f}"
+        lines.append(f"{word:12}{seen['frechet'][key]:10.2f}{pair:>22}")
+    return lines
 
 
 def write_png(path: Path, findings: Findings) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from eyescream_py.ganless_hd.features import ResNet18Features, calibrate, random_features
+from eyescream_py.features import calibrate
+from eyescream_py.features.resnet import ResNet18, random_resnet
 from eyescream_py.ganless_hd.options import Options
 from eyescream_py.ganless_hd.scenes import write_scenes
 
@@ -28,9 +29,9 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def small_features() -> ResNet18Features:
+def small_features() -> ResNet18:
     """A calibrated random ResNet-18 of 1/8 width, not yet frozen."""
-    network = random_features(0.125, seed=1)
+    network = random_resnet(0.125, seed=1)
     generator = torch.Generator().manual_seed(0)
     calibrate(network, [torch.rand(4, 3, 64, 64, generator=generator) * 2 - 1 for _ in range(2)])
     return network
@@ -48,6 +49,7 @@ def tiny(photos, tmp_path) -> dict:
         "batchSize": 2,
         "itersPerEpoch": 7,
         "width": 0.0625,
+        "features": "random",
         "features_width": 0.0625,
         "noplot": True,
         "gpu": -1,

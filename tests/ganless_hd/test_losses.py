@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from eyescream_py.ganless_hd.features import frozen
+from eyescream_py.features import frozen
 from eyescream_py.ganless_hd.losses import SCOPES, PerceptualLoss, pearson
 
 GENERATOR = torch.Generator().manual_seed(7)

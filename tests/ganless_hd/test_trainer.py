@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from eyescream_py.features import frozen
 from eyescream_py.ganless_hd.averaging import WEIGHTS
 from eyescream_py.ganless_hd.data import ContourPhotos, ResizedPhotos, find_photos, fixed_batches
-from eyescream_py.ganless_hd.features import frozen
 from eyescream_py.ganless_hd.losses import PerceptualLoss
 from eyescream_py.ganless_hd.networks import UNet
 from eyescream_py.ganless_hd.options import Options

@@ -15,6 +15,7 @@ from eyescream_py.data.embedded import augmented_faces, embedded_faces
 from eyescream_py.networks import models
 from eyescream_py.results import evaluation
 from eyescream_py.results.evaluation import Subject, measure
+from eyescream_py.results.report import table
 from eyescream_py.torch7 import image
 
 
@@ -33,6 +34,22 @@ def test_real_pictures_beat_blur_and_blur_beats_noise(faces):
     assert swd["real"] < swd["generated"] < swd["noise"]
     assert figures["diversity"]["generated"] < figures["diversity"]["real"]
     assert "D_auc" not in figures
+    assert "features" not in figures
+
+
+def test_features_tell_the_same_and_say_what_they_are(faces):
+    reference, seen = faces
+    blurred = torch.nn.functional.avg_pool2d(seen, 3, 1, 1)
+    found = measure(Subject(blurred, None), reference, seen, 1, "", "lite0")
+    told = found.figures["features"]
+    assert told["network"] == "EfficientNet-Lite0, trained on ImageNet"
+    assert told["frechet"]["real"] < told["frechet"]["generated"] < told["frechet"]["noise"]
+    values = {name: kernel["value"] for name, kernel in told["kernel"].items()}
+    assert values["real"] < values["generated"] < values["noise"]
+    lines = table(found).splitlines()
+    assert any("not comparable with the FID and KID of papers" in line for line in lines)
+    spread = told["kernel"]["generated"]["spread"]
+    assert any(f"{1000 * values['generated']:.2f} +- {1000 * spread:.2f}" in line for line in lines)
 
 
 def test_copies_of_training_pictures_are_found_out(faces):
@@ -65,6 +82,7 @@ def options_of(**more):
     values = {
         "subject": "", "dataset": None, "heldout": None, "images": 60, "scale": 8,
         "grayscale": True, "writeto": "", "seed": 1, "gpu": -1, "threads": 1, "ema": True,
+        "features": "none",
         "typed": frozenset(),
     }  # fmt: skip
     return evaluation.EvaluateOptions(**{**values, **more})
@@ -93,6 +111,7 @@ def test_the_command_on_a_net(tmp_path, real):
     assert done.exit_code == 0, (done.output, done.exception)
     figures = json.loads((tmp_path / "evaluation.json").read_text())
     assert figures["images"] == 40
+    assert figures["features"]["network"] == "EfficientNet-Lite0, trained on ImageNet"
     assert list(figures["swd"]["generated"]) == ["image", "patch8", "mean"]
     assert f"{figures['swd']['generated']['mean']:.1f}" in done.output
     assert set(figures["D_auc"]) == {"reference against generated", "training against reference"}
@@ -130,3 +149,9 @@ def test_a_missing_network_names_itself(tmp_path):
     done = evaluate(tmp_path / "gone.net")
     assert done.exit_code == 2
     assert "gone.net" in done.output
+
+
+def test_features_that_are_none_are_refused_before_any_work(tmp_path):
+    done = evaluate(tmp_path / "gone.net", "--features=inception")
+    assert done.exit_code == 2
+    assert "--features=inception: no such file, and none of auto, lite0, random" in done.output
