@@ -16,7 +16,7 @@ from eyescream_py.features.distances import (
     kernel_distance,
     vectors_of,
 )
-from eyescream_py.features.loading import WORDS, chosen, judge, load
+from eyescream_py.features.loading import WORDS, chosen, judge, load, tensors_of
 
 __all__ = [
     "WORDS",
@@ -31,5 +31,6 @@ __all__ = [
     "judge",
     "kernel_distance",
     "load",
+    "tensors_of",
     "vectors_of",
 ]

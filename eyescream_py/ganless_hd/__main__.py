@@ -66,7 +66,12 @@ def main() -> None:
     type=click.FloatRange(0, 4, min_open=True),
 )
 @flag("--init", "init", "Start from the tensors that fit in this .safetensors or .pth.", type=FILE)
-@flag("--basis", "basis", "analytic, or lite0 or a state dict whose 3x3 filters give the basis.")
+@flag(
+    "--basis",
+    "basis",
+    "Whose 3x3 filters give the basis; auto: those of a --features FILE, else analytic.",
+    metavar="auto|analytic|lite0|FILE",
+)
 @flag(
     "--features",
     "features",

@@ -51,7 +51,7 @@ class Options:
     cache_gb: float = 10.0
     width: float = 1.0
     init: str | None = None
-    basis: str = "analytic"
+    basis: str = "auto"
     features: str = "auto"
     features_width: float = 1.0
     pearson: str = "global"

@@ -184,13 +184,17 @@ def _new_features(
 
 
 def _basis(options: Options) -> torch.Tensor:
-    """`analytic`, or what `--basis` names: the 3x3 filters of a file or of the features."""
-    if options.basis == "analytic":
+    """What `--basis` names; `auto` is the filters of a `--features` file and analytic without one,
+    because those of lite0 did no better (docs/ganless_hd.md).
+    """
+    given = options.features not in features.WORDS
+    name = options.basis if options.basis != "auto" else options.features if given else "analytic"
+    if name == "analytic":
         print("Basis: analytic (box blur, vertical and horizontal Sobel).")
         return analytic_basis()
-    tensors = features.load(options.basis).state_dict()
-    print(f"Basis: first three singular vectors of the 3x3 filters in {options.basis}.")
-    return basis_of_filters(tensors, f"--basis={options.basis}")
+    tensors, _ = features.tensors_of(name, "--basis")
+    print(f"Basis: first three singular vectors of the 3x3 filters in {name}.")
+    return basis_of_filters(tensors, f"--basis={name}")
 
 
 def _initialise(network: UNet, options: Options) -> None:
