@@ -1,0 +1,253 @@
+"""The one way in for picture files: which formats, which way up, which grey.
+
+Every system of the package opens pictures here, so that a photo means the same to all of them.
+Imports no torch, so that worker processes start fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from eyescream_py.system.voice import warn
+
+# By content, whatever the name ends in. None of them starts a program, as EPS would. Pillow's JPEG
+# reader takes MPO (a camera's pair of JPEGs) too.
+FORMATS = ("JPEG", "PNG", "PPM", "WEBP", "BMP", "TIFF", "GIF")
+ENDINGS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".ppm", ".pgm", ".pbm", ".pnm", ".webp",
+    ".bmp", ".tif", ".tiff", ".gif",
+)  # fmt: skip
+IN_WORDS = "JPEG, PNG, PPM/PGM, WebP, BMP, TIFF or GIF"
+MAX_PIXELS = 50_000_000  # decoded at most: beyond what photos have
+MAX_JPEG_PIXELS = 178_000_000  # in the file: JPEG can be decoded at a half, a quarter, an eighth
+_ORIENTATION = 0x0112  # the EXIF tag
+_BITS_TAG, _SAMPLE_FORMAT_TAG = 258, 339  # of TIFF
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_FOREIGN = (
+    (b"%!PS", "an EPS or PostScript file"),
+    (b"\xc5\xd0\xd3\xc6", "an EPS file"),
+    (b"%PDF", "a PDF file"),
+    (b"<", "text (HTML, SVG or XML)"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x00\x05\x16\x07", "a Mac's companion file"),
+)
+Source = str | os.PathLike[str] | bytes
+
+# The limits above judge, in words; Pillow's own warnings say nothing that a person could act on.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class PictureError(Exception):
+    """Why a file cannot be used as a picture, without its name."""
+
+
+def open_picture(source: Source, mode: str = "", *, alpha: bool = False) -> Image.Image:
+    """A file's (or bytes') picture, decoded, upright, 8 bits per value, opaque on white.
+
+    mode: "RGB", "L" (Rec. 601 luma), or "" for L where the picture is grey, else RGB. alpha: hand
+    out RGBA (LA for grey) where the picture has transparency. Grey of 12, 16 or 32 bits is scaled
+    by its type's range, floats by the picture's own. A JPEG over `MAX_PIXELS` comes at a half, a
+    quarter or an eighth of its size. Raises PictureError with the reason.
+    """
+    with opened(source) as picture:
+        if _is_deep(picture):
+            values = np.rint(deep_values(picture) * np.float32(255))
+            image = _turned(Image.fromarray(values.astype(np.uint8)), _orientation(picture))
+            return image.convert(mode) if mode else image
+        upright = _turned(_decoded(picture), _orientation(picture))
+        if upright.has_transparency_data:
+            return _transparent(upright, mode) if alpha else _on_white(upright, mode)
+        return upright.convert(mode or _plain_mode(upright))
+
+
+def read_pixels(source: Source, mode: str = "") -> np.ndarray:
+    """`open_picture` as float32 (H,W) or (H,W,3) in 0..255; grey of more than 8 bits keeps its
+    depth as fractions."""
+    with opened(source) as picture:
+        if _is_deep(picture):
+            grey = _turned(Image.fromarray(deep_values(picture) * 255), _orientation(picture))
+            values = np.asarray(grey, np.float32)
+            return np.repeat(values[..., None], 3, 2) if mode == "RGB" else values
+        if mode == "L":  # a JPEG's own luma plane: no colour is computed
+            picture.draft("L", picture.size)
+        upright = _turned(_decoded(picture), _orientation(picture))
+        if upright.has_transparency_data:
+            return np.asarray(_on_white(upright, mode), np.float32)
+        return np.asarray(upright.convert(mode or _plain_mode(upright)), np.float32)
+
+
+def picture_size(source: Source) -> tuple[int, int]:
+    """(width, height) as a viewer shows it, from the header alone. Raises PictureError."""
+    with opened(source, reduce=False) as picture:
+        width, height = picture.size
+        return (height, width) if _orientation(picture) in (5, 6, 7, 8) else (width, height)
+
+
+@contextlib.contextmanager
+def opened(source: Source, reduce: bool = True) -> Iterator[Image.Image]:
+    """A picture whose header is read and whose size is allowed; pixels are not decoded yet.
+
+    What is wrong with it inside the block is a PictureError too. reduce: ask large JPEGs for a
+    smaller decoding.
+    """
+    try:
+        with _stream(source) as stream, Image.open(stream, formats=FORMATS) as picture:
+            _check_size(picture, reduce)
+            yield picture
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError("more pixels than any photo has") from error
+    except Exception as error:  # Pillow's readers raise a dozen kinds on damaged files
+        raise PictureError(_reason(error, source)) from error
+
+
+@contextlib.contextmanager
+def _stream(source: Source) -> Iterator[BinaryIO]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    # Not blocking: a named pipe would be waited for, perhaps for ever.
+    descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        kind = os.fstat(descriptor)
+        if not stat.S_ISREG(kind.st_mode):
+            raise PictureError("no regular file")
+        if kind.st_size == 0:
+            raise PictureError("an empty file")
+        yield file
+
+
+def _check_size(picture: Image.Image, reduce: bool) -> None:
+    width, height = picture.size
+    most = MAX_JPEG_PIXELS if picture.format in ("JPEG", "MPO") else MAX_PIXELS
+    if width * height > most:
+        raise PictureError(_too_many(f"{width}x{height} pixels are too many", most))
+    if not width * height:
+        raise PictureError("it has no pixels")
+    if reduce and width * height > MAX_PIXELS:
+        part = next(n for n in (2, 4, 8) if width * height <= MAX_PIXELS * n * n)
+        picture.draft(None, (width // part, height // part))
+
+
+def _too_many(what: str, most: int = MAX_PIXELS) -> str:
+    return f"{what} (at most {most // 1_000_000} million)"
+
+
+def _decoded(picture: Image.Image) -> Image.Image:
+    picture.load()
+    return picture
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF data are no reason to lose the picture
+        return 1
+
+
+def _turned(picture: Image.Image, orientation: int) -> Image.Image:
+    method = _UPRIGHT.get(orientation)
+    return picture if method is None else picture.transpose(method)
+
+
+def _plain_mode(picture: Image.Image) -> str:
+    return "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
+
+
+def _transparent(picture: Image.Image, mode: str) -> Image.Image:
+    return picture.convert("LA" if (mode or _plain_mode(picture)) == "L" else "RGBA")
+
+
+def _on_white(picture: Image.Image, mode: str) -> Image.Image:
+    layer = picture.convert("RGBA")
+    flat = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return flat.convert(mode or _plain_mode(picture))
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    return picture.mode == "F" or picture.mode.startswith("I")
+
+
+def deep_values(picture: Image.Image) -> np.ndarray:
+    """Grey of more than 8 bits -> float32 (H,W) in 0..1, not turned; transparent values are 1."""
+    values = np.asarray(_decoded(picture))
+    if picture.mode == "F":
+        return _by_own_range(values)
+    clear = picture.info.get("transparency")
+    scaled = _by_type(values, picture)
+    return np.where(values == clear, np.float32(1), scaled) if isinstance(clear, int) else scaled
+
+
+def _by_type(values: np.ndarray, picture: Image.Image) -> np.ndarray:
+    """Integers by the largest value of their type; 32 bits often hold what was 8 or 16."""
+    tags = getattr(picture, "tag_v2", {})
+    if picture.mode != "I":  # 16 bits, or TIFF's 12
+        bits = tags.get(_BITS_TAG, (16,))[0]
+        return values.astype(np.float32) / np.float32(4095 if bits == 12 else 65535)
+    if picture.format in ("PNG", "PPM"):
+        return values.astype(np.float32) / np.float32(65535)
+    if tags.get(_SAMPLE_FORMAT_TAG, (1,))[0] == 1:
+        values = values.view(np.uint32)
+    if values.min() < 0:
+        return _by_own_range(values)
+    highest = int(values.max())
+    most = next(m for m in (255, 65535, 2**31 - 1, 2**32 - 1) if highest <= m)
+    return (values / most).astype(np.float32)
+
+
+def _by_own_range(values: np.ndarray) -> np.ndarray:
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(high - low):
+        raise PictureError("it holds values that are no numbers")
+    if high == low:
+        return np.full(values.shape, min(max(low, 0.0), 1.0), np.float32)
+    _say_once("Pictures of floats or signed numbers: the lowest value is black, the highest white.")
+    return ((values - np.float64(low)) / (high - low)).astype(np.float32)
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    warn(text)
+
+
+def _reason(error: Exception, source: Source) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"{_foreign(source)}: no {IN_WORDS} picture"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, MemoryError):
+        return "not enough memory for it"
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"damaged ({text})"
+
+
+def _foreign(source: Source) -> str:
+    """What a file seems to be whose content is no picture that we read."""
+    try:
+        with _stream(source) as stream:
+            start = stream.read(64)
+    except (OSError, PictureError):
+        return "unreadable"
+    if start[4:8] == b"ftyp":
+        return f"a file of type {start[8:12].decode('ascii', 'replace')} (HEIC, AVIF or a film)"
+    kind = next((words for magic, words in _FOREIGN if start.lstrip().startswith(magic)), "")
+    return kind or "an unknown format, or damaged at its start"

@@ -1,0 +1,49 @@
+"""Types of number options that all commands share: nan, inf and numbers of a thousand digits are
+refused where they are typed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+LARGEST = 3.4e38  # what single precision holds
+
+
+class Finite(click.ParamType):
+    """A float that single precision can hold, from `least` on, below `below`, at most `most`."""
+
+    name = "float"
+
+    def __init__(
+        self, least: float = -math.inf, below: float = math.inf, most: float = math.inf
+    ) -> None:
+        self.least, self.below, self.most = least, below, most
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = float(click.FLOAT.convert(value, param, ctx))
+        if not abs(number) < LARGEST:
+            self.fail(f"{value} is no number of single precision.", param, ctx)
+        if not (self.least <= number < self.below and number <= self.most):
+            self.fail(f"{value} is not {self._range()}.", param, ctx)
+        return number
+
+    def _range(self) -> str:
+        parts = []
+        if self.least > -math.inf:
+            parts.append(f"at least {self.least:g}")
+        if self.below < math.inf:
+            parts.append(f"below {self.below:g}")
+        if self.most < math.inf:
+            parts.append(f"at most {self.most:g}")
+        return " and ".join(parts)
+
+
+FINITE = Finite()
+NOT_NEGATIVE = Finite(0)
+MOMENTUM = Finite(0, 1)
+SHARE = Finite(0, most=1)
+SEED = click.IntRange(0, 2**62)  # torch's and numpy's generators take it
+COUNT = click.IntRange(1, 2**31 - 1)
+COUNT_OR_NONE = click.IntRange(0, 2**31 - 1)

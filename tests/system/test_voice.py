@@ -1,0 +1,59 @@
+import subprocess
+import sys
+
+import pytest
+
+from eyescream_py.system.voice import printable
+
+TALK = """
+import sys
+from eyescream_py.system.voice import make_unfailing, say, warn
+make_unfailing()
+for i in range(4000):
+    print("line", i, "Jos\\udce9 \\u2192")
+say("\\udcff"); warn("\\udcff")
+print("worked", file=sys.stderr)
+"""
+
+
+def talk(shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", "-o", "pipefail", "-c", shell, sys.executable, TALK]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", **environment},
+        timeout=60, cwd=__file__.rpartition("/tests/")[0],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shell", "told"),
+    [
+        ('"$0" -c "$1" > /dev/full', "No space left on device"),
+        ('"$0" -c "$1" | head -3', "Broken pipe"),
+        ('"$0" -c "$1" >&-', ""),
+        ('"$0" -c "$1"', ""),
+    ],
+)
+def test_output_that_fails_never_costs_the_work(shell, told):
+    done = talk(shell)
+    assert done.returncode == 0, done.stderr
+    assert "worked" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert done.stderr.count("cannot be written") == bool(told)
+    assert told in done.stderr
+
+
+def test_neither_stream_works():
+    assert talk('"$0" -c "$1" > /dev/full 2> /dev/full').returncode == 0
+    assert talk('"$0" -c "$1" >&- 2>&-').returncode == 0
+
+
+def test_what_a_terminal_cannot_show_is_written_in_ascii():
+    done = talk('"$0" -c "$1"', LC_ALL="C", PYTHONIOENCODING="ascii")
+    assert done.stdout.startswith("line 0 Jos\\udce9 \\u2192\n")
+
+
+def test_printable():
+    assert printable("José") == "José"
+    assert printable("a\x1b[2Jb\n") == "a\\x1b[2Jb\\n"
+    assert printable("\udce9") == "\\udce9"
