@@ -163,11 +163,12 @@ class AsciiWriter:
         self._gathered = bytearray()
 
     def _values(self, tensor: torch.Tensor, show: Callable[[Any], bytes]) -> None:
+        if not tensor.numel():
+            return
         for chunk in tensor.split(_CHUNK_BYTES // 16):
             self._gathered += b" ".join(map(show, chunk.tolist())) + b" "
             self._flush_but_last()
-        if tensor.numel():
-            self._gathered[-1:] = b"\n"
+        self._gathered[-1:] = b"\n"
 
     def _flush_but_last(self) -> None:
         """Write what is certain: the last space may have to become the end of the line."""

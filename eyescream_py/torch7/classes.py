@@ -26,6 +26,13 @@ _ELEMENTS = {
 TENSOR_CLASSES = {f"torch.{element}Tensor": dtype for element, dtype in _ELEMENTS.items()}
 STORAGE_CLASSES = {f"torch.{element}Storage": dtype for element, dtype in _ELEMENTS.items()}
 
+# Classes of which a file holds something else than one value, the table of fields.
+HEADED_CLASSES = frozenset({"nn.GPU"})  # a table {type, device}, then the fields
+HASH_CLASSES = frozenset({"tds.Hash", "tds_hash"})  # a long n, then n keys and values
+VECTOR_CLASSES = frozenset({"tds.Vec", "tds_vec"})  # a long n, then n values
+GENERATOR_BYTES = {8: 5048, 4: 2544}  # of torch.Generator, by the size of a long; Timer has none
+PLAIN_TORCH_CLASSES = frozenset({"torch.AliasMultinomial"})  # like nn's classes, despite the name
+
 VERSION = re.compile(rb"V (\d{1,9})")  # what stands before a class name in all but very old files
 _CLASS_NAME = re.compile(rb"[A-Za-z_][ -~]{0,254}")
 

@@ -212,18 +212,21 @@ class Copy(nn.Identity):
 class View(nn.Module):
     """Reshape each sample to ``sizes``, one of which may be -1 (nn.View).
 
-    Without ``num_input_dims`` the batch size follows from the number of elements. One deliberate
-    difference from Lua: an input whose first dimension is 1 keeps it as a batch of one, where Lua
-    drops it. With ``num_input_dims`` dimensions beyond that many are the batch, as in Lua.
+    Without ``num_input_dims`` the batch size follows from the number of elements; Lua then drops a
+    batch of one, which ``keep_batch`` keeps. With ``num_input_dims`` dimensions beyond that many
+    are the batch.
     """
 
-    def __init__(self, *sizes: int, num_input_dims: int | None = None) -> None:
+    def __init__(
+        self, *sizes: int, num_input_dims: int | None = None, keep_batch: bool = True
+    ) -> None:
         super().__init__()
         if sum(size < 0 for size in sizes) > 1 or any(size < -1 for size in sizes):
             raise ValueError(f"View sizes {sizes}: at most one may be -1, none less")
         self.sizes = tuple(sizes)
         self.num_input_dims = num_input_dims
         self.num_elements = math.prod(size for size in sizes if size >= 0)
+        self.keep_batch = keep_batch
 
     def forward(self, x: Tensor) -> Tensor:
         batch = self._batch_size(x.shape)
@@ -239,11 +242,19 @@ class View(nn.Module):
         if batch != 1:
             return batch
         if self.num_input_dims is None:
-            return 1 if len(shape) > 1 and shape[0] == 1 else None
+            return 1 if self.keep_batch and len(shape) > 1 and shape[0] == 1 else None
         return 1 if len(shape) > self.num_input_dims else None
 
     def extra_repr(self) -> str:
         return ", ".join(map(str, self.sizes))
+
+
+def keep_batches(module: nn.Module) -> nn.Module:
+    """Make every View inside ``module`` keep a batch of one, as the program's own networks do."""
+    for layer in module.modules():
+        if isinstance(layer, View):
+            layer.keep_batch = True
+    return module
 
 
 class Reshape(nn.Module):

@@ -17,7 +17,10 @@ from eyescream_py.torch7.layers import batched_dim, python_dim
 
 
 class Narrow(nn.Module):
-    """``length`` slices from ``index`` on; a negative length counts from the end (nn.Narrow)."""
+    """``length`` slices from ``index`` on; a negative length counts from the end (nn.Narrow).
+
+    With a negative index Lua takes the slices from the first on, all but ``length`` of them.
+    """
 
     def __init__(self, dimension: int, index: int, length: int = 1) -> None:
         super().__init__()
@@ -25,9 +28,12 @@ class Narrow(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         dim = python_dim(self.dimension)
-        start = self.index - 1 if self.index > 0 else x.shape[dim] + self.index
-        length = self.length if self.length >= 0 else x.shape[dim] - start + self.length + 1
-        return x.narrow(dim, start, length)
+        size, length = x.shape[dim], self.length
+        if length < 0:
+            length = size - self.index + length + 2
+        if self.index < 0:
+            return x.narrow(dim, 0, size - length).clone()
+        return x.narrow(dim, self.index - 1, length).clone()
 
 
 class Select(nn.Module):
@@ -38,7 +44,8 @@ class Select(nn.Module):
         self.dimension, self.index = dimension, index
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.select(python_dim(self.dimension), python_dim(self.index))
+        y = x.select(python_dim(self.dimension), python_dim(self.index))
+        return y.clone() if y.dim() else y.reshape(1)
 
 
 class Squeeze(nn.Module):
@@ -123,6 +130,16 @@ class Padding(nn.Module):
         return torch.cat([left, x.new_full(shape, self.value), right], dim)
 
 
+def at_least_1d(x: Tensor) -> Tensor:
+    """Lua has no tensors without dimensions: a single number is of shape (1,)."""
+    return x if x.dim() else x.reshape(1)
+
+
+def with_slope(value: Tensor, slope: Tensor) -> Tensor:
+    """``value`` with the gradient of ``slope``, where Lua's backward is not its forward's."""
+    return value.detach() + (slope - slope.detach()) if slope.requires_grad else value
+
+
 class Reduction(nn.Module):
     """What Mean, Sum, Max and Min share: the dimension that they take away."""
 
@@ -137,22 +154,28 @@ class Reduction(nn.Module):
 class Mean(Reduction):
     """Mean over one dimension (nn.Mean)."""
 
+    def __init__(
+        self, dimension: int = 1, n_input_dims: int | None = None, squeeze: bool = True
+    ) -> None:
+        super().__init__(dimension, n_input_dims)
+        self.squeeze = squeeze
+
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean(self.python_dim(x))
+        return at_least_1d(x.mean(self.python_dim(x), keepdim=not self.squeeze))
 
 
 class Max(Reduction):
     """Largest element over one dimension (nn.Max)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.max(self.python_dim(x)).values
+        return at_least_1d(x.max(self.python_dim(x)).values)
 
 
 class Min(Reduction):
     """Smallest element over one dimension (nn.Min)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.min(self.python_dim(x)).values
+        return at_least_1d(x.min(self.python_dim(x)).values)
 
 
 class Sum(Reduction):
@@ -170,7 +193,7 @@ class Sum(Reduction):
 
     def forward(self, x: Tensor) -> Tensor:
         reduce = torch.mean if self.size_average else torch.sum
-        return reduce(x, dim=self.python_dim(x), keepdim=not self.squeeze)
+        return at_least_1d(reduce(x, dim=self.python_dim(x), keepdim=not self.squeeze))
 
 
 class Abs(nn.Module):
@@ -188,14 +211,15 @@ class Square(nn.Module):
 
 
 class Sqrt(nn.Module):
-    """sqrt(x + eps) (nn.Sqrt)."""
+    """sqrt(x), whose slope at 0 is 0 (nn.Sqrt). Lua keeps ``eps`` and makes no use of it."""
 
     def __init__(self, eps: float = 0.0) -> None:
         super().__init__()
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x + self.eps).sqrt() if self.eps else x.sqrt()
+        zero = x == 0
+        return torch.where(zero, 0, torch.where(zero, 1, x).sqrt())
 
 
 class Power(nn.Module):
@@ -224,7 +248,11 @@ class Log(nn.Module):
 
 
 class Normalize(nn.Module):
-    """Divide the rows of (N,F) by their p-norm, (sum |x|^p + eps)^(1/p) (nn.Normalize)."""
+    """Divide the rows of (N,F) or (F) by their p-norm, (sum |x|^p + eps)^(1/p) (nn.Normalize).
+
+    As in Lua the slope of the norm is of |x| + eps where p < 2, and x / norm for the largest x
+    where p is infinite.
+    """
 
     def __init__(self, p: float, eps: float = 1e-10) -> None:
         super().__init__()
@@ -232,8 +260,16 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.p == float("inf"):
-            return x / (x.abs().amax(-1, keepdim=True) + self.eps)
-        return x / (x.abs().pow(self.p).sum(-1, keepdim=True) + self.eps).pow(1 / self.p)
+            largest, index = x.detach().abs().max(-1, keepdim=True)
+            norm = largest + self.eps
+            weighted = x.gather(-1, index) * (x.detach().gather(-1, index) / norm)
+            return x / with_slope(norm, weighted)
+        if self.p >= 2:
+            return x / (x.abs().pow(self.p).sum(-1, keepdim=True) + self.eps).pow(1 / self.p)
+        powers = x.detach().abs().pow(self.p).sum(-1, keepdim=True) + self.eps
+        norm = powers.pow(1 / self.p)
+        slope = (x.detach().abs() + self.eps).pow(self.p - 2) * x.detach() * (norm / powers)
+        return x / with_slope(norm, (slope * x).sum(-1, keepdim=True))
 
 
 def feature_dim(x: Tensor) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eyescream_py.torch7.layers import batched_dim, python_dim
+from eyescream_py.torch7.layers_more import at_least_1d, with_slope
 
 
 class CSubTable(nn.Module):
@@ -47,7 +48,7 @@ class DotProduct(nn.Module):
     """Scalar product of the rows of two (N,F) -> (N) (nn.DotProduct)."""
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return (inputs[0] * inputs[1]).sum(-1)
+        return at_least_1d((inputs[0] * inputs[1]).sum(-1))
 
 
 class CosineDistance(nn.Module):
@@ -56,18 +57,31 @@ class CosineDistance(nn.Module):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         first, second = inputs
         squares = (first.square().sum(-1) + 1e-12) * (second.square().sum(-1) + 1e-12)
-        return (first * second).sum(-1) / squares.sqrt()
+        return at_least_1d((first * second).sum(-1) / squares.sqrt())
 
 
 class PairwiseDistance(nn.Module):
-    """The ``norm``-norm of the difference of the rows of two (N,F) -> (N) (nn.PairwiseDistance)."""
+    """The ``norm``-norm of the difference of the rows of two (N,F) -> (N) (nn.PairwiseDistance).
+
+    The gradient is Lua's: divided by (distance + 1e-6)^(norm - 1).
+    """
 
     def __init__(self, norm: float = 2.0) -> None:
         super().__init__()
         self.norm = norm
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return torch.linalg.vector_norm(inputs[0] - inputs[1], self.norm, dim=-1)
+        difference = inputs[0] - inputs[1]
+        fixed = difference.detach()
+        distance = at_least_1d(torch.linalg.vector_norm(fixed, self.norm, dim=-1))
+        if self.norm == 1:
+            slope = fixed.sign()
+        else:
+            slope = fixed * fixed.abs().pow(self.norm - 2) if self.norm > 2 else fixed
+            slope = slope * (distance + 1e-6).pow(1 - self.norm)[..., None].reshape(
+                (*fixed.shape[:-1], 1)
+            )
+        return with_slope(distance, at_least_1d((slope * difference).sum(-1)))
 
 
 class SplitTable(nn.Module):
@@ -78,7 +92,8 @@ class SplitTable(nn.Module):
         self.dimension, self.n_input_dims = dimension, n_input_dims
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return list(x.unbind(batched_dim(self.dimension, x, self.n_input_dims)))
+        parts = x.unbind(batched_dim(self.dimension, x, self.n_input_dims))
+        return [at_least_1d(part) for part in parts]
 
 
 class SelectTable(nn.Module):

@@ -2,7 +2,8 @@
 
 `to_module` takes what `load` gives for an ``nn.*`` or ``cudnn.*`` object, `from_module` gives what
 `save` writes. Both keep what is shared: a module, or a parameter's memory, that occurs twice in the
-file is one module or one parameter. Layers run out of place whatever a file's ``inplace`` says.
+file is one module or one parameter. A module that came from a file, and whose parts and settings
+are those that were read, is written as the object that it came from, with its present weights.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import torch
 from torch import nn
 
 from . import modules_containers, modules_plain, modules_spatial, modules_weights
+from .classes import TENSOR_CLASSES
 from .errors import T7Error
+from .layers_inplace import LUA_CLASSES, InPlace
 from .modules_codec import Codec, Node, Reader, Writer
+from .modules_origin import Origin, Rewriting, origin_of, remember
 from .values import Table, TorchObject
 
 MAX_DEPTH = 100  # containers within containers; a module deeper than that could not run either
@@ -77,7 +81,13 @@ class _Reading:
             raise node.fail(f"torch refuses the layer: {error}") from error
         finally:
             self._depth -= 1
-        module.training = node.boolean("train", True)
+        trains = node.boolean("train", True)
+        layer, name = module, obj.typename.rpartition(".")[2]
+        if name in LUA_CLASSES and node.boolean("inplace", False):
+            module = InPlace(layer)
+        for made in (layer, module):
+            made.training = trains
+            remember(made, obj, node.taken)
         return module
 
 
@@ -107,17 +117,26 @@ def from_module(module: nn.Module) -> TorchObject:
 
     Raises T7Error, which says where in the module, for a class or an option that Lua nn lacks.
     """
+    return _Writing(module).obj(module)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    """Double if the network computes in double: by its weights, else by the file it is from."""
     first = next((p for p in module.parameters() if p.is_floating_point()), None)
-    dtype = torch.float64 if first is not None and first.dtype == torch.float64 else torch.float32
-    return _Writing(dtype).obj(module)
+    if first is not None:
+        return torch.float64 if first.dtype == torch.float64 else torch.float32
+    origin = origin_of(module)
+    kind = TENSOR_CLASSES.get(str(origin.obj.fields.get("_type"))) if origin else None
+    return torch.float64 if kind == torch.float64 else torch.float32
 
 
 class _Writing:
     """The objects made so far, by their modules (which are equal only to themselves)."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._writer = Writer(self.obj, dtype)
+    def __init__(self, network: nn.Module) -> None:
+        self._writer = Writer(self.obj, _dtype(network))
         self._made: dict[nn.Module, TorchObject] = {}
+        self._again = Rewriting(network)
 
     def obj(self, module: nn.Module) -> TorchObject:
         if module not in self._made:
@@ -126,6 +145,19 @@ class _Writing:
 
     def _make(self, module: nn.Module) -> TorchObject:
         codec = _writer_of(module)
+        origin = origin_of(module)
+        if origin is not None and (codec is None or self._writes_as_read(origin)):
+            obj = self._made[module] = TorchObject(origin.obj.typename, None, origin.obj.version)
+            obj.header = origin.obj.header
+            obj.fields = self._again.fields(module, origin, self.obj)
+            return obj
+        if isinstance(module, InPlace):
+            obj = self._make(module.layer)
+            obj.fields["inplace"] = True
+            return obj
+        if codec is None:
+            name = type(module).__name__
+            raise T7Error(f"{name}: no Lua nn class is known for this torch module")
         fields = Table(
             output=self._writer.empty(),
             gradInput=self._writer.empty(),
@@ -136,10 +168,21 @@ class _Writing:
         return TorchObject(codec.typename, fields, codec.version)
 
 
-def _writer_of(module: nn.Module) -> Codec:
-    kinds = [type(module), *([nn.Sequential] if isinstance(module, nn.Sequential) else [])]
-    for kind in kinds:  # a subclass of Sequential that only changes how it is called is one in Lua
+    def _writes_as_read(self, origin: Origin) -> bool:
+        """Whether Lua on a CPU can use the object as it was read, and in the network's dtype."""
+        kind = origin.obj.fields.get("_type")
+        on_cpu = not origin.obj.typename.startswith("cudnn.")
+        return origin.whole and on_cpu and kind in (None, self._writer.tensor_class())
+
+
+def _writer_of(module: nn.Module) -> Codec | None:
+    kinds = [type(module)]
+    if type(module).__module__.startswith(f"{__package__}."):
+        kinds = [*type(module).__mro__]  # ours: a torch layer that also takes other inputs
+    elif isinstance(module, nn.Sequential):
+        kinds.append(nn.Sequential)  # one that only changes how it is called
+    for kind in kinds:
         for codec in _CODECS:
             if codec.python is kind and codec.fits(module):
                 return codec
-    raise T7Error(f"{type(module).__name__}: no Lua nn class is known for this torch module")
+    return None

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .classes import tensor_class_of
+from .classes import TENSOR_CLASSES, tensor_class_of
 from .errors import T7Error
 from .values import Storage, Table, TorchObject
 
@@ -29,6 +29,7 @@ class Node:
     obj: TorchObject
     place: str
     reader: Reader
+    taken: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def fail(self, message: str) -> T7Error:
         return T7Error(f"{self.place}: {message}")
@@ -93,10 +94,25 @@ class Node:
 
     def parameter(self, name: str, shape: Sequence[int] | None = None) -> nn.Parameter:
         """A tensor field as parameter; objects that share its memory share the parameter."""
-        return self.reader.parameter(self.tensor(name, shape), shape)
+        source = self.tensor(name, shape)
+        made = self.reader.parameter(source, shape)
+        self.taken.append((source, made))
+        return made
 
     def buffer(self, name: str, shape: Sequence[int]) -> Tensor:
-        return self.reader.copy(self.tensor(name, shape), shape)
+        source = self.tensor(name, shape)
+        made = self.reader.copy(source, shape)
+        self.taken.append((source, made))
+        return made
+
+    def child(self, name: str) -> nn.Module:
+        """The module in a field of its own."""
+        return self.reader.module(self._field(name, REQUIRED), f"{self.place} > {name}")
+
+    def value_type(self) -> torch.dtype:
+        """The dtype of what the module computes from no tensor of its own."""
+        lua = TENSOR_CLASSES.get(str(self.obj.fields.get("_type")), torch.float32)
+        return self.reader.dtype or lua
 
     def fill(self, module: nn.Module) -> nn.Module:
         """Give a module that was made on the meta device the parameters of the same names."""

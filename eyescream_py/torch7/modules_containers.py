@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from . import layers, layers_more, layers_tables
+from .layers_inplace import without_overwriting
 from .modules_codec import Codec, Node, Plain, Writer, long_storage, plain
 from .values import Table
 
 
 def read_sequential(node: Node) -> nn.Module:
-    return nn.Sequential(*node.children())
+    return nn.Sequential(*without_overwriting(node.children()))
 
 
 def write_modules(module: Any, writer: Writer) -> dict[str, Any]:
@@ -42,7 +43,8 @@ def read_wrapper(node: Node) -> nn.Module:
 
 
 def read_view(node: Node) -> nn.Module:
-    return layers.View(*node.sizes("size"), num_input_dims=node.count("numInputDims", None))
+    dims = node.count("numInputDims", None)
+    return layers.View(*node.sizes("size"), num_input_dims=dims, keep_batch=False)
 
 
 def write_view(module: Any, writer: Writer) -> dict[str, Any]:

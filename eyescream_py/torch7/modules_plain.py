@@ -7,10 +7,11 @@ from typing import Any
 from torch import nn
 
 from . import layers, layers_more, layers_tables
+from .layers_inplace import CAddTableInPlace
 from .modules_codec import Codec, Node, Plain, Writer, plain
 from .values import Table
 
-IN_PLACE = {"inplace": False}  # modules work out of place whatever the file says: same numbers
+IN_PLACE = {"inplace": False}
 
 
 def read_leaky_relu(node: Node) -> nn.Module:
@@ -55,6 +56,14 @@ def write_tanh_shrink(module: Any, writer: Writer) -> dict[str, Any]:
 
 def write_two_gradients(module: Any, writer: Writer) -> dict[str, Any]:
     return {"gradInput": Table.from_list([writer.empty(), writer.empty()])}
+
+
+def read_add_table(node: Node) -> nn.Module:
+    return CAddTableInPlace() if node.boolean("inplace", False) else layers.CAddTable()
+
+
+def write_add_table(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"inplace": isinstance(module, CAddTableInPlace), "gradInput": Table()}
 
 
 DIMENSION = Plain("dimension", "dimension", int, 1)
@@ -140,7 +149,8 @@ ARITHMETIC = [
         layers_more.Mean,
         DIMENSION,
         N_INPUT_DIMS,
-        constants={"sizeAverage": True, "squeeze": True},
+        Plain("squeeze", "squeeze", bool, True),
+        constants={"sizeAverage": True},
         buffers=("_gradInput",),
     ),
     plain("Max", layers_more.Max, DIMENSION, N_INPUT_DIMS),
@@ -156,7 +166,8 @@ ARITHMETIC = [
 ]
 
 TABLES = [
-    plain("CAddTable", layers.CAddTable, tables=("gradInput",)),
+    Codec(("CAddTable",), layers.CAddTable, read_add_table, write_add_table),
+    Codec(("CAddTable",), CAddTableInPlace, read_add_table, write_add_table),
     plain("CMulTable", layers.CMulTable, tables=("gradInput",)),
     plain("CSubTable", layers_tables.CSubTable, tables=("gradInput",)),
     plain("CDivTable", layers_tables.CDivTable, tables=("gradInput",)),

@@ -8,8 +8,13 @@ import torch
 from .ascii_format import AsciiReader
 from .binary_format import BinaryReader
 from .classes import (
+    GENERATOR_BYTES,
+    HASH_CLASSES,
+    HEADED_CLASSES,
+    PLAIN_TORCH_CLASSES,
     STORAGE_CLASSES,
     TENSOR_CLASSES,
+    VECTOR_CLASSES,
     VERSION,
     is_class_name,
     remember_class,
@@ -37,21 +42,54 @@ class _TableFrame:
                 raise T7Error(f"a table key that is {'nil' if value is None else 'nan'}", offset)
             self._key = table_key(value)
             return False
-        dict.__setitem__(self.value, self._key, value)
+        self.put(self._key, value)
         self._key = _MISSING
         self._left -= 1
         return self._left == 0
 
+    def put(self, key: Any, value: Any) -> None:
+        dict.__setitem__(self.value, key, value)
+
 
 class _ObjectFrame:
+    """A class instance: one value, its fields; of nn.GPU two, a header and then the fields."""
+
     def __init__(self, value: TorchObject):
         self.value = value
+        self._has_header = value.typename in HEADED_CLASSES
 
     def accept(self, value: Any, offset: int) -> bool:
         if value is self.value:
             raise T7Error(f"bad reference: {value.typename} is its own content", offset)
+        if self._has_header:
+            self.value.header, self._has_header = value, False
+            return False
         self.value.fields = value
         return True
+
+
+class _HashFrame(_TableFrame):
+    """A tds.Hash, of which `left` pairs are to come."""
+
+    def __init__(self, value: TorchObject, left: int):
+        super().__init__(value.fields, left)
+        self.table, self.value = self.value, value  # type: ignore[assignment]
+
+    def put(self, key: Any, value: Any) -> None:
+        dict.__setitem__(self.table, key, value)
+
+
+class _VectorFrame:
+    """A tds.Vec, of which `left` values are to come: the table 1, 2, ..."""
+
+    def __init__(self, value: TorchObject, left: int):
+        self.value = value
+        self._left = left
+
+    def accept(self, value: Any, offset: int) -> bool:
+        self.value.fields[len(self.value.fields) + 1] = value
+        self._left -= 1
+        return self._left == 0
 
 
 class _FunctionFrame:
@@ -63,6 +101,9 @@ class _FunctionFrame:
         return True
 
 
+_Frame = _TableFrame | _ObjectFrame | _VectorFrame | _FunctionFrame
+
+
 class Reader:
     """Reads one value. Objects that the file refers to by index are kept in `_objects`."""
 
@@ -70,7 +111,7 @@ class Reader:
         self._items = items
         self._limits = limits
         self._objects: dict[int, Any] = {}
-        self._stack: list[_TableFrame | _ObjectFrame | _FunctionFrame] = []
+        self._stack: list[_Frame] = []
         self._readers = {
             0: lambda: None,
             1: lambda: lua_number(items.double()),
@@ -107,7 +148,7 @@ class Reader:
             raise T7Error(f"bad tag {tag}: not 0 to 8, so not the start of a value", start)
         return self._readers[tag]()
 
-    def _open(self, frame: _TableFrame | _ObjectFrame | _FunctionFrame) -> object:
+    def _open(self, frame: _Frame) -> object:
         if len(self._stack) >= self._limits.depth:
             message = f"nested deeper than the limit of {self._limits.depth}"
             raise T7Error(message, self._items.position)
@@ -181,10 +222,36 @@ class Reader:
             return self._tensor(index, name, version)
         if name in STORAGE_CLASSES:
             return self._storage(index, name, version)
-        if name.startswith(("torch.", "tds.")):
+        value = TorchObject(name, version=version)
+        if name in HASH_CLASSES or name in VECTOR_CLASSES:
+            self._objects[index] = value
+            return self._tds(value)
+        if name in ("torch.Timer", "torch.Generator"):
+            self._objects[index] = value
+            value.fields = self._generator() if name == "torch.Generator" else None
+            return value
+        if name.startswith(("torch.", "tds.")) and name not in PLAIN_TORCH_CLASSES:
             raise T7Error(f"unknown class {name}: its layout in the file is not known", start)
-        value = self._objects[index] = TorchObject(name, version=version)
+        self._objects[index] = value
         return self._open(_ObjectFrame(value))
+
+    def _tds(self, value: TorchObject) -> Any:
+        start = self._items.position
+        size = self._size(f"a {value.typename}", self._items.longs(1)[0], start, 2**31)
+        is_hash = value.typename in HASH_CLASSES
+        entry = self._items.entry_bytes if is_hash else 2
+        if size * entry > self._items.remaining:
+            raise T7Error(
+                f"truncated: a {value.typename} of {size}, {self._items.remaining} bytes remain",
+                start,
+            )
+        if not size:
+            return value
+        return self._open((_HashFrame if is_hash else _VectorFrame)(value, size))
+
+    def _generator(self) -> bytes:
+        """The C structure of the Mersenne Twister, whose longs are as long as the file's."""
+        return self._items.chars(GENERATOR_BYTES[getattr(self._items, "long_size", 8)])
 
     def _class_name(self) -> tuple[str, int]:
         start = self._items.position

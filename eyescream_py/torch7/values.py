@@ -108,13 +108,15 @@ class Table(dict[Any, Any]):
 class TorchObject:
     """An instance of a Lua class, such as nn.Linear.
 
-    `fields` is what the class wrote: for nearly all of them one table. `version` is the number
-    that its file gives; 0 means a file from before classes had versions.
+    `fields` is what the class wrote: for nearly all of them one table; of torch.Generator its state
+    as bytes, of torch.Timer None. `version` is the number that its file gives; 0 means a file from
+    before classes had versions. `header` is what nn.GPU writes before its fields.
     """
 
     typename: str
     fields: Any = field(default_factory=Table)
     version: int = 1
+    header: Any = None
 
     def __repr__(self) -> str:
         return f"TorchObject({self.typename!r}, version={self.version})"

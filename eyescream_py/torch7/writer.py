@@ -9,7 +9,16 @@ import torch
 
 from .ascii_format import AsciiWriter
 from .binary_format import BinaryWriter
-from .classes import STORAGE_CLASSES, is_class_name, lua_class, storage_class
+from .classes import (
+    GENERATOR_BYTES,
+    HASH_CLASSES,
+    HEADED_CLASSES,
+    STORAGE_CLASSES,
+    VECTOR_CLASSES,
+    is_class_name,
+    lua_class,
+    storage_class,
+)
 from .errors import T7Error
 from .values import BooleanKey, LuaFunction, Storage, TorchObject, text_bytes
 
@@ -149,7 +158,27 @@ class Writer:
     def _object(self, value: TorchObject) -> None:
         if self._reference(4, value):
             self._class(value.typename, value.version)
-            self._contents(value, iter((value.fields,)))
+            self._contents(value, self._parts(value))
+
+    def _parts(self, value: TorchObject) -> Iterator[Any]:
+        """The values that an object's contents are; what are no values is written here."""
+        if value.typename == "torch.Timer":
+            return iter(())
+        if value.typename == "torch.Generator":
+            self._generator(value.fields)
+            return iter(())
+        if value.typename in HASH_CLASSES or value.typename in VECTOR_CLASSES:
+            table = value.fields if isinstance(value.fields, dict) else {}
+            self._items.longs((len(table),))
+            return _flat(table.items()) if value.typename in HASH_CLASSES else iter(table.values())
+        if value.typename in HEADED_CLASSES:
+            return iter((_header(value), value.fields))
+        return iter((value.fields,))
+
+    def _generator(self, state: Any) -> None:
+        if not isinstance(state, bytes) or len(state) not in GENERATOR_BYTES.values():
+            raise T7Error("a torch.Generator needs its state as bytes")
+        self._items.chars(state)
 
     def _function(self, value: LuaFunction) -> None:
         if value.tag == 6:
@@ -213,6 +242,14 @@ class Writer:
         self._items.longs((count,))
         empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         self._items.elements(empty.set_(memory, 0, (count,), (1,)).cpu())
+
+
+def _header(value: TorchObject) -> Any:
+    """What nn.GPU writes before its fields: its type and device."""
+    if value.header is not None:
+        return value.header
+    fields = value.fields if isinstance(value.fields, dict) else {}
+    return [fields.get("_type", "torch.FloatTensor"), fields.get("device", 1)]
 
 
 def _flat(pairs: Any) -> Iterator[Any]:
