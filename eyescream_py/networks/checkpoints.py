@@ -13,6 +13,7 @@ from torch import nn
 from eyescream_py import torch7
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.torch7.layers import keep_batches
 
 
 def find(name: str, folder: Path, option: str = "--network") -> Path:
@@ -50,7 +51,7 @@ def module(
         names = ", ".join(str(k) for k in content)
         raise UserError(f"{option}={path} holds no network {key} (it holds: {names})")
     try:
-        return torch7.to_module(content[key], dtype)
+        return keep_batches(torch7.to_module(content[key], dtype))
     except torch7.T7Error as error:
         raise UserError(f"{option}={path}: network {key}: {error}") from error
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from eyescream_py.torch7 import layers, layers_more, layers_tables
 
 # The classes whose Lua constructor has an option for it; cudnn's Sigmoid and Tanh have it too.
-LUA_CLASSES = frozenset(
-    "ReLU ReLU6 Threshold LeakyReLU ELU HardTanh Clamp RReLU Dropout MulConstant AddConstant "
-    "Sigmoid Tanh ClippedReLU".split()
+LUA_CLASSES = (
+    *("ReLU", "ReLU6", "Threshold", "LeakyReLU", "ELU", "HardTanh", "Clamp", "RReLU", "Dropout"),
+    *("MulConstant", "AddConstant", "Sigmoid", "Tanh", "ClippedReLU"),
 )
 
 

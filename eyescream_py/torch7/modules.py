@@ -107,7 +107,7 @@ def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def from_module(module: nn.Module) -> TorchObject:
+def from_module(module: nn.Module, as_read: bool = True) -> TorchObject:
     """The Lua nn object of a torch module, with the fields that Lua needs to run and train it.
 
     Weights share memory with the module where it is contiguous, on the CPU and of the written type:
@@ -115,9 +115,13 @@ def from_module(module: nn.Module) -> TorchObject:
     become their nn counterparts, except those that exist only there (grouped convolutions,
     SpatialConvolutionUpsample).
 
+    ``as_read``: what `to_module` made, and nobody changed since, is written as the object that it
+    came from, to the last bit but for weights, statistics, gradients that it has and the mode;
+    not if that is of cudnn or of another type. False writes everything anew.
+
     Raises T7Error, which says where in the module, for a class or an option that Lua nn lacks.
     """
-    return _Writing(module).obj(module)
+    return _Writing(module, as_read).obj(module)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
@@ -133,8 +137,9 @@ def _dtype(module: nn.Module) -> torch.dtype:
 class _Writing:
     """The objects made so far, by their modules (which are equal only to themselves)."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, as_read: bool) -> None:
         self._writer = Writer(self.obj, _dtype(network))
+        self._as_read = as_read
         self._made: dict[nn.Module, TorchObject] = {}
         self._again = Rewriting(network)
 
@@ -144,16 +149,16 @@ class _Writing:
         return self._made[module]
 
     def _make(self, module: nn.Module) -> TorchObject:
-        codec = _writer_of(module)
-        origin = origin_of(module)
-        if origin is not None and (codec is None or self._writes_as_read(origin)):
+        codec, origin = _writer_of(module), origin_of(module)
+        as_read = origin is not None and self._writes_as_read(origin)
+        if isinstance(module, InPlace) and not as_read:
+            obj = self._make(module.layer)
+            obj.fields["inplace"] = True
+            return obj
+        if origin is not None and (as_read or codec is None):
             obj = self._made[module] = TorchObject(origin.obj.typename, None, origin.obj.version)
             obj.header = origin.obj.header
             obj.fields = self._again.fields(module, origin, self.obj)
-            return obj
-        if isinstance(module, InPlace):
-            obj = self._make(module.layer)
-            obj.fields["inplace"] = True
             return obj
         if codec is None:
             name = type(module).__name__
@@ -167,12 +172,13 @@ class _Writing:
         fields.update(codec.write(module, self._writer))
         return TorchObject(codec.typename, fields, codec.version)
 
-
     def _writes_as_read(self, origin: Origin) -> bool:
         """Whether Lua on a CPU can use the object as it was read, and in the network's dtype."""
+        if not self._as_read:
+            return False
         kind = origin.obj.fields.get("_type")
         on_cpu = not origin.obj.typename.startswith("cudnn.")
-        return origin.whole and on_cpu and kind in (None, self._writer.tensor_class())
+        return origin.whole and on_cpu and kind == self._writer.tensor_class()
 
 
 def _writer_of(module: nn.Module) -> Codec | None:

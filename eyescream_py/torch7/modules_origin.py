@@ -156,6 +156,7 @@ def _values(module: nn.Module, origin: Origin) -> Iterable[tuple[Tensor, Tensor]
             continue
         yield source, now
         gradient = origin.obj.fields.get(f"grad{name[:1].upper()}{name[1:]}")
-        if now.grad is not None and isinstance(gradient, Tensor):
-            if gradient.numel() == now.numel():
-                yield gradient, now.grad
+        if now.grad is None or not isinstance(gradient, Tensor):
+            continue
+        if gradient.numel() == now.numel():
+            yield gradient, now.grad

@@ -111,7 +111,7 @@ ARITHMETIC = [
     Case("nn.Copy", ROWS, lambda x: x),
     Case("nn.Abs", ROWS, lambda x: torch.where(x < 0, -x, x)),
     Case("nn.Square", ROWS, lambda x: x * x),
-    Case("nn.Sqrt", ROWS.abs(), lambda x: (x + 0.5) ** 0.5, {"eps": 0.5}),
+    Case("nn.Sqrt", ROWS.abs(), lambda x: x**0.5, {"eps": 0.5}),  # which Lua ignores
     Case("nn.Power", ROWS, lambda x: x * x * x, {"pow": 3}),
     Case("nn.Exp", ROWS, lambda x: torch.e**x),
     Case("nn.Log", ROWS.abs(), lambda x: x.log2() * 0.6931471805599453),

@@ -81,7 +81,7 @@ BAD_FILES = {
         28,
     ),
     "own content": (head(1, b"nn.X") + i32(4, 1), "bad reference: nn.X is its own content", 23),
-    "unknown class": (head(1, b"torch.Generator") + bytes(99), "unknown class torch.Generator", 8),
+    "unknown class": (head(1, b"torch.DiskFile") + bytes(99), "unknown class torch.DiskFile", 8),
     "binary class": (head(1, b"nn.\xff\0") + bytes(99), "is not the name of a class", 8),
     "huge storage": (
         float_storage(1, 1.0, size=2**39),
