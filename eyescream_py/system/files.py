@@ -3,12 +3,26 @@
 import contextlib
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)\.tmp$")
+_TEMPORARY = re.compile(r"^\.(?P<name>.+?)\.(?P<pid>\d+)(\.[0-9a-f]{12})?\.tmp$")
+_LONGEST = 180  # bytes of a name that a temporary's own may take over; 255 are allowed in all
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody can foresee, and that `remove_stale_temporaries` knows."""
+    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST])
+    return path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(6)}.tmp")
+
+
+def create_new(path: Path) -> BinaryIO:
+    """Open a file that must not be there, not even as a link planted in its place. OSError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return open(os.open(path, flags, 0o666), "w+b")
 
 
 @contextlib.contextmanager
@@ -23,9 +37,9 @@ def atomic_write(path: str | Path, keep_old: bool = False) -> Iterator[BinaryIO]
     Raises OSError where the folder cannot be written, the disk is full, or `path` is a directory.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
-        with open(temporary, "wb") as file:
+        with create_new(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -42,9 +56,8 @@ def atomic_write(path: str | Path, keep_old: bool = False) -> Iterator[BinaryIO]
 def _keep_as_old(path: Path) -> None:
     """Make `path.old` the present `path` without a moment in which `path` is missing."""
     old = path.with_name(path.name + ".old")
-    link = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
+    link = temporary_name(old)
     try:
-        link.unlink(missing_ok=True)
         try:
             os.link(path, link)
         except OSError:  # a file system without hard links
@@ -56,7 +69,7 @@ def _keep_as_old(path: Path) -> None:
 
 
 def _copy(path: Path, to: Path) -> None:
-    with open(path, "rb") as source, open(to, "wb") as file:
+    with open(path, "rb") as source, create_new(to) as file:
         shutil.copyfileobj(source, file)
         file.flush()
         os.fsync(file.fileno())
@@ -70,14 +83,19 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_stale_temporaries(folder: str | Path) -> list[Path]:
-    """Delete what killed writers left in `folder`; files of processes that still run are kept."""
+def remove_stale_temporaries(folder: str | Path, deep: bool = False) -> list[Path]:
+    """Delete what killed writers left in `folder` (with `deep` also below it); files of processes
+    that still run are kept."""
     removed = []
-    for entry in Path(folder).iterdir():
-        match = _TEMPORARY.match(entry.name)
-        if match and not _is_running(int(match["pid"])):
-            entry.unlink(missing_ok=True)
-            removed.append(entry)
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            match = _TEMPORARY.match(entry.name)
+            if match and not _is_running(int(match["pid"])) and not entry.is_dir():
+                path = Path(folder) / entry.name
+                path.unlink(missing_ok=True)
+                removed.append(path)
+            elif deep and entry.is_dir(follow_symlinks=False):
+                removed += remove_stale_temporaries(Path(folder) / entry.name, deep)
     return removed
 
 
@@ -86,7 +104,7 @@ def _is_running(pid: int) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -136,3 +136,33 @@ def test_what_an_ended_but_unreaped_process_left_is_stale(tmp_path):
     stale.touch()
     assert remove_stale_temporaries(tmp_path) == [stale]
     ended.wait()
+
+
+def test_a_link_planted_at_the_temporary_name_is_never_followed(tmp_path, monkeypatch):
+    """The old name could be foreseen; now it is random, and taken by nobody else."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    os.symlink(victim, tmp_path / f".a.net.{os.getpid()}.tmp")
+    write(tmp_path / "a.net", b"one")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda n: "0" * 2 * n)
+    os.symlink(victim, files.temporary_name(tmp_path / "a.net"))
+    with pytest.raises(FileExistsError):
+        write(tmp_path / "a.net", b"two")
+    assert victim.read_bytes() == b"precious"
+    assert (tmp_path / "a.net").read_bytes() == b"one"
+
+
+def test_names_of_255_bytes(tmp_path):
+    path = tmp_path / ("ü" * 125 + ".net")
+    write(path, b"one")
+    assert names(tmp_path) == [path.name]
+
+
+def test_stale_temporaries_below(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                           capture_output=True, check=True)  # fmt: skip
+    stale = tmp_path / "step_4" / f".0.png.{int(ended.stdout)}.0123456789ab.tmp"
+    stale.parent.mkdir()
+    stale.touch()
+    assert remove_stale_temporaries(tmp_path) == []
+    assert remove_stale_temporaries(tmp_path, deep=True) == [stale]

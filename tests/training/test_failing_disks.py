@@ -27,8 +27,7 @@ class Disk:
 
     def __init__(self, monkeypatch, function, number):
         self.broken, self.failures = False, 0
-        owner, name = (os, function) if function != "open" else (__builtins__, "open")
-        original = owner[name] if isinstance(owner, dict) else getattr(owner, name)
+        original = getattr(os, function)
 
         def faulty(target, *args, **kwargs):
             if self.broken and (function == "fsync" or "toy.net" in str(target)):
@@ -36,10 +35,7 @@ class Disk:
                 raise OSError(number, os.strerror(number), str(target))
             return original(target, *args, **kwargs)
 
-        if isinstance(owner, dict):
-            monkeypatch.setitem(owner, name, faulty)
-        else:
-            monkeypatch.setattr(owner, name, faulty)
+        monkeypatch.setattr(os, function, faulty)
 
 
 def options(tmp_path, **more):

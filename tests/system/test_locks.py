@@ -1,0 +1,77 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.locks import writing
+
+HOLD = """
+import sys, time
+from eyescream_py.system.locks import writing
+with writing(sys.argv[1], "wait"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(path) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True,
+        cwd=__file__.rpartition("/tests/")[0],
+    )  # fmt: skip
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_the_second_is_refused_with_the_first_ones_number(tmp_path):
+    path = tmp_path / "a.net"
+    process = holder(path)
+    try:
+        expected = f"process {process.pid} .*is writing .*a.net; wait"
+        with pytest.raises(UserError, match=expected), writing(path, "wait"):
+            pass
+        with writing(tmp_path / "b.net", "wait"):  # another file of the folder
+            pass
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_killed_holder_holds_nothing(tmp_path):
+    process = holder(tmp_path / "a.net")
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with writing(tmp_path / "a.net", "wait"):
+        assert (tmp_path / ".a.net.lock").read_text() == str(os.getpid())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_locks_does_not_stop_the_work(tmp_path):
+    with writing(tmp_path / "none" / "a.net", "wait"):
+        pass
+    (tmp_path / "there").write_text("mine")
+    os.symlink("there", tmp_path / ".a.net.lock")
+    with writing(tmp_path / "a.net", "wait"):  # a planted link is not followed
+        pass
+    assert (tmp_path / "there").read_text() == "mine"
+
+
+def test_many_at_once_one_holds(tmp_path):
+    script = (
+        "import sys, time\nfrom eyescream_py.system.locks import writing\n"
+        "for _ in range(200):\n"
+        "    try:\n"
+        "        with writing(sys.argv[1], ''):\n"
+        "            f = open(sys.argv[1], 'x'); f.close()\n"
+        "            import os; os.unlink(sys.argv[1])\n"
+        "    except FileExistsError: sys.exit(9)\n"
+        "    except Exception: pass\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "a.net")]
+    root = __file__.rpartition("/tests/")[0]
+    running = [subprocess.Popen(command, cwd=root) for _ in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
