@@ -68,7 +68,7 @@ class Loop:
         import torch
 
         from eyescream_py import torch7
-        from eyescream_py.training import setup_c2f  # noqa: F401  (imported once, for all children)
+        from eyescream_py.training import c2f  # noqa: F401  (imported once, for all children)
 
         torch.set_num_threads(1)
         self.home, self.chance, self.slow, self.unsafe = home, chance, slow, unsafe

@@ -71,6 +71,6 @@ def main(**values: Any) -> None:
     values = recipes.follow(values, typed)
     table = options.lua_table()
     with stoppable(BEFORE_TRAINING) as stop:
-        from eyescream_py.training.setup_faces import FaceOptions, train
+        from eyescream_py.training.faces import FaceOptions, train
 
         train(FaceOptions(**values, typed=typed, table=table), stop)

@@ -68,7 +68,7 @@ def main(plot: bool, **values: Any) -> None:
     """Train an autoencoder of gray faces; train.py --autoencoder puts its decoder before G."""
     table, typed = options.lua_table(), options.typed_flags()
     with stoppable(BEFORE_TRAINING) as stop:
-        from eyescream_py.training.setup_reconstruct import AutoencoderOptions, train_autoencoder
+        from eyescream_py.training.reconstruct import AutoencoderOptions, train_autoencoder
 
         values["noplot"] = not plot
         train_autoencoder(AutoencoderOptions(**values, typed=typed, table=table), stop)

@@ -57,6 +57,6 @@ def main(**values: Any) -> None:
     """Train a generator (G) that adds to an enlarged coarse face the detail of a finer one."""
     table, typed = options.lua_table(), options.typed_flags()
     with stoppable(BEFORE_TRAINING) as stop:
-        from eyescream_py.training.setup_c2f import PairOptions, train
+        from eyescream_py.training.c2f import PairOptions, train
 
         train(PairOptions(**values, typed=typed, table=table), stop)

@@ -26,6 +26,6 @@ def main(**values: Any) -> None:
     """Train a denoiser in two stages; train.py --denoise shows its work on G's pictures."""
     table, typed = options.lua_table(), options.typed_flags()
     with stoppable(BEFORE_TRAINING) as stop:
-        from eyescream_py.training.setup_reconstruct import DenoiserOptions, train_denoiser
+        from eyescream_py.training.reconstruct import DenoiserOptions, train_denoiser
 
         train_denoiser(DenoiserOptions(**values, typed=typed, table=table), stop)

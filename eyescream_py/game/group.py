@@ -62,8 +62,8 @@ class Alone:
 class Group(Alone):
     """K processes joined by torch.distributed, of which this is number `rank`."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.rank, self.size, self.device = dist.get_rank(), dist.get_world_size(), device
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.leads = self.rank == 0
         self._shared = False
 

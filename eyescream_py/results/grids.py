@@ -18,7 +18,7 @@ from eyescream_py.results.sampling import generate, judge, nearest, save_grid
 from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import remove_stale_temporaries
-from eyescream_py.system.places import AWS_FOLDER
+from eyescream_py.system.places import chosen_pictures
 from eyescream_py.torch7.random import TorchSource
 
 IMAGES = 1024
@@ -169,7 +169,7 @@ def load_refiner(options: SampleOptions, base: Base, device: torch.device) -> Re
 
 
 def _neighbour_data(options: SampleOptions, base: Base, device: torch.device) -> Dataset:
-    path = AWS_FOLDER if options.aws and options.dataset is None else options.dataset
+    path = chosen_pictures(options.dataset, options.aws)
     return load_dataset(path, base.channels, base.size, device)
 
 

@@ -39,3 +39,8 @@ def dataset_folder() -> Path:
     """`dataset/` of the checkout; of the working directory where the package is installed."""
     beside = _CHECKOUT / "dataset"
     return beside if (beside / "generate_dataset.py").is_file() else Path("dataset").absolute()
+
+
+def chosen_pictures(dataset: str | None, aws: bool) -> str | None:
+    """What `--dataset` names, else the folder of `--aws`; None where neither was given."""
+    return AWS_FOLDER if aws and dataset is None else dataset

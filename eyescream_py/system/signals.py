@@ -23,9 +23,8 @@ class StopSignal:
     """Ctrl-C and SIGTERM as a flag that a loop asks between steps.
 
     While `at_once` holds words (which say what was saved or that nothing had to be), a signal ends
-    the program there and then with exit code 0 and those words; a loop that has something to
-    finish empties it. A second signal acts as the system would have it, for the person who cannot
-    wait.
+    the program there and then with exit code 0 and those words; `begin` empties it. A second signal
+    acts as the system would have it, for the person who cannot wait.
     """
 
     def __init__(self, at_once: str = "") -> None:
@@ -38,6 +37,14 @@ class StopSignal:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._handle)
         return self
+
+    def begin(self) -> None:
+        """From here on there is something to finish: a signal waits until the loop asks."""
+        self.at_once = ""
+
+    def asked(self) -> bool:
+        """Whether to stop now; where processes share a run, all of them ask at the same place."""
+        return self.requested
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True

@@ -1,8 +1,9 @@
-"""`train_c2f.py`: finer faces from coarse ones (`train_c2f.lua`)."""
+"""`train_c2f.py`: finer faces from coarse ones (`train_c2f.lua`). Built here, trained by `Run`."""
 
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,47 +13,139 @@ from torch import Tensor
 
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.pairs import coarse_and_diff
-from eyescream_py.game.adversarial_c2f import PairFeed, parzen_score
-from eyescream_py.networks import checkpoints
+from eyescream_py.game.adversarial import Game
+from eyescream_py.game.adversarial_c2f import PairFeed, StalePairFeed, parzen_score
+from eyescream_py.networks import checkpoints, models, models_c2f
+from eyescream_py.plots.windows import Plots
 from eyescream_py.results.sampling import evaluating, save_grid
-from eyescream_py.torch7.random import TorchSource
-from eyescream_py.training.game import GameTask
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.signals import StopSignal
+from eyescream_py.torch7.random import RandomSource, TorchSource
+from eyescream_py.training import setup
+from eyescream_py.training.distributed import joined
+from eyescream_py.training.game import (
+    GameOptions,
+    GameTask,
+    build_game,
+    check_batch_size,
+    device_and_precision,
+    epoch_length,
+    load_pictures,
+)
+from eyescream_py.training.run import Run
 
 ROWS_SHOWN = 20
+ADAGRAD_LR = {"D": 1e-3, "G": 3e-3}
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Pictures that never train, and how the Parzen score uses them."""
+@dataclass(frozen=True, kw_only=True)
+class PairOptions(GameOptions):
+    """`train_c2f.py`'s."""
 
-    data: Dataset
-    images: int
-    tries: int
+    D_sgd_lr: float
+    G_sgd_lr: float
+    D_sgd_momentum: float
+    G_sgd_momentum: float
+    coarse_size: int  # height and width of the pictures that are refined
+    fine_size: int  # of what they become
+    validation: int  # pictures that never train
+    parzen_images: int  # of them, how many are scored after an epoch
+
+    @property
+    def dims(self) -> models.Dims:
+        return (1 if self.grayscale else 3, self.fine_size, self.fine_size)
+
+    @property
+    def stem(self) -> str:
+        """The name of the run's files."""
+        return f"adversarial_c2f_{self.coarse_size}_to_{self.fine_size}"
+
+    def rates(self, player: str) -> tuple[tuple[float, float], float]:
+        if player == "D":
+            sgd, method = (self.D_sgd_lr, self.D_sgd_momentum), self.D_optmethod
+        else:
+            sgd, method = (self.G_sgd_lr, self.G_sgd_momentum), self.G_optmethod
+        return sgd, ADAGRAD_LR[player] if method == "adagrad" else -1
+
+
+def train(options: PairOptions, stop: StopSignal) -> None:
+    """Run `train_c2f.py`; returns when the epochs are done or the run was stopped."""
+    with joined(options, stop) as (group, options, stop):
+        # what cannot work is told before the pictures are read
+        check_batch_size(options.batch_size)
+        _check_sizes(options)
+        D, G = setup.built(lambda: create_networks(options), f"--fineSize={options.fine_size}")
+        device, arithmetic = device_and_precision(options)
+        data = load_pictures(options, device, group)
+        validation, training = data.split(options.validation, "validation" in options.typed)
+        print(f"<dataset> {len(validation)} of {len(data)} images validate, the others train")
+        length = epoch_length(options, training)
+        source = group.source(setup.random_source(options, device))
+        with closing(setup.open_plots(options)) as plots:
+            for net in (D, G):
+                models.reset_layers(net.to(device, arithmetic.dtype), source)
+            # Lua draws its plots' noise here whether it plots or not
+            noise = torch.empty(100, options.noise_dim, device=device, dtype=arithmetic.dtype)
+            source.uniform_(noise, -1, 1)
+            # a replay keeps the Lua program's buffers
+            feed_type = StalePairFeed if options.rng == "lua" else PairFeed
+            feed = feed_type(
+                training, G, options.coarse_size, options.batch_size, length, source,
+                arithmetic.dtype,
+            )  # fmt: skip
+            game = build_game(options, (D, G), feed, source, arithmetic, group)
+            task = PairTask(options, game, length, source, plots, validation)
+            Run(task, options, stop, group.leads).go()
+
+
+def create_networks(
+    options: PairOptions,
+) -> tuple[models_c2f.PairSequential, models_c2f.PairSequential]:
+    D = models_c2f.create_D(options.dims, options.D_arch)
+    return D, models_c2f.create_G(options.dims, options.G_arch)
+
+
+def _check_sizes(options: PairOptions) -> None:
+    if options.coarse_size >= options.fine_size:
+        raise UserError(
+            f"--coarseSize={options.coarse_size} must be smaller than "
+            f"--fineSize={options.fine_size}"
+        )
+    if options.parzen_images < 1 or options.validation < 1:
+        raise UserError("--parzenImages and --validation need at least 1 image")
 
 
 class PairTask(GameTask):
-    """The game on (diff, coarse) pairs, its score after every epoch, and its one window."""
+    """The game on (diff, coarse) pairs, its score after every epoch, and its one window.
 
-    def __init__(self, *args: Any, validation: Validation, window: int, best_path: Path) -> None:
-        super().__init__(*args)
-        self.validation, self.window, self.best_path = validation, window, best_path
+    `validation` are pictures that never train.
+    """
+
+    def __init__(
+        self,
+        options: PairOptions,
+        game: Game,
+        length: int,
+        source: RandomSource,
+        plots: Plots,
+        validation: Dataset,
+    ) -> None:
+        super().__init__(options, f"{options.stem}.net", game, length, source, plots)
+        self.feed: PairFeed = game.feed  # type: ignore[assignment]
+        self.validation, self.window = validation, options.window
+        self.parzen_images, self.tries = options.parzen_images, options.batch_size
+        self.best_path = Path(options.save) / f"{options.stem}.bestnet"
         self.best = math.inf
-        self.feed: PairFeed = self.game.feed  # type: ignore[assignment]
         self._plot_source = TorchSource(0, self.feed.device)
 
     def end_epoch(self, epoch: int, seconds: float) -> dict[str, Any]:
         record = super().end_epoch(epoch, seconds)
-        v = self.validation
         score = parzen_score(
-            self.sampler,
-            v.data,
-            self.feed.coarse_size,
-            v.images,
-            v.tries,
-            self.source,
-            self.feed.dtype,
-        )
+            self.sampler, self.validation, self.feed.coarse_size,
+            self.parzen_images, self.tries, self.source, self.feed.dtype,
+        )  # fmt: skip
         print(f"average || x_F - G(x_C) || = {score}")
+        # every process scores, to draw the same numbers; one of them writes
         if score < self.best:
             self.best = score
             if self.game.group.leads:
@@ -68,10 +161,10 @@ class PairTask(GameTask):
 
     def _table(self) -> Tensor:
         """20 rows of coarse, truth, refined, true diff, generated diff. [100,C,H,W]"""
-        count = min(ROWS_SHOWN, len(self.validation.data))
+        count = min(ROWS_SHOWN, len(self.validation))
         indices = torch.arange(count, device=self.feed.device)
         coarse, diff = coarse_and_diff(
-            self.validation.data, indices, self.feed.coarse_size, self.feed.dtype
+            self.validation, indices, self.feed.coarse_size, self.feed.dtype
         )
         noise = self._plot_source.uniform_(torch.empty_like(coarse[:, :1]), -1, 1)
         with evaluating(self.sampler):

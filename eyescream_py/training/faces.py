@@ -1,8 +1,8 @@
-"""`train.py`: faces from noise (`train.lua`)."""
+"""`train.py`: faces from noise (`train.lua`). Built here, trained by `Run`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.game.adversarial import FaceFeed
+from eyescream_py.game.adversarial import FaceFeed, Game
+from eyescream_py.game.taming import SlopePenalty, SpectralBound, Taming, Views
+from eyescream_py.networks import checkpoints, models
 from eyescream_py.plots.activity import activities
+from eyescream_py.plots.windows import Plots
 from eyescream_py.results import quality
 from eyescream_py.results.sampling import evaluating, generate, ranking, save_grid
-from eyescream_py.torch7.random import TorchSource
-from eyescream_py.training.game import GameTask
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.signals import StopSignal
+from eyescream_py.torch7.random import RandomSource, TorchSource
+from eyescream_py.training import setup
+from eyescream_py.training.distributed import joined
+from eyescream_py.training.game import (
+    GameOptions,
+    GameTask,
+    build_game,
+    check_batch_size,
+    device_and_precision,
+    epoch_length,
+    load_pictures,
+)
+from eyescream_py.training.logs import LossLog
+from eyescream_py.training.run import Run
 
 TITLES = {
     0: "semi-random generated images (before G)",
@@ -28,42 +45,178 @@ TITLES = {
 RANKED = 300
 SHOWN = 50
 EVALUATED = 500
+SLOPE_EVERY = {"cpu": 4, "cuda": 1}  # steps; a captured iteration is the same each time
 
 
-@dataclass(frozen=True)
-class Extras:
-    """Networks beside G and D: an autoencoder's decoder before G, a denoiser behind it."""
+@dataclass(frozen=True, kw_only=True)
+class FaceOptions(GameOptions):
+    """`train.py`'s."""
 
-    decoder: nn.Module | None = None
-    denoiser: nn.Module | None = None
+    G_SGD_lr: float
+    G_SGD_momentum: float
+    D_SGD_lr: float
+    D_SGD_momentum: float
+    G_adam_lr: float  # -1: Lua's 0.001
+    D_adam_lr: float
+    D_maxAcc: float  # D learns only while its accuracy (0..1) is below this
+    scale: int  # height and width of the pictures
+    autoencoder: str  # .net file whose decoder stands before G, "": none
+    denoise: bool  # show denoised pictures as well
+    weights_vis_freq: int  # batches from one look at D's activity to the next, 0: none
+    evaluate_every: int  # epochs from one measurement to the next, 0: none
+    D_smooth: float  # D is to say 1 minus this of real pictures
+    D_augment: tuple[str, ...]  # kinds of views in which D sees pictures
+    D_r1: float  # weight of the penalty on D's slope, 0: none
+    D_spectral: float  # bound of the spectral norm of D's layers, 0: none
+
+    @property
+    def dims(self) -> models.Dims:
+        return (1 if self.grayscale else 3, self.scale, self.scale)
+
+    def rates(self, player: str) -> tuple[tuple[float, float], float]:
+        if player == "D":
+            sgd, method, lr = (self.D_SGD_lr, self.D_SGD_momentum), self.D_optmethod, self.D_adam_lr
+        else:
+            sgd, method, lr = (self.G_SGD_lr, self.G_SGD_momentum), self.G_optmethod, self.G_adam_lr
+        return sgd, lr if method == "adam" else -1
+
+
+def train(options: FaceOptions, stop: StopSignal) -> None:
+    """Run `train.py`; returns when the epochs are done or the run was stopped."""
+    with joined(options, stop) as (group, options, stop):
+        # what cannot work is told before the pictures are read
+        check_batch_size(options.batch_size)
+        flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"
+        D, G = setup.built(lambda: create_networks(options), flags)
+        device, arithmetic = device_and_precision(options)
+        decoder, denoiser = _decoder(options, device), _denoiser(options, device)
+        data = load_pictures(options, device, group)
+        length = epoch_length(options, data)
+        source = group.source(setup.random_source(options, device))
+        with closing(setup.open_plots(options)) as plots:
+            _draw_weights((D, G), source, device, arithmetic.dtype)
+            if decoder is not None:
+                print(f"Autoencoder network:\n{decoder}")
+            # Lua draws its plots' noise before the first batch, so that a replay has to as well
+            noise = torch.empty(100, options.noise_dim, device=device, dtype=arithmetic.dtype)
+            plot_noise = source.uniform_(noise, -1, 1)
+            generate = nn.Sequential(decoder, G) if decoder is not None else G
+            feed = FaceFeed(
+                data, generate, options.noise_dim, length, source, arithmetic.dtype,
+                real_target=1 - options.D_smooth,
+            )  # fmt: skip
+            taming = _taming(options, D, source, device)
+            game = build_game(
+                options, (D, G), feed, source, arithmetic, group, options.D_maxAcc, taming
+            )
+            task = FaceTask(options, game, length, source, plots, plot_noise, decoder, denoiser)
+            Run(task, options, stop, group.leads).go()
+
+
+def create_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]:
+    D = models.create_D(options.dims, options.D_arch)
+    if options.autoencoder:
+        return D, models.create_refiner(options.dims)
+    return D, models.create_G(options.dims, options.noise_dim, options.G_arch)
+
+
+def _draw_weights(
+    networks: tuple[nn.Sequential, nn.Sequential],
+    source: RandomSource,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """In Lua's order: both networks are created before either is given its start weights."""
+    for net in networks:
+        models.reset_layers(net.to(device, dtype), source)
+    for net in networks:
+        models.draw_start_weights(net, source)
+
+
+def _taming(
+    options: FaceOptions, D: nn.Module, source: RandomSource, device: torch.device
+) -> Taming:
+    return Taming(
+        Views(options.D_augment, source) if options.D_augment else None,
+        SlopePenalty(options.D_r1, SLOPE_EVERY[device.type]) if options.D_r1 else None,
+        SpectralBound(D, options.D_spectral) if options.D_spectral else None,
+    )
+
+
+def _decoder(options: FaceOptions, device: torch.device) -> nn.Module | None:
+    """The decoder of `--autoencoder`: layers 7 to 11 of the saved one, frozen."""
+    if not options.autoencoder:
+        print("[INFO] No Autoencoder network specified, will not use an autoencoder.")
+        return None
+    path = checkpoints.find(options.autoencoder, Path(options.save), "--autoencoder")
+    layers = list(
+        checkpoints.module(checkpoints.read(path, "--autoencoder"), "AE", path, "--autoencoder")
+    )  # type: ignore[call-overload]
+    linears = [layer for layer in layers[6:] if isinstance(layer, nn.Linear)]
+    if len(layers) != 11 or len(linears) != 2:
+        raise UserError(f"--autoencoder={path} is no autoencoder of train_autoencoder.py")
+    code, pixels = linears[0].in_features, linears[1].out_features
+    if code != options.noise_dim:
+        raise UserError(
+            f"--noiseDim={options.noise_dim}: the autoencoder {path} has a code of {code} numbers; "
+            f"give --noiseDim={code}"
+        )
+    channels, size, _ = options.dims
+    if pixels != channels * size * size:
+        raise UserError(
+            f"--autoencoder={path} makes pictures of {pixels} values, --scale={size} with "
+            f"{channels} channels needs {channels * size * size}"
+        )
+    return nn.Sequential(*layers[6:]).to(device).requires_grad_(False).eval()
+
+
+def _denoiser(options: FaceOptions, device: torch.device) -> nn.Module | None:
+    if not options.denoise:
+        return None
+    c, h, w = options.dims
+    path = Path(options.save) / f"denoiser_{c}x{h}x{w}.net"
+    if not path.is_file():
+        gray = " --grayscale" if options.grayscale else ""
+        raise UserError(
+            f"--denoise needs {path}; make it with: python train_denoiser.py --scale={h}{gray} "
+            f"--save={options.save}"
+        )
+    content = checkpoints.read(path, "--denoise")
+    parts = [
+        checkpoints.module(content, f"AE1_{p}", path, "--denoise") for p in ("ENCODER", "DECODER")
+    ]
+    return nn.Sequential(*parts).to(device).eval()
 
 
 class FaceTask(GameTask):
     """The game on single pictures, its six windows and the grid of its fixed noise.
 
-    `plot_noise` (100, noise_dim) is drawn once and shown after every epoch.
+    `plot_noise` [100,noise_dim] is drawn once and shown after every epoch. `decoder` stands before
+    G, `denoiser` behind it.
     """
 
     confusion_title = "Confusion of normal D:"
 
     def __init__(
         self,
-        *args: Any,
+        options: FaceOptions,
+        game: Game,
+        length: int,
+        source: RandomSource,
+        plots: Plots,
         plot_noise: Tensor,
-        window: int,
-        extras: Extras,
-        activity_every: int = 0,
-        evaluate_every: int = 0,
+        decoder: nn.Module | None = None,
+        denoiser: nn.Module | None = None,
     ) -> None:
-        super().__init__(*args)
-        self.evaluate_every = evaluate_every
-        self.activity_every = activity_every if self.plots.is_on else 0
+        super().__init__(options, "adversarial.net", game, length, source, plots)
+        self.feed: FaceFeed = game.feed  # type: ignore[assignment]
+        self.evaluate_every, self.window = options.evaluate_every, options.window
+        self.activity_every = options.weights_vis_freq if plots.is_on else 0
+        self.plot_noise, self.decoder, self.denoiser = plot_noise, decoder, denoiser
         self._batches = 0
-        self.plot_noise, self.window, self.extras = plot_noise, window, extras
-        self.feed: FaceFeed = self.game.feed  # type: ignore[assignment]
         self._plot_source = TorchSource(0, plot_noise.device)  # plots take nothing from the run's
 
-    def iteration(self, n: int, log: Callable[[str, float | None], None] | None) -> None:
+    def iteration(self, n: int, log: LossLog | None) -> None:
         super().iteration(n, log)
         self._batches += 1
         if self.activity_every and self._batches % self.activity_every == 0:
@@ -95,20 +248,20 @@ class FaceTask(GameTask):
 
     def make(self, noise: Tensor) -> Tensor:
         """Pictures from noise in evaluation mode, through the decoder where there is one."""
-        if self.extras.decoder is not None:
-            noise = generate(self.extras.decoder, noise)
+        if self.decoder is not None:
+            noise = generate(self.decoder, noise)
         return generate(self.sampler, noise)
 
     def show(self, epoch: int) -> None:
         if not self.plots.is_on:
             return
         images = self.make(self.plot_noise)
-        if self.extras.decoder is not None:
-            self._images(0, generate(self.extras.decoder, self.plot_noise), epoch)
+        if self.decoder is not None:
+            self._images(0, generate(self.decoder, self.plot_noise), epoch)
         self._images(1, images, epoch)
-        if self.extras.denoiser is not None:
-            with evaluating(self.extras.denoiser):
-                self._images(2, self.extras.denoiser(images.float()), epoch)
+        if self.denoiser is not None:
+            with evaluating(self.denoiser):
+                self._images(2, self.denoiser(images.float()), epoch)
         candidates = self._candidates()
         order = ranking(self.game.D.network, candidates)
         self._images(3, candidates[order[:SHOWN]], epoch)
@@ -140,6 +293,6 @@ class FaceTask(GameTask):
 
     def networks(self) -> dict[str, nn.Module]:
         networks = super().networks()
-        if self.extras.decoder is not None:
-            networks["AE_decoder"] = self.extras.decoder
+        if self.decoder is not None:
+            networks["AE_decoder"] = self.decoder
         return networks

@@ -1,24 +1,44 @@
-"""An adversarial game as a training task: printed lines, figures, checkpoints. `train` and
-`train_c2f` share it.
+"""The adversarial game as a training task: built from options, its printed lines, figures and
+checkpoints. `train.py` and `train_c2f.py` share it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from eyescream_py.game.adversarial import Game
+from eyescream_py.data.dataset import Dataset, load_dataset
+from eyescream_py.game import precision
+from eyescream_py.game.adversarial import (
+    AccuracyGate,
+    FaultyPenalty,
+    Feed,
+    Game,
+    Penalty,
+    Player,
+)
 from eyescream_py.game.averaging import Ema
 from eyescream_py.game.capture import CapturedIteration
-from eyescream_py.networks import checkpoints
+from eyescream_py.game.group import Alone
+from eyescream_py.game.precision import Precision
+from eyescream_py.game.taming import Taming
+from eyescream_py.networks import checkpoints, models
+from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.plots.windows import Plots
+from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.places import chosen_pictures
+from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.random import RandomSource
+from eyescream_py.training.logs import LossLog
 from eyescream_py.training.run import Schedule
+from eyescream_py.training.setup import CommonOptions, make_optimizer
 
 SATURATED_EPOCHS = 5
 CURVES = {  # window -> title, label, {curve: key in the metrics}
@@ -27,29 +47,150 @@ CURVES = {  # window -> title, label, {curve: key in the metrics}
     "parzen": ("distance to the truth (Parzen)", "2-norm", {"G": "parzen"}),
     "quality": ("distance to real pictures (SWD x1000)", "SWD", {"G": "swd"}),
 }
+NEVER = 2.0  # an accuracy that D cannot reach: it is never held back
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameOptions(CommonOptions):
+    """What both adversarial trainers add."""
+
+    G_L1: float  # weight of the L1 penalty on G's parameters
+    G_L2: float  # of the L2 penalty
+    D_L1: float  # the same of D
+    D_L2: float
+    D_iterations: int  # steps per iteration
+    G_iterations: int
+    D_clamp: float  # bound of each gradient element, 0: none
+    G_clamp: float
+    D_optmethod: str  # "adam", "adagrad" or "sgd"
+    G_optmethod: str
+    noise_dim: int  # numbers that G makes a picture of
+    n_epoch: int  # pictures per epoch, -1: all
+    grayscale: bool  # one channel instead of three
+    aws: bool  # pictures of the Lua program's folder on AWS
+    G_ema: float  # decay of the averaged G per iteration, 0: none
+    G_arch: str
+    D_arch: str
+
+    @property
+    def dims(self) -> models.Dims:
+        """(C,H,W) of the pictures that D judges."""
+        raise NotImplementedError
+
+    def rates(self, player: str) -> tuple[tuple[float, float], float]:
+        """((learning rate, momentum) of SGD, learning rate of the others or -1) of "D" or "G"."""
+        raise NotImplementedError
+
+
+def check_batch_size(batch_size: int) -> None:
+    if batch_size < 4 or batch_size % 2:
+        raise UserError(
+            f"--batchSize={batch_size}: give an even number of at least 4 (half of it is real)"
+        )
+
+
+def device_and_precision(options: GameOptions) -> tuple[torch.device, Precision]:
+    """What the flags ask for; a replay runs on the CPU, in fp32 unless fp64 is asked for."""
+    set_threads(options.threads, "threads" in options.typed)
+    if options.rng == "lua":
+        if "gpu" in options.typed and options.gpu >= 0:
+            raise UserError(f"--rng=lua runs on the CPU only, --gpu={options.gpu} asks for a GPU")
+        device = torch.device("cpu")
+        name = "fp32" if options.precision == "auto" else options.precision
+        return device, precision.choose(name, device)
+    device = choose_device(options.gpu, "gpu" in options.typed)
+    return device, precision.choose(options.precision, device)
+
+
+def load_pictures(options: GameOptions, device: torch.device, group: Alone) -> Dataset:
+    path, (channels, size, _) = chosen_pictures(options.dataset, options.aws), options.dims
+    return group.in_turn(lambda: load_dataset(path, channels, size, device))
+
+
+def epoch_length(options: GameOptions, data: Dataset) -> int:
+    """Pictures per epoch; says so where there are fewer files than that."""
+    if options.n_epoch == -1:
+        return len(data)
+    if options.n_epoch < options.batch_size:
+        raise UserError(
+            f"--N_epoch={options.n_epoch}: an epoch needs at least one batch of --batchSize="
+            f"{options.batch_size} pictures (-1: all files)"
+        )
+    if options.n_epoch > len(data):
+        print(
+            f"--N_epoch={options.n_epoch} is more than the {len(data)} pictures there are: "
+            "the epoch keeps its length, drawing pictures more than once."
+        )
+    return options.n_epoch
+
+
+def build_game(
+    options: GameOptions,
+    networks: tuple[nn.Module, nn.Module],
+    feed: Feed,
+    source: RandomSource,
+    arithmetic: Precision,
+    group: Alone,
+    max_accuracy: float = NEVER,
+    taming: Taming | None = None,
+) -> Game:
+    """D against G, whose weights are drawn already, with all that the options arm them with."""
+    D, G = networks
+    for net in networks:
+        set_random_source(net, source)
+        group.share_statistics(net)
+        # a replay keeps torch's own arithmetic, bf16 torch's own convolutions
+        if options.rng != "lua" and not next(net.parameters()).is_cuda:
+            speed_up(net, convolutions=arithmetic.name != "bf16")
+    print(f"Discriminator network:\n{D}\nGenerator network:\n{G}")
+    print(f"Number of free parameters in D: {models.free_parameters(D)}")
+    print(f"Number of free parameters in G: {models.free_parameters(G)}")
+    # a replay keeps the Lua program's fault
+    penalty_of_G = FaultyPenalty if options.rng == "lua" else Penalty
+    return Game(
+        D=_player(options, "D", D, Penalty(options.D_L1, options.D_L2)),
+        G=_player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2)),
+        feed=feed,
+        gate=AccuracyGate(max_accuracy, options.batch_size, next(D.parameters()).device),
+        iterations=(options.D_iterations, options.G_iterations),
+        autocast=arithmetic.autocast,
+        group=group,
+        taming=taming,
+    )
+
+
+def _player(options: GameOptions, name: str, network: nn.Module, penalty: Penalty) -> Player:
+    method, clamp = getattr(options, f"{name}_optmethod"), getattr(options, f"{name}_clamp")
+    return Player(network, make_optimizer(method, network, *options.rates(name)), penalty, clamp)
 
 
 class GameTask:
-    """All of a `training.Task` but the windows (`show`) and the pictures (`save_pictures`)."""
+    """All of a `run.Task` but the windows (`show`) and the pictures (`save_pictures`).
+
+    `length` is the number of pictures per epoch.
+    """
 
     confusion_title = "Confusion of D:"
 
     def __init__(
         self,
+        options: GameOptions,
+        file_name: str,
         game: Game,
-        schedule: Schedule,
+        length: int,
         source: RandomSource,
         plots: Plots,
-        file_name: str,
-        option_table: Mapping[str, Any],
-        ema: Ema | None = None,
     ) -> None:
-        self.game, self.schedule, self.source, self.plots = game, schedule, source, plots
-        self.file_name, self.option_table, self.ema = file_name, dict(option_table), ema
+        self.options, self.file_name, self.game = options, file_name, game
+        self.source, self.plots = source, plots
+        batch = options.batch_size
+        # Lua's loop: half of a batch is real, so an epoch passes at half a batch per iteration
+        self.schedule = Schedule(length, batch, batch // 2, smallest=4, multiple=2)
+        self.ema = Ema(game.G.network, options.G_ema) if options.G_ema else None
         self._saturated = 0
         self._step: Callable[..., None] = game.iteration
         if game.figures.device.type == "cuda":
-            self._step = CapturedIteration(game, schedule.batch, source)
+            self._step = CapturedIteration(game, batch, source)
 
     @property
     def sampler(self) -> nn.Module:
@@ -61,7 +202,7 @@ class GameTask:
         self.game.figures.zero()
         print(f"<dataset> loaded {self.schedule.length} random examples")
 
-    def iteration(self, n: int, log: Callable[[str, float | None], None] | None) -> None:
+    def iteration(self, n: int, log: LossLog | None) -> None:
         self._step(n, log)
         if self.ema:
             self.ema.update()
@@ -126,7 +267,7 @@ class GameTask:
         return {**networks, "G_ema": self.ema.average} if self.ema else networks
 
     def content(self, epoch: int) -> dict[str, Any]:
-        return {"opt": self.option_table, "epoch": epoch}
+        return {"opt": dict(self.options.table), "epoch": epoch}
 
     def state(self) -> dict[str, Any]:
         game = self.game

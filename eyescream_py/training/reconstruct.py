@@ -1,10 +1,12 @@
-"""`train_autoencoder.py` and `train_denoiser.py`: shuffled epochs over pictures that are given
-back.
+"""`train_autoencoder.py` and `train_denoiser.py`: shuffled epochs over pictures that are to be
+given back. Built here, trained by `Run`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,62 +14,199 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.data.dataset import Dataset
+from eyescream_py.data.dataset import Dataset, load_dataset
+from eyescream_py.game.adversarial import Penalty, Player, bce_loss
+from eyescream_py.game.group import Alone
 from eyescream_py.game.reconstruction import Reconstruction
-from eyescream_py.networks import checkpoints
+from eyescream_py.networks import checkpoints, models
+from eyescream_py.networks.models_autoencoder import create_autoencoder
+from eyescream_py.networks.models_denoiser import create_decoder, create_encoder
 from eyescream_py.plots.windows import Plots
 from eyescream_py.results.sampling import save_grid
+from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.places import chosen_pictures
+from eyescream_py.system.signals import StopSignal
+from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.random import RandomSource
-from eyescream_py.training.run import Schedule
+from eyescream_py.training import setup
+from eyescream_py.training.distributed import joined
+from eyescream_py.training.logs import LossLog
+from eyescream_py.training.run import Run, Schedule
 
+TRAINING_PICTURES = 10_000
+AUTOENCODER_VALIDATION = 512
+DENOISER_VALIDATION = 256
+NEVER_USED = {"K": "--K", "hidden_G": "--hidden_G", "hidden_D": "--hidden_D"}
 SHOWN = 100
 VALIDATION_BATCH = 256
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """What trains and what validates."""
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderOptions(setup.CommonOptions):
+    """`train_autoencoder.py`'s."""
 
-    train: Dataset
-    validation: Dataset
+    learning_rate: float  # of SGD
+    momentum: float  # of SGD
+    coef_l1: float  # weights of the penalties on the parameters
+    coef_l2: float
+    noise_dim: int  # numbers that a picture becomes
+    K: int  # never used, like the next two
+    hidden_G: int  # noqa: N815 - Lua's name
+    hidden_D: int  # noqa: N815
+    scale: int  # height and width of the pictures
+    optmethod: str  # "adam", "adagrad" or "sgd"
+
+    @property
+    def dims(self) -> models.Dims:
+        return (1, self.scale, self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserOptions(setup.CommonOptions):
+    """`train_denoiser.py`'s."""
+
+    coef_l1: float  # weights of the penalties on the parameters
+    coef_l2: float
+    AE_clamp: float  # bound of each gradient element, 0: none
+    scale: int  # height and width of the pictures
+    grayscale: bool  # one channel instead of three
+    aws: bool  # pictures of the Lua program's folder on AWS
+
+    @property
+    def dims(self) -> models.Dims:
+        return (1 if self.grayscale else 3, self.scale, self.scale)
+
+
+def absolute_error(output: Tensor, target: Tensor) -> Tensor:
+    """Lua's AbsCriterion: the mean absolute difference."""
+    return (output - target).abs().mean()
+
+
+def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
+    """Run `train_autoencoder.py`; returns when the epochs are done or the run was stopped."""
+    for name in sorted(NEVER_USED.keys() & options.typed):
+        print(f"{NEVER_USED[name]} was never used by the Lua program and is not used here.")
+    if options.noise_dim < 1:
+        raise UserError(f"--noiseDim={options.noise_dim}: the code needs at least 1 number")
+    flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"
+    (network,) = setup.built(lambda: [create_autoencoder(options.dims, options.noise_dim)], flags)
+    with joined(options, stop) as (group, options, stop):
+        train, validation = _load(options, options.dataset, AUTOENCODER_VALIDATION, group)
+        source = group.source(setup.random_source(options, train.device))
+        _prepare([network], train.device, source, group)
+        _draw_weights(network, source)
+        with closing(setup.open_plots(options)) as plots:
+            sgd = (options.learning_rate, options.momentum)
+            optimizer = setup.make_optimizer(options.optmethod, network, sgd)
+            penalty = Penalty(options.coef_l1, options.coef_l2)
+            player = Player(network, optimizer, penalty, clamp=0)
+            model = Reconstruction([player], absolute_error, group=group)
+            task = AutoencoderTask(
+                options, "autoencoder.net", model, {"AE": network}, train, validation, source, plots
+            )
+            Run(task, options, stop, group.leads).go()
+
+
+def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
+    """Run `train_denoiser.py`; returns when the epochs are done or the run was stopped."""
+    encoder = create_encoder()
+    (first,) = setup.built(lambda: [create_decoder(options.dims)], f"--scale={options.scale}")
+    second = copy.deepcopy(first)
+    networks = {"AE1_ENCODER": encoder, "AE1_DECODER": first, "AE2_DECODER": second}
+    with joined(options, stop) as (group, options, stop):
+        path = chosen_pictures(options.dataset, options.aws)
+        train, validation = _load(options, path, DENOISER_VALIDATION, group)
+        source = group.source(setup.random_source(options, train.device))
+        _prepare(list(networks.values()), train.device, source, group)
+        _draw_weights(encoder, source)
+        _draw_weights(first, source)
+        second.load_state_dict(first.state_dict())  # both stages start alike
+        with closing(setup.open_plots(options)) as plots:
+            penalty = Penalty(options.coef_l1, options.coef_l2)
+            stages = [
+                Player(net, setup.make_optimizer("adam", net, (0, 0)), penalty, options.AE_clamp)
+                for net in (first, second)
+            ]
+            model = Reconstruction(stages, bce_loss, encoder, group)
+            name = "denoiser_{}x{}x{}.net".format(*options.dims)
+            task = DenoiserTask(options, name, model, networks, train, validation, source, plots)
+            Run(task, options, stop, group.leads).go()
+
+
+def _load(
+    options: AutoencoderOptions | DenoiserOptions, path: str | None, validation: int, group: Alone
+) -> tuple[Dataset, Dataset]:
+    """Pictures to train on and at most `validation` others."""
+    if options.batch_size < 2:
+        raise UserError(f"--batchSize={options.batch_size}: give a number of at least 2")
+    set_threads(options.threads, "threads" in options.typed)
+    device, (channels, size, _) = choose_device(options.gpu, "gpu" in options.typed), options.dims
+    data = group.in_turn(lambda: load_dataset(path, channels, size, device))
+    return split(data, validation)
+
+
+def split(data: Dataset, validation: int) -> tuple[Dataset, Dataset]:
+    """The first 10,000 pictures train, the next `validation` validate (a tenth at most)."""
+    held = min(validation, max(1, len(data) // 10))
+    cut = min(TRAINING_PICTURES, len(data) - held)
+    # copies of one picture stay on one side
+    borders = [b for b in data.borders or () if b <= cut]
+    cut = borders[-1] if borders and borders[-1] > 0 else cut
+    if cut < 2:
+        raise UserError(f"{data.source}: {len(data)} pictures are too few to train on")
+    train, rest = data.rows(0, cut), data.rows(cut, min(cut + held, len(data)))
+    print(f"<dataset> {len(train)} images train, {len(rest)} validate")
+    return train, rest
+
+
+def _prepare(
+    networks: Sequence[nn.Module], device: torch.device, source: RandomSource, group: Alone
+) -> None:
+    for net in networks:
+        set_random_source(net.to(device), source)
+        group.share_statistics(net)
+
+
+def _draw_weights(network: nn.Sequential, source: RandomSource) -> None:
+    models.reset_layers(network, source)
+    models.draw_start_weights(network, source)
 
 
 class ReconstructionTask:
-    """Everything of a `training.Task` but the windows (`show`)."""
+    """Everything of a `run.Task`; `named` are the networks under their names in the file."""
 
     def __init__(
         self,
+        options: AutoencoderOptions | DenoiserOptions,
+        file_name: str,
         model: Reconstruction,
         named: Mapping[str, nn.Module],
-        pictures: Pictures,
-        batch: int,
+        train: Dataset,
+        validation: Dataset,
         source: RandomSource,
         plots: Plots,
-        file_name: str,
-        option_table: Mapping[str, Any],
-        window: int,
-        save: str,
     ) -> None:
-        self.model, self.named, self.pictures = model, dict(named), pictures
-        self.source, self.plots, self.window, self.save = source, plots, window, save
-        self.file_name, self.option_table = file_name, dict(option_table)
-        self.schedule = Schedule(len(pictures.train), batch, batch, smallest=2)
-        self.device = pictures.train.device
-        self.order = torch.arange(len(pictures.train), device=self.device)
-        self.taken = 0
+        self.options, self.file_name = options, file_name
+        self.model, self.named = model, dict(named)
+        self.train, self.validation = train, validation
+        self.source, self.plots = source, plots
+        self.schedule = Schedule(len(train), options.batch_size, options.batch_size, smallest=2)
+        self.device = train.device
+        self.order = torch.arange(len(train), device=self.device)  # rows as the epoch takes them
+        self.taken = 0  # of them, how many it has taken
         stages = len(model.stages)
-        self.sums = torch.zeros(stages, dtype=torch.float64, device=self.device)
-        self.smallest = [float("inf")] * stages
+        self.sums = torch.zeros(stages, dtype=torch.float64, device=self.device)  # of losses
+        self.smallest = [float("inf")] * stages  # validation losses so far
 
     def begin_epoch(self) -> None:
         self.order.copy_(self.source.permutation(len(self.order)))
         self.taken = 0
         self.sums.zero_()
 
-    def iteration(self, n: int, log: Callable[[str, float | None], None] | None) -> None:
+    def iteration(self, n: int, log: LossLog | None) -> None:
         rows = self.order[self.taken : self.taken + n]
-        losses = self.model.step(self.pictures.train.floats(rows))
+        losses = self.model.step(self.train.floats(rows))
         self.taken += n
         self.sums += losses * n
         if log:
@@ -79,7 +218,7 @@ class ReconstructionTask:
         return [known[id(stage.network)] for stage in self.model.stages]
 
     def validation_losses(self) -> list[float]:
-        data = self.pictures.validation
+        data = self.validation
         total = torch.zeros_like(self.sums)
         for rows in torch.arange(len(data), device=self.device).split(VALIDATION_BATCH):
             total += self.model.losses(data.floats(rows)) * len(rows)
@@ -118,7 +257,7 @@ class ReconstructionTask:
     def _examples(self) -> list[tuple[str, list[Tensor]]]:
         """(set's name, [originals, what each stage makes of them]), 100 pictures each."""
         examples = []
-        for name, data in (("train", self.pictures.train), ("val", self.pictures.validation)):
+        for name, data in (("train", self.train), ("val", self.validation)):
             rows = torch.arange(min(SHOWN, len(data)), device=self.device)
             images = data.floats(rows)
             examples.append((name, [images, *self.model.outputs(images)]))
@@ -128,10 +267,10 @@ class ReconstructionTask:
         if not self.plots.is_on:
             return
         labels = ["originals", "decoded", "decoded twice"]
-        number = self.window
+        number = self.options.window
         for name, pictures in self._examples():
             for label, images in zip(labels, pictures, strict=False):
-                self.plots.images(number, images, f"{self.save} ({label} {name})")
+                self.plots.images(number, images, f"{self.options.save} ({label} {name})")
                 number += 1
 
     def save_pictures(self, folder: Path, epoch: int) -> None:
@@ -144,7 +283,7 @@ class ReconstructionTask:
         return self.named
 
     def content(self, epoch: int) -> dict[str, Any]:
-        return {"opt": self.option_table, "epoch": epoch}
+        return {"opt": dict(self.options.table), "epoch": epoch}
 
     def state(self) -> dict[str, Any]:
         return {
@@ -206,4 +345,4 @@ class DenoiserTask(ReconstructionTask):
         first, second = self.smallest
         values = dict(zip(("AE1", "AE2"), record.get("validation", []), strict=False))
         title = f"Loss at epoch {epoch} (min1={first:.5f}, min2={second:.5f})"
-        self.plots.curve(self.window + 6, epoch, values, title, "epoch", "loss")
+        self.plots.curve(self.options.window + 6, epoch, values, title, "epoch", "loss")

@@ -6,10 +6,8 @@ A trainer hands `run` a `Task`, which knows one iteration, one epoch's figures a
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +17,9 @@ from torch import nn
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import story
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.training.logs import Logs, LossLog
 from eyescream_py.training.save_folder import prepare_folder
 
 MAX_ROLLBACKS = 3
@@ -63,7 +61,7 @@ class Task(Protocol):
 
     def begin_epoch(self) -> None: ...
 
-    def iteration(self, n: int, log: Callable[[str, float | None], None] | None) -> None: ...
+    def iteration(self, n: int, log: LossLog | None) -> None: ...
 
     def end_epoch(self, epoch: int, seconds: float) -> dict[str, Any]:
         """Print the epoch's lines; give its metrics."""
@@ -106,17 +104,16 @@ class Task(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Options that every trainer has; `epochs` 0 means until interrupted."""
+    """What the loop reads of a trainer's options."""
 
-    save: Path
-    save_freq: int
-    epochs: int
-    log_every: int
-    network: str
-    on_nan: str
-    print_epoch: str = "<trainer> Epoch #{epoch} [batchSize = {batch}]"
+    save: str  # folder of all that the run writes
+    save_freq: int  # epochs from one checkpoint to the next
+    epochs: int  # in all, resumed ones included; 0: until interrupted
+    log_every: int  # iterations from one logged loss to the next; 0: none is logged
+    network: str  # .net file to go on from, as given or in `save`; "": a new run
+    on_nan: str  # "stop" or "rollback", when losses are no numbers any more
 
 
 @dataclass
@@ -127,11 +124,17 @@ class _Position:
 
 
 class Run:
-    """One training run; `go` returns when the epochs are done or the run was asked to stop."""
+    """One training run; `go` returns when the epochs are done or the run was asked to stop.
 
-    def __init__(self, task: Task, options: RunOptions, stop: StopSignal) -> None:
-        self.task, self.options, self.stop = task, options, stop
-        self.path = options.save / task.file_name
+    Of several processes in step, the one that `leads` writes, and the others follow.
+    """
+
+    def __init__(
+        self, task: Task, options: RunOptions, stop: StopSignal, leads: bool = True
+    ) -> None:
+        self.task, self.options, self.stop, self.leads = task, options, stop, leads
+        self.save, self.trainer = Path(options.save), trainer_of(task)
+        self.path = self.save / task.file_name
         self.at = _Position()
         self._good: Path | None = None  # the newest checkpoint known to be sound
         self._unsaved = False  # whether an iteration was done since
@@ -141,11 +144,12 @@ class Run:
         if not len(task.schedule):
             raise UserError(f"an epoch of {task.schedule.length} pictures is shorter than a batch")
         if options.network:
-            self._resume(checkpoints.find(options.network, options.save))
+            self._resume(checkpoints.find(options.network, self.save))
+        # SAVE is tried before hours are spent on what could not be kept
         room = COPIES_IN_FILE * sum(_bytes(net) for net in task.networks().values())
-        prepare_folder(options.save, task.file_name, room)
+        prepare_folder(self.save, task.file_name, room)
         self._open_logs(keep=bool(options.network))
-        story.replay(options.save, trainer_of(task), task.curves)
+        story.replay(self.save, self.trainer, task.curves)
 
     def _resume(self, path: Path) -> None:
         stored = self._restore(path)
@@ -179,45 +183,27 @@ class Run:
         self.task.halve_learning_rate()
 
     def _open_logs(self, keep: bool) -> None:
-        """Logs hold the lines of every trainer of SAVE; only this one's are cut back."""
         at = (self.at.epoch, self.at.iteration)
-        mine = trainer_of(self.task)
-
-        def epochs_before(record: dict[str, Any]) -> bool:
-            return _is_of_another(record, mine) or (keep and _place(record)[0] < at[0])
-
-        def steps_before(record: dict[str, Any]) -> bool:
-            return _is_of_another(record, mine) or (keep and _place(record) <= at)
-
-        save = self.options.save
-        try:
-            self.metrics = JsonLines(save / "metrics.jsonl", epochs_before, keep_old=not keep)
-            self.losses = None
-            if self.options.log_every:
-                self.losses = JsonLines(save / "losses.jsonl", steps_before, keep_old=not keep)
-        except OSError as error:
-            raise UserError(
-                f"--save={self.options.save}: cannot write {error.filename or 'logs'}: "
-                f"{error.strerror or error}"
-            ) from error
+        losses = bool(self.options.log_every)
+        self.logs = Logs(self.save, self.trainer, at, keep, losses) if self.leads else None
 
     def go(self) -> None:
-        self.stop.at_once = ""  # from here on there is something to finish
+        self.stop.begin()
         if not self._epochs_left():
             print(f"All {self.options.epochs} epochs are done; a larger --epochs goes on.")
         try:
-            while self._epochs_left() and not self.stop.requested:
+            while self._epochs_left() and not self.stop.asked():
                 self._epoch()
-            if self.stop.requested:
+            if self.stop.asked():
                 self._end_early()
-            story.write_curves_if_possible(self.options.save, trainer_of(self.task))
+            if self.leads:
+                story.write_curves_if_possible(self.save, self.trainer)
         finally:
             self._close_logs()
 
     def _close_logs(self) -> None:
-        self.metrics.close()
-        if self.losses:
-            self.losses.close()
+        if self.logs:
+            self.logs.close()
 
     def _end_early(self) -> None:
         if self._unsaved:
@@ -233,17 +219,33 @@ class Run:
         )
 
     def _shows_progress(self) -> bool:
-        return sys.stderr.isatty()
+        return self.leads and sys.stderr.isatty()
 
     def _epochs_left(self) -> bool:
         return self.options.epochs == 0 or self.at.epoch <= self.options.epochs
 
     def _epoch(self) -> None:
+        """From where the epoch stands to its end, or to where the run was asked to stop."""
         schedule, epoch = self.task.schedule, self.at.epoch
+        # an epoch that was interrupted keeps the pictures it had drawn
         if self.at.iteration == 0:
             self.task.begin_epoch()
-        print(self.options.print_epoch.format(epoch=epoch, batch=schedule.batch))
+        print(f"<trainer> Epoch #{epoch} [batchSize = {schedule.batch}]")
         start = time.perf_counter() - self.at.seconds
+        self._iterations()
+        seconds = time.perf_counter() - start
+        if self.at.iteration < len(schedule):
+            self.at.seconds = seconds
+            return
+        # a broken network is found before it can replace a sound checkpoint
+        if not self.task.is_finite():
+            self._not_finite()
+            return
+        self._end_epoch(epoch, seconds)
+
+    def _iterations(self) -> None:
+        """The iterations that the epoch still lacks, as long as nobody asks the run to stop."""
+        schedule = self.task.schedule
         with Progress(len(schedule), "iterations", enabled=self._shows_progress()) as progress:
             progress.update(self.at.iteration)
             while self.at.iteration < len(schedule):
@@ -251,53 +253,38 @@ class Run:
                 self._unsaved = True
                 self.at.iteration += 1
                 progress.update(1)
-                if self.stop.requested and self.at.iteration < len(schedule):
-                    self.at.seconds = time.perf_counter() - start
+                # asked between two iterations, when everything is in a state to be saved
+                if self.stop.asked():
                     return
-        seconds = time.perf_counter() - start
-        if not self.task.is_finite():
-            self._not_finite()
-            return
+
+    def _end_epoch(self, epoch: int, seconds: float) -> None:
+        # figures first: a save that fails must not take them along
         record = self.task.end_epoch(epoch, seconds)
-        line = {"trainer": trainer_of(self.task), "epoch": epoch, "seconds": round(seconds, 3)}
-        self.metrics.write({**line, **record})
+        if self.logs:
+            self.logs.epoch(epoch, seconds, record)
         self.task.curves(epoch, record)
         self.at = _Position(epoch + 1)
         self.task.show(epoch)
-        if (
-            epoch % self.options.save_freq == 0
-            or epoch == self.options.epochs
-            or self._failed_saves
-        ):
+        # the last epoch is saved whatever the frequency, and a save that failed is made up for
+        last = epoch == self.options.epochs
+        if epoch % self.options.save_freq == 0 or last or self._failed_saves:
             self._save()
             self._save_pictures(epoch)
 
     def _save_pictures(self, epoch: int) -> None:
-        folder = self.options.save / "pictures"
+        if not self.leads:
+            return
+        folder = self.save / "pictures"
         try:
             self.task.save_pictures(folder, epoch)
         except OSError as error:
             print(f"Could not write pictures to {folder}: {error.strerror or error}; going on.")
 
-    def _log(self) -> Callable[[str, float | None], None] | None:
+    def _log(self) -> LossLog | None:
         every, iteration = self.options.log_every, self.at.iteration + 1
-        if not every or iteration % every:
+        if self.logs is None or not every or iteration % every:
             return None
-
-        def write(network: str, loss: float | None) -> None:
-            assert self.losses is not None  # noqa: S101
-            self.losses.write(
-                {
-                    "trainer": trainer_of(self.task),
-                    "epoch": self.at.epoch,
-                    "iteration": iteration,
-                    "network": network,
-                    "loss": loss,
-                    "skipped": loss is None,
-                }
-            )
-
-        return write
+        return self.logs.of_iteration(self.at.epoch, iteration)
 
     def _save(self) -> None:
         """Write the checkpoint; a failure is told and tried again while there is another turn."""
@@ -309,7 +296,8 @@ class Run:
         }
         print(f"<trainer> saving network to {self.path}")
         try:
-            checkpoints.write(self.path, self.task.networks(), content)
+            if self.leads:
+                checkpoints.write(self.path, self.task.networks(), content)
         except OSError as error:
             self._save_failed(error)
         else:
@@ -378,18 +366,6 @@ def _whole(value: Any) -> int:
 def trainer_of(task: Task) -> str:
     """Whose lines a log holds: `adversarial`, `adversarial_c2f_16_to_32`, `autoencoder`, ..."""
     return Path(task.file_name).stem
-
-
-def _is_of_another(record: dict[str, Any], trainer: str) -> bool:
-    return isinstance(record.get("trainer"), str) and record["trainer"] != trainer
-
-
-def _place(record: dict[str, Any]) -> tuple[float, float]:
-    """(epoch, iteration) of a log's line; behind everything where someone has broken it."""
-    epoch, iteration = record.get("epoch"), record.get("iteration", 0)
-    if isinstance(epoch, int | float) and isinstance(iteration, int | float):
-        return (epoch, iteration)
-    return (math.inf, math.inf)
 
 
 def _first_line(error: BaseException) -> str:

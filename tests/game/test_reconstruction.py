@@ -7,7 +7,7 @@ from eyescream_py.data.dataset import Dataset
 from eyescream_py.game.adversarial import Penalty, Player, bce_loss
 from eyescream_py.game.reconstruction import Reconstruction
 from eyescream_py.torch7.optim import SGD
-from eyescream_py.training.setup_reconstruct import absolute_error, split
+from eyescream_py.training.reconstruct import absolute_error, split
 
 
 def stage(network, lr=0.1):
@@ -60,7 +60,7 @@ def test_training_lowers_the_loss():
 def test_the_split_keeps_copies_of_a_picture_on_one_side():
     images = torch.zeros(40, 1, 2, 2, dtype=torch.uint8)
     data = Dataset(images, "test", borders=tuple(range(0, 40, 7)))
-    pictures = split(data, 10)
-    assert len(pictures.train) in data.borders
-    assert len(pictures.train) >= 30
-    assert 1 <= len(pictures.validation) <= 10
+    train, validation = split(data, 10)
+    assert len(train) in data.borders
+    assert len(train) >= 30
+    assert 1 <= len(validation) <= 10

@@ -16,7 +16,7 @@ from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.models_c2f import PairSequential
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.layers import CAddTable, Dropout, JoinTable, SpatialDropout, View
-from eyescream_py.training import distributed
+from eyescream_py.training.run import Run
 
 pytestmark = pytest.mark.timeout(900)  # three processes start, on busy machines slowly
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_shared_is_refused(args, word, tmp_path, monkeypatch):
 
 def test_only_the_first_process_shows_a_bar(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    runs = [object.__new__(distributed._SharedRun) for _ in range(2)]
+    runs = [object.__new__(Run) for _ in range(2)]
     for run, leads in zip(runs, (True, False), strict=True):
         run.leads = leads
     assert [run._shows_progress() for run in runs] == [True, False]

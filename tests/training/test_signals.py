@@ -12,7 +12,7 @@ from PIL import Image
 from eyescream_py import torch7
 from eyescream_py.game.adversarial import Game
 from eyescream_py.results import grids as sample_grids
-from eyescream_py.training import setup_c2f, setup_faces, setup_reconstruct
+from eyescream_py.training import game, reconstruct
 from tests.commands import ROOT
 from tests.picture_files import write_faces
 from tests.small_runs import (
@@ -26,10 +26,10 @@ from tests.small_runs import (
 )
 
 HOMES = {
-    "train": setup_faces,
-    "train_c2f": setup_c2f,
-    "train_autoencoder": setup_reconstruct,
-    "train_denoiser": setup_reconstruct,
+    "train": game,
+    "train_c2f": game,
+    "train_autoencoder": reconstruct,
+    "train_denoiser": reconstruct,
 }
 SIGNALS = [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")]
 
