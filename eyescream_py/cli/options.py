@@ -1,16 +1,21 @@
-"""Option declarations that several scripts share, under the Lua program's names."""
+"""How commands declare their flags, and the flags that several of them share, under the Lua
+program's names.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
+from eyescream_py.system.numbers import FINITE, NOT_NEGATIVE, SEED, Finite
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 VIEWS = ("colour", "translation", "cutout", "mirror")
-OPTIMIZERS = click.Choice(["adam", "adagrad", "sgd"])
+OPTIMIZERS = ("adam", "adagrad", "sgd")
+AT_LEAST_1 = click.IntRange(1)
+NOT_BELOW_0 = click.IntRange(0)
 
 
 def group(*decorators: Decorator) -> Decorator:
@@ -24,115 +29,114 @@ def group(*decorators: Decorator) -> Decorator:
     return apply
 
 
-LARGEST = 3.4e38  # what single precision holds
+def _option(flags: str, name: str, **attributes: Any) -> Decorator:
+    """`flags` are separated by spaces; the parameter is named like the last one if not `name`."""
+    names = flags.split()
+    return click.option(*names, name or names[-1].lstrip("-"), **attributes)
 
 
-class Finite(click.ParamType):
-    """A float that is a number, from `least` up to and without `below`."""
-
-    name = "float"
-
-    def __init__(self, least: float = -math.inf, below: float = math.inf) -> None:
-        self.least, self.below = least, below
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        number = float(click.FLOAT.convert(value, param, ctx))
-        if not abs(number) < LARGEST:
-            self.fail(f"{value} is no number of single precision.", param, ctx)
-        if not self.least <= number < self.below:
-            below = f" and below {self.below:g}" if self.below < math.inf else ""
-            self.fail(f"{value} is not at least {self.least:g}{below}.", param, ctx)
-        return number
+def number(flags: str, default: float, text: str, kind: Any = FINITE, name: str = "") -> Decorator:
+    return _option(flags, name, default=default, type=kind, show_default=True, help=text)
 
 
-NOT_NEGATIVE = Finite(0)
-SEED = click.IntRange(0, 2**62)
-MOMENTUM = Finite(0, 1)
+def words(flags: str, default: str | None, text: str, name: str = "") -> Decorator:
+    return _option(flags, name, default=default, show_default=bool(default), help=text)
 
 
-def number(
-    flag: str, name: str, default: float, text: str, kind: Any = None, **more: Any
-) -> Decorator:
-    kind = kind or Finite()
-    return click.option(
-        flag, name, default=default, type=kind, show_default=True, help=text, **more
-    )
+def switch(flags: str, text: str, name: str = "") -> Decorator:
+    return _option(flags, name, is_flag=True, help=text)
+
+
+def choice(flags: str, choices: Sequence[str], text: str) -> Decorator:
+    """The first of `choices` is the default."""
+    kind = click.Choice(list(choices))
+    return _option(flags, "", type=kind, default=choices[0], show_default=True, help=text)
 
 
 def run_options(save_freq: int, batch_size: int, threads: int, gpu: int, window: int) -> Decorator:
     """Where a run reads, writes, shows and computes."""
     return group(
-        number("--batchSize", "batch_size", batch_size, "Pictures per step of G.", int),
-        click.option(
-            "--save", default="logs", show_default=True, help="Folder for what the run writes."
-        ),
-        number(
-            "--saveFreq", "save_freq", save_freq, "Save every so many epochs.", click.IntRange(1)
-        ),
-        click.option(
-            "--network", default="", help="Continue from this .net file (as given, else in --save)."
-        ),
-        click.option("--noplot", is_flag=True, help="No Visdom windows."),
-        number(
-            "--threads", "threads", threads, "CPU threads (never more than cores by default).", int
-        ),
-        number("--gpu", "gpu", gpu, "CUDA device, -1 for the CPU.", int),
-        number("--window", "window", window, "Number of the first plot window.", int),
+        number("--batchSize", batch_size, "Pictures per step of G.", int, "batch_size"),
+        words("--save", "logs", "Folder for what the run writes."),
+        number("--saveFreq", save_freq, "Save every so many epochs.", AT_LEAST_1, "save_freq"),
+        words("--network", "", "Continue from this .net file (as given, else in --save)."),
+        switch("--noplot", "No Visdom windows."),
+        threads_option(threads),
+        gpu_option(gpu),
+        number("--window", window, "Number of the first plot window.", int),
+    )
+
+
+def threads_option(default: int = 8, flags: str = "--threads") -> Decorator:
+    return number(flags, default, "CPU threads (never more than cores by default).", int)
+
+
+def gpu_option(default: int = 0, flags: str = "--gpu") -> Decorator:
+    return number(flags, default, "CUDA device, -1 for the CPU.", int)
+
+
+def seed_option() -> Decorator:
+    return number("--seed", 1, "Seed of the random numbers.", SEED)
+
+
+def gray_option() -> Decorator:
+    return switch("--grayscale", "One channel instead of three.")
+
+
+def aws_option() -> Decorator:
+    return switch("--aws", "Read pictures from /mnt/datasets/out_aug_64x64.")
+
+
+def scale_option(default: int = 32) -> Decorator:
+    return number("--scale", default, "Height and width of the pictures.", AT_LEAST_1)
+
+
+def weight_penalties() -> Decorator:
+    """Those of the two trainers without a game."""
+    return group(
+        number("--coefL1", 0.0, "L1 penalty on the weights.", NOT_NEGATIVE, "coef_l1"),
+        number("--coefL2", 0.0, "L2 penalty on the weights.", NOT_NEGATIVE, "coef_l2"),
     )
 
 
 def own_options() -> Decorator:
     """Flags that the Lua program had not."""
+    on_nan = "When losses are no numbers: stop, or go back and halve the learning rate."
     return group(
-        click.option(
-            "--dataset", default=None,
-            help="Folder of pictures, or a .t7 file with an (N,C,H,W) tensor.",
+        words("--dataset", None, "Folder of pictures, or a .t7 file with an (N,C,H,W) tensor."),
+        count("--epochs", "Epochs in all, resumed ones included; 0: until Ctrl-C."),
+        count("--log_every", "A line in SAVE/losses.jsonl every so many iterations."),
+        words("--visdom_server", "127.0.0.1", "Where Visdom listens."),
+        number("--visdom_port", 8097, "Port of Visdom.", click.IntRange(1, 65535)),
+        words("--visdom_env", "", "Visdom environment (default: the name of --save)."),
+        choice(
+            "--precision", ("auto", "fp32", "bf16", "fp64"),
+            "Arithmetic; auto: bf16 where the machine has it natively.",
         ),
-        number(
-            "--epochs", "epochs", 0, "Epochs in all, resumed ones included; 0: until Ctrl-C.",
-            click.IntRange(0),
-        ),
-        number(
-            "--log_every", "log_every", 0, "A line in SAVE/losses.jsonl every so many iterations.",
-            click.IntRange(0),
-        ),
-        click.option(
-            "--visdom_server", default="127.0.0.1", show_default=True, help="Where Visdom listens.",
-        ),
-        number("--visdom_port", "visdom_port", 8097, "Port of Visdom.", click.IntRange(1, 65535)),
-        click.option(
-            "--visdom_env", default="", help="Visdom environment (default: the name of --save).",
-        ),
-        click.option(
-            "--precision", type=click.Choice(["auto", "fp32", "bf16", "fp64"]), default="auto",
-            show_default=True, help="Arithmetic; auto: bf16 where the machine has it natively.",
-        ),
-        click.option(
-            "--on_nan", type=click.Choice(["stop", "rollback"]), default="stop", show_default=True,
-            help="When losses are no numbers: stop, or go back and halve the learning rate.",
-        ),
+        choice("--on_nan", ("stop", "rollback"), on_nan),
     )  # fmt: skip
+
+
+def count(flag: str, text: str, name: str = "") -> Decorator:
+    """A number of steps or epochs that may be 0."""
+    return number(flag, 0, text, NOT_BELOW_0, name)
 
 
 def rng_option() -> Decorator:
+    text = "Random numbers: torch's, or the streams of Lua Torch (replays a Lua run; CPU only)."
+    return choice("--rng", ("torch", "lua"), text)
+
+
+def use_averaged_option() -> Decorator:
     return click.option(
-        "--rng", type=click.Choice(["torch", "lua"]), default="torch", show_default=True,
-        help="Random numbers: torch's, or the streams of Lua Torch (replays a Lua run; CPU only).",
+        "--ema/--no-ema", default=True, show_default=True,
+        help="Use the averaged G of --G_ema where the file has one.",
     )  # fmt: skip
 
 
-def seed_option() -> Decorator:
-    return number("--seed", "seed", 1, "Seed of the random numbers.", SEED)
-
-
-def ema_option() -> Decorator:
-    return number(
-        "--G_ema",
-        "G_ema",
-        0.0,
-        "Decay of an averaged G, 0.999 for example (0: none).",
-        click.FloatRange(0, 1, max_open=True),
-    )
+def average_option() -> Decorator:
+    text = "Decay of an averaged G, 0.999 for example (0: none)."
+    return number("--G_ema", 0.0, text, click.FloatRange(0, 1, max_open=True))
 
 
 class Views(click.ParamType):
@@ -152,70 +156,33 @@ class Views(click.ParamType):
 
 def taming_options() -> Decorator:
     """What holds D back, none of it known to the Lua program."""
+    bound = "Bound of the spectral norm of each of D's layers (0: none)."
     return group(
-        number(
-            "--D_smooth", "D_smooth", 0.0, "D is to say 1 minus this of real pictures.",
-            Finite(0, 0.5),
-        ),
+        number("--D_smooth", 0.0, "D is to say 1 minus this of real pictures.", Finite(0, 0.5)),
         click.option(
             "--D_augment", "D_augment", default="", type=Views(), metavar="LIST",
             help=f"D sees pictures changed at random, some of: {','.join(VIEWS)}.",
         ),
-        number("--D_r1", "D_r1", 0.0, "Weight of R1, on D's slope at real pictures.", NOT_NEGATIVE),
-        number(
-            "--D_spectral", "D_spectral", 0.0,
-            "Bound of the spectral norm of each of D's layers (0: none).", NOT_NEGATIVE,
-        ),
+        number("--D_r1", 0.0, "Weight of R1, on D's slope at real pictures.", NOT_NEGATIVE),
+        number("--D_spectral", 0.0, bound, NOT_NEGATIVE),
     )  # fmt: skip
-
-
-def aws_option() -> Decorator:
-    return click.option(
-        "--aws", is_flag=True, help="Read pictures from /mnt/datasets/out_aug_64x64."
-    )
 
 
 def game_options(D_L1: float, D_L2: float) -> Decorator:
     """Penalties, steps, clamps and optimizers of both players."""
     return group(
-        number("--G_L1", "G_L1", 0.0, "L1 penalty on G's weights.", NOT_NEGATIVE),
-        number("--G_L2", "G_L2", 0.0, "L2 penalty on G's weights.", NOT_NEGATIVE),
-        number("--D_L1", "D_L1", D_L1, "L1 penalty on D's weights.", NOT_NEGATIVE),
-        number("--D_L2", "D_L2", D_L2, "L2 penalty on D's weights.", NOT_NEGATIVE),
-        number("--D_iterations", "D_iterations", 1, "D steps per iteration.", click.IntRange(1)),
-        number("--G_iterations", "G_iterations", 1, "G steps per iteration.", click.IntRange(1)),
-        number(
-            "--D_clamp",
-            "D_clamp",
-            1.0,
-            "Bound of each gradient element of D (0: none).",
-            NOT_NEGATIVE,
-        ),
-        number(
-            "--G_clamp",
-            "G_clamp",
-            5.0,
-            "Bound of each gradient element of G (0: none).",
-            NOT_NEGATIVE,
-        ),
-        click.option(
-            "--D_optmethod",
-            "D_optmethod",
-            type=OPTIMIZERS,
-            default="adam",
-            show_default=True,
-            help="Optimizer of D.",
-        ),
-        click.option(
-            "--G_optmethod",
-            "G_optmethod",
-            type=OPTIMIZERS,
-            default="adam",
-            show_default=True,
-            help="Optimizer of G.",
-        ),
-        number("--noiseDim", "noise_dim", 100, "Length of the noise vector.", click.IntRange(1)),
-        number("--N_epoch", "n_epoch", 1000, "Pictures per epoch, -1 for all.", int),
+        number("--G_L1", 0.0, "L1 penalty on G's weights.", NOT_NEGATIVE),
+        number("--G_L2", 0.0, "L2 penalty on G's weights.", NOT_NEGATIVE),
+        number("--D_L1", D_L1, "L1 penalty on D's weights.", NOT_NEGATIVE),
+        number("--D_L2", D_L2, "L2 penalty on D's weights.", NOT_NEGATIVE),
+        number("--D_iterations", 1, "D steps per iteration.", AT_LEAST_1),
+        number("--G_iterations", 1, "G steps per iteration.", AT_LEAST_1),
+        number("--D_clamp", 1.0, "Bound of each gradient element of D (0: none).", NOT_NEGATIVE),
+        number("--G_clamp", 5.0, "Bound of each gradient element of G (0: none).", NOT_NEGATIVE),
+        choice("--D_optmethod", OPTIMIZERS, "Optimizer of D."),
+        choice("--G_optmethod", OPTIMIZERS, "Optimizer of G."),
+        number("--noiseDim", 100, "Length of the noise vector.", AT_LEAST_1, "noise_dim"),
+        number("--N_epoch", 1000, "Pictures per epoch, -1 for all.", int, "n_epoch"),
     )
 
 

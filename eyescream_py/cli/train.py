@@ -7,60 +7,39 @@ from typing import Any
 import click
 
 from eyescream_py.cli import options, recipes
+from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
 @click.command(context_settings={"max_content_width": 100})
 @options.run_options(save_freq=30, batch_size=16, threads=8, gpu=0, window=3)
-@options.number("--G_SGD_lr", "G_SGD_lr", 0.02, "SGD learning rate of G.", options.NOT_NEGATIVE)
-@options.number("--G_SGD_momentum", "G_SGD_momentum", 0.0, "SGD momentum of G.", options.MOMENTUM)
-@options.number("--D_SGD_lr", "D_SGD_lr", 0.02, "SGD learning rate of D.", options.NOT_NEGATIVE)
-@options.number("--D_SGD_momentum", "D_SGD_momentum", 0.0, "SGD momentum of D.", options.MOMENTUM)
-@options.number("--G_adam_lr", "G_adam_lr", -1.0, "Adam learning rate of G (-1: 0.001).")
-@options.number("--D_adam_lr", "D_adam_lr", -1.0, "Adam learning rate of D (-1: 0.001).")
+@options.number("--G_SGD_lr", 0.02, "SGD learning rate of G.", NOT_NEGATIVE)
+@options.number("--G_SGD_momentum", 0.0, "SGD momentum of G.", MOMENTUM)
+@options.number("--D_SGD_lr", 0.02, "SGD learning rate of D.", NOT_NEGATIVE)
+@options.number("--D_SGD_momentum", 0.0, "SGD momentum of D.", MOMENTUM)
+@options.number("--G_adam_lr", -1.0, "Adam learning rate of G (-1: 0.001).")
+@options.number("--D_adam_lr", -1.0, "Adam learning rate of D (-1: 0.001).")
 @options.game_options(D_L1=0.0, D_L2=1e-4)
-@options.number("--D_maxAcc", "D_maxAcc", 1.01, "D learns only while its accuracy is below this.")
-@options.number("--scale", "scale", 32, "Height and width of the pictures.", click.IntRange(1))
+@options.number("--D_maxAcc", 1.01, "D learns only while its accuracy is below this.")
+@options.scale_option()
 @options.seed_option()
-@click.option("--grayscale", is_flag=True, help="One channel instead of three.")
-@click.option("--autoencoder", default="", help="Autoencoder .net whose decoder stands before G.")
-@click.option("--denoise", is_flag=True, help="Show denoised samples too (train_denoiser.py).")
-@options.number(
-    "--weightsVisFreq",
-    "weights_vis_freq",
-    0,
-    "Show D's activity every so many batches (0: never).",
-    click.IntRange(0),
+@options.gray_option()
+@options.words("--autoencoder", "", "Autoencoder .net whose decoder stands before G.")
+@options.switch("--denoise", "Show denoised samples too (train_denoiser.py).")
+@options.count(
+    "--weightsVisFreq", "Show D's activity every so many batches (0: never).", "weights_vis_freq"
 )
 @options.aws_option()
 @options.own_options()
 @recipes.option
 @options.rng_option()
-@options.number(
-    "--evaluate_every",
-    "evaluate_every",
-    0,
-    "Measure the distance to real pictures every so many epochs (0: never).",
-    click.IntRange(0),
+@options.count(
+    "--evaluate_every", "Measure the distance to real pictures every so many epochs (0: never)."
 )
-@options.ema_option()
+@options.average_option()
 @options.taming_options()
-@click.option(
-    "--G_arch",
-    "G_arch",
-    type=click.Choice(["mlp", "upsampling"]),
-    default="mlp",
-    show_default=True,
-    help="Generator.",
-)
-@click.option(
-    "--D_arch",
-    "D_arch",
-    type=click.Choice(["default", "b"]),
-    default="default",
-    show_default=True,
-    help="Discriminator.",
-)
+@options.choice("--G_arch", ("mlp", "upsampling"), "Generator.")
+@options.choice("--D_arch", ("default", "b"), "Discriminator.")
 def main(**values: Any) -> None:
     """Train a generator (G) and a discriminator (D) of faces; Ctrl-C saves and stops.
 

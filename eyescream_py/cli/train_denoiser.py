@@ -7,19 +7,17 @@ from typing import Any
 import click
 
 from eyescream_py.cli import options
+from eyescream_py.system.numbers import NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
 @click.command(context_settings={"max_content_width": 100})
 @options.run_options(save_freq=50, batch_size=128, threads=8, gpu=0, window=10)
-@options.number("--coefL1", "coef_l1", 0.0, "L1 penalty on the weights.", options.NOT_NEGATIVE)
-@options.number("--coefL2", "coef_l2", 0.0, "L2 penalty on the weights.", options.NOT_NEGATIVE)
-@options.number(
-    "--AE_clamp", "AE_clamp", 1.0, "Bound of each gradient element (0: none).", options.NOT_NEGATIVE
-)
-@options.number("--scale", "scale", 16, "Height and width of the pictures.", click.IntRange(1))
+@options.weight_penalties()
+@options.number("--AE_clamp", 1.0, "Bound of each gradient element (0: none).", NOT_NEGATIVE)
+@options.scale_option(16)
 @options.seed_option()
-@click.option("--grayscale", is_flag=True, help="One channel instead of three.")
+@options.gray_option()
 @options.aws_option()
 @options.own_options()
 def main(**values: Any) -> None:
