@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from eyescream_py.ganless_hd.options import Options
+from eyescream_py.ganless_hd.options import CHOICES, Options
 from eyescream_py.system.device import choose_device, memory_in_words
 from eyescream_py.system.errors import UserError
 
@@ -54,7 +54,7 @@ def main() -> None:
     "--small",
     "small",
     "Photographs smaller than a crop: enlarge or skip them.",
-    type=click.Choice(["enlarge", "skip"]),
+    type=click.Choice(CHOICES["small"]),
 )
 @flag("--colormap/--no-colormap", "colormap", "Colours under the contours, or black.")
 @flag("--cache", "cache", "Folder of resized copies.  [default: OUT/cache]", metavar="FOLDER")
@@ -88,13 +88,13 @@ def main() -> None:
     "--pearson",
     "pearson",
     "What one correlation is taken over: batch, sample, or channel of a sample.",
-    type=click.Choice(["global", "sample", "channel"]),
+    type=click.Choice(CHOICES["pearson"]),
 )
 @flag(
     "--averaging",
     "averaging",
     "The last six iterates (as published), an exponential teacher, or none.",
-    type=click.Choice(["last", "ema", "none"]),
+    type=click.Choice(CHOICES["averaging"]),
 )
 @flag("--ema-decay", "ema_decay", "The teacher's decay per step.", type=click.FloatRange(0, 1))
 @flag("--lr", "lr", "Adam's learning rate.", type=click.FloatRange(0, min_open=True))
@@ -103,7 +103,7 @@ def main() -> None:
     "--precision",
     "precision",
     "auto: bfloat16 on CUDA, else float32.",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
+    type=click.Choice(CHOICES["precision"]),
 )
 @flag("--recompute/--store", "recompute", "Recompute activations backwards: less memory.")
 @flag("--gpu", "gpu", "CUDA device, -1 for the CPU.", type=int)

@@ -1,13 +1,15 @@
 """Tensors in files: networks, features and the state of a run, all safetensors and written
-atomically.
+atomically. What a stranger's file claims is checked before anything is built from it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import pickle
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from eyescream_py.features.state_dicts import PTH_SUFFIXES, check_finite, read_state_dict
+from eyescream_py.ganless_hd.networks import ENCODER_CHANNELS, UNet
+from eyescream_py.ganless_hd.options import LARGEST_SIDE, WIDEST
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
 Tensors = dict[str, torch.Tensor]
 METADATA_KEY = "ganless_hd"
+VERSION = 2  # 1 had no number
+SHOWN_NAMES = 6
 
 
 def write_tensors(
@@ -33,8 +40,21 @@ def write_tensors(
     Raises UserError where the folder cannot be written.
     """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = save(ready, metadata={METADATA_KEY: json.dumps(about)})
+    data = save(ready, metadata={METADATA_KEY: json.dumps({"version": VERSION, **about})})
+    _write(path, data, keep_old)
+
+
+def write_pth(path: Path, network: UNet) -> None:
+    """The network as the published program's loader opens it: a plain state dict of torch 0.4."""
+    data = io.BytesIO()
+    state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+    torch.save(state, data, _use_new_zipfile_serialization=False)
+    _write(path, data.getvalue())
+
+
+def _write(path: Path, data: bytes, keep_old: bool = False) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, keep_old=keep_old) as file:
             file.write(data)
     except OSError as error:
@@ -42,36 +62,77 @@ def write_tensors(
 
 
 def read_tensors(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and `about` of a file: safetensors, or a foreign .pth/.pt read with
-    `weights_only=True`.
+    """Tensors and `about` of a file: safetensors, or a foreign .pth, whose `about` is empty.
 
-    A .pth may hold the state dict itself or hold it under `state_dict`; `about` is then empty.
-    Raises UserError naming the file.
+    Raises UserError naming the file, also for one that a later version wrote.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if path.suffix in (".pth", ".pt"):
-        return _read_pth(path), {}
+    tensors = read_state_dict(path)
+    about = {} if path.suffix.lower() in PTH_SUFFIXES else _about(path)
+    version = about.get("version", 1)
+    if not isinstance(version, int) or version > VERSION:
+        raise UserError(f"{path}: of version {version}, this program knows {VERSION} at most")
+    return tensors, about
+
+
+def _about(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from error
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: its description of itself cannot be read") from error
+    if not isinstance(about, dict):
+        raise UserError(f"{path}: its description of itself cannot be read")
+    return about
 
 
-def _read_pth(path: Path) -> Tensors:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a readable file of tensors ({reason})") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+@dataclass(frozen=True)
+class SavedNetwork:
+    """A network from a file, on the CPU, with what it was trained on."""
+
+    network: UNet
+    size: int  # side of the training crops, pixels
+    colormap: bool
+
+
+def read_network(path: str | Path) -> SavedNetwork:
+    """The network in a `saves/autoEncoder-*` file (safetensors of ours or a published .pth).
+
+    Nothing is allocated before names and sizes of all tensors agree. Raises UserError naming what
+    does not.
+    """
+    tensors, about = read_tensors(path)
+    if about.get("kind") == "run":
+        raise UserError(f"{path}: is the state of a run; give an autoEncoder-* file beside it")
+    with torch.device("meta"):
+        network = UNet(_width(path, tensors, about))
+    wanted = network.state_dict()
+    left = [name for name, own in wanted.items() if not _fits(own, tensors.get(name))]
+    if left:
+        more = ", ..." if len(left) > SHOWN_NAMES else ""
+        raise UserError(
+            f"{path}: not such a network, missing or of another size: "
+            f"{', '.join(left[:SHOWN_NAMES])}{more}"
+        )
+    check_finite(path, {name: tensors[name] for name in wanted})
+    network.load_state_dict({name: tensors[name].float() for name in wanted}, assign=True)
+    size, colormap = about.get("imgSize", 512), about.get("colormap", True)
+    if type(size) is not int or not 0 < size <= LARGEST_SIDE or not isinstance(colormap, bool):
+        raise UserError(f"{path}: its imgSize or colormap is none ({size!r:.20}, {colormap!r:.20})")
+    return SavedNetwork(network.requires_grad_(True), size, colormap)
+
+
+def _width(path: str | Path, tensors: Mapping[str, torch.Tensor], about: dict[str, Any]) -> float:
+    bias = tensors.get("encoderLevels.0.bias")
+    guess = 1.0 if bias is None else bias.numel() / ENCODER_CHANNELS[1]
+    width = about.get("width", guess)
+    if type(width) not in (int, float) or not math.isfinite(width) or not 0 < width <= WIDEST:
+        raise UserError(f"{path}: its width is {width!r:.20}, not a number up to {WIDEST}")
+    return float(width)
+
+
+def _fits(own: torch.Tensor, other: torch.Tensor | None) -> bool:
+    return other is not None and other.shape == own.shape and other.is_floating_point()
 
 
 def copy_matching(
@@ -84,7 +145,7 @@ def copy_matching(
     with torch.no_grad():
         for name, own in network.state_dict().items():
             other = tensors.get(name)
-            if other is not None and other.shape == own.shape:
+            if other is not None and _fits(own, other):
                 own.copy_(other)
                 copied.append(name)
             else:

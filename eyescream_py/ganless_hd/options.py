@@ -28,6 +28,35 @@ FIXED = (
 )
 ONLY_AT_START = ("init", "features", "basis", "features_width")
 MULTIPLE = 64
+LARGEST_SIDE = 2**14
+MANY = 2**31 - 1
+NARROWEST, WIDEST = 0.001, 4  # times the published channel counts
+# Whoever typed the flag, or whatever a file says: these decide how much memory is asked for.
+RANGES: dict[str, tuple[float, float]] = {
+    "width": (NARROWEST, WIDEST),
+    "features_width": (NARROWEST, WIDEST),
+    "imgSize": (MULTIPLE, LARGEST_SIDE),
+    "loadSize": (MULTIPLE + 1, LARGEST_SIDE),
+    "batchSize": (1, 2**16),
+    "itersPerEpoch": (1, MANY),
+    "heldout": (0, MANY),
+    "nthread": (0, 1024),
+    "cache_gb": (0, 1e6),
+    "ema_decay": (0, 1),
+    "lr": (1e-12, 1e3),
+    "seed": (0, 2**62),
+    "epochs": (0, MANY),
+    "max_steps": (0, 2**53),
+    "print_every": (1, MANY),
+    "sheet_every": (1, MANY),
+    "save_every": (1, MANY),
+}
+CHOICES = {
+    "small": ("enlarge", "skip"),
+    "pearson": ("global", "sample", "channel"),
+    "averaging": ("last", "ema", "none"),
+    "precision": ("auto", "float32", "bfloat16"),
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +115,15 @@ class Options:
         """Raise UserError for values that cannot work together."""
         if not self.dataroota:
             raise UserError("--dataroota: give at least one folder of photographs")
-        if self.imgSize % MULTIPLE or self.imgSize <= 0:
+        for name, (least, most) in RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise UserError(
+                    f"--{name}={getattr(self, name)}: give a number from {least:g} to {most:g}"
+                )
+        for name, words in CHOICES.items():
+            if getattr(self, name) not in words:
+                raise UserError(f"--{name}={getattr(self, name)}: give one of {', '.join(words)}")
+        if self.imgSize % MULTIPLE:
             raise UserError(f"--imgSize={self.imgSize}: give a multiple of {MULTIPLE}")
         if self.loadSize <= self.imgSize:
             raise UserError(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-from eyescream_py.ganless_hd.checkpoints import copy_matching, read_tensors
+from eyescream_py.ganless_hd.checkpoints import read_network
 from eyescream_py.ganless_hd.contours import (
     COLOUR_CELLS,
     colour_map,
@@ -25,7 +24,7 @@ from eyescream_py.ganless_hd.data import (
     resize_shorter_side,
     to_network,
 )
-from eyescream_py.ganless_hd.networks import ENCODER_CHANNELS, MULTIPLE, UNet
+from eyescream_py.ganless_hd.networks import MULTIPLE, UNet
 from eyescream_py.ganless_hd.sheets import sheet, to_bytes, write_png
 from eyescream_py.system.errors import UserError
 
@@ -87,22 +86,8 @@ def load_painter(path: str | Path, device: torch.device, tile: int) -> Painter:
     """
     if tile % MULTIPLE or tile < 0:
         raise UserError(f"--tile={tile}: give a multiple of {MULTIPLE}, or 0 for one piece")
-    tensors, about = read_tensors(path)
-    if about.get("kind") == "run":
-        raise UserError(f"{path}: is the state of a run; give an autoEncoder-* file beside it")
-    network = UNet(_width(tensors, about))
-    _, left = copy_matching(network, tensors)
-    if left:
-        raise UserError(
-            f"{path}: not such a network, missing or of another size: {', '.join(left)}"
-        )
-    size, colormap = about.get("imgSize", 512), about.get("colormap", True)
-    return Painter(network.to(device).eval(), device, size, colormap, tile)
-
-
-def _width(tensors: dict[str, torch.Tensor], about: dict[str, Any]) -> float:
-    bias = tensors.get("encoderLevels.0.bias")
-    return about.get("width", 1.0 if bias is None else len(bias) / ENCODER_CHANNELS[1])
+    saved = read_network(path)
+    return Painter(saved.network.to(device).eval(), device, saved.size, saved.colormap, tile)
 
 
 def load_picture(path: str | Path) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import torch
 from eyescream_py import features
 from eyescream_py.ganless_hd.basis import analytic_basis, basis_of_filters
 from eyescream_py.ganless_hd.checkpoints import (
-    Tensors,
     copy_matching,
     fingerprint,
     read_tensors,
@@ -34,8 +33,14 @@ from eyescream_py.ganless_hd.data import (
 from eyescream_py.ganless_hd.losses import PerceptualLoss
 from eyescream_py.ganless_hd.networks import UNet, parameter_count
 from eyescream_py.ganless_hd.options import Options, resumed
+from eyescream_py.ganless_hd.resuming import (
+    EarlierRun,
+    Progress,
+    check_tensors,
+    earlier_run,
+)
 from eyescream_py.ganless_hd.trainer import Trainer
-from eyescream_py.ganless_hd.training import Progress, Run, state_file
+from eyescream_py.ganless_hd.training import Run
 from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import remove_stale_temporaries
@@ -48,53 +53,38 @@ SHOWN_FILES = 5
 @contextlib.contextmanager
 def opened_run(given: Options, typed: Collection[str]) -> Iterator[Run]:
     """A run ready to train: a new one, or with `given.resume` the one that `given.out` holds."""
-    state, about = _earlier_state(given)
-    options = resumed(given, about["options"], typed) if about else given
+    earlier = earlier_run(given)
+    options = resumed(given, earlier.options, typed) if earlier else given
     options.check()
+    if earlier:
+        check_tensors(earlier, options.width)
     device = choose_device(options.gpu, "gpu" in typed)
     set_threads(options.threads, "threads" in typed)
     torch.backends.cudnn.benchmark = True  # every batch but an epoch's last has the same size
     _make_folders(options)
     training, held_out = photographs(options)
     dataset = ContourPhotos(training, options.imgSize, options.colormap, options.seed)
-    loss = PerceptualLoss(_features(options, dataset, device, about), options.pearson)
-    basis = analytic_basis() if about else _basis(options)
+    loss = PerceptualLoss(_features(options, dataset, device, earlier), options.pearson)
+    basis = analytic_basis() if earlier else _basis(options)
     network = UNet(options.width, basis, options.seed, options.recompute)
-    if not about:
+    if not earlier:
         _initialise(network, options)
     trainer = Trainer(network, loss, options, device)
-    if about:
-        trainer.restore(state)
+    if earlier:
+        trainer.restore(earlier.tensors)
     run = Run(
         options,
         trainer,
         dataset,
         held_out,
-        Progress(**about["progress"]) if about else Progress(),
+        earlier.progress if earlier else Progress(),
         {"features": fingerprint(_features_file(options)), "photos": names_of(training)},
     )
-    _compare_photos(about, run.about)
+    _compare_photos(earlier, run.about)
     try:
         yield run
     finally:
         run.close()
-
-
-def _earlier_state(given: Options) -> tuple[Tensors, dict[str, Any]]:
-    path = state_file(given.folder)
-    if not given.resume:
-        if path.exists():
-            raise UserError(
-                f"--out={given.out}: holds a run already; give --resume to go on with it, "
-                "or another folder"
-            )
-        return {}, {}
-    if not path.exists():
-        raise UserError(f"--resume: no run in {given.out}, {path} does not exist")
-    state, about = read_tensors(path)
-    if about.get("kind") != "run":
-        raise UserError(f"{path}: is not the state of a training run")
-    return state, about
 
 
 def _make_folders(options: Options) -> None:
@@ -140,8 +130,8 @@ def names_of(photos: ResizedPhotos) -> str:
     return sha256("\n".join(path.name for path in photos.photos).encode()).hexdigest()
 
 
-def _compare_photos(before: dict[str, Any], now: Any) -> None:
-    if before and before["photos"] != now["photos"]:
+def _compare_photos(before: EarlierRun | None, now: Mapping[str, Any]) -> None:
+    if before and before.photos != now["photos"]:
         print("The photographs are not those of the earlier run: going on with the new ones.")
 
 
@@ -150,13 +140,13 @@ def _features_file(options: Options) -> Path:
 
 
 def _features(
-    options: Options, dataset: ContourPhotos, device: torch.device, about: dict[str, Any]
+    options: Options, dataset: ContourPhotos, device: torch.device, earlier: EarlierRun | None
 ) -> features.FeatureNetwork:
     """The frozen network of the loss; a copy lies in the run's folder, from which runs resume."""
     path = _features_file(options)
-    if about:
+    if earlier:
         network = features.load(str(path))
-        if fingerprint(path) != about["features"]:
+        if fingerprint(path) != earlier.features:
             raise UserError(f"{path}: not the features that the run in {options.out} started with")
         print(f"Features: {path}, those the run started with.")
     else:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from eyescream_py.ganless_hd.data import (
     to_network,
 )
 from eyescream_py.ganless_hd.options import Options
+from eyescream_py.ganless_hd.resuming import Progress, state_file
 from eyescream_py.ganless_hd.sheets import sheet, write_png
 from eyescream_py.ganless_hd.trainer import STEPS_PER_BATCH, Trainer, named
 from eyescream_py.plots.windows import Plots
@@ -29,20 +29,6 @@ from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.signals import StopSignal
 
 HELD_OUT_ROWS = 6
-
-
-@dataclass
-class Progress:
-    """Where a run stands."""
-
-    iteration: int = 0  # batches done
-    epoch_loss: float = 0.0  # sum over the steps of the epoch so far
-    epoch_steps: int = 0
-
-
-def state_file(folder: Path) -> Path:
-    """All that resuming needs, in one file."""
-    return folder / "saves" / "latest.safetensors"
 
 
 class Run:

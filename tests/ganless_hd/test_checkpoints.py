@@ -13,7 +13,7 @@ def test_round_trip_with_metadata(tmp_path):
     tensors = {"w": torch.randn(3, 2).T, "n": torch.tensor(7), "empty": torch.zeros(0, 5)}
     write_tensors(path, tensors, {"kind": "network", "width": 0.5})
     back, about = read_tensors(path)
-    assert about == {"kind": "network", "width": 0.5}
+    assert about == {"version": 2, "kind": "network", "width": 0.5}
     assert all(torch.equal(back[name], tensors[name]) for name in tensors)
 
 
