@@ -10,14 +10,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from eyescream_py.ganless_hd.options import CHOICES, Options
+from eyescream_py.ganless_hd.options import CHOICES, LARGEST_SIDE, NARROWEST, WIDEST, Options
+from eyescream_py.system import numbers
 from eyescream_py.system.device import choose_device, memory_in_words
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.places import PATH
+from eyescream_py.system.voice import make_unfailing, printable, say
 
 DEFAULTS = Options()
-POSITIVE = click.IntRange(min=1)
-COUNT = click.IntRange(min=0)
-FILE = click.Path(exists=True, dir_okay=False)
+POSITIVE, COUNT = numbers.COUNT, numbers.COUNT_OR_NONE
+WIDTH = numbers.Finite(NARROWEST, most=WIDEST)
 
 
 def flag(name: str, field: str, help_text: str, **settings: Any) -> Any:
@@ -31,16 +33,18 @@ def flag(name: str, field: str, help_text: str, **settings: Any) -> Any:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Draw photographs from contours laid over a 16x16 colour map. No GAN involved."""
+    make_unfailing()
 
 
 @main.command()
 @click.option(
     "--dataroota",
     multiple=True,
+    type=PATH,
     metavar="FOLDER",
     help="Folder of photographs, searched at any depth; repeat it for more.",
 )
-@flag("--out", "out", "Where saves/, images/ and metrics.jsonl go.", metavar="FOLDER")
+@flag("--out", "out", "Where saves/, images/ and metrics.jsonl go.", type=PATH, metavar="FOLDER")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly.")
 @flag("--nthread", "nthread", "Worker processes that decode and find contours.", type=COUNT)
 @flag("--loadSize", "loadSize", "Shorter side after resizing, pixels.", type=POSITIVE)
@@ -57,32 +61,51 @@ def main() -> None:
     type=click.Choice(CHOICES["small"]),
 )
 @flag("--colormap/--no-colormap", "colormap", "Colours under the contours, or black.")
-@flag("--cache", "cache", "Folder of resized copies.  [default: OUT/cache]", metavar="FOLDER")
-@flag("--cache-gb", "cache_gb", "Room for resized copies, 10^9 bytes; 0: none.", type=float)
+@flag(
+    "--cache",
+    "cache",
+    "Folder of resized copies.  [default: OUT/cache]",
+    type=PATH,
+    metavar="FOLDER",
+)
+@flag(
+    "--cache-gb",
+    "cache_gb",
+    "Room for resized copies, 10^9 bytes; 0: none.",
+    type=numbers.Finite(0, most=1e6),
+)
 @flag(
     "--width",
     "width",
     "Multiplier of all channel counts of the network.",
-    type=click.FloatRange(0, 4, min_open=True),
+    type=WIDTH,
 )
-@flag("--init", "init", "Start from the tensors that fit in this .safetensors or .pth.", type=FILE)
+@flag(
+    "--init",
+    "init",
+    "Start from the tensors that fit in this .safetensors or .pth.",
+    type=PATH,
+    metavar="FILE",
+)
 @flag(
     "--basis",
     "basis",
     "Whose 3x3 filters give the basis; auto: those of a --features FILE, else analytic.",
+    type=PATH,
     metavar="auto|analytic|lite0|FILE",
 )
 @flag(
     "--features",
     "features",
     "lite0 (trained), random, auto (lite0 where installed), or a ResNet-18 state dict.",
-    metavar="lite0|random|auto|FILE",
+    type=PATH,
+    metavar="auto|lite0|random|FILE",
 )
 @flag(
     "--features-width",
     "features_width",
     "Channel multiplier of the random features.",
-    type=click.FloatRange(0, 4, min_open=True),
+    type=WIDTH,
 )
 @flag(
     "--pearson",
@@ -96,9 +119,9 @@ def main() -> None:
     "The last six iterates (as published), an exponential teacher, or none.",
     type=click.Choice(CHOICES["averaging"]),
 )
-@flag("--ema-decay", "ema_decay", "The teacher's decay per step.", type=click.FloatRange(0, 1))
-@flag("--lr", "lr", "Adam's learning rate.", type=click.FloatRange(0, min_open=True))
-@flag("--seed", "seed", "Of start values, crops and random features.", type=COUNT)
+@flag("--ema-decay", "ema_decay", "The teacher's decay per step.", type=numbers.SHARE)
+@flag("--lr", "lr", "Adam's learning rate.", type=numbers.Finite(1e-12, most=1e3))
+@flag("--seed", "seed", "Of start values, crops and random features.", type=numbers.SEED)
 @flag(
     "--precision",
     "precision",
@@ -111,15 +134,22 @@ def main() -> None:
 @flag("--print-every", "print_every", "Batches between two lines.", type=POSITIVE)
 @flag("--sheet-every", "sheet_every", "Batches between two sheets in images/.", type=POSITIVE)
 @flag("--save-every", "save_every", "Batches between two saved states.", type=POSITIVE)
+@click.option("--encoderStep", "encoder_step", type=int, help="Without effect, as published.")
+@click.option("--levels", "levels", type=int, help="Without effect, as published.")
 @click.option("--noplot", is_flag=True, help="No Visdom windows.")
 @flag("--server", "server", "Visdom's server.")
 @flag("--port", "port", "Visdom's port.", type=int)
 @flag("--env", "env", "Visdom's environment.")
 @click.pass_context
-def train(context: click.Context, **values: Any) -> None:
+def train(
+    context: click.Context, encoder_step: int | None, levels: int | None, **values: Any
+) -> None:
     """Train on folders of photographs until stopped (Ctrl-C saves), --epochs or --max-steps."""
     from eyescream_py.ganless_hd.start import opened_run
 
+    for name, value in (("encoderStep", encoder_step), ("levels", levels)):
+        if value is not None:
+            say(f"--{name}: has no effect, as in the published program.")
     typed = {
         name for name in values if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
@@ -129,82 +159,98 @@ def train(context: click.Context, **values: Any) -> None:
 
 
 @main.command()
-@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--network", required=True, type=FILE, help="A saves/autoEncoder-* file.")
+@click.argument("pictures", nargs=-1, required=True, type=PATH)
 @click.option(
-    "--out", default="samples/ganless_hd", show_default=True, type=click.Path(path_type=Path)
+    "--network",
+    type=PATH,
+    metavar="FILE",
+    help="A saves/autoEncoder-* file.  [default: the small one that comes with the program]",
 )
-@click.option("--size", default=-1, help="Shorter side, pixels; 0: as is.  [default: as trained]")
-@click.option("--tile", default=0, show_default=True, help="Paint in tiles of this side; 0: whole.")
+@click.option("--out", default="samples/ganless_hd", show_default=True, type=PATH)
+@click.option(
+    "--size",
+    default=-1,
+    type=click.IntRange(-1, LARGEST_SIDE),
+    help="Shorter side, pixels; 0: as is.  [default: as trained]",
+)
+@click.option(
+    "--tile", default=0, show_default=True, type=int, help="Paint in tiles of this side; 0: whole."
+)
 @click.option("--drawn", is_flag=True, help="PICTURES are drawn contours: light lines on dark.")
 @click.option("--dark-lines", is_flag=True, help="With --drawn: dark lines on light paper.")
-@click.option(
-    "--colors", type=click.Path(path_type=Path), help="With --drawn: the colours' picture."
-)
+@click.option("--colors", type=PATH, help="With --drawn: the colours' picture.")
 @click.option("--gpu", default=0, show_default=True, help="CUDA device, -1 for the CPU.")
 @click.pass_context
 def sample(
     context: click.Context,
-    pictures: tuple[Path, ...],
-    network: str,
-    out: Path,
+    pictures: tuple[str, ...],
+    network: str | None,
+    out: str,
     size: int,
     tile: int,
     drawn: bool,
     dark_lines: bool,
-    colors: Path | None,
+    colors: str | None,
     gpu: int,
 ) -> None:
     """Paint PICTURES anew from their contours and coarse colours, or paint over drawn contours.
 
     Writes OUT/NAME.png and OUT/NAME-sheet.png (input, output, target).
     """
-    from eyescream_py.ganless_hd.sampling import load_painter, paint_drawing, paint_photo
+    from eyescream_py.ganless_hd.sampling import (
+        BOXED,
+        check_names,
+        load_painter,
+        paint_drawing,
+        paint_photo,
+    )
 
     if (dark_lines or colors) and not drawn:
         raise UserError("--dark-lines and --colors go with --drawn")
-    _check_names(pictures, colors, out)
+    paths, folder = [Path(picture) for picture in pictures], Path(out)
+    ground = Path(colors) if colors else None
+    check_names(paths, ground, folder)
     typed = context.get_parameter_source("gpu") is not ParameterSource.DEFAULT
-    painter = load_painter(network, choose_device(gpu, typed), tile)
+    painter = load_painter(network or BOXED, choose_device(gpu, typed), tile)
     size = painter.size if size < 0 else size
-    if drawn and painter.colormap and colors is None:
-        print("No --colors: the contours lie over uniform grey.")
+    if drawn and painter.colormap and ground is None:
+        say("No --colors: the contours lie over uniform grey.")
     with memory_in_words("give a smaller --size, or a --tile"):
-        for path in pictures:
+        for path in paths:
             if drawn:
-                print(paint_drawing(painter, path, colors, dark_lines, size, out))
+                page = paint_drawing(painter, path, ground, dark_lines, size, folder)
             else:
-                print(paint_photo(painter, path, size, out))
+                page = paint_photo(painter, path, size, folder)
+            say(printable(page))
 
 
-def _check_names(pictures: tuple[Path, ...], colors: Path | None, out: Path) -> None:
-    """UserError where two results would have one name, or a result that of a picture read."""
-    read = {path.resolve() for path in (*pictures, *([colors] if colors else []))}
-    for path in pictures:
-        for name in (f"{path.stem}.png", f"{path.stem}-sheet.png"):
-            if (out / name).resolve() in read:
-                raise UserError(f"--out={out}: would overwrite {out / name}, give another folder")
-    stems = [path.stem for path in pictures]
-    twice = {stem for stem in stems if stems.count(stem) > 1}
-    if twice:
-        raise UserError(
-            f"{', '.join(sorted(twice))}: several pictures of this name, run them apart"
-        )
+@main.command()
+@click.argument("network", type=PATH)
+@click.argument("pth", type=PATH)
+def export(network: str, pth: str) -> None:
+    """Write NETWORK (a saves/autoEncoder-* file) as the state dict PTH of the published program."""
+    from eyescream_py.ganless_hd.checkpoints import read_network, write_pth
+
+    if Path(pth).suffix != ".pth":
+        raise UserError(f"{pth}: give a name that ends in .pth")
+    saved = read_network(network)
+    write_pth(Path(pth), saved.network)
+    say(f"{printable(pth)}: the published program opens it if it was trained at --width 1.")
 
 
 @main.command("make-data")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=PATH)
 @click.option("--count", default=200, show_default=True, type=POSITIVE)
 @click.option(
-    "--size", default=640, show_default=True, type=click.IntRange(16), help="Side, pixels."
+    "--size", default=640, show_default=True, type=click.IntRange(16, 2**13), help="Side, pixels."
 )
-@click.option("--seed", default=0, show_default=True, type=COUNT)
-def make_data(folder: Path, count: int, size: int, seed: int) -> None:
+@click.option("--seed", default=0, show_default=True, type=numbers.SEED)
+def make_data(folder: str, count: int, size: int, seed: int) -> None:
     """Write procedural scenes into FOLDER, for trying the program without photographs."""
     from eyescream_py.ganless_hd.scenes import write_scenes
 
-    write_scenes(folder, count, size, seed)
-    print(f"{count} scenes in {folder}")
+    write_scenes(Path(folder), count, size, seed)
+    say(f"{count} scenes in {printable(folder)}")
 
 
 if __name__ == "__main__":

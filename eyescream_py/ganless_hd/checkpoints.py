@@ -54,7 +54,6 @@ def write_pth(path: Path, network: UNet) -> None:
 
 def _write(path: Path, data: bytes, keep_old: bool = False) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, keep_old=keep_old) as file:
             file.write(data)
     except OSError as error:

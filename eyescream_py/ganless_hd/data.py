@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import signal
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,42 +18,73 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
+from eyescream_py.data.pictures import ENDINGS, PictureError, open_picture, picture_size
+from eyescream_py.data.walk import Walk, left_out_line, walk
 from eyescream_py.ganless_hd.contours import photo_input
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.voice import printable, warn
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, cv2.error)
+BROKEN = (PictureError, OSError, ValueError, cv2.error)
+LONGEST = 8  # a photograph's longer side in shorter ones; of longer ones the middle is taken
+COPIES, OWN = "resized copies", "files of this run"
 TRIES = 100
 BATCHES_AHEAD = 4
+OPENER = 2  # changes where the same file gives other pixels than before
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
-def find_photos(roots: Iterable[str | Path], outside: Path | None = None) -> list[Path]:
-    """Every picture file under the folders, at any depth, sorted.
+@dataclass(frozen=True)
+class FoundPhotos:
+    """Picture files by sorted path, and in one line what was left out (empty: nothing)."""
+
+    paths: list[Path]
+    left_out: str
+
+
+def find_photos(roots: Iterable[str | Path], outside: Path | None = None) -> FoundPhotos:
+    """Every picture file under the folders, at any depth (`data.walk` tells the rules).
 
     Names with `.cached` are passed over, and what lies below `outside`: a run's own sheets.
 
     Raises UserError for a folder that does not exist or when there is no picture at all.
     """
-    folders = [Path(root) for root in roots]
-    for root in folders:
-        if not root.is_dir():
-            raise UserError(f"--dataroota={root}: no such folder")
-    found = {path for root in folders for path in root.rglob("*") if _is_photo(path)}
-    photos = sorted(path for path in found if not outside or not _is_below(path, outside))
-    if not photos:
-        names = ", ".join(map(str, folders))
-        raise UserError(f"--dataroota: no pictures ({', '.join(SUFFIXES)}) under {names}")
-    return photos
+    paths: set[Path] = set()
+    left_out: dict[str, list[str]] = {}
+    for root in roots:
+        found = _walked(root)
+        for path in found.paths:
+            reason = _passed_over(path, outside)
+            if reason:
+                found.leave_out(reason, path.name)
+            else:
+                paths.add(path)
+        for reason, names in found.left_out.items():
+            left_out.setdefault(reason, []).extend(names)
+    line = left_out_line(left_out)
+    if not paths:
+        folders = ", ".join(printable(root) for root in roots)
+        raise UserError(f"--dataroota: no pictures under {folders}{line and f' ({line})'}")
+    return FoundPhotos(sorted(paths), line)
 
 
-def _is_photo(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and ".cached" not in str(path)
+def _walked(root: str | Path) -> Walk:
+    if not Path(root).is_dir():
+        raise UserError(f"--dataroota={printable(root)}: no such folder")
+    try:
+        return walk(root, ENDINGS)
+    except OSError as error:
+        raise UserError(f"--dataroota={printable(root)}: {error.strerror or error}") from error
+
+
+def _passed_over(path: Path, outside: Path | None) -> str:
+    """Why a picture is not for training; empty for the others."""
+    if ".cached" in str(path):
+        return COPIES
+    return OWN if outside and _is_below(path, outside) else ""
 
 
 def _is_below(path: Path, folder: Path) -> bool:
@@ -92,25 +123,26 @@ def survey(photos: list[Path], smallest: int, skip_small: bool) -> Survey:
 
 def _shorter_side(path: Path) -> int | None:
     try:
-        with Image.open(path) as image:
-            return min(image.size)
-    except BROKEN:
+        return min(picture_size(path))
+    except PictureError:
         return None
 
 
 def load_photo(path: str | Path) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8, turned upright where it carries an orientation.
-
-    Raises one of `BROKEN` where it cannot be decoded.
-    """
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    """A picture file as (H, W, 3) uint8, upright, opaque. Raises PictureError."""
+    return np.asarray(open_picture(path, "RGB"))
 
 
 def resize_shorter_side(picture: np.ndarray, side: int) -> np.ndarray:
     """Plain bilinear (no anti-aliasing): the shorter side becomes `side`, the other int(side *
     ratio).
+
+    Of a picture longer than `LONGEST` only the middle is taken: a line of pixels would become
+    gigabytes.
     """
+    longest = LONGEST * min(picture.shape[:2])
+    top, left = (max(0, (length - longest) // 2) for length in picture.shape[:2])
+    picture = np.ascontiguousarray(picture[top : top + longest, left : left + longest])
     height, width = picture.shape[:2]
     ratio = max(height, width) / min(height, width)
     size = (int(side * ratio), side) if width >= height else (side, int(side * ratio))
@@ -153,8 +185,8 @@ class ResizedPhotos:
 
     def _copy_name(self, folder: Path, path: Path) -> Path:
         status = path.stat()
-        key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{self.load_size}"
-        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{self.load_size}|{OPENER}"
+        name = hashlib.sha256(os.fsencode(key)).hexdigest()[:32]
         return folder / name[:2] / f"{name}.npy"
 
 
@@ -222,7 +254,7 @@ class ContourPhotos(Dataset[Pair]):
     def _name_once(self, index: int, error: BaseException) -> None:
         if index not in self._named:
             self._named.add(index)
-            print(f"{self.photos.photos[index]}: cannot be decoded ({error})", file=sys.stderr)
+            warn(printable(f"{self.photos.photos[index]}: cannot be decoded ({error})"))
 
 
 @dataclass(frozen=True)
@@ -279,7 +311,7 @@ def fixed_pairs(photos: ResizedPhotos, size: int, colormap: bool) -> Iterator[Pa
         try:
             target = centre_crop(photos[index], size)
         except BROKEN as error:
-            print(f"{path}: cannot be decoded ({error})", file=sys.stderr)
+            warn(printable(f"{path}: cannot be decoded ({error})"))
             continue
         yield as_tensor(photo_input(target, colormap)), as_tensor(target)
 

@@ -36,7 +36,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "width": (NARROWEST, WIDEST),
     "features_width": (NARROWEST, WIDEST),
     "imgSize": (MULTIPLE, LARGEST_SIDE),
-    "loadSize": (MULTIPLE + 1, LARGEST_SIDE),
+    "loadSize": (1, LARGEST_SIDE),
     "batchSize": (1, 2**16),
     "itersPerEpoch": (1, MANY),
     "heldout": (0, MANY),

@@ -106,12 +106,13 @@ def _is_finite(value: Any) -> bool:
 def _progress(path: Path, about: Mapping[str, Any]) -> Progress:
     stored = about.get("progress")
     stored = stored if isinstance(stored, dict) else {}
-    iteration, steps = stored.get("iteration"), stored.get("epoch_steps")
-    loss = stored.get("epoch_loss")
+    iteration, loss, steps = (
+        stored.get(name) for name in ("iteration", "epoch_loss", "epoch_steps")
+    )
     counts = all(type(n) is int and 0 <= n < LONGEST_RUN for n in (iteration, steps))
     if not counts or not (type(loss) is int or _is_finite(loss)):
         raise UserError(f"{path}: does not say where the run stands")
-    return Progress(int(iteration or 0), float(loss), int(steps or 0))
+    return Progress(int(iteration or 0), float(loss or 0), int(steps or 0))
 
 
 def check_tensors(run: EarlierRun, width: float) -> None:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 
+from eyescream_py.data.pictures import PictureError
 from eyescream_py.ganless_hd.checkpoints import read_network
 from eyescream_py.ganless_hd.contours import (
     COLOUR_CELLS,
@@ -18,7 +19,6 @@ from eyescream_py.ganless_hd.contours import (
     network_input,
 )
 from eyescream_py.ganless_hd.data import (
-    BROKEN,
     as_tensor,
     load_photo,
     resize_shorter_side,
@@ -27,10 +27,12 @@ from eyescream_py.ganless_hd.data import (
 from eyescream_py.ganless_hd.networks import MULTIPLE, UNet
 from eyescream_py.ganless_hd.sheets import sheet, to_bytes, write_png
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.voice import printable
 
 CONTEXT = 256  # pixels around a tile; no output pixel depends on an input further away
 LINE_SHARE = 64  # of 255: a reduced line stays where it covers a quarter of the new pixel
 GREY = 128
+BOXED = Path(__file__).with_name("painter.safetensors")  # small, trained on tinted LFW faces
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,27 @@ def load_painter(path: str | Path, device: torch.device, tile: int) -> Painter:
     return Painter(saved.network.to(device).eval(), device, saved.size, saved.colormap, tile)
 
 
+def check_names(pictures: list[Path], colors: Path | None, out: Path) -> None:
+    """UserError where two results would have one name, or a result that of a picture read."""
+    read = {path.resolve() for path in (*pictures, *([colors] if colors else []))}
+    for path in pictures:
+        for name in (f"{path.stem}.png", f"{path.stem}-sheet.png"):
+            if (out / name).resolve() in read:
+                raise UserError(f"--out={out}: would overwrite {out / name}, give another folder")
+    stems = [path.stem for path in pictures]
+    twice = {stem for stem in stems if stems.count(stem) > 1}
+    if twice:
+        raise UserError(
+            f"{', '.join(sorted(twice))}: several pictures of this name, run them apart"
+        )
+
+
 def load_picture(path: str | Path) -> np.ndarray:
     """A person's picture file, (H, W, 3) uint8; raises UserError where it cannot be read."""
     try:
         return load_photo(path)
-    except BROKEN as error:
-        raise UserError(f"{path}: cannot be read as a picture ({error})") from error
+    except PictureError as error:
+        raise UserError(f"{printable(path)}: cannot be read as a picture ({error})") from error
 
 
 def fitted(picture: np.ndarray, size: int, name: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -44,6 +45,7 @@ from eyescream_py.ganless_hd.training import Run
 from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import remove_stale_temporaries
+from eyescream_py.system.voice import printable, say
 
 CALIBRATION_PHOTOS = 128
 CALIBRATION_BATCH = 16
@@ -89,7 +91,7 @@ def opened_run(given: Options, typed: Collection[str]) -> Iterator[Run]:
 
 def _make_folders(options: Options) -> None:
     try:
-        for name in ("saves", "images"):
+        for name in ("", "saves", "images"):
             (options.folder / name).mkdir(parents=True, exist_ok=True)
             remove_stale_temporaries(options.folder / name)
         if options.cache_folder:
@@ -102,16 +104,18 @@ def _make_folders(options: Options) -> None:
 def photographs(options: Options) -> tuple[ResizedPhotos, list[Pair]]:
     """The photographs to train on, and batches of the last `--heldout` ones by sorted name."""
     photos = find_photos(options.dataroota, outside=options.folder)
-    found = survey(photos, options.imgSize, options.small == "skip")
-    _say("cannot be read and are left out", found.broken)
+    if photos.left_out:
+        say(photos.left_out)
+    found = survey(photos.paths, options.imgSize, options.small == "skip")
+    _name("cannot be read and are left out", found.broken)
     fate = "skipped" if options.small == "skip" else f"enlarged to {options.loadSize}"
-    _say(f"have a side under {options.imgSize} pixels and are {fate}", found.small)
+    _name(f"have a side under {options.imgSize} pixels and are {fate}", found.small)
     count = len(found.usable) - options.heldout
     if count < 1:
         raise UserError(
             f"--heldout={options.heldout}: leaves no photograph of {len(found.usable)} to train on"
         )
-    print(f"{count} photographs to train on, {options.heldout} held out")
+    say(f"{count} photographs to train on, {options.heldout} held out")
     limit = cache_limit(options.cache_gb, options.loadSize)
     training = ResizedPhotos(found.usable[:count], options.loadSize, options.cache_folder, limit)
     others = ResizedPhotos(found.usable[count:], options.loadSize)
@@ -119,20 +123,21 @@ def photographs(options: Options) -> tuple[ResizedPhotos, list[Pair]]:
     return training, fixed_batches(pairs, options.batchSize)
 
 
-def _say(what: str, files: list[Path]) -> None:
+def _name(what: str, files: list[Path]) -> None:
     if files:
         more = ", ..." if len(files) > SHOWN_FILES else ""
-        print(f"{len(files)} pictures {what}: {', '.join(map(str, files[:SHOWN_FILES]))}{more}")
+        names = ", ".join(map(printable, files[:SHOWN_FILES]))
+        say(f"{len(files)} pictures {what}: {names}{more}")
 
 
 def names_of(photos: ResizedPhotos) -> str:
     """A fingerprint of the list of photographs."""
-    return sha256("\n".join(path.name for path in photos.photos).encode()).hexdigest()
+    return sha256(os.fsencode("\n".join(path.name for path in photos.photos))).hexdigest()
 
 
 def _compare_photos(before: EarlierRun | None, now: Mapping[str, Any]) -> None:
     if before and before.photos != now["photos"]:
-        print("The photographs are not those of the earlier run: going on with the new ones.")
+        say("The photographs are not those of the earlier run: going on with the new ones.")
 
 
 def _features_file(options: Options) -> Path:
@@ -148,7 +153,7 @@ def _features(
         network = features.load(str(path))
         if fingerprint(path) != earlier.features:
             raise UserError(f"{path}: not the features that the run in {options.out} started with")
-        print(f"Features: {path}, those the run started with.")
+        say(f"Features: {path}, those the run started with.")
     else:
         network = _new_features(options, dataset, device)
         write_tensors(path, network.state_dict(), {"kind": "features", "source": network.title})
@@ -161,9 +166,9 @@ def _new_features(
     kind = features.chosen(options.features)
     network = features.load(kind, width=options.features_width, seed=options.seed)
     if kind != "random":
-        print(f"Features: {network.title}.")
+        say(f"Features: {network.title}.")
         return network
-    print(
+    say(
         f"Features: {network.title}, batch normalisations calibrated on {CALIBRATION_PHOTOS} "
         "training crops. Trained ones (--features lite0 or FILE) tell textures apart better."
     )
@@ -180,10 +185,10 @@ def _basis(options: Options) -> torch.Tensor:
     given = options.features not in features.WORDS
     name = options.basis if options.basis != "auto" else options.features if given else "analytic"
     if name == "analytic":
-        print("Basis: analytic (box blur, vertical and horizontal Sobel).")
+        say("Basis: analytic (box blur, vertical and horizontal Sobel).")
         return analytic_basis()
     tensors, _ = features.tensors_of(name, "--basis")
-    print(f"Basis: first three singular vectors of the 3x3 filters in {name}.")
+    say(f"Basis: first three singular vectors of the 3x3 filters in {name}.")
     return basis_of_filters(tensors, f"--basis={name}")
 
 
@@ -191,7 +196,7 @@ def _initialise(network: UNet, options: Options) -> None:
     """Copy what fits from `--init`, naming every tensor; or say that the network starts fresh."""
     size = f"{parameter_count(network):,} parameters"
     if not options.init:
-        print(f"Network: {size}, from scratch (seed {options.seed}); --init FILE starts from one.")
+        say(f"Network: {size}, from scratch (seed {options.seed}); --init FILE starts from one.")
         return
     copied, left = copy_matching(network, read_tensors(options.init)[0])
     if not copied:
@@ -199,5 +204,5 @@ def _initialise(network: UNet, options: Options) -> None:
             f"--init={options.init}: no tensor in it has the name and size of one of ours; "
             "was it trained with another --width?"
         )
-    print(f"Network: {size}; from {options.init}: {', '.join(copied)}.")
-    print(f"From scratch: {', '.join(left) if left else 'nothing'}.")
+    say(f"Network: {size}; from {options.init}: {', '.join(copied)}.")
+    say(f"From scratch: {', '.join(left) if left else 'nothing'}.")

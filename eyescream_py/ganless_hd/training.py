@@ -27,6 +27,7 @@ from eyescream_py.plots.windows import Plots
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.system.voice import say
 
 HELD_OUT_ROWS = 6
 
@@ -67,7 +68,7 @@ class Run:
             if saved != self.progress.iteration:
                 self._save_state()
         if stop.requested:
-            print(f"{stop.name}: stopped after batch {self.progress.iteration}, --resume goes on")
+            say(f"{stop.name}: stopped after batch {self.progress.iteration}, --resume goes on")
 
     def close(self) -> None:
         self.metrics.close()
@@ -125,7 +126,7 @@ class Run:
         now = time.perf_counter()
         seconds, self.tick = (now - self.tick) * STEPS_PER_BATCH / steps, now
         self._record({"event": "train", "iteration": iteration, **means, "seconds": seconds})
-        print(f"batch {iteration}: {in_words(means)}, {seconds:.3f} s per batch", flush=True)
+        say(f"batch {iteration}: {in_words(means)}, {seconds:.3f} s per batch")
         self.plots.curve("loss", iteration, means, "training loss", xlabel="batch")
 
     def _record(self, record: dict[str, Any]) -> None:
@@ -137,7 +138,7 @@ class Run:
         mean = self.progress.epoch_loss / self.progress.epoch_steps
         self.progress.epoch_loss, self.progress.epoch_steps = 0.0, 0
         epoch = self.progress.iteration // self.batches.batches_per_epoch
-        print(f"epoch {epoch}: mean loss {mean:.4f}", flush=True)
+        say(f"epoch {epoch}: mean loss {mean:.4f}")
         self._record({"event": "epoch", "iteration": self.progress.iteration, "mean": mean})
         if self.held_out:
             self._measure_held_out()
@@ -156,7 +157,7 @@ class Run:
             record["raw"] = trainer.evaluate(self.held_out)
         self._record(record)
         for kind in ("averaged", "raw"):
-            print(f"  held out, {kind} weights: {in_words(record[kind])}", flush=True)
+            say(f"  held out, {kind} weights: {in_words(record[kind])}")
         totals = {kind: record[kind]["total"] for kind in ("averaged", "raw")}
         self.plots.curve("held out", iteration, totals, "held-out loss", xlabel="batch")
         self._show("heldout", columns)

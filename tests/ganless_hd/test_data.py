@@ -36,9 +36,9 @@ def test_photos_are_found_at_any_depth_and_sorted(tmp_path):
     names = ["a/deep/2.jpg", "a/1.JPEG", "b/3.png"]
     for name in [*names, "a/notes.txt", "b/4.jpg.cached", "b/x.cached.jpg"]:
         (tmp_path / name).touch()
-    found = find_photos([tmp_path / "b", tmp_path / "a", tmp_path])
+    found = find_photos([tmp_path / "b", tmp_path / "a", tmp_path]).paths
     assert found == sorted(tmp_path / name for name in names)
-    assert find_photos([tmp_path], outside=tmp_path / "a") == [tmp_path / "b/3.png"]
+    assert find_photos([tmp_path], outside=tmp_path / "a").paths == [tmp_path / "b/3.png"]
 
 
 def test_missing_and_empty_folders_are_named(tmp_path):
@@ -102,7 +102,7 @@ def test_photographs_are_turned_upright_and_made_colour(tmp_path):
 
 @pytest.fixture
 def dataset(photos) -> ContourPhotos:
-    return ContourPhotos(ResizedPhotos(find_photos([photos]), 72), 64, colormap=True, seed=5)
+    return ContourPhotos(ResizedPhotos(find_photos([photos]).paths, 72), 64, colormap=True, seed=5)
 
 
 def test_items_are_pairs_of_input_and_target(dataset):
@@ -144,7 +144,7 @@ def test_only_broken_photographs_end_with_a_message(tmp_path):
 
 
 def test_resized_copies_are_equal_reused_limited_and_mended(photos, tmp_path):
-    paths = find_photos([photos])[:3]
+    paths = find_photos([photos]).paths[:3]
     plain = ResizedPhotos(paths, 72)
     cached = ResizedPhotos(paths, 72, tmp_path, limit=2)
     for _ in range(2):
@@ -163,7 +163,7 @@ def test_copies_that_cannot_be_written_cost_only_time(photos, tmp_path, monkeypa
     def full(*arguments, **more):
         raise OSError(28, "No space left on device")
 
-    paths = find_photos([photos])[:1]
+    paths = find_photos([photos]).paths[:1]
     monkeypatch.setattr("eyescream_py.ganless_hd.data.atomic_write", full)
     picture = ResizedPhotos(paths, 72, tmp_path, limit=1)[0]
     assert np.array_equal(picture, ResizedPhotos(paths, 72)[0])
@@ -226,7 +226,7 @@ def test_workers_leave_ctrl_c_to_the_main_process():
 def test_held_out_batches_leave_out_what_is_broken(photos, tmp_path, capsys):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"none")
-    paths = [*find_photos([photos])[:4], broken]
+    paths = [*find_photos([photos]).paths[:4], broken]
     batches = fixed_batches(fixed_pairs(ResizedPhotos(paths, 72), 64, colormap=False), 3)
     assert [len(inputs) for inputs, _ in batches] == [3, 1]
     assert set(batches[0][0].unique().tolist()) <= {0, 255}

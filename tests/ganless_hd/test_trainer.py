@@ -115,7 +115,7 @@ def test_precision_names():
 
 def test_overfits_one_batch(make_trainer, photos):
     """Feature loss falls by more than 1.5 within 60 steps of a fixed batch of four."""
-    data = ContourPhotos(ResizedPhotos(find_photos([photos]), 72), 64, True, seed=0)
+    data = ContourPhotos(ResizedPhotos(find_photos([photos]).paths, 72), 64, True, seed=0)
     ((inputs, targets),) = fixed_batches((data[number] for number in range(4)), 4)
     inputs, targets = (half.float() / 127.5 - 1 for half in (inputs, targets))
     trainer = make_trainer(width=0.125)
