@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from eyescream_py.system import safe_tensors
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.voice import printable
 
 Tensors = dict[str, torch.Tensor]
 PTH_SUFFIXES = (".pth", ".pt", ".bin")
@@ -40,16 +41,21 @@ def read_state_dict(path: str | Path) -> Tensors:
     A .pth may hold the state dict itself or hold it under `state_dict`.
     Raises UserError naming the file.
     """
+    return read_with_metadata(path)[0]
+
+
+def read_with_metadata(path: str | Path) -> tuple[Tensors, dict[str, str]]:
+    """The same, and what the file says about itself (nothing where it is a .pth)."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{printable(path)}: no such file")
     if path.suffix.lower() in PTH_SUFFIXES:
-        return _read_pth(path)
+        return _read_pth(path), {}
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from error
+        header = safe_tensors.read_header(path)
+        return safe_tensors.read_tensors(header), header.metadata
+    except (safe_tensors.TensorsError, OSError) as error:
+        raise UserError(f"{printable(path)}: not a readable safetensors file ({error})") from error
 
 
 def _read_pth(path: Path) -> Tensors:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from eyescream_py.features.state_dicts import PTH_SUFFIXES, check_finite, read_state_dict
+from eyescream_py.features.state_dicts import check_finite, read_with_metadata
 from eyescream_py.ganless_hd.networks import ENCODER_CHANNELS, UNet
 from eyescream_py.ganless_hd.options import LARGEST_SIDE, WIDEST
 from eyescream_py.system.errors import UserError
@@ -66,19 +65,18 @@ def read_tensors(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
     Raises UserError naming the file, also for one that a later version wrote.
     """
     path = Path(path)
-    tensors = read_state_dict(path)
-    about = {} if path.suffix.lower() in PTH_SUFFIXES else _about(path)
+    tensors, metadata = read_with_metadata(path)
+    about = _about(path, metadata)
     version = about.get("version", 1)
     if not isinstance(version, int) or version > VERSION:
         raise UserError(f"{path}: of version {version}, this program knows {VERSION} at most")
     return tensors, about
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        about = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: its description of itself cannot be read") from error
     if not isinstance(about, dict):
         raise UserError(f"{path}: its description of itself cannot be read")

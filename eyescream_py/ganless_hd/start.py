@@ -39,12 +39,14 @@ from eyescream_py.ganless_hd.resuming import (
     Progress,
     check_tensors,
     earlier_run,
+    state_file,
 )
 from eyescream_py.ganless_hd.trainer import Trainer
 from eyescream_py.ganless_hd.training import Run
 from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import remove_stale_temporaries
+from eyescream_py.system.locks import writing
 from eyescream_py.system.voice import printable, say
 
 CALIBRATION_PHOTOS = 128
@@ -54,7 +56,20 @@ SHOWN_FILES = 5
 
 @contextlib.contextmanager
 def opened_run(given: Options, typed: Collection[str]) -> Iterator[Run]:
-    """A run ready to train: a new one, or with `given.resume` the one that `given.out` holds."""
+    """A run ready to train: a new one, or with `given.resume` the one that `given.out` holds.
+
+    While it is open no other run can write into its folder.
+    """
+    if not given.resume:  # a lock needs the folder that it stands in
+        given.check()
+        _make_folders(given)
+    remedy = "wait for it, or give another --out"
+    with writing(state_file(given.folder), remedy), _opened(given, typed) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def _opened(given: Options, typed: Collection[str]) -> Iterator[Run]:
     earlier = earlier_run(given)
     options = resumed(given, earlier.options, typed) if earlier else given
     options.check()

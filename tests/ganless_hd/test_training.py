@@ -59,7 +59,9 @@ def test_saved_network_is_the_live_one_under_published_averaging(tiny_options):
         [tensors[name].flatten() for name, _ in run.trainer.network.named_parameters()]
     )
     assert torch.equal(flat, run.trainer.flat.vector)
-    assert about == {"kind": "network", "width": 0.0625, "imgSize": 64, "colormap": True}
+    assert about == {
+        "version": 2, "kind": "network", "width": 0.0625, "imgSize": 64, "colormap": True
+    }  # fmt: skip
 
 
 def test_saved_network_is_the_teacher_where_there_is_one(tiny_options):
