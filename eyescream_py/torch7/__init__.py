@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import T7Error
     from .modules import from_module, to_module
+    from .registry import register, unregister
     from .serialization import load, save
     from .values import Limits, LuaFunction, Storage, Table, TorchObject
 
@@ -21,8 +22,10 @@ __all__ = [
     "TorchObject",
     "from_module",
     "load",
+    "register",
     "save",
     "to_module",
+    "unregister",
 ]
 
 _HOME = {
@@ -35,7 +38,9 @@ _HOME = {
     "load": "serialization",
     "save": "serialization",
     "from_module": "modules",
+    "register": "registry",
     "to_module": "modules",
+    "unregister": "registry",
 }
 
 

@@ -13,12 +13,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import modules_containers, modules_plain, modules_spatial, modules_weights
+from . import (
+    modules_containers,
+    modules_graph,
+    modules_plain,
+    modules_recurrent,
+    modules_spatial,
+    modules_weights,
+)
 from .classes import TENSOR_CLASSES
 from .errors import T7Error
+from .graph import GraphModule
 from .layers_inplace import LUA_CLASSES, InPlace
 from .modules_codec import Codec, Node, Reader, Writer
 from .modules_origin import Origin, Rewriting, origin_of, remember
+from .modules_projects import register_projects
+from .registry import REGISTRY
 from .values import Table, TorchObject
 
 MAX_DEPTH = 100  # containers within containers; a module deeper than that could not run either
@@ -28,9 +38,12 @@ _CODECS: list[Codec] = [
     *modules_weights.CODECS,
     *modules_plain.CODECS,
     *modules_spatial.CODECS,
+    *modules_graph.CODECS,
+    *modules_recurrent.CODECS,
 ]
 _READERS: dict[str, Codec] = {name: codec for codec in reversed(_CODECS) for name in codec.lua}
 _PACKAGES = ("nn", "cudnn", "")
+register_projects()
 _TORCH_REFUSES = (ValueError, RuntimeError, TypeError, ArithmeticError, AssertionError)
 
 
@@ -93,9 +106,14 @@ class _Reading:
 
 def _reader_of(obj: TorchObject, place: str) -> Codec:
     package, _, name = obj.typename.rpartition(".")
-    codec = _READERS.get(name) if package in _PACKAGES else None
+    codec = REGISTRY.get(obj.typename)
+    if codec is None and package in _PACKAGES:
+        codec = _READERS.get(name)
     if codec is None:
-        raise T7Error(f"{place}: no torch module is known for the class {obj.typename}")
+        raise T7Error(
+            f"{place}: no torch module is known for the class {obj.typename}; "
+            f'add yours with eyescream_py.torch7.register("{obj.typename}", build)'
+        )
     if not isinstance(obj.fields, Table):
         raise T7Error(f"{place}: the object has no table of fields")
     return codec
@@ -150,7 +168,7 @@ class _Writing:
 
     def _make(self, module: nn.Module) -> TorchObject:
         codec, origin = _writer_of(module), origin_of(module)
-        as_read = origin is not None and self._writes_as_read(origin)
+        as_read = origin is not None and self._writes_as_read(module, origin)
         if isinstance(module, InPlace) and not as_read:
             obj = self._make(module.layer)
             obj.fields["inplace"] = True
@@ -172,12 +190,14 @@ class _Writing:
         fields.update(codec.write(module, self._writer))
         return TorchObject(codec.typename, fields, codec.version)
 
-    def _writes_as_read(self, origin: Origin) -> bool:
+    def _writes_as_read(self, module: nn.Module, origin: Origin) -> bool:
         """Whether Lua on a CPU can use the object as it was read, and in the network's dtype."""
         if not self._as_read:
             return False
         kind = origin.obj.fields.get("_type")
         on_cpu = not origin.obj.typename.startswith("cudnn.")
+        if isinstance(module, GraphModule):  # its nodes lie within each other too deep for that
+            return False
         return origin.whole and on_cpu and kind == self._writer.tensor_class()
 
 
@@ -188,7 +208,7 @@ def _writer_of(module: nn.Module) -> Codec | None:
     elif isinstance(module, nn.Sequential):
         kinds.append(nn.Sequential)  # one that only changes how it is called
     for kind in kinds:
-        for codec in _CODECS:
+        for codec in (*REGISTRY, *_CODECS):
             if codec.python is kind and codec.fits(module):
                 return codec
     return None

@@ -1,0 +1,467 @@
+"""Converters of the packages rnn and torch-rnn; see `recurrent` and its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import recurrent, recurrent_fused, recurrent_sequences
+from .modules_codec import Codec, Node, Plain, Writer, long_storage, plain
+from .modules_weights import read_linear, without_memory, write_weights
+from .values import Storage, Table, TorchObject
+
+_KEPT = (bool, int, float, str)
+_NOT_KEPT = {"step", "train", "_type"}
+
+
+def field_module(node: Node, *names: str) -> nn.Module:
+    """The module of the first of these fields that the object has."""
+    name = next((name for name in names if node.has(name)), names[0])
+    return node.reader.module(node.obj.fields.get(name), f"{node.place} > {name}")
+
+
+def only_child(node: Node) -> nn.Module:
+    """What a decorator wraps."""
+    children = node.children()
+    if len(children) != 1:
+        raise node.fail(f"it wraps {len(children)} modules, not one")
+    return children[0]
+
+
+def plain_fields(node: Node) -> dict[str, Any]:
+    """The numbers, strings and booleans of an object, so that they can be written again."""
+    fields = node.obj.fields.items()
+    return {k: v for k, v in fields if isinstance(v, _KEPT) and k not in _NOT_KEPT}
+
+
+def remember_fields(module: nn.Module, node: Node) -> nn.Module:
+    module.lua_fields = plain_fields(node)  # type: ignore[assignment]
+    return module
+
+
+def kept_fields(module: nn.Module) -> dict[str, Any]:
+    return dict(getattr(module, "lua_fields", {}))
+
+
+def read_gated(python: type[Any]) -> Callable[[Node], nn.Module]:
+    def read(node: Node) -> nn.Module:
+        step, size = field_module(node, "recurrentModule"), node.count("outputSize")
+        return remember_fields(python(step, size, node.count("rho", 9999)), node)
+
+    return read
+
+
+def read_lstm(node: Node) -> nn.Module:
+    """rnn's LSTM is built of modules; torch-rnn's, of the same name, is one weight."""
+    if node.has("weight"):
+        return read_sequence(recurrent_fused.SequenceLSTM)(node)
+    return read_gated(recurrent.LSTM)(node)
+
+
+def write_gated(module: Any, writer: Writer) -> dict[str, Any]:
+    return {
+        **kept_fields(module),
+        **_write_step(module, writer),
+        "outputSize": module.output_size,
+        "zeroTensor": writer.empty(),
+        "cells": Table(),
+        "gradCells": Table(),
+    }
+
+
+def _write_step(module: Any, writer: Writer) -> dict[str, Any]:
+    """The fields that Lua's AbstractRecurrent needs, at the start of a sequence."""
+    step = writer.obj(module.step)
+    return {
+        "recurrentModule": step,
+        "modules": Table.from_list([step]),
+        "sharedClones": Table.from_list([step]),
+        "rho": module.rho,
+        "step": 1,
+        **{name: Table() for name in ("outputs", "gradInputs", "gradOutputs", "_gradOutputs")},
+    }
+
+
+def _sizes(node: Node, value: Any, depth: int = 0) -> Any:
+    """Sizes of a tensor, or nested lists of such for tables of tensors."""
+    if isinstance(value, Storage):
+        return tuple(value.tolist())
+    entries = value.to_list() if isinstance(value, Table) and depth < 10 else []
+    if entries and all(isinstance(entry, int) and entry > 0 for entry in entries):
+        return tuple(entries)
+    if not entries:
+        raise node.fail("the field outputSize is no list of sizes")
+    return [_sizes(node, entry, depth + 1) for entry in entries]
+
+
+def read_recurrence(node: Node) -> nn.Module:
+    sizes = _sizes(node, node.obj.fields.get("outputSize"))
+    step = field_module(node, "recurrentModule", "module")
+    dims = node.integer("nInputDim")
+    return recurrent.Recurrence(step, sizes, dims, node.count("rho", 9999))
+
+
+def _lua_sizes(sizes: Any) -> Table:
+    return Table.from_list(size if isinstance(size, int) else _lua_sizes(size) for size in sizes)
+
+
+def write_recurrence(module: Any, writer: Writer) -> dict[str, Any]:
+    fields = _write_step(module, writer)
+    return {
+        **fields,
+        "module": fields["recurrentModule"],
+        "outputSize": _lua_sizes(module.output_size),
+        "nInputDim": module.n_input_dim,
+        "typeTensor": writer.empty(),
+    }
+
+
+def read_recursor(node: Node) -> nn.Module:
+    step = field_module(node, "recurrentModule", "module")
+    return recurrent.Recursor(step, node.count("rho", 9999999))
+
+
+def write_recursor(module: Any, writer: Writer) -> dict[str, Any]:
+    fields = _write_step(module, writer)
+    return {**fields, "module": fields["recurrentModule"]}
+
+
+_PARTS = ("startModule", "inputModule", "feedbackModule", "transferModule", "mergeModule")
+
+
+def read_simple(node: Node) -> nn.Module:
+    parts = [field_module(node, name) for name in _PARTS]
+    initial, step = field_module(node, "initialModule"), field_module(node, "recurrentModule")
+    return recurrent.SimpleRecurrent(parts, initial, step, node.count("rho", 5))
+
+
+def write_simple(module: Any, writer: Writer) -> dict[str, Any]:
+    fields = _write_step(module, writer)
+    parts = writer.children(list(module.parts))
+    return {
+        **fields,
+        **dict(zip(_PARTS, parts.to_list(), strict=True)),
+        "initialModule": writer.obj(module.initial),
+        "modules": parts,
+        "sharedClones": Table({2: fields["recurrentModule"]}),
+    }
+
+
+def read_stabilizer(node: Node) -> nn.Module:
+    return recurrent.NormStabilizer(node.number("beta"), node.count("rho", 9999))
+
+
+def write_stabilizer(module: Any, writer: Writer) -> dict[str, Any]:
+    step = TorchObject("nn.CopyGrad", Table(output=writer.empty(), gradInput=writer.empty()))
+    return {
+        "beta": module.beta,
+        "rho": module.rho,
+        "step": 1,
+        "recurrentModule": step,
+        "modules": Table.from_list([step]),
+        "sharedClones": Table.from_list([step]),
+        **{name: Table() for name in ("outputs", "gradInputs", "gradOutputs", "_gradOutputs")},
+    }
+
+
+def _remember(node: Node) -> str:
+    """Which modes remember; torch-rnn has one switch for both."""
+    value = node.obj.fields.get("_remember", "neither")
+    if node.obj.fields.get("remember_states") is True:
+        return "both"
+    return value if value in ("train", "eval", "both") else "neither"
+
+
+def read_sequencer(node: Node) -> nn.Module:
+    """Before 2015-11 a Sequencer held layers without a memory as they were, without a Recursor."""
+    name = "module" if node.has("module") else "modules"
+    module = field_module(node, "module") if name == "module" else only_child(node)
+    return recurrent_sequences.Sequencer(module, _remember(node))
+
+
+def write_sequencer(module: Any, writer: Writer) -> dict[str, Any]:
+    inner = module.module
+    if not isinstance(inner, recurrent.Recurrent | recurrent_fused.SequenceLayer):
+        inner = recurrent.Recursor(inner)
+    child = writer.obj(inner)
+    return {
+        "module": child,
+        "modules": Table.from_list([child]),
+        "_remember": module.remember,
+        **{name: Table() for name in ("output", "_output", "tableoutput", "tablegradInput")},
+    }
+
+
+def read_repeater(node: Node) -> nn.Module:
+    module = field_module(node, "module", "rnn")
+    steps = node.count("rho", None) or node.count("nStep")
+    return recurrent_sequences.Repeater(module, steps)
+
+
+def write_repeater(module: Any, writer: Writer) -> dict[str, Any]:
+    child = writer.obj(module.module)
+    return {
+        "module": child,
+        "modules": Table.from_list([child]),
+        "rho": module.steps,
+        "output": Table(),
+    }
+
+
+def read_attention(node: Node) -> nn.Module:
+    return recurrent_sequences.RecurrentAttention(
+        field_module(node, "rnn"),
+        field_module(node, "action"),
+        node.count("nStep"),
+        node.sizes("hiddenSize"),
+        node.boolean("forwardActions", False),
+    )
+
+
+def write_attention(module: Any, writer: Writer) -> dict[str, Any]:
+    rnn, action = writer.obj(module.rnn), writer.obj(module.action)
+    return {
+        "rnn": rnn,
+        "action": action,
+        "modules": Table.from_list([rnn, action]),
+        "sharedClones": Table.from_list([action]),
+        "nStep": module.steps,
+        "hiddenSize": Table.from_list(module.hidden_size),
+        "forwardActions": module.with_actions,
+        **{name: Table() for name in ("output", "actions", "gradHidden")},
+    }
+
+
+def write_decorator(module: Any, writer: Writer) -> dict[str, Any]:
+    child = writer.obj(module.module)
+    return {**kept_fields(module), "module": child, "modules": Table.from_list([child])}
+
+
+def write_bi_sequencer(module: Any, writer: Writer) -> dict[str, Any]:
+    return {**write_decorator(module, writer), "output": Table(), "gradInput": Table()}
+
+
+def read_decorator(python: type[Any]) -> Callable[[Node], nn.Module]:
+    return lambda node: remember_fields(python(only_child(node)), node)
+
+
+def read_mask(python: type[Any]) -> Callable[[Node], nn.Module]:
+    return lambda node: python(only_child(node), node.integer("nInputDim"))
+
+
+def write_mask(module: Any, writer: Writer) -> dict[str, Any]:
+    child = writer.obj(module.module)
+    return {
+        "modules": Table.from_list([child]),
+        "nInputDim": module.n_input_dim,
+        "temp": writer.empty(),
+        "gradTemp": writer.empty(),
+    }
+
+
+def read_bi_sequencer_lm(node: Node) -> nn.Module:
+    children = node.children()
+    if len(children) != 3:
+        raise node.fail(f"it has {len(children)} modules, not three")
+    return recurrent_sequences.BiSequencerLM(*children)
+
+
+def write_bi_sequencer_lm(module: Any, writer: Writer) -> dict[str, Any]:
+    parts = writer.children([module.ahead, module.back, module.merge])
+    named = dict(zip(("_fwd", "_bwd", "_merge"), parts.to_list(), strict=True))
+    return {**named, "modules": parts, "output": Table(), "gradInput": Table()}
+
+
+def read_sequence(python: type[Any]) -> Callable[[Node], nn.Module]:
+    """The layers of one weight. torch-rnn's, and rnn's first SeqLSTM, have the batch first."""
+
+    def read(node: Node) -> nn.Module:
+        size_in = node.count("inputsize", None) or node.count("inputSize", None)
+        size_in = size_in or node.count("input_dim")
+        rows, columns = _matrix(node)
+        hidden = columns // python.gates
+        options = {
+            "batch_first": node.boolean("batchfirst", node.has("remember_states")),
+            "mask_zero": node.boolean("maskzero", False),
+            "remember": _remember(node),
+            "keeps": node.has("remember_states"),
+        }
+        module = without_memory(lambda: python(size_in, hidden, rows - size_in, **options))
+        return node.fill(module)
+
+    return read
+
+
+def _matrix(node: Node) -> tuple[int, int]:
+    shape = node.tensor("weight").shape
+    if len(shape) != 2 or node.tensor("bias").shape != shape[1:]:
+        raise node.fail("weight is no matrix with one column for each element of bias")
+    return shape[0], shape[1]
+
+
+_LUA_SIZES = {  # how each class names the sizes of input, output and state
+    recurrent_fused.SeqLSTM: ("inputsize", "outputsize", "hiddensize"),
+    recurrent_fused.SeqLSTMP: ("inputsize", "outputsize", "hiddensize"),
+    recurrent_fused.SeqGRU: ("inputSize", "outputSize", ""),
+    recurrent_fused.SequenceLSTM: ("input_dim", "hidden_dim", ""),
+    recurrent_fused.VanillaRNN: ("input_dim", "hidden_dim", ""),
+}
+_BUFFERS = ("gates", "buffer1", "buffer2", "buffer3", "grad_a_buffer", "h0", "c0", "cell")
+_GRADIENTS = ("grad_c0", "grad_h0", "grad_x")
+
+
+def write_sequence(module: Any, writer: Writer) -> dict[str, Any]:
+    sizes = (module.input_size, module.output_size, module.hidden_size)
+    named = {k: v for k, v in zip(_LUA_SIZES[type(module)], sizes, strict=True) if k}
+    gradients = {name: writer.empty() for name in _GRADIENTS[2 - module.states :]}
+    options: dict[str, Any] = {
+        "batchfirst": module.batch_first,
+        "maskzero": module.mask_zero,
+        "_remember": module.remember,
+    }
+    if module.keeps:
+        options = {"remember_states": module.remember != "neither"}
+    fields = {
+        **named,
+        **options,
+        **writer.weights_of(module),
+        **{name: writer.empty() for name in _BUFFERS},
+        **gradients,
+        "gradInput": Table.from_list(gradients.values()),
+    }
+    if isinstance(module, recurrent_fused.SeqLSTMP):
+        fields["weightO"], fields["gradWeightO"] = writer.weight(module.weightO)
+    return fields
+
+
+def read_language_model(node: Node) -> nn.Module:
+    """The views, whose sizes Lua sets before each run, become layers that know what is meant."""
+    net = node.obj.fields.get("net")
+    if not isinstance(net, TorchObject) or not isinstance(net.fields, Table):
+        raise node.fail("the field net is no module")
+    fold = [node.obj.fields.get("view1"), *_entries(node, "bn_view_in")]
+    unfold = [node.obj.fields.get("view2"), *_entries(node, "bn_view_out")]
+    listed = net.fields.get("modules")
+    layers: list[nn.Module] = []
+    for number, child in enumerate(listed.to_list() if isinstance(listed, Table) else [], 1):
+        if any(child is view for view in fold):
+            layers.append(recurrent_fused.FoldTime())
+        elif any(child is view for view in unfold):
+            layers.append(recurrent_fused.UnfoldTime())
+        else:
+            layers.append(node.reader.module(child, f"{node.place} > net > ({number})"))
+    signs = _entries(node, "idx_to_token")
+    vocabulary = tuple(sign for sign in signs if isinstance(sign, str))
+    model = recurrent_fused.LanguageModel(nn.Sequential(*layers), vocabulary)
+    return remember_fields(model, node)
+
+
+def _entries(node: Node, name: str) -> list[Any]:
+    value = node.obj.fields.get(name)
+    return value.to_list() if isinstance(value, Table) else []
+
+
+def write_language_model(module: Any, writer: Writer) -> dict[str, Any]:
+    net = writer.obj(module.net)
+    layers = list(zip(module.net, net.fields["modules"].to_list(), strict=True))
+    folds = [obj for layer, obj in layers if isinstance(layer, recurrent_fused.FoldTime)]
+    unfolds = [obj for layer, obj in layers if isinstance(layer, recurrent_fused.UnfoldTime)]
+    rnns = [obj for layer, obj in layers if isinstance(layer, recurrent_fused.SequenceLayer)]
+    signs = list(enumerate(module.vocabulary, start=1))
+    return {
+        **kept_fields(module),
+        "net": net,
+        "view1": folds[-1] if folds else None,  # those before it belong to batch normalisations
+        "view2": unfolds[-1] if unfolds else None,
+        "bn_view_in": Table.from_list(folds[:-1]),
+        "bn_view_out": Table.from_list(unfolds[:-1]),
+        "rnns": Table.from_list(rnns),
+        "idx_to_token": Table(signs),
+        "token_to_idx": Table((sign, index) for index, sign in signs),
+    }
+
+
+def _write_view(sizes: tuple[int, ...], dims: int) -> Callable[[Any, Writer], dict[str, Any]]:
+    def write(module: Any, writer: Writer) -> dict[str, Any]:
+        return {"size": long_storage(sizes), "numElements": 1, "numInputDims": dims}
+
+    return write
+
+
+def read_mask_lookup(node: Node) -> nn.Module:
+    rows, columns = _weight_shape(node)
+    if rows < 2:
+        raise node.fail("weight has no row beside that of zeros")
+    make = recurrent_sequences.LookupTableMaskZero
+    return node.fill(without_memory(lambda: make(rows - 1, columns)))
+
+
+def _weight_shape(node: Node) -> tuple[int, int]:
+    shape = node.tensor("weight").shape
+    if len(shape) != 2:
+        raise node.fail(f"weight has shape {tuple(shape)}, expected (indices, outputs)")
+    return shape[0], shape[1]
+
+
+def write_mask_lookup(module: Any, writer: Writer) -> dict[str, Any]:
+    return {
+        "paddingValue": 0,
+        "shouldScaleGradByFreq": False,
+        "_count": torch.empty(0, dtype=torch.int32),
+        "_input": torch.empty(0, dtype=torch.int64),
+        **writer.weights_of(module),
+    }
+
+
+def read_linear_no_bias(node: Node) -> nn.Module:
+    module: Any = read_linear(node)
+    module.bias = None
+    return module
+
+
+STEPS = [
+    Codec(("LSTM",), recurrent.LSTM, read_lstm, write_gated),
+    *(
+        Codec((python.__name__,), python, read_gated(python), write_gated)
+        for python in (recurrent.FastLSTM, recurrent.GRU, recurrent.MuFuRu)
+    ),
+    Codec(("Recurrence",), recurrent.Recurrence, read_recurrence, write_recurrence),
+    Codec(("Recursor",), recurrent.Recursor, read_recursor, write_recursor),
+    Codec(("Recurrent",), recurrent.SimpleRecurrent, read_simple, write_simple),
+    Codec(("NormStabilizer",), recurrent.NormStabilizer, read_stabilizer, write_stabilizer),
+]
+_Seq = recurrent_sequences
+SEQUENCES = [
+    Codec(("Sequencer",), _Seq.Sequencer, read_sequencer, write_sequencer),
+    Codec(("Repeater",), _Seq.Repeater, read_repeater, write_repeater),
+    Codec(("RecurrentAttention",), _Seq.RecurrentAttention, read_attention, write_attention),
+    Codec(
+        ("BiSequencer",), _Seq.BiSequencer, read_decorator(_Seq.BiSequencer), write_bi_sequencer
+    ),
+    Codec(("SeqBRNN",), _Seq.SeqBRNN, read_decorator(_Seq.SeqBRNN), write_decorator),
+    Codec(("BiSequencerLM",), _Seq.BiSequencerLM, read_bi_sequencer_lm, write_bi_sequencer_lm),
+    Codec(("MaskZero",), _Seq.MaskZero, read_mask(_Seq.MaskZero), write_mask),
+    Codec(("TrimZero",), _Seq.TrimZero, read_mask(_Seq.TrimZero), write_mask),
+    plain("SeqReverseSequence", _Seq.SeqReverseSequence, Plain("dim", "dim", int)),
+    Codec(("LookupTableMaskZero",), _Seq.LookupTableMaskZero, read_mask_lookup, write_mask_lookup),
+    Codec(("LinearNoBias",), None, read_linear_no_bias, write_weights),
+    plain("SAdd", _Seq.SAdd, Plain("addend", "addend", float), Plain("negate", "negate", bool, False)),
+    plain("ExpandAs", _Seq.ExpandAs, buffers=("sum1", "sum2"), tables=("output", "gradInput")),
+    plain("CopyGrad", _Seq.CopyGrad),
+]
+_Fused = recurrent_fused
+FUSED = [
+    *(
+        Codec((python.__name__,), python, read_sequence(python), write_sequence)
+        for python in (_Fused.SeqLSTM, _Fused.SeqLSTMP, _Fused.SeqGRU, _Fused.VanillaRNN)
+    ),
+    Codec((), _Fused.SequenceLSTM, read_lstm, write_sequence, written="nn.LSTM"),
+    Codec(("LanguageModel",), _Fused.LanguageModel, read_language_model, write_language_model),
+    Codec((), _Fused.FoldTime, read_lstm, _write_view((1, -1), 3), written="nn.View"),
+    Codec((), _Fused.UnfoldTime, read_lstm, _write_view((1, 1, -1), 2), written="nn.View"),
+]
+
+CODECS = [*STEPS, *SEQUENCES, *FUSED]

@@ -1,0 +1,172 @@
+"""Layers of the package rnn that take one step of a sequence at a time, and remember.
+
+Each call is the next step; `forget` starts a new sequence from zeros. Within a sequence gradients
+flow back through all steps. A layer runs the step that its file holds, whatever that is built of.
+Tables are lists, batches come first: a step is (N, F) or (F). Source: Element-Research/rnn, one
+Lua file per class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Recurrent(nn.Module):
+    """What all layers with a memory share (nn.AbstractRecurrent).
+
+    ``rho`` is Lua's limit of steps for gradients; here they flow through all steps since `forget`.
+    """
+
+    def __init__(self, rho: int = 9999) -> None:
+        super().__init__()
+        self.rho = rho
+        self._past: Any = None  # what the last step left; None: at the start of a sequence
+
+    def forget(self) -> None:
+        """Start a new sequence, here and in all layers inside."""
+        for layer in _recurrent_layers(self):
+            layer._past = None
+
+    def detach_past(self) -> None:
+        """Go on with the sequence, but let no gradient flow further back than this."""
+        for layer in _recurrent_layers(self):
+            layer._past = detached(layer._past)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_past": detached(self._past)}  # a copy has no graph of gradients
+
+
+def _recurrent_layers(module: nn.Module) -> Iterator[Recurrent]:
+    return (layer for layer in module.modules() if isinstance(layer, Recurrent))
+
+
+def forget(module: nn.Module) -> None:
+    """Start a new sequence in every recurrent layer inside ``module`` (rnn's Module:forget)."""
+    for layer in _recurrent_layers(module):
+        layer._past = None
+
+
+def detached(value: Any) -> Any:
+    """Nested lists of tensors without their history."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    return [detached(entry) for entry in value] if isinstance(value, list) else value
+
+
+def first_tensor(value: Any) -> Tensor:
+    """The first tensor of nested lists."""
+    while not isinstance(value, Tensor):
+        value = value[0]
+    return value
+
+
+class LSTM(Recurrent):
+    """A step {input, output, cell} -> {output, cell} (rnn's nn.LSTM): (N,F) -> (N,H)."""
+
+    def __init__(self, step: nn.Module, output_size: int, rho: int = 9999) -> None:
+        super().__init__(rho)
+        self.step = step
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._past is None:
+            zeros = x.new_zeros(*x.shape[:-1], self.output_size)
+            self._past = [zeros, zeros]
+        self._past = list(self.step([x, *self._past]))
+        return self._past[0]
+
+
+class FastLSTM(LSTM):
+    """An LSTM that computes its gates at once (nn.FastLSTM)."""
+
+
+class GRU(Recurrent):
+    """A step {input, output} -> output (nn.GRU): (N,F) -> (N,H)."""
+
+    def __init__(self, step: nn.Module, output_size: int, rho: int = 9999) -> None:
+        super().__init__(rho)
+        self.step = step
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._past is None:
+            self._past = x.new_zeros(*x.shape[:-1], self.output_size)
+        self._past = self.step([x, self._past])
+        return self._past
+
+
+class MuFuRu(GRU):
+    """A GRU that mixes several operations on its state (nn.MuFuRu)."""
+
+
+class Recurrence(Recurrent):
+    """Any step {input, output} -> output, which begins with zeros (nn.Recurrence).
+
+    ``output_size``: the sizes of the output without the batch, or nested lists of such.
+    ``n_input_dim``: dimensions of the (first) input without the batch.
+    """
+
+    def __init__(
+        self, step: nn.Module, output_size: Any, n_input_dim: int, rho: int = 9999
+    ) -> None:
+        super().__init__(rho)
+        self.step = step
+        self.output_size, self.n_input_dim = output_size, n_input_dim
+
+    def forward(self, x: Any) -> Any:
+        if self._past is None:
+            first = first_tensor(x)
+            batch = first.shape[: first.dim() - self.n_input_dim]
+            self._past = self._zeros(first, batch, self.output_size)
+        self._past = self.step([x, self._past])
+        return self._past
+
+    def _zeros(self, like: Tensor, batch: torch.Size, size: Any) -> Any:
+        if isinstance(size[0], int):
+            return like.new_zeros(*batch, *size)
+        return [self._zeros(like, batch, part) for part in size]
+
+
+class Recursor(Recurrent):
+    """Any module as a step, with what it remembers inside (nn.Recursor)."""
+
+    def __init__(self, step: nn.Module, rho: int = 9999999) -> None:
+        super().__init__(rho)
+        self.step = step
+
+    def forward(self, x: Any) -> Any:
+        return self.step(x)
+
+
+class SimpleRecurrent(Recurrent):
+    """Elman's network: the first step adds a learned start, others the feedback (nn.Recurrent).
+
+    ``parts``: Lua's start, input, feedback, transfer and merge modules, of which ``initial`` (the
+    first step, on the input) and ``step`` (on {input, output}) are built.
+    """
+
+    def __init__(
+        self, parts: list[nn.Module], initial: nn.Module, step: nn.Module, rho: int = 5
+    ) -> None:
+        super().__init__(rho)
+        self.parts = nn.ModuleList(parts)
+        self.initial, self.step = initial, step
+
+    def forward(self, x: Any) -> Any:
+        self._past = self.initial(x) if self._past is None else self.step([x, self._past])
+        return self._past
+
+
+class NormStabilizer(Recurrent):
+    """Return the input (nn.NormStabilizer). The penalty on changes of the norm is not added."""
+
+    def __init__(self, beta: float, rho: int = 9999) -> None:
+        super().__init__(rho)
+        self.beta = beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
