@@ -47,6 +47,20 @@ def show(file: str, in_long_size: str | None, in_ascii: bool | None) -> None:
 @click.option("--ascii", is_flag=True, help="Write the ASCII form.")
 @click.option("--long-size", type=click.Choice(["4", "8"]), help="Bytes of a long in OUT.")
 @click.option("--safetensors", is_flag=True, help="Write the tensors as safetensors.")
+@click.option(
+    "--source",
+    type=click.Path(dir_okay=False),
+    metavar="MODEL.py",
+    help="Write the network as Python source too, which loads OUT (.safetensors).",
+)
+@click.option("--network", default="", metavar="KEYS", help="The network within FILE, as G.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="SHAPE",
+    help="The input of a .pt2 or .onnx: 1x3x64x64, or 1x10:long for indices; once for each.",
+)
 @_form_options
 def convert(
     file: str,
@@ -54,17 +68,32 @@ def convert(
     ascii: bool,
     long_size: str | None,
     safetensors: bool,
+    source: str | None,
+    network: str,
+    inputs: tuple[str, ...],
     in_long_size: str | None,
     in_ascii: bool | None,
 ) -> None:
     """Write what FILE holds to OUT, by default in binary with 8-byte longs.
 
-    With --safetensors each tensor is named by its keys (G.modules.1.weight), one that is met
-    again is left out, and numbers, strings and class names become metadata.
+    OUT.safetensors (or --safetensors): each tensor is named by its keys (G.modules.1.weight), one
+    that is met again is left out, and numbers, strings and class names become metadata.
+
+    OUT.safetensors with --source MODEL.py: the weights of one network, and a Python file that
+    defines it and loads them, without this package.
+
+    OUT.pt2, OUT.onnx: one network as torch.export or ONNX has it, for inputs of one shape.
     """
-    if ascii + bool(long_size) + safetensors > 1:
+    kind = Path(out).suffix.lower()
+    safetensors = safetensors or kind == ".safetensors"
+    if ascii + bool(long_size) + safetensors + (kind in (".pt2", ".onnx")) > 1:
         raise click.UsageError("--ascii, --long-size and --safetensors exclude each other")
+    if source and not safetensors:
+        raise click.UsageError("--source goes with an OUT that ends in .safetensors")
     value = _load(file, in_long_size, in_ascii)
+    if source or kind in (".pt2", ".onnx"):
+        _convert_network(file, value, network, out, source, inputs)
+        return
     from .errors import T7Error
     from .export import safetensors_bytes
     from .serialization import save
@@ -79,6 +108,30 @@ def convert(
         _replace(Path(out), write)
     except (T7Error, OSError) as error:
         _fail(out, error)
+
+
+def _convert_network(
+    file: str, value: Any, keys: str, out: str, source: str | None, inputs: tuple[str, ...]
+) -> None:
+    """Write one network: its weights with the source that loads them, or exported."""
+    from . import convert as converting
+    from .errors import T7Error
+    from .modules import to_module
+
+    try:
+        obj = converting.network_of(value, keys)
+        module = to_module(obj, None, keys)
+        if source:
+            title = f"{obj.typename} of {Path(file).name}{f', {keys}' * bool(keys)}"
+            weights, text = converting.weights_and_source(module, out, title)
+            _replace(Path(out), lambda target: target.write(weights))
+            _replace(Path(source), lambda target: target.write(text.encode()))
+        else:
+            shapes = [converting.example_input(text) for text in inputs]
+            made = converting.exported(module, shapes, Path(out).suffix.lower())
+            _replace(Path(out), lambda target: target.write(made))
+    except (T7Error, OSError) as error:
+        _fail(file if isinstance(error, T7Error) else out, error)
 
 
 def _load(file: str, long_size: str | None, ascii: bool | None) -> Any:
@@ -96,7 +149,7 @@ def _fail(path: str, error: Exception) -> NoReturn:
     raise _FileError(f"{path}: {reason or error}") from error
 
 
-def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a file that then takes the place of `path`; on an error `path` stays."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

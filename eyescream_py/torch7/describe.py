@@ -11,6 +11,7 @@ from .values import LuaFunction, Storage, Table, TorchObject
 _ENTRIES_SHOWN = 200
 _TEXT_SHOWN = 200
 _DEPTH_SHOWN = 4
+_NODES_SHOWN = 10_000
 _PARAMETERS = ("weight", "bias")
 
 
@@ -88,7 +89,13 @@ def summary(value: Any) -> str:
 
 
 def children(module: TorchObject) -> list[tuple[str, TorchObject]]:
-    """The modules of a container, or the module that a decorator holds, with their labels."""
+    """The modules of a container, or the module that a decorator holds, with their labels.
+
+    Of a graph its nodes, which say whom they read; those without a module are named for what
+    they do.
+    """
+    if nodes := graph_nodes(module):
+        return nodes
     found = []
     for key, value in module.fields.items():
         if isinstance(value, Table):
@@ -97,6 +104,40 @@ def children(module: TorchObject) -> list[tuple[str, TorchObject]]:
         elif is_network(value):
             found.append((printable(key), value))
     return found
+
+
+def graph_nodes(module: TorchObject) -> list[tuple[str, TorchObject]]:
+    """The nodes of nngraph's nn.gModule in the order in which they run; of others none."""
+    listed = module.fields.get("forwardnodes")
+    nodes = listed.to_list() if isinstance(listed, Table) else []
+    datas = [_table(node.fields, "data") for node in nodes if is_network(node)]
+    numbers = {id(data): number for number, data in enumerate(datas, start=1)}
+    found = []
+    for number, data in enumerate(datas[:_NODES_SHOWN], start=1):
+        read = [numbers.get(id(source), "?") for source in _table(data, "mapindex").to_list()]
+        name = _table(data, "annotations").get("name")
+        label = f"({number})" + (f" {printable(name)}" if isinstance(name, str) else "")
+        label += f" <- {', '.join(map(str, read))}" if read else ""
+        part = data.get("module")
+        last = number == len(datas)
+        kind = part if is_network(part) else TorchObject(_node_kind(data, bool(read), last))
+        found.append((label, kind))
+    if len(datas) > _NODES_SHOWN:
+        found.append(("...", TorchObject(f"and {len(datas) - _NODES_SHOWN} more")))
+    return found
+
+
+def _table(value: Any, key: str) -> Table:
+    entry = value.get(key) if isinstance(value, Table) else None
+    return entry if isinstance(entry, Table) else Table()
+
+
+def _node_kind(data: Table, reads: bool, last: bool) -> str:
+    if "selectindex" in data:
+        return f"entry {summary(data['selectindex'])}"
+    if "nSplitOutputs" in data:
+        return f"split in {summary(data['nSplitOutputs'])}"
+    return "output" if last and reads else "pass on" if reads else "input"
 
 
 def walk(network: TorchObject) -> Iterator[tuple[int, str, TorchObject, bool]]:
@@ -134,7 +175,7 @@ def network_lines(network: TorchObject, indent: int = 0) -> Iterator[str]:
         if children(module) and not again:
             line += " {"
             opened.append(depth)
-        yield line + ("" if again else _parameters(module))
+        yield line + ("" if again else _shapes(module, "<-" in label))
     while opened:
         yield "  " * (indent + opened.pop()) + "}"
 
@@ -165,8 +206,12 @@ def _geometry(fields: Table) -> str:
     return f"({running.numel()})" if isinstance(running, torch.Tensor) else ""
 
 
-def _parameters(module: TorchObject) -> str:
+def _shapes(module: TorchObject, in_graph: bool) -> str:
+    """The shapes of the parameters, and of a graph's parts the output that the file still holds."""
     tensors = {name: module.fields.get(name) for name in _PARAMETERS}
+    output = module.fields.get("output")
+    if in_graph and isinstance(output, torch.Tensor) and output.numel():
+        tensors["output"] = output
     shapes = [
         f"{name} {_by(t.shape)}" for name, t in tensors.items() if isinstance(t, torch.Tensor)
     ]

@@ -19,7 +19,9 @@ class ShaveImage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if min(x.shape[-2:]) <= 2 * self.size:
-            raise ValueError(f"there is nothing left of {tuple(x.shape)} without {self.size} pixels")
+            raise ValueError(
+                f"there is nothing left of {tuple(x.shape)} without {self.size} pixels"
+            )
         return x[..., self.size : x.shape[-2] - self.size, self.size : x.shape[-1] - self.size]
 
 

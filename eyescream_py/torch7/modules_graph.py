@@ -81,7 +81,7 @@ class _Reading:
     def _child(self, module: Any, label: str, place: str) -> str:
         if id(module) not in self._names:
             child = self.node.reader.module(module, f"{self.node.place} > {place}")
-            kind = module.typename.rpartition(".")[2]
+            kind = module.typename.rpartition(".")[2].replace("gModule", "graph")
             name = child_name(label, kind, self.children)
             self._names[id(module)] = name
             self.children[name] = child

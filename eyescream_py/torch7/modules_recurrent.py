@@ -438,9 +438,7 @@ SEQUENCES = [
     Codec(("Sequencer",), _Seq.Sequencer, read_sequencer, write_sequencer),
     Codec(("Repeater",), _Seq.Repeater, read_repeater, write_repeater),
     Codec(("RecurrentAttention",), _Seq.RecurrentAttention, read_attention, write_attention),
-    Codec(
-        ("BiSequencer",), _Seq.BiSequencer, read_decorator(_Seq.BiSequencer), write_bi_sequencer
-    ),
+    Codec(("BiSequencer",), _Seq.BiSequencer, read_decorator(_Seq.BiSequencer), write_bi_sequencer),
     Codec(("SeqBRNN",), _Seq.SeqBRNN, read_decorator(_Seq.SeqBRNN), write_decorator),
     Codec(("BiSequencerLM",), _Seq.BiSequencerLM, read_bi_sequencer_lm, write_bi_sequencer_lm),
     Codec(("MaskZero",), _Seq.MaskZero, read_mask(_Seq.MaskZero), write_mask),
@@ -448,7 +446,9 @@ SEQUENCES = [
     plain("SeqReverseSequence", _Seq.SeqReverseSequence, Plain("dim", "dim", int)),
     Codec(("LookupTableMaskZero",), _Seq.LookupTableMaskZero, read_mask_lookup, write_mask_lookup),
     Codec(("LinearNoBias",), None, read_linear_no_bias, write_weights),
-    plain("SAdd", _Seq.SAdd, Plain("addend", "addend", float), Plain("negate", "negate", bool, False)),
+    plain(
+        "SAdd", _Seq.SAdd, Plain("addend", "addend", float), Plain("negate", "negate", bool, False)
+    ),
     plain("ExpandAs", _Seq.ExpandAs, buffers=("sum1", "sum2"), tables=("output", "gradInput")),
     plain("CopyGrad", _Seq.CopyGrad),
 ]

@@ -14,19 +14,26 @@ from .graph import GraphModule, forward_lines
 from .source_classes import ClassSources, stem
 
 MAX_MODULES = 20_000
-_OWN = {"training", "lua_fields", "source", "_past"}  # not what makes a layer the one it is
+_OWN = {
+    "training",
+    "lua_fields",
+    "source",
+    "_past",
+    "t7_origin",
+}  # not what makes a layer the one it is
 _MODULE = set(nn.Module().__dict__)
 _NO_VALUE: Any = object()
 
 _TEMPLATE = '''"""{title}
 
-The weights are in {weights}: load("{weights}") returns the network, in evaluation mode.
+The weights are in {weights}: load() returns the network, in evaluation mode.
 Lists stand for Lua's tables. This file needs torch and safetensors, and nothing else.
 """
 
 from __future__ import annotations
 
 {imports}
+
 
 {body}
 
@@ -41,7 +48,7 @@ TIED: dict[str, str] = {tied}
 SHARED: dict[str, str] = {shared}
 
 
-def load(path: str = "{weights}") -> nn.Module:
+def load(path: str = {path}) -> nn.Module:
     """The network with its weights, in evaluation mode."""
     net, weights = network(), load_file(path)
     net.load_state_dict({{**weights, **{{k: weights[v] for k, v in TIED.items()}}}}, assign=True)
@@ -58,7 +65,7 @@ def load(path: str = "{weights}") -> nn.Module:
 if __name__ == "__main__":
     print(load())
 '''
-_RESTORE = '''def restore(layer: nn.Module, buffers: dict[str, Tensor] | None = None, **parts: Any) -> Any:
+_RESTORE = '''def restore(layer: nn.Module, buffers: dict[str, Tensor] | None = None, **parts: Any):
     """Give an empty layer the parts that its constructor would have made from other arguments."""
     nn.Module.__init__(layer)
     for name, part in parts.items():
@@ -82,11 +89,11 @@ def network_source(module: nn.Module, weights: str, title: str) -> str:
         blocks.insert(0, _RESTORE)
         writing.classes.imports |= {"from typing import Any", "from torch import Tensor"}
     standard = {"from safetensors.torch import load_file", "from torch import nn", "import torch"}
-    imports = sorted(standard | writing.classes.imports, key=_import_order)
     return _TEMPLATE.format(
-        title=title.replace('"""', "").replace("\\", "/"),
-        weights=stem(weights),
-        imports="\n".join(imports),
+        title=_in_docstring(title),
+        weights=_in_docstring(stem(weights)),
+        path=ascii(stem(weights)),
+        imports=_import_lines(standard | writing.classes.imports),
         body="\n\n\n".join(blocks),
         network=network,
         tied=_dictionary(_tied(module)),
@@ -104,9 +111,22 @@ def network_weights(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _import_order(line: str) -> tuple[bool, bool, str]:
-    words = line.split()
-    return words[1].partition(".")[0] in ("torch", "safetensors"), words[0] == "from", line
+def _in_docstring(text: str) -> str:
+    return "".join(c if c.isprintable() and c not in '"\\' else "_" for c in text)
+
+
+def _import_lines(lines: set[str]) -> str:
+    """Python's own modules first, then an empty line; what comes of one module in one line."""
+    taken: dict[tuple[bool, bool, str], list[str]] = {}
+    for line in lines:
+        words = line.split(maxsplit=3)
+        foreign = words[1].partition(".")[0] in ("torch", "safetensors")
+        taken.setdefault((foreign, words[0] == "from", words[1]), []).extend(words[3:])
+    groups: list[list[str]] = [[], []]
+    for (foreign, is_from, home), names in sorted(taken.items()):
+        text = f"from {home} import {', '.join(sorted(names))}" if is_from else f"import {home}"
+        groups[foreign].append(text)
+    return "\n\n".join("\n".join(group) for group in groups if group)
 
 
 def _tied(module: nn.Module) -> dict[str, str]:

@@ -1,0 +1,142 @@
+"""One network of a Torch 7 file as a file for today's torch: weights, source, .pt2, .onnx."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from .errors import T7Error
+from .graph import GraphModule
+from .source_code import network_source, network_weights
+from .values import Table, TorchObject
+
+_INTEGER = ("long", "int")
+_SHAPE = re.compile(r"(\d{1,9}(?:x\d{1,9})*)(?::(float|double|long|int))?")
+_DTYPES = {"float": torch.float32, "double": torch.float64, "long": torch.int64, "int": torch.int32}
+MAX_ELEMENTS = 2**28  # of an example input
+
+
+def network_of(value: Any, keys: str) -> TorchObject:
+    """The network at ``keys`` ("G", "protos.rnn", "1"), or the only one that ``value`` holds.
+
+    Raises T7Error, which lists the networks there are, where that is not one.
+    """
+    if keys:
+        for key in keys.split("."):
+            fields = value.fields if isinstance(value, TorchObject) else value
+            value = fields.get(int(key) if key.isdigit() else key) if _is_table(fields) else None
+        if not _is_network(value):
+            raise T7Error(f"there is no network under {keys!r}")
+        return value
+    found = dict(_networks(value))
+    if len(found) != 1:
+        names = ", ".join(sorted(found)[:20]) or "none"
+        raise T7Error(f"choose one of its networks with --network: {names}")
+    return next(iter(found.values()))
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Table)
+
+
+def _is_network(value: Any) -> bool:
+    return (
+        isinstance(value, TorchObject)
+        and isinstance(value.fields, Table)
+        and not value.typename.endswith("Criterion")
+    )
+
+
+def _networks(value: Any, depth: int = 3) -> Iterator[tuple[str, TorchObject]]:
+    """The networks in tables within tables, by their keys."""
+    if _is_network(value):
+        yield "", value
+    elif isinstance(value, Table) and depth:
+        for key, part in value.items():
+            if isinstance(key, str | int):
+                for inner, network in _networks(part, depth - 1):
+                    yield f"{key}.{inner}".rstrip("."), network
+
+
+def example_input(text: str) -> Tensor:
+    """A tensor of a shape written as 1x3x64x64, or 2x10:long for indices (which are all 1)."""
+    match = _SHAPE.fullmatch(text)
+    if match is None:
+        raise T7Error(f"--input {text}: write a shape such as 1x3x64x64, or 2x10:long for indices")
+    shape = [int(size) for size in match[1].split("x")]
+    if torch.Size(shape).numel() > MAX_ELEMENTS:
+        raise T7Error(f"--input {text}: more than {MAX_ELEMENTS} elements")
+    kind = match[2] or "float"
+    if kind in _INTEGER:
+        return torch.ones(shape, dtype=_DTYPES[kind])
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(shape, dtype=_DTYPES[kind], generator=generator)
+
+
+def weights_and_source(module: nn.Module, weights: str, title: str) -> tuple[bytes, str]:
+    """The safetensors file of the name ``weights``, and the Python file that loads it."""
+    source = network_source(module, weights, title)
+    return save_safetensors(network_weights(module), {"network": title}), source
+
+
+class _OneByOne(nn.Module):
+    """A network on a list, as one that takes the list's entries as arguments."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.network(list(inputs))
+
+
+def exported(module: nn.Module, inputs: list[Tensor], kind: str) -> bytes:
+    """The network for inputs of just these shapes, as the bytes of a .pt2 or .onnx file.
+
+    Several inputs are one list in Lua; they are arguments here. Raises T7Error where torch cannot
+    export the network.
+    """
+    if not inputs:
+        raise T7Error("say with --input which shape goes in, such as --input 1x3x64x64")
+    network = module if len(inputs) == 1 or isinstance(module, GraphModule) else _OneByOne(module)
+    write: dict[str, Callable[[nn.Module, tuple[Tensor, ...]], bytes]] = {
+        ".pt2": _pt2,
+        ".onnx": _onnx,
+    }
+    try:
+        with _silence(), torch.no_grad():
+            network.eval()(*inputs)
+            return write[kind](network, tuple(inputs))
+    except Exception as error:  # torch's exporters raise errors of many classes
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise T7Error(f"torch cannot export this network for that input: {reason[:300]}") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """torch's exporters print notes and tables of their own."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _pt2(network: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
+    program = torch.export.export(network, inputs)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _onnx(network: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
+    buffer = io.BytesIO()
+    # the older exporter, as the newer one needs one more package; it writes to buffers too
+    torch.onnx.export(network, inputs, buffer, dynamo=False, opset_version=17)  # type: ignore[arg-type]
+    return buffer.getvalue()
