@@ -282,14 +282,16 @@ def read_sequence(python: type[Any]) -> Callable[[Node], nn.Module]:
         size_in = node.count("inputsize", None) or node.count("inputSize", None)
         size_in = size_in or node.count("input_dim")
         rows, columns = _matrix(node)
-        hidden = columns // python.gates
+        hidden, out = columns // python.gates, rows - size_in
+        if out < 1 or (out != hidden and python is not recurrent_fused.SeqLSTMP):
+            raise node.fail(f"weight is of {rows} rows, which is not inputs and outputs")
         options = {
             "batch_first": node.boolean("batchfirst", node.has("remember_states")),
             "mask_zero": node.boolean("maskzero", False),
             "remember": _remember(node),
             "keeps": node.has("remember_states"),
         }
-        module = without_memory(lambda: python(size_in, hidden, rows - size_in, **options))
+        module = without_memory(lambda: python(size_in, hidden, out, **options))
         return node.fill(module)
 
     return read

@@ -151,10 +151,39 @@ class SeqReverseSequence(nn.Module):
         return x.flip(self.dim - 1)
 
 
+class _MaskValue(torch.autograd.Function):
+    """Zero rows of a tensor, but not of its gradient; `_MaskGradient` is the other way round."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, mask: Tensor) -> Tensor:
+        return y.masked_fill(mask, 0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0], None
+
+
+class _MaskGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (mask,) = ctx.saved_tensors
+        return grads[0].masked_fill(mask, 0), None
+
+
+def _rows_of(mask: Tensor, x: Tensor) -> Tensor:
+    return mask.reshape(mask.shape + (1,) * (x.dim() - mask.dim()))
+
+
 class MaskZero(nn.Module):
     """Zero the rows of the module's output whose input row is all zeros (nn.MaskZero).
 
-    ``n_input_dim``: dimensions of the (first) input without the batch.
+    ``n_input_dim``: dimensions of the (first) input without the batch. As in Lua, the parameters of
+    a module that is one layer get the gradient of the masked rows too, its input does not.
     """
 
     def __init__(self, module: nn.Module, n_input_dim: int) -> None:
@@ -164,6 +193,9 @@ class MaskZero(nn.Module):
 
     def forward(self, x: Any) -> Any:
         mask = self._is_zero(x)
+        if torch.is_grad_enabled() and isinstance(x, Tensor) and not [*self.module.children()]:
+            y = self.module(_MaskGradient.apply(x, _rows_of(mask, x)))
+            return _MaskValue.apply(y, _rows_of(mask, y))
         return self._masked(self.module(x), mask)
 
     def _is_zero(self, x: Any) -> Tensor:
@@ -178,7 +210,7 @@ class MaskZero(nn.Module):
     def _masked(self, y: Any, mask: Tensor) -> Any:
         if not isinstance(y, Tensor):
             return [self._masked(part, mask) for part in y]
-        return y.masked_fill(mask.reshape(mask.shape + (1,) * (y.dim() - mask.dim())), 0)
+        return y.masked_fill(_rows_of(mask, y), 0)
 
 
 class TrimZero(MaskZero):

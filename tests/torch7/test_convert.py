@@ -1,0 +1,254 @@
+"""torch7 convert: networks as source with weights, .pt2 and .onnx, which need nothing of ours."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load as load_safetensors
+from torch import nn
+
+from eyescream_py.torch7 import T7Error, Table, TorchObject, from_module, save, to_module
+from eyescream_py.torch7.__main__ import main
+from eyescream_py.torch7.convert import example_input, exported, network_of, weights_and_source
+from eyescream_py.torch7.layers import ConcatTable, JoinTable
+from eyescream_py.torch7.source_code import literal, network_source, network_weights
+
+from .golden_classes import case_of, entries, python_value, raw
+
+PROJECTS = [entry for entry in entries() if entry.project]
+
+# A file that only knows torch and safetensors: each MODEL.py is loaded and run on its input.
+CHILD = """
+import importlib.util, json, sys
+import torch
+torch.set_num_threads(1)
+report = {}
+for name in sys.argv[1:]:
+    spec = importlib.util.spec_from_file_location("model", f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    case = torch.load(f"{name}.case", weights_only=True)
+    with torch.no_grad():
+        output = module.load()(case["input"])
+    flat = lambda v: [v] if isinstance(v, torch.Tensor) else [t for part in v for t in flat(part)]
+    pairs = list(zip(flat(output), flat(case["output"]), strict=True))
+    report[name] = max(((a - b).abs().max() / b.abs().max().clamp(min=1)).item() for a, b in pairs)
+report["foreign"] = [name for name in sys.modules if name.startswith("eyescream")]
+print(json.dumps(report))
+"""
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def write(folder: Path, name: str, module: nn.Module, x) -> None:
+    """A network's two files, and its input and output."""
+    weights, source = weights_and_source(module.eval(), f"{name}.safetensors", name)
+    (folder / f"{name}.safetensors").write_bytes(weights)
+    (folder / f"{name}.py").write_text(source)
+    with torch.no_grad():
+        torch.save({"input": x, "output": module(x)}, folder / f"{name}.case")
+
+
+def run_child(folder: Path, names: list[str]) -> dict:
+    command = [sys.executable, "-I", "-c", CHILD, *names]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def without_gradient(x):
+    return [without_gradient(part) for part in x] if isinstance(x, list) else x.detach()
+
+
+def test_the_projects_networks_run_from_their_source_alone(tmp_path):
+    names = []
+    for entry in PROJECTS:
+        case = case_of(entry)
+        try:
+            module = to_module(case["net"], None)
+        except T7Error:  # a layer within it that is not supported yet
+            continue
+        x = without_gradient(python_value(case["input"]))
+        write(tmp_path, entry.name, module, x)
+        names.append(entry.name)
+    report = run_child(tmp_path, names)
+    assert report.pop("foreign") == []
+    assert sorted(report) == sorted(names)
+    assert max(report.values()) < 1e-6, report
+
+
+def test_every_network_that_opens_has_a_source(tmp_path):
+    """A golden network of each class, in this process: the source runs and its weights fit."""
+    refused = []
+    for entry in {entry.kind: entry for entry in entries()}.values():
+        case = case_of(entry)
+        try:
+            module = to_module(case["net"], None).eval()
+        except T7Error:
+            continue
+        try:
+            source = network_source(module, "w.safetensors", entry.name)
+        except T7Error as error:
+            refused.append(f"{entry.name}: {error}")
+            continue
+        space = {"__name__": "model"}
+        exec(compile(source, entry.name, "exec"), space)
+        net = space["network"]()
+        tied = space["TIED"]
+        state = network_weights(module)
+        net.load_state_dict({**state, **{k: state[v] for k, v in tied.items()}}, assign=True)
+    assert refused == []
+
+
+class Odd(nn.Module):
+    """A layer whose constructor does not say what it holds."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(size))
+        self.register_buffer("shift", torch.randn(size))
+        self.table = {"a": (1, 2.5), "b": [None, float("inf")]}
+        self.inner = nn.Linear(size, size)
+
+    def forward(self, x):
+        return self.inner(x) * self.weight + self.shift
+
+
+def test_shared_parts_and_layers_with_other_constructors(tmp_path):
+    linear, tied = nn.Linear(3, 3), nn.Linear(3, 3)
+    tied.weight = linear.weight
+    pair = nn.Sequential(linear, nn.Tanh())
+    net = nn.Sequential(pair, tied, ConcatTable(pair, Odd(3)), JoinTable(2), nn.PReLU(6))
+    write(tmp_path, "net", net, torch.randn(2, 3))
+    assert run_child(tmp_path, ["net"])["net"] < 1e-6
+    weights = load_safetensors((tmp_path / "net.safetensors").read_bytes())
+    assert "1.weight" not in weights and not any(name.startswith("2.0") for name in weights)
+    assert '"2.0": "0"' in (tmp_path / "net.py").read_text()
+
+
+def test_convert_with_source_on_the_command_line(tmp_path):
+    entry = next(e for e in PROJECTS if e.name == "hourglass_1")
+    (tmp_path / "old.t7").write_bytes(raw(entry.file))
+    out, source = tmp_path / "new.safetensors", tmp_path / "model.py"
+    result = run("convert", tmp_path / "old.t7", out, "--source", source)
+    assert (result.exit_code, result.output) == (0, "")
+    assert source.read_text().startswith('"""nn.gModule of old.t7\n')
+    assert re.search(r"self.spatial_convolution_\d = nn.Conv2d\(3, ", source.read_text())
+    names = load_safetensors(out.read_bytes())
+    assert any(re.fullmatch(r"spatial_convolution_\d.weight", name) for name in names)
+    assert not [line for line in source.read_text().splitlines() if len(line) > 120]
+
+
+def test_export_to_pt2(tmp_path):
+    case = case_of(next(e for e in entries() if e.name == "gm_branch_join"))
+    save(tmp_path / "old.t7", Table(model=case["net"], epoch=1))
+    shape = "x".join(map(str, case["input"].shape))
+    result = run("convert", tmp_path / "old.t7", tmp_path / "new.pt2", "--input", shape)
+    assert (result.exit_code, result.output) == (0, "")
+    program = torch.export.load(tmp_path / "new.pt2").module()
+    torch.testing.assert_close(program(case["input"]), case["output"], atol=1e-5, rtol=1e-5)
+
+
+def test_export_to_onnx():
+    onnx = pytest.importorskip("onnx")
+    from onnx.reference import ReferenceEvaluator
+
+    net = nn.Sequential(ConcatTable(nn.Linear(3, 2), nn.Tanh()), JoinTable(2)).eval()
+    x = torch.rand(1, 3)
+    model = onnx.load_model(io.BytesIO(exported(net, [x], ".onnx")))
+    onnx.checker.check_model(model)
+    name = model.graph.input[0].name
+    (got,) = ReferenceEvaluator(model).run(None, {name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), net(x))
+
+
+def test_several_inputs_are_arguments_of_what_is_exported():
+    net = JoinTable(2).eval()
+    x = [torch.rand(1, 2), torch.rand(1, 3)]
+    program = torch.export.load(io.BytesIO(exported(net, x, ".pt2"))).module()
+    assert torch.equal(program(*x), net(x))
+
+
+def test_what_cannot_be_exported_is_one_line(tmp_path):
+    save(tmp_path / "old.t7", from_module(nn.Linear(3, 2)))
+    for out, shape, reason in [
+        ("a.pt2", "1x4", "torch cannot export this network for that input"),
+        ("a.onnx", "1x4", "torch cannot export this network for that input"),
+        ("a.pt2", "1,3", "write a shape such as 1x3x64x64"),
+        ("a.pt2", "999999999x999999999", "more than 268435456 elements"),
+    ]:
+        result = run("convert", tmp_path / "old.t7", tmp_path / out, "--input", shape)
+        assert (result.exit_code, result.output.count("\n")) == (2, 1), result.output
+        assert reason in result.output
+    assert "say with --input" in run("convert", tmp_path / "old.t7", tmp_path / "a.pt2").output
+    assert [path.name for path in tmp_path.iterdir()] == ["old.t7"]
+
+
+def test_which_network_of_a_file():
+    g, d = TorchObject("nn.Identity"), TorchObject("nn.Tanh")
+    loss = TorchObject("nn.MSECriterion")
+    file = Table(G=g, opt=Table(a=1), protos=Table(rnn=d, criterion=loss))
+    assert network_of(file, "G") is g
+    assert network_of(file, "protos.rnn") is d
+    assert network_of(Table(a=Table.from_list([loss, g])), "") is g
+    assert network_of(Table.from_list([g, d]), "2") is d
+    with pytest.raises(T7Error, match="--network: G, protos.rnn$"):
+        network_of(file, "")
+    with pytest.raises(T7Error, match="--network: none$"):
+        network_of(Table(loss=loss), "")
+    for keys in ("protos.criterion", "x", "G.weight", "opt.a.b"):
+        with pytest.raises(T7Error, match="no network under"):
+            network_of(file, keys)
+
+
+def test_flags_that_do_not_go_together(tmp_path):
+    save(tmp_path / "old.t7", from_module(nn.Tanh()))
+    for out, *flags in [
+        ("a.t7", "--source", "m.py"),
+        ("a.pt2", "--ascii"),
+        ("a.onnx", "--safetensors"),
+    ]:
+        result = run("convert", tmp_path / "old.t7", tmp_path / out, *flags)
+        assert result.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["old.t7"]
+
+
+def test_example_inputs():
+    assert example_input("2x3").dtype == torch.float32
+    assert example_input("4:long").tolist() == [1, 1, 1, 1]
+    assert example_input("2x1:double").dtype == torch.float64
+
+
+def test_literals():
+    for value in (1, -0.5, "a\"'\n\udcff", None, (1,), [True, (2.5, None)], {"a": 1}, torch.int64):
+        assert eval(literal(value), {"torch": torch}) == value
+    assert eval(literal(float("nan"))) != eval(literal(float("nan")))
+    assert eval(literal(torch.eye(2)), {"torch": torch}).tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(T7Error, match="holds a set"):
+        literal({1})
+
+
+def test_names_from_files_cannot_break_out_of_the_source(tmp_path):
+    label = '"""\nimport os\\'
+    text = network_source(nn.Sequential(nn.Tanh()), f'{label}".safetensors', label)
+    space: dict = {"__name__": "model"}
+    exec(compile(text, "model", "exec"), space)
+    assert "os" not in space
+
+
+def test_a_network_of_too_many_layers_is_not_written_out():
+    net: nn.Module = nn.Tanh()
+    for _ in range(20):
+        net = nn.Sequential(net, net)
+    with pytest.raises(T7Error, match="more than 20000 layers"):
+        network_source(net, "w.safetensors", "net")
