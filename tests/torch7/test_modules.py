@@ -271,7 +271,8 @@ def test_an_unknown_class_is_named_with_its_place() -> None:
         module_of(sequential(linear(), sequential(linear(), foo)), place="D")
     assert str(error.value) == (
         "D: nn.Sequential > (2) nn.Sequential > (2) nn.Foo: "
-        "no torch module is known for the class nn.Foo"
+        "no torch module is known for the class nn.Foo; "
+        'add yours with eyescream_py.torch7.register("nn.Foo", build)'
     )
     with pytest.raises(T7Error, match=r"inn\.ReLU"):
         module_of(TorchObject("inn.ReLU", Table()))

@@ -40,7 +40,7 @@ def test_three_lines_open_an_unknown_class(doubling):
 
 
 def test_what_a_layer_asks_for_is_checked(doubling):
-    with pytest.raises(T7Error, match="my.Doubling: the field factor is no number but str"):
+    with pytest.raises(T7Error, match=r"my\.Doubling: the field factor is no number but str"):
         to_module(TorchObject("my.Doubling", Table(factor="x")))
 
 
