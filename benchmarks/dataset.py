@@ -28,13 +28,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from eyescream_py.data import augmentation
 from eyescream_py.data.augmentation import COPIES, Augmentation, draw
-from eyescream_py.data.decode import decode_files, list_pictures
+from eyescream_py.data.decode import decode_files
+from eyescream_py.data.pictures import ENDINGS
+from eyescream_py.data.walk import walk
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY_SCRIPT = """
 import re, sys
 from pathlib import Path
-from eyescream_py.data.decode import decode_files, list_pictures
+from eyescream_py.data.decode import decode_files
+from eyescream_py.data.pictures import ENDINGS
+from eyescream_py.data.walk import walk
 from eyescream_py.system.processes import worker_processes
 
 STATUS = Path("/proc/self/status")
@@ -50,7 +54,7 @@ if __name__ == "__main__":
     data = load_dataset(sys.argv[1], 3, 32, progress=False)
     above = peak(STATUS.read_text()) - before
     folder = Path(sys.argv[1])
-    names = [picture.name for picture in list_pictures(folder)][:256]
+    names = walk(folder, ENDINGS).names[:256]
     with worker_processes(1) as pool:
         pool.submit(decode_files, folder, names, 3, 32).result()
         worker = peak(pool.submit(STATUS.read_text).result())
@@ -161,7 +165,7 @@ def generation_table(lfw: Path, names: list[str], photos: int, rounds: int) -> l
 
 
 def reading_table(folder: Path, rounds: int) -> list[str]:
-    names = [picture.name for picture in list_pictures(folder)][:2000]
+    names = walk(folder, ENDINGS).names[:2000]
     sides: dict[str, Callable[[], object]] = {
         "Pillow, resize": lambda: obvious_reading(folder, names),
         "Pillow, draft mode": lambda: draft_reading(folder, names),
@@ -182,7 +186,7 @@ def _table(seconds: dict[str, float], count: int, base: str) -> list[str]:
 
 def memory_table(folder: Path, files: int) -> list[str]:
     """Decode a folder of `files` links to the pictures of `folder` in a process of its own."""
-    names = [picture.name for picture in list_pictures(folder)]
+    names = walk(folder, ENDINGS).names
     with tempfile.TemporaryDirectory() as scratch:
         links = Path(scratch) / "pictures"
         links.mkdir()
@@ -223,7 +227,7 @@ def machine() -> str:
 @click.option("--memory", default=0, help="Measure the memory with this many files (0: not).")
 @click.option("--out", help="Append the tables to this file.")
 def main(path: str, photos: int, rounds: int, memory: int, out: str | None) -> None:
-    names = [picture.name for picture in list_pictures(Path(path))]
+    names = walk(Path(path), ENDINGS).names
     photos = min(photos, len(names))
     lines = [f"## Data, {time.strftime('%Y-%m-%d')}, {machine()}\n"]
     lines += generation_table(Path(path), names, photos, rounds)

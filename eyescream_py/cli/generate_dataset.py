@@ -24,12 +24,19 @@ import click
 from PIL import Image
 
 from eyescream_py.data import augmentation
-from eyescream_py.data.decode import BrokenPictureError, list_pictures, opened
+from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError, open_picture
+from eyescream_py.data.walk import Walk, walk
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.files import (
+    atomic_write,
+    create_new,
+    remove_stale_temporaries,
+    temporary_name,
+)
 from eyescream_py.system.places import dataset_folder
 from eyescream_py.system.processes import usable_cores, worker_processes
 from eyescream_py.system.progress import Progress
+from eyescream_py.system.voice import say, warn
 
 BLOCK = 16  # photos handed to a worker at once
 JPEG_QUALITY = 90
@@ -67,13 +74,14 @@ class Job:
 )
 @click.option("--overwrite", is_flag=True, help="Replace pictures made from other photos or seed.")
 def main(path: str, out: str, seed: int, jobs: int, overwrite: bool) -> None:
-    names = _photo_names(Path(path))
+    found = _photos_in(Path(path))
+    names = found.names
     job = Job(Path(path), Path(out) / "out_aug_64x64", Path(out) / "out_unaug_64x64", seed)
     try:
         _prepare(job, names, overwrite)
         missing = _missing(job, names)
         if len(missing) < len(names):
-            click.echo(f"{len(names) - len(missing)} of {len(names)} photos are done already.")
+            say(f"{len(names) - len(missing)} of {len(names)} photos are done already.")
         broken = _generate(job, missing, jobs)
     except OSError as error:
         raise UserError(
@@ -85,28 +93,30 @@ def main(path: str, out: str, seed: int, jobs: int, overwrite: bool) -> None:
             "a worker process was killed (out of memory?); run the same command again, "
             "with a smaller --jobs"
         ) from error
-    _report(job, names, broken)
+    _report(job, found, broken)
 
 
-def _photo_names(folder: Path) -> list[str]:
-    """The jpg files of LFW's folder and its direct sub-folders, sorted by path."""
+def _photos_in(folder: Path) -> Walk:
+    """The picture files of LFW's folder, at any depth, sorted by path."""
     if not folder.is_dir():
         raise UserError(f"--path={folder} is no folder; give the folder of the LFW photos")
     try:
-        names = [p.name for p in list_pictures(folder) if p.name.lower().endswith(".jpg")]
+        found = walk(folder, ENDINGS)
     except OSError as error:
         raise UserError(f"--path={folder} cannot be read: {error.strerror}") from error
-    if not names:
-        raise UserError(f"--path={folder}: no .jpg files in it or in its direct sub-folders")
-    return names
+    if not found.files:
+        left_out = f" ({found.line()})" if found.line() else ""
+        raise UserError(f"--path={folder}: no {IN_WORDS} files in it or below it{left_out}")
+    return found
 
 
 def _prepare(job: Job, names: list[str], overwrite: bool) -> None:
     """Make the output folders and note what they are made from; refuse to mix two data sets."""
+    listed = "\n".join(names).encode(errors="surrogateescape")
     wanted = {
         "seed": job.seed,
         "photos": len(names),
-        "names": hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest(),
+        "names": hashlib.blake2b(listed, digest_size=16).hexdigest(),
         "copies": augmentation.COPIES,
     }
     for folder in (job.augmented, job.plain):
@@ -180,7 +190,7 @@ def make_faces(job: Job, photos: list[tuple[int, str]]) -> tuple[int, list[tuple
     for index, name in photos:
         try:
             photo = _read_photo(job.photos / name)
-        except BrokenPictureError as error:
+        except PictureError as error:
             broken.append((name, str(error)))
             continue
         for copy in range(augmentation.COPIES):
@@ -193,11 +203,10 @@ def make_faces(job: Job, photos: list[tuple[int, str]]) -> tuple[int, list[tuple
 
 
 def _read_photo(path: Path) -> Image.Image:
-    with opened(path) as picture:
-        if picture.size != (augmentation.PHOTO, augmentation.PHOTO):
-            width, height = picture.size
-            raise BrokenPictureError(f"{width}x{height} pixels, LFW has 250x250")
-        return picture.convert("RGB")
+    picture = open_picture(path, "RGB")
+    if picture.size != (augmentation.PHOTO, augmentation.PHOTO):
+        raise PictureError(f"{picture.width}x{picture.height} pixels, LFW has 250x250")
+    return picture
 
 
 def _jpeg(face: Image.Image) -> bytes:
@@ -208,26 +217,26 @@ def _jpeg(face: Image.Image) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     """Whole or not at all. Not synced: 20 pictures per photo would wait for the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
-        temporary.write_bytes(data)
+        with create_new(temporary) as file:
+            file.write(data)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _report(job: Job, names: list[str], broken: list[tuple[str, str]]) -> None:
-    named = ", ".join(f"{name} ({reason})" for name, reason in broken[:3])
-    named += f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-    if len(broken) == len(names):
+def _report(job: Job, found: Walk, broken: list[tuple[str, str]]) -> None:
+    line, photos = found.line(broken), len(found.files)
+    if len(broken) == photos:
         raise UserError(
-            f"--path={job.photos}: not one of its {len(names)} photos could be used: {named}"
+            f"--path={job.photos}: not one of its {photos} photos could be used ({line})"
         )
-    if broken:
-        click.echo(f"{len(broken)} broken photos left out: {named}", err=True)
-    count = len(names) - len(broken)
-    click.echo(
+    if line:
+        warn(line)
+    count = photos - len(broken)
+    say(
         f"{count} photos: {count * augmentation.COPIES} pictures in {job.augmented}, "
         f"{count} not augmented in {job.plain}"
     )

@@ -19,10 +19,12 @@ import torch
 
 from eyescream_py.data import embedded
 from eyescream_py.data.cache import cached_rows
-from eyescream_py.data.decode import SUFFIXES, PictureFile, list_pictures
+from eyescream_py.data.pictures import ENDINGS, IN_WORDS
+from eyescream_py.data.walk import FoundFile, Walk, walk
 from eyescream_py.data.workers import decode_all
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import dataset_folder
+from eyescream_py.system.voice import printable, say
 
 DEFAULT_FOLDER = dataset_folder() / "out_aug_64x64"
 EMBEDDED = "embedded"
@@ -30,7 +32,7 @@ EMBEDDED_SOURCE = "100 embedded LFW faces of scikit-image"
 BROKEN_SHARE = 0.05  # a folder with more broken pictures than this (and more than one) is refused
 VALIDATION_SHARE = 0.1
 RESIDENT_SHARE = 0.5  # of a device's free memory, for the whole data set
-CODE_VERSION = 1  # of what decoding makes of a file; raise it when the pixels change
+CODE_VERSION = 2  # of what decoding makes of a file; raise it when the pixels change
 _AUGMENTED_NAME = re.compile(r"(\d{6})_\d{3}\.\w+$")  # generate_dataset.py's IIIIII_AAA.jpg
 
 
@@ -109,17 +111,17 @@ def load_dataset(
 ) -> Dataset:
     """Pictures as (N,channels,size,size) on `device`; prints what it loads in Lua's words.
 
-    path: a folder of jpg, png, pgm or ppm files (its direct sub-folders included), a `.t7` file
+    path: a folder of pictures (data/pictures.py says of which formats) at any depth, a `.t7` file
     that holds an (N,C,H,W) float tensor, `embedded`, or None for the default folder, without which
     the embedded faces are used. cache: keep the decoded pixels on disk and take them from there
     when the folder has not changed. augment_seed: of the embedded faces' copies. Raises UserError
     where the pictures cannot be had.
     """
-    print("Loading new training data...")
+    say("Loading new training data...")
     if path is None:
         path = DEFAULT_FOLDER
         if not DEFAULT_FOLDER.exists():
-            print(f"No folder {_shown(DEFAULT_FOLDER)}: using the {EMBEDDED_SOURCE}.")
+            say(f"No folder {_shown(DEFAULT_FOLDER)}: using the {EMBEDDED_SOURCE}.")
             path = EMBEDDED
     if path == EMBEDDED:
         data = _load_embedded(channels, size, augment_seed)
@@ -136,7 +138,7 @@ def _placed(data: Dataset, device: torch.device) -> Dataset:
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         if data.images.nbytes > RESIDENT_SHARE * free:
-            print(
+            say(
                 f"<dataset> {data.images.nbytes / 1e9:.0f} GB of pictures stay in host memory: the "
                 f"device has {free / 1e9:.0f} GB free"
             )
@@ -146,12 +148,12 @@ def _placed(data: Dataset, device: torch.device) -> Dataset:
 
 def _shown(path: Path) -> str:
     """The shorter of the absolute and the relative way to write a path."""
-    return min(str(path), os.path.relpath(path), key=len)
+    return printable(min(str(path), os.path.relpath(path), key=len))
 
 
 def _load_embedded(channels: int, size: int, seed: int) -> Dataset:
     images = embedded.augmented_faces(channels, size, seed)
-    print(f"<dataset> Loaded {embedded.PICTURES} filepaths")
+    say(f"<dataset> Loaded {embedded.PICTURES} filepaths")
     borders = tuple(range(0, len(images), embedded.COPIES))
     return Dataset(images, EMBEDDED_SOURCE, borders)
 
@@ -174,15 +176,15 @@ def _load_t7(path: Path, channels: int, size: int) -> Dataset:
         )
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise UserError(f"--dataset={path}: its values are not all within 0..1")
-    print(f"<dataset> Loaded {len(images)} filepaths")
+    say(f"<dataset> Loaded {len(images)} filepaths")
     return Dataset(images.contiguous(), _shown(path))
 
 
 def _load_folder(folder: Path, channels: int, size: int, cache: bool, progress: bool) -> Dataset:
-    pictures = _listed(folder)
-    print(f"<dataset> Loaded {len(pictures)} filepaths")
-    names = [picture.name for picture in pictures]
-    shape = (len(pictures), channels, size, size)
+    found = _listed(folder)
+    names = found.names
+    say(f"<dataset> Loaded {len(names)} filepaths")
+    shape = (len(names), channels, size, size)
 
     def fill(rows: np.ndarray) -> dict[str, Any]:
         broken = decode_all(folder, names, rows, progress)
@@ -190,40 +192,41 @@ def _load_folder(folder: Path, channels: int, size: int, cache: bool, progress: 
         return {"broken": broken}
 
     if cache:
-        rows, notes = _cached(folder, pictures, shape, fill)
+        rows, notes = _cached(folder, found.files, shape, fill)
     else:
         rows = np.empty(shape, np.uint8)
         notes = fill(rows)
     broken = notes["broken"]
+    if line := found.line(broken):
+        say(line)
     if broken:
-        print(f"{_shown(folder)}: {len(broken)} broken pictures left out: {_named(broken)}")
         out = {name for name, _ in broken}
         keep = np.array([name not in out for name in names])
         rows, names = rows[keep], [name for name in names if name not in out]
     return Dataset(torch.from_numpy(rows), _shown(folder), _borders(names))
 
 
-def _listed(folder: Path) -> list[PictureFile]:
+def _listed(folder: Path) -> Walk:
     if folder.is_file():
         raise UserError(f"{_shown(folder)} is a file; give a folder of pictures or a .t7 file")
     try:
-        pictures = list_pictures(folder)
+        found = walk(folder, ENDINGS)
     except FileNotFoundError as error:
         raise UserError(f"the data set folder {_shown(folder)} does not exist") from error
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot read the data set folder {_shown(folder)}: {reason}") from error
-    if not pictures:
-        endings = ", ".join(SUFFIXES)
+    if not found.files:
+        left_out = f" ({found.line()})" if found.line() else ""
         raise UserError(
-            f"no pictures ({endings}) in the data set folder {_shown(folder)} or its sub-folders; "
-            "dataset/generate_dataset.py makes them from LFW"
+            f"no pictures ({IN_WORDS}) in the data set folder {_shown(folder)} or below it"
+            f"{left_out}; dataset/generate_dataset.py makes them from LFW"
         )
-    return pictures
+    return found
 
 
 def _cached(
-    folder: Path, pictures: Sequence[PictureFile], shape: tuple[int, ...], fill: Any
+    folder: Path, pictures: Sequence[FoundFile], shape: tuple[int, ...], fill: Any
 ) -> tuple[np.ndarray, dict[str, Any]]:
     content = "\n".join(f"{p.name}\0{p.size}\0{p.mtime}" for p in pictures)
     home = str(folder.resolve())
@@ -235,11 +238,11 @@ def _cached(
         "channels": shape[1],
         "size": shape[2],
     }
-    stem = f"{folder.resolve().name}_{shape[1]}x{shape[2]}x{shape[2]}_{_digest(home)[:8]}"
+    name = f"{folder.resolve().name:.60}_{shape[1]}x{shape[2]}x{shape[2]}_{_digest(home)[:8]}"
     try:
-        return cached_rows(_cache_folder(folder) / stem, key, shape, fill)
+        return cached_rows(_cache_folder(folder) / name, key, shape, fill)
     except OSError as error:
-        print(f"Not keeping the decoded pictures on disk: {error.strerror or error}")
+        say(f"Not keeping the decoded pictures on disk: {error.strerror or error}")
         rows = np.empty(shape, np.uint8)
         return rows, fill(rows)
 
@@ -249,12 +252,17 @@ def _digest(text: str) -> str:
 
 
 def _cache_folder(folder: Path) -> Path:
-    """`.cache` beside the data set where that can be written, else the person's own cache
-    folder."""
+    """`.cache` beside the data set where that can be written, else the person's own cache folder.
+
+    Raises OSError where there is none (a container's user often has no home).
+    """
     beside = folder.resolve().parent
     if os.access(beside, os.W_OK):
         return beside / ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eyescream_py"
+    own = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if own.startswith("~"):
+        raise OSError("this user has no home folder")
+    return Path(own) / "eyescream_py"
 
 
 def _refuse_too_many(folder: Path, files: int, broken: list[tuple[str, str]]) -> None:
@@ -267,7 +275,7 @@ def _refuse_too_many(folder: Path, files: int, broken: list[tuple[str, str]]) ->
 
 def _named(broken: Sequence[Sequence[str]], most: int = 3) -> str:
     named = ", ".join(f"{name} ({reason})" for name, reason in broken[:most])
-    return named + (f" and {len(broken) - most} more" if len(broken) > most else "")
+    return printable(named) + (f" and {len(broken) - most} more" if len(broken) > most else "")
 
 
 def _borders(names: list[str]) -> tuple[int, ...] | None:

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from eyescream_py.system.voice import warn
+from eyescream_py.torch7.image import LUMA
 
 # By content, whatever the name ends in. None of them starts a program, as EPS would. Pillow's JPEG
 # reader takes MPO (a camera's pair of JPEGs) too.
@@ -52,6 +53,7 @@ _FOREIGN = (
 Source = str | os.PathLike[str] | bytes
 
 # The limits above judge, in words; Pillow's own warnings say nothing that a person could act on.
+Image.MAX_IMAGE_PIXELS = MAX_JPEG_PIXELS
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -79,8 +81,8 @@ def open_picture(source: Source, mode: str = "", *, alpha: bool = False) -> Imag
 
 
 def read_pixels(source: Source, mode: str = "") -> np.ndarray:
-    """`open_picture` as float32 (H,W) or (H,W,3) in 0..255; grey of more than 8 bits keeps its
-    depth as fractions."""
+    """`open_picture` as float32 (H,W) or (H,W,3) in 0..255, without rounding: grey of more than 8
+    bits and the luma of colours keep their fractions."""
     with opened(source) as picture:
         if _is_deep(picture):
             grey = _turned(Image.fromarray(deep_values(picture) * 255), _orientation(picture))
@@ -89,9 +91,12 @@ def read_pixels(source: Source, mode: str = "") -> np.ndarray:
         if mode == "L":  # a JPEG's own luma plane: no colour is computed
             picture.draft("L", picture.size)
         upright = _turned(_decoded(picture), _orientation(picture))
+        plain = _plain_mode(upright) if mode == "L" else mode  # colours become grey below
         if upright.has_transparency_data:
-            return np.asarray(_on_white(upright, mode), np.float32)
-        return np.asarray(upright.convert(mode or _plain_mode(upright)), np.float32)
+            values = np.asarray(_on_white(upright, plain), np.float32)
+        else:
+            values = np.asarray(upright.convert(plain or _plain_mode(upright)), np.float32)
+        return values @ np.asarray(LUMA, np.float32) if mode == "L" and values.ndim == 3 else values
 
 
 def picture_size(source: Source) -> tuple[int, int]:

@@ -21,8 +21,7 @@ def temporary_name(path: Path) -> Path:
 
 def create_new(path: Path) -> BinaryIO:
     """Open a file that must not be there, not even as a link planted in its place. OSError."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return open(os.open(path, flags, 0o666), "w+b")
+    return open(path, "x+b", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 @contextlib.contextmanager

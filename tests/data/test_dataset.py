@@ -31,7 +31,10 @@ def test_folder_in_the_order_of_names_with_sub_folders(tmp_path, capsys):
     in_order = [0, 0, 1, 0]  # a/face_000, b/face_000, b/face_001, face_000
     np.testing.assert_array_equal(data.images[:, 0].numpy(), faces()[in_order])
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["Loading new training data...", "<dataset> Loaded 4 filepaths"]
+    assert lines == [
+        "Loading new training data...", "<dataset> Loaded 4 filepaths",
+        "left out: 1 hidden: .hidden, 1 of other formats (.txt)",
+    ]  # fmt: skip
 
 
 def test_gray_becomes_colour_by_repeating_and_colour_gray_by_luma(tmp_path):
@@ -203,9 +206,9 @@ def test_a_missing_empty_or_wrong_folder_is_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"file.jpg is a file"):
         load(tmp_path / "file.jpg")
 
-    def refuse(folder):
+    def refuse(folder, endings):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(dataset, "list_pictures", refuse)
+    monkeypatch.setattr(dataset, "walk", refuse)
     with pytest.raises(UserError, match="empty: Permission denied"):
         load(tmp_path / "empty")

@@ -176,7 +176,7 @@ def test_a_broken_picture_stays_left_out_when_it_comes_from_the_cache(folder, de
     for _ in range(2):
         images = load_dataset(folder, 1, 25).images
         np.testing.assert_array_equal(images[:, 0].numpy(), np.delete(faces()[:30], 5, 0))
-        assert "1 broken pictures left out: face_005.png" in capsys.readouterr().out
+        assert "left out: 1 broken: face_005.png" in capsys.readouterr().out
     assert decodings == [30]
 
 

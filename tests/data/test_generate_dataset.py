@@ -1,5 +1,6 @@
 """dataset/generate_dataset.py, run as its users run it."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -132,7 +133,7 @@ def test_broken_photos_are_left_out_by_name_and_keep_their_number(tmp_path):
     done = generate(tmp_path / "lfw", tmp_path / "out")
     assert done.returncode == 0
     line = one_line(done)
-    assert "2 broken photos left out: Person_01/Person_01_0001.jpg (no JPEG" in line
+    assert "left out: 2 broken: Person_01/Person_01_0001.jpg (an empty file)" in line
     assert "Person_02/Person_02_0002.jpg (120x90 pixels, LFW has 250x250)" in line
     there = {p.name for p in (tmp_path / "out" / "out_unaug_64x64").iterdir()}
     assert there == {f"00000{i}_000.jpg" for i in (0, 1, 3, 4)}
@@ -144,7 +145,7 @@ def test_bad_paths_are_one_line_each(tmp_path, photos):
     (tmp_path / "junk" / "a.jpg").write_text("no photo")
     for path, message in [
         (tmp_path / "missing", "is no folder"),
-        (tmp_path / "empty", "no .jpg files"),
+        (tmp_path / "empty", "no JPEG, PNG"),
         (tmp_path / "junk", "not one of its 1 photos"),
     ]:
         done = generate(path, tmp_path / "out")
@@ -168,3 +169,31 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(photos, tmp_path):
     for path in tmp_path.rglob("*.jpg"):
         Image.open(path).load()
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_every_format_way_up_depth_and_name(tmp_path):
+    """.jpeg and .png count, a sideways photo is turned, names need not be UTF-8."""
+    write_photos(tmp_path / "flat", 2)
+    first, second = sorted((tmp_path / "flat").rglob("*.jpg"))
+    lfw = tmp_path / "lfw" / "lfw-deepfunneled" / "deeper"
+    lfw.mkdir(parents=True)
+    upright = Image.open(first)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(lfw / "a.jpeg", exif=exif, quality=95)
+    Image.open(second).save(lfw / "b.PNG")
+    with open(os.path.join(os.fsencode(lfw), b"Jos\xe9.jpg"), "wb") as file:
+        file.write(first.read_bytes())
+    (lfw / "._a.jpg").write_bytes(bytes.fromhex("0005160700020000") + bytes(99))
+    (lfw / "notes.txt").write_text("")
+    done = generate(tmp_path / "lfw", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "left out: " in one_line(done)
+    assert "1 hidden" in done.stderr
+    assert "1 of other formats (.txt)" in done.stderr
+    assert "3 photos" in done.stdout
+    plain = tmp_path / "out" / "out_unaug_64x64"
+    faces = [np.asarray(Image.open(p)).astype(int) for p in sorted(plain.glob("*.jpg"))]
+    jose, turned, _ = faces  # sorted by name: J, a, b
+    assert np.abs(turned - jose).mean() < 3
+    assert np.abs(np.rot90(turned) - jose).mean() > 20

@@ -145,7 +145,8 @@ def png_of(width: int, height: int) -> bytes:
         (bytes.fromhex("0005160700020000") + bytes(99), "a Mac's companion file"),
         (b"\0\0\0\x18ftypheic" + bytes(40), "heic"),
         (b"hello", "an unknown format"),
-        (png_of(20000, 10000), "more pixels than any photo has"),
+        (png_of(20000, 10000), "20000x10000 pixels are too many (at most 50 million)"),
+        (png_of(50000, 50000), "more pixels than any photo has"),
         (png_of(10000, 9000), "10000x9000 pixels are too many (at most 50 million)"),
         (
             saved(Image.effect_noise((99, 99), 50), "JPEG")[:-900],
