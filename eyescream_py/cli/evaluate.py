@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from eyescream_py.cli import options
+from eyescream_py.system.commands import Command
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=Command, context_settings={"max_content_width": 100})
 @click.argument("subject", default="logs/adversarial.net")
 @options.words("--dataset", None, "Pictures it trained on, as train.py --dataset.")
 @options.words("--heldout", None, "Real pictures it never saw; else half of --dataset serves.")

@@ -26,6 +26,7 @@ from PIL import Image
 from eyescream_py.data import augmentation
 from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError, open_picture
 from eyescream_py.data.walk import Walk, walk
+from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import (
     atomic_write,
@@ -54,7 +55,7 @@ class Job:
     seed: int
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option(
     "--path", metavar="LFW", required=True, help="Folder of LFW photos, sub-folders included."
 )

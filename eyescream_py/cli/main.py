@@ -6,6 +6,8 @@ import importlib
 
 import click
 
+from eyescream_py.system.commands import Group
+
 # name -> (module of its click command `main`, what the list says of it)
 COMMANDS = {
     "train": ("cli.train", "Train faces from noise (train.py)."),
@@ -20,7 +22,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """Imports a command's module when that command is asked for, so that the list comes at once."""
 
     def list_commands(self, context: click.Context) -> list[str]:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from eyescream_py.system.commands import Command
 
-@click.command(context_settings={"max_content_width": 100})
+
+@click.command(cls=Command, context_settings={"max_content_width": 100})
 @click.argument("save", default="logs")
 @click.option("--mp4", is_flag=True, help="Films as MP4 instead of GIF.")
 @click.option(

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from eyescream_py.cli import options
+from eyescream_py.system.commands import Command
 from eyescream_py.system.signals import stoppable
 
 
-@click.command(context_settings={"max_content_width": 100})
+@click.command(cls=Command, context_settings={"max_content_width": 100})
 @options.words("--save_base", "logs", "Folder of G_base and D_base.")
 @options.words("--save_c2f32", "logs", "Folder of the c2f pair.")
 @options.words("--G_base", "adversarial.net", "File of G.")

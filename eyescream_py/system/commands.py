@@ -1,16 +1,19 @@
-"""What every command line of the package does around its work: output that cannot fail.
+"""What every command line of the package does around its work.
 
-`@click.command(cls=Command)` and `@click.group(cls=Group)`; a Group makes its commands of the same
-kind.
+`@click.command(cls=Command)` and `@click.group(cls=Group)`, whose commands are of the same kind:
+lines that cannot be written never end a command, and what the system refuses is one line.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from eyescream_py.system.voice import make_unfailing
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.voice import make_unfailing, printable
 
 
 class Command(click.Command):
@@ -20,13 +23,26 @@ class Command(click.Command):
         make_unfailing()
         return super().main(*args, **options)
 
+    def invoke(self, context: click.Context) -> Any:
+        with system_in_words():
+            return super().invoke(context)
+
 
 class Group(click.Group):
     """A group of such commands."""
 
     command_class = Command
-    group_class = type
 
     def main(self, *args: Any, **options: Any) -> Any:
         make_unfailing()
         return super().main(*args, **options)
+
+
+@contextlib.contextmanager
+def system_in_words() -> Iterator[None]:
+    """What the system refuses (a full disk, rights, no folder for temporary files) as one line."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{printable(error.filename)}: " if error.filename else ""
+        raise UserError(f"{where}{error.strerror or error}") from error
