@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.epoch_pool import EpochPool
 from eyescream_py.data.pairs import coarse_and_diff
-from eyescream_py.results.sampling import evaluating
+from eyescream_py.networks.modes import evaluating
 from eyescream_py.torch7.random import RandomSource
 
 Generate = Callable[[Tensor, Tensor], Tensor]

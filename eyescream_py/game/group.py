@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from eyescream_py.networks.modes import Forward
 from eyescream_py.torch7.random import RandomSource
 
 T = TypeVar("T")
@@ -109,8 +110,7 @@ class Group(Alone):
     def share_statistics(self, network: nn.Module) -> None:
         for layer in network.modules():
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                # in place of another class, so that the layer stays a BatchNorm for whoever saves
-                layer.forward = _SharedNorm(layer, self)  # type: ignore[method-assign,assignment]
+                _SharedNorm(layer, self).install()
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over the processes, with gradients; the value itself where nothing is shared."""
@@ -173,14 +173,12 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-class _SharedNorm:
+class _SharedNorm(Forward):
     """Batch normalisation by the whole batch's statistics (torch's SyncBatchNorm refuses CPUs)."""
 
     def __init__(self, layer: nn.BatchNorm1d | nn.BatchNorm2d, group: Group) -> None:
-        self.layer, self.group = layer, group
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _SharedNorm:
-        return _SharedNorm(memo[id(self.layer)], self.group)
+        super().__init__(layer)
+        self.group = group
 
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer

@@ -11,8 +11,6 @@ import torch
 
 from eyescream_py.system.errors import UserError
 
-CHOICES = ("auto", "fp32", "bf16", "fp64")
-
 
 @dataclass(frozen=True)
 class Precision:

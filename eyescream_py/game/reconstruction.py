@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eyescream_py.game.adversarial import Player
 from eyescream_py.game.group import Alone
-from eyescream_py.results.sampling import evaluating
+from eyescream_py.networks.modes import evaluating
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 

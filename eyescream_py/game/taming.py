@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyescream_py.networks.cpu_layers import plain
+from eyescream_py.networks.modes import plain
 from eyescream_py.torch7.random import RandomSource
 
 SHIFT = 1 / 8  # of the side, at most

@@ -6,15 +6,14 @@ so that checkpoints and printed networks stay what they were. Gains in docs/benc
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eyescream_py.networks.fft_convolution import SpectralForward, convolve_by_spectra
+from eyescream_py.networks.fft_convolution import convolve_by_fourier
+from eyescream_py.networks.modes import FastForward
 
 FEW_PIXELS = 256  # of a convolution's output, over the batch: below, one matrix product is faster
 WIDE = 256 * 512  # pairs of planes of which that was measured
@@ -40,22 +39,12 @@ class _SharedSlope(torch.autograd.Function):
         return to_x, to_slope
 
 
-class _Forward:
-    """Stands in for the `forward` of one layer, and of its copy in a copied network."""
-
-    def __init__(self, layer: Any) -> None:
-        self.layer = layer
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Forward:
-        return type(self)(memo[id(self.layer)])
-
-
-class _PReLU(_Forward):
+class _PReLU(FastForward):
     def __call__(self, x: Tensor) -> Tensor:
         return _SharedSlope.apply(x, self.layer.weight)
 
 
-class _OnePlane(_Forward):
+class _OnePlane(FastForward):
     """A convolution to one plane: a product with all taps at every pixel, then shifted sums."""
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -70,7 +59,7 @@ class _OnePlane(_Forward):
         return whole[:, :, p : p + height, p : p + width] + layer.bias.view(-1, 1, 1)
 
 
-class _FewPixels(_Forward):
+class _FewPixels(FastForward):
     """A convolution whose output has few pixels, as one product with all patches of the batch."""
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -88,31 +77,14 @@ def speed_up(network: nn.Module, convolutions: bool = True) -> None:
     """Change what pays in `network`, which runs on the CPU; `convolutions` for fp32 and fp64."""
     for layer in network.modules():
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
-            layer.forward = _PReLU(layer)  # type: ignore[method-assign,assignment]
+            _PReLU(layer).install()
         elif isinstance(layer, nn.Conv2d) and convolutions and _is_square(layer):
             if layer.out_channels == 1 and layer.stride == (1, 1) and layer.in_channels >= 64:
-                layer.forward = _OnePlane(layer)  # type: ignore[method-assign,assignment]
+                _OnePlane(layer).install()
             elif layer.in_channels * layer.out_channels >= WIDE and layer.stride == (2, 2):
-                layer.forward = _FewPixels(layer)  # type: ignore[method-assign,assignment]
+                _FewPixels(layer).install()
     if convolutions:
-        convolve_by_spectra(network)
-
-
-@contextlib.contextmanager
-def plain(network: nn.Module) -> Iterator[None]:
-    """A block in which `network` computes by torch's own layers, which can be differentiated
-    twice.
-    """
-    exchanged = [
-        (layer, layer.__dict__.pop("forward"))
-        for layer in network.modules()
-        if isinstance(layer.__dict__.get("forward"), _Forward | SpectralForward)
-    ]
-    try:
-        yield
-    finally:
-        for layer, forward in exchanged:
-            layer.forward = forward
+        convolve_by_fourier(network)
 
 
 def _is_square(layer: nn.Conv2d) -> bool:

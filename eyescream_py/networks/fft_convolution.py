@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eyescream_py.networks.modes import FastForward
+
 TILE = 8  # output pixels of a tile's side
 WORTH_KERNEL = 7  # smaller kernels and fewer pairs of planes are faster as they are
 WORTH_PAIRS = 64 * 128
@@ -116,25 +118,17 @@ def _untile(tiles: Tensor, shape: torch.Size, k: int, rows: int, columns: int) -
     return whole[:, :, p : p + height, p : p + width]
 
 
-class SpectralForward:
-    """Takes the place of a Conv2d's `forward`: the layer stays a Conv2d for whoever saves it."""
-
-    def __init__(self, layer: nn.Conv2d) -> None:
-        self.layer = layer
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SpectralForward:
-        return SpectralForward(memo[id(self.layer)])
-
+class _FourierForward(FastForward):
     def __call__(self, x: Tensor) -> Tensor:
         y = _Convolution.apply(x, self.layer.weight)
         return y if self.layer.bias is None else y + self.layer.bias.view(-1, 1, 1)
 
 
-def convolve_by_spectra(network: nn.Module) -> None:
+def convolve_by_fourier(network: nn.Module) -> None:
     """Let the wide convolutions of `network` with large kernels go through Fourier transforms."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and _is_worth_it(layer):
-            layer.forward = SpectralForward(layer)  # type: ignore[method-assign,assignment]
+            _FourierForward(layer).install()
 
 
 def _is_worth_it(layer: nn.Conv2d) -> bool:

@@ -29,9 +29,6 @@ from eyescream_py.torch7.random import RandomSource
 
 Dims = tuple[int, int, int]
 
-G_ARCHITECTURES = ("mlp", "upsampling")
-D_ARCHITECTURES = ("default", "b")
-
 
 def create_G(dims: Dims, noise_dim: int = 100, architecture: str = "mlp") -> nn.Sequential:
     """Noise (N, noise_dim) in [-1,1] -> pictures (N,C,H,W) in 0..1.
@@ -74,7 +71,7 @@ def _upsampling_G(dims: Dims, noise_dim: int) -> nn.Sequential:
     )
 
 
-def create_refiner(dims: Dims) -> nn.Sequential:
+def create_corrector(dims: Dims) -> nn.Sequential:
     """The G of `--autoencoder`: pictures (N,C,H,W) -> x + 0.25*tanh(MLP(x)), same shape."""
     size = math.prod(dims)
     change = nn.Sequential(

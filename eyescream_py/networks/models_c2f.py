@@ -24,9 +24,6 @@ _G_LAYERS = {
 }
 _D_SECOND_PAIR = {"b": (128, 128), "c": (128, 256)}
 
-G_ARCHITECTURES = tuple(_G_LAYERS)
-D_ARCHITECTURES = ("default", *_D_SECOND_PAIR)
-
 
 class PairSequential(nn.Sequential):
     """An `nn.Sequential` whose first module takes a table: called with two tensors or one tuple."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.results.sampling import evaluating
+from eyescream_py.networks.modes import evaluating
 
 WIDE = 64  # outputs from which a Linear is worth a picture
 

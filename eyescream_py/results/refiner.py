@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.networks import checkpoints
-from eyescream_py.results.sampling import evaluating
+from eyescream_py.networks.modes import evaluating
 from eyescream_py.torch7 import image
 from eyescream_py.torch7.random import RandomSource, TorchSource
 

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.networks.modes import evaluating
 from eyescream_py.system.files import atomic_write
 from eyescream_py.torch7 import image
-
-
-@contextlib.contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside the block; modes come back after it."""
-    modes = [net.training for net in networks]
-    for net in networks:
-        net.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for net, training in zip(networks, modes, strict=True):
-            net.train(training)
 
 
 def generate(G: nn.Module, noise: Tensor, batch: int = 1024) -> Tensor:

@@ -16,8 +16,9 @@ from eyescream_py.data.pairs import coarse_and_diff
 from eyescream_py.game.adversarial import Game
 from eyescream_py.game.adversarial_c2f import PairFeed, StalePairFeed, parzen_score
 from eyescream_py.networks import checkpoints, models, models_c2f
+from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.windows import Plots
-from eyescream_py.results.sampling import evaluating, save_grid
+from eyescream_py.results.sampling import save_grid
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.random import RandomSource, TorchSource

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from eyescream_py.game.adversarial import FaceFeed, Game
 from eyescream_py.game.taming import SlopePenalty, SpectralBound, Taming, Views
 from eyescream_py.networks import checkpoints, models
+from eyescream_py.networks.models_autoencoder import DECODER_START
+from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
 from eyescream_py.plots.windows import Plots
 from eyescream_py.results import quality
-from eyescream_py.results.sampling import evaluating, generate, ranking, save_grid
+from eyescream_py.results.sampling import generate, ranking, save_grid
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.random import RandomSource, TorchSource
@@ -116,7 +118,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
 def create_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]:
     D = models.create_D(options.dims, options.D_arch)
     if options.autoencoder:
-        return D, models.create_refiner(options.dims)
+        return D, models.create_corrector(options.dims)
     return D, models.create_G(options.dims, options.noise_dim, options.G_arch)
 
 
@@ -152,7 +154,7 @@ def _decoder(options: FaceOptions, device: torch.device) -> nn.Module | None:
     layers = list(
         checkpoints.module(checkpoints.read(path, "--autoencoder"), "AE", path, "--autoencoder")
     )  # type: ignore[call-overload]
-    linears = [layer for layer in layers[6:] if isinstance(layer, nn.Linear)]
+    linears = [layer for layer in layers[DECODER_START:] if isinstance(layer, nn.Linear)]
     if len(layers) != 11 or len(linears) != 2:
         raise UserError(f"--autoencoder={path} is no autoencoder of train_autoencoder.py")
     code, pixels = linears[0].in_features, linears[1].out_features
@@ -167,7 +169,7 @@ def _decoder(options: FaceOptions, device: torch.device) -> nn.Module | None:
             f"--autoencoder={path} makes pictures of {pixels} values, --scale={size} with "
             f"{channels} channels needs {channels * size * size}"
         )
-    return nn.Sequential(*layers[6:]).to(device).requires_grad_(False).eval()
+    return nn.Sequential(*layers[DECODER_START:]).to(device).requires_grad_(False).eval()
 
 
 def _denoiser(options: FaceOptions, device: torch.device) -> nn.Module | None:

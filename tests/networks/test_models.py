@@ -107,7 +107,7 @@ def test_three_optimizer_steps_equal_lua(name):
         (lambda: models.create_G((1, 16, 16), 50, "upsampling"), (2, 50), None),
         (lambda: models.create_D((3, 32, 32), "b"), (2, 3, 32, 32), None),
         (
-            lambda: models.create_refiner((1, 16, 16)),
+            lambda: models.create_corrector((1, 16, 16)),
             (2, 1, 16, 16),
             256 * 1024 * 2 + 1024 + 256 + 1,
         ),

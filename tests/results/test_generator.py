@@ -22,7 +22,7 @@ from tests.small_runs import invoke
 def network(kind):
     if kind == "refiner":  # what --autoencoder trains: a decoder, then the refiner
         decoder = nn.Sequential(nn.Linear(5, 64), nn.Sigmoid(), torch7.layers.View(1, 8, 8))
-        return nn.Sequential(decoder, models.create_refiner((1, 8, 8)))
+        return nn.Sequential(decoder, models.create_corrector((1, 8, 8)))
     return models.create_G((3, 8, 8), 5, kind)
 
 

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eyescream_py.results.sampling import evaluating, generate, judge, nearest, ranking, save_grid
+from eyescream_py.networks.modes import evaluating
+from eyescream_py.results.sampling import generate, judge, nearest, ranking, save_grid
 from eyescream_py.torch7.layers import View
 
 

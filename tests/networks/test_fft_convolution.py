@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from eyescream_py import torch7
 from eyescream_py.networks import models_c2f
-from eyescream_py.networks.fft_convolution import _Convolution, convolve_by_spectra
+from eyescream_py.networks.fft_convolution import _Convolution, convolve_by_fourier
 
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 24), (11, 13), (5, 3)])
@@ -31,7 +31,7 @@ def test_the_generator_of_pairs_keeps_its_values_and_its_layers():
     torch.manual_seed(0)
     plain = models_c2f.create_G((1, 8, 8))
     fast = copy.deepcopy(plain)
-    convolve_by_spectra(fast)
+    convolve_by_fourier(fast)
     copied = copy.deepcopy(fast)
     noise, coarse = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
     expected = plain(noise, coarse)
@@ -48,5 +48,5 @@ def test_only_wide_convolutions_with_large_kernels_are_changed():
         nn.Conv2d(64, 128, 7, padding=3), nn.Conv2d(64, 128, 3, padding=1),
         nn.Conv2d(64, 128, 7, padding=3, stride=2), nn.Conv2d(8, 8, 7, padding=3),
     )  # fmt: skip
-    convolve_by_spectra(network)
+    convolve_by_fourier(network)
     assert ["forward" in vars(layer) for layer in network] == [True, False, False, False]

@@ -1,0 +1,68 @@
+"""Ways to run a network without changing what it is: evaluation mode, and layers whose `forward` is
+exchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+
+@contextlib.contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients inside the block; modes come back after it."""
+    modes = [net.training for net in networks]
+    for net in networks:
+        net.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for net, training in zip(networks, modes, strict=True):
+            net.train(training)
+
+
+class Forward:
+    """Stands in for the `forward` of one layer, and of its copy in a copied network.
+
+    The layer keeps its class, parameters and place, so that whoever saves or prints the network
+    finds what it was.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+
+    def install(self) -> None:
+        """From here on the layer computes by this."""
+        self.layer.forward = self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = copy.copy(self)
+        twin.layer = memo[id(self.layer)]
+        return twin
+
+
+class FastForward(Forward):
+    """One that is quicker than torch's, and can be differentiated only once."""
+
+
+@contextlib.contextmanager
+def plain(network: nn.Module) -> Iterator[None]:
+    """A block in which `network` computes by torch's own layers, which can be differentiated
+    twice.
+    """
+    exchanged = [
+        (layer, layer.__dict__.pop("forward"))
+        for layer in network.modules()
+        if isinstance(layer.__dict__.get("forward"), FastForward)
+    ]
+    try:
+        yield
+    finally:
+        for layer, forward in exchanged:
+            layer.forward = forward
