@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +122,7 @@ def _width(path: str | Path, tensors: Mapping[str, torch.Tensor], about: dict[st
     bias = tensors.get("encoderLevels.0.bias")
     guess = 1.0 if bias is None else bias.numel() / ENCODER_CHANNELS[1]
     width = about.get("width", guess)
-    if type(width) not in (int, float) or not math.isfinite(width) or not 0 < width <= WIDEST:
+    if type(width) not in (int, float) or not 0 < width <= WIDEST:  # false for nan, too
         raise UserError(f"{path}: its width is {width!r:.20}, not a number up to {WIDEST}")
     return float(width)
 
