@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
 
-from eyescream_py.system.commands import Group
+from eyescream_py.cli.lazy import LazyGroup
 
 # name -> (module of its click command `main`, what the list says of it)
 COMMANDS = {
@@ -19,27 +17,13 @@ COMMANDS = {
     "movie": ("cli.movie", "Contact sheet, film and loss curves of a run."),
     "generate-dataset": ("cli.generate_dataset", "Cut LFW's photos into training faces."),
     "torch7": ("torch7.__main__", "Look into Torch 7 files and convert them."),
+    "srez": ("cli.srez", "Enlarge faces four times; docs/srez.md."),
+    "image-model": ("image_model.__main__", "Depth maps to faces; docs/image_model.md."),
+    "ganless-hd": ("ganless_hd.__main__", "Contours to paintings; docs/ganless_hd.md."),
+    "mln": ("mln.__main__", "MR images from few, inexact measurements; docs/mln.md."),
 }
 
 
-class LazyGroup(Group):
-    """Imports a command's module when that command is asked for, so that the list comes at once."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"eyescream_py.{COMMANDS[name][0]}")
-        command: click.Command = module.main
-        return command
-
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, table=COMMANDS)
 def main() -> None:
     """Face generators after the Lua Torch program of 2015; COMMAND --help lists its flags."""

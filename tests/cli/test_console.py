@@ -11,6 +11,7 @@ import termios
 import tomllib
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from eyescream_py.cli.main import COMMANDS, main
@@ -45,6 +46,28 @@ def test_the_list_and_the_help_of_evaluate_load_no_torch():
         "assert 'torch' not in sys.modules\n"
     )
     assert "generate-dataset" in run("-c", code).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        ("srez train", "--train_time"),
+        ("srez make-data", "--seed"),
+        ("image-model make-data", "--unpaired"),
+        ("ganless-hd train", "--resume"),
+        ("mln train", "--wavelet"),
+        ("torch7 convert", "--long-size"),
+    ],
+)
+def test_siblings_answer_under_the_one_name(words, flag):
+    done = CliRunner().invoke(main, [*words.split(), "--help"], prog_name="eyescream")
+    assert done.exit_code == 0, done.output
+    assert f"eyescream {words}" in done.output
+    assert flag in done.output
+
+
+def test_the_package_is_the_command():
+    assert run("-m", "eyescream_py", "--help").stdout.startswith("Usage: eyescream ")
 
 
 BAR = (
