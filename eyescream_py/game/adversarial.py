@@ -17,34 +17,11 @@ from torch import Tensor, nn
 
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.epoch_pool import EpochPool
+from eyescream_py.game.answers import Answers, Logits
 from eyescream_py.game.group import Alone
 from eyescream_py.game.taming import Taming
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
 from eyescream_py.torch7.random import RandomSource
-
-EPSILON = 1e-12
-
-
-class _BCE(torch.autograd.Function):
-    """Lua's BCECriterion: epsilon inside the logarithms, gradient (x-t)/((1-x+eps)(x+eps))/N."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, targets: Tensor) -> Tensor:
-        ctx.save_for_backward(x, targets)
-        likelihood = targets * torch.log(x + EPSILON) + (1 - targets) * torch.log(1 - x + EPSILON)
-        return -likelihood.mean()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        x, targets = ctx.saved_tensors
-        slope = (x - targets) / ((1 - x + EPSILON) * (x + EPSILON)) / x.numel()
-        return grads[0] * slope, None
-
-
-def bce_loss(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross entropy of probabilities and targets of equal shape (nn.BCECriterion)."""
-    return _BCE.apply(predictions, targets)
-
 
 @dataclass(frozen=True)
 class Penalty:
@@ -121,8 +98,9 @@ class AccuracyGate:
     def can_close(self) -> bool:
         return self.bound <= 1
 
-    def update(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        accuracy = ((predictions.detach() > 0.5) == (targets > 0.5)).double().mean()
+    def update(self, said: Tensor, targets: Tensor) -> Tensor:
+        """Count a batch; whether D may learn. `said` is 1 for pictures taken for real, else 0. [N]"""
+        accuracy = ((said > 0.5) == (targets > 0.5)).double().mean()
         size = len(self.accuracies)
         self.accuracies.scatter_(0, self.count % size, accuracy.view(1))
         self.count += 1
@@ -269,7 +247,10 @@ class Game:
         autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         group: Alone | None = None,
         taming: Taming | None = None,
+        answers: Answers | None = None,
     ) -> None:
+        self.logits = answers if isinstance(answers, Logits) else Logits(D.network)
+        self.answers = answers or self.logits
         self.taming = taming or Taming()
         self.D, self.G, self.feed, self.gate = D, G, feed, gate
         self.group = group or Alone()
@@ -288,14 +269,14 @@ class Game:
         with self.autocast():
             inputs, targets = self.feed.discriminator_batch(n)
             seen = self.taming.seen(inputs)
-            penalty = self.taming.penalty(self.D.network, seen[0])
-            predictions = self.D.network(*seen).reshape(-1)  # [n]
-        predictions = predictions.to(targets.dtype)
-        loss = bce_loss(predictions, targets)
+            penalty = self.taming.penalty(self.logits, seen[0])
+            answers = self.answers(*seen)  # [n]
+        loss = self.answers.loss(answers, targets)
         self.D.backward(loss + penalty, self.group)
         loss = self._over_group(loss)
-        judged = self.group.gather(torch.stack([predictions.detach()[:n], targets[:n]], 1))
-        opened = self.gate.update(judged[:, 0], judged[:, 1]) if self.gate.can_close else None
+        judged = self.group.gather(torch.stack([answers.detach()[:n], targets[:n]], 1))
+        said = self.answers.real(judged[:, 0])
+        opened = self.gate.update(said, judged[:, 1]) if self.gate.can_close else None
         if log:
             withheld = opened is not None and not bool(opened)
             log("D", None if withheld else self.D.objective(loss))
@@ -304,13 +285,13 @@ class Game:
             self.taming.bound.apply()
         self.figures.sums["D_loss"] += loss
         self.figures.sums["D_trained"] += 1 if opened is None else opened
-        self.figures.confusion.add(judged[:, 0], judged[:, 1])
+        self.figures.confusion.add(said, judged[:, 1])
 
     def generator_step(self, n: int, log: CallLog | None = None) -> None:
         with self.autocast():
             inputs, targets = self.feed.generator_batch(n)
-            predictions = self.D.network(*self.taming.seen(inputs)).reshape(-1)  # [n]
-        loss = bce_loss(predictions.to(targets.dtype), targets)
+            answers = self.answers(*self.taming.seen(inputs))  # [n]
+        loss = self.answers.loss(answers, targets)
         self.G.backward(loss, self.group)
         loss = self._over_group(loss)
         if log:

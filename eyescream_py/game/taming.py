@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyescream_py.game.answers import Logits
 from eyescream_py.networks.modes import plain
 from eyescream_py.torch7.random import RandomSource
 
@@ -85,14 +86,13 @@ def hole(images: Tensor, top: Tensor, left: Tensor) -> Tensor:
     return inside.unsqueeze(1).to(images.dtype)
 
 
-def squared_slope(predictions: Tensor, pictures: Tensor) -> Tensor:
+def squared_slope(logits: Tensor, pictures: Tensor) -> Tensor:
     """Mean squared gradient of D's logit, with a graph.
 
-    `predictions` [N] are probabilities computed from `pictures` [N,...], which require gradients.
+    `logits` [N] are computed from `pictures` [N,...], which require gradients.
     """
-    logits = torch.logit(predictions, eps=1e-4)
     (slope,) = torch.autograd.grad(logits.sum(), pictures, create_graph=True)
-    return slope.square().sum() / len(predictions)
+    return slope.square().sum() / len(logits)
 
 
 class SlopePenalty:
@@ -105,15 +105,15 @@ class SlopePenalty:
     def __init__(self, weight: float, every: int = 1) -> None:
         self.weight, self.every, self.steps = weight, every, 0
 
-    def __call__(self, D: nn.Module, real: Tensor) -> Tensor | float:
+    def __call__(self, D: Logits, real: Tensor) -> Tensor | float:
         """To be added to D's loss of this step; `real` [N,C,H,W] as D sees it."""
         self.steps += 1
         if (self.steps - 1) % self.every:
             return 0.0
         real = real.detach().requires_grad_()
-        with plain(D):
-            predictions = D(real).reshape(-1).to(real.dtype)
-        return self.weight * self.every / 2 * squared_slope(predictions, real)
+        with plain(D.network):
+            answers = D(real)
+        return self.weight * self.every / 2 * squared_slope(answers, real)
 
 
 class SpectralBound:
@@ -150,7 +150,7 @@ class Taming:
     def seen(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (self.views(inputs[0]), *inputs[1:]) if self.views else inputs
 
-    def penalty(self, D: nn.Module, pictures: Tensor) -> Tensor | float:
+    def penalty(self, D: Logits, pictures: Tensor) -> Tensor | float:
         """On the real half of a batch."""
         return self.slope(D, pictures[: len(pictures) // 2]) if self.slope else 0.0
 

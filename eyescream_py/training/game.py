@@ -23,6 +23,7 @@ from eyescream_py.game.adversarial import (
     Penalty,
     Player,
 )
+from eyescream_py.game.answers import Logits, Probabilities
 from eyescream_py.game.averaging import Ema
 from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.game.group import Alone
@@ -145,7 +146,7 @@ def build_game(
     print(f"Discriminator network:\n{D}\nGenerator network:\n{G}")
     print(f"Number of free parameters in D: {models.free_parameters(D)}")
     print(f"Number of free parameters in G: {models.free_parameters(G)}")
-    # a replay keeps the Lua program's fault
+    # a replay keeps the Lua program's fault, and listens to probabilities as Lua did
     penalty_of_G = FaultyPenalty if options.rng == "lua" else Penalty
     return Game(
         D=_player(options, "D", D, Penalty(options.D_L1, options.D_L2)),
@@ -156,6 +157,7 @@ def build_game(
         autocast=arithmetic.autocast,
         group=group,
         taming=taming,
+        answers=Probabilities(D) if options.rng == "lua" else Logits(D),
     )
 
 

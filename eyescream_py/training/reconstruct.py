@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.data.dataset import Dataset, load_dataset
-from eyescream_py.game.adversarial import Penalty, Player, bce_loss
+from eyescream_py.game.adversarial import Penalty, Player
+from eyescream_py.game.answers import bce_loss
 from eyescream_py.game.group import Alone
 from eyescream_py.game.reconstruction import Reconstruction
 from eyescream_py.networks import checkpoints, models

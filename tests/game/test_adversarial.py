@@ -14,8 +14,8 @@ from eyescream_py.game.adversarial import (
     Game,
     Penalty,
     Player,
-    bce_loss,
 )
+from eyescream_py.game.answers import Logits, Probabilities, bce_loss
 from eyescream_py.game.group import Alone
 from eyescream_py.torch7.layers import View
 from eyescream_py.torch7.optim import SGD, ConfusionMatrix

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from eyescream_py.data.dataset import Dataset
-from eyescream_py.game.adversarial import Penalty, Player, bce_loss
+from eyescream_py.game.adversarial import Penalty, Player
+from eyescream_py.game.answers import bce_loss
 from eyescream_py.game.reconstruction import Reconstruction
 from eyescream_py.torch7.optim import SGD
 from eyescream_py.training.reconstruct import absolute_error, split

@@ -7,6 +7,7 @@ from torch import nn
 from eyescream_py.cli.options import VIEWS
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
+from eyescream_py.game.answers import Logits
 from eyescream_py.game.taming import (
     SlopePenalty,
     SpectralBound,
@@ -71,7 +72,7 @@ def test_the_hole_is_a_square_of_half_the_side_cut_at_the_border():
 def test_slope_of_a_logistic_regression():
     weights = torch.tensor([0.3, -0.2], requires_grad=True)
     x = torch.tensor([[0.1, 0.4], [0.5, -0.3]], requires_grad=True)
-    penalty = squared_slope(torch.sigmoid(x @ weights), x)
+    penalty = squared_slope(x @ weights, x)
     assert float(penalty.detach()) == pytest.approx(0.3**2 + 0.2**2, rel=1e-4)
     penalty.backward()
     torch.testing.assert_close(weights.grad, 2 * weights.detach(), rtol=1e-4, atol=1e-6)
@@ -81,7 +82,7 @@ def test_the_penalty_comes_every_fourth_time_with_four_times_the_weight():
     D = nn.Sequential(View(16), nn.Linear(16, 1), nn.Sigmoid())
     expected = float(D[1].weight.detach().square().sum())
     slope = SlopePenalty(0.5, every=4)
-    calls = [torch.as_tensor(slope(D, pictures(4, 1, 4))) for _ in range(8)]
+    calls = [torch.as_tensor(slope(Logits(D), pictures(4, 1, 4))) for _ in range(8)]
     found = [float(penalty.detach()) for penalty in calls]
     assert found[1:4] == found[5:] == [0, 0, 0]
     assert found[0] == pytest.approx(4 * 0.25 * expected, rel=1e-4)
@@ -97,7 +98,7 @@ def test_the_penalty_goes_through_layers_that_were_sped_up():
         if fast:
             speed_up(D)
         D.zero_grad()
-        SlopePenalty(1.0)(D, pictures(4)).backward()
+        SlopePenalty(1.0)(Logits(D), pictures(4)).backward()
         gradients.append([p.grad.clone() for p in D.parameters() if p.grad is not None])
     assert len(gradients[0]) == len(gradients[1]) > 2
     for a, b in zip(*gradients, strict=True):

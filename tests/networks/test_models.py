@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eyescream_py.game.adversarial import bce_loss
+from eyescream_py.game.answers import bce_loss
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.layers import Dropout, SpatialDropout

@@ -1,0 +1,145 @@
+"""What the game hears from D: logits, or, where a Lua run is replayed, probabilities.
+
+A saturated sigmoid has no slope: rounded to bfloat16 it is exactly 1 from a logit of 6.3 on, to
+float32 from 17 on, and a D that says 1 of everything never learns again. Training therefore stops
+before D's last Sigmoid; files and sampling keep it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eyescream_py.game.precision import in_full
+
+EPSILON = 1e-12
+CERTAIN = 13.8155  # logit of a probability 1e-6 away from 0 or 1
+
+
+class Answers(Protocol):
+    """Asks D about pictures; knows what its answers [N] mean."""
+
+    def __call__(self, *inputs: Tensor) -> Tensor: ...
+
+    def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
+        """Mean binary cross entropy to targets in 0..1 of the same shape. [N], [N] -> []"""
+        ...
+
+    def real(self, answers: Tensor) -> Tensor:
+        """1 where D takes the picture for real, else 0, in the answers' type. [N] -> [N]"""
+        ...
+
+    def certain(self, answers: Tensor) -> Tensor:
+        """Whether D's probability is within 1e-6 of 0 or 1. [N] -> [N], bool"""
+        ...
+
+
+class Logits:
+    """The answers of any D that ends in a Sigmoid, taken in front of it.
+
+    The last layer with weights computes in their own type, whatever the autocast, so that answers
+    come in float32 at least. Raises ValueError for a network that ends in something else.
+    """
+
+    def __init__(self, D: nn.Module) -> None:
+        self.network = D
+        leaves = [layer for layer in D.modules() if not list(layer.children())]
+        if not leaves or not isinstance(leaves[-1], nn.Sigmoid):
+            raise ValueError("a discriminator has to end in a Sigmoid")
+        self._sigmoid = leaves[-1]
+        weighted = [layer for layer in leaves if isinstance(layer, nn.Linear | nn.Conv2d)]
+        if weighted:
+            in_full(weighted[-1])
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        with self._open():
+            answers: Tensor = self.network(*inputs)
+        return answers.reshape(-1)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        # the attribute hides the class's forward: the network stays what files and windows know
+        self._sigmoid.forward = _unchanged  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del self._sigmoid.forward
+
+    def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = _SoftPlusLoss.apply(answers, targets)
+        return loss
+
+    def real(self, answers: Tensor) -> Tensor:
+        return (answers > 0).to(answers.dtype)
+
+    def certain(self, answers: Tensor) -> Tensor:
+        return answers.abs() > CERTAIN
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+class _SoftPlusLoss(torch.autograd.Function):
+    """Cross entropy of logits x to targets t: the mean of softplus(x) - t*x.
+
+    Its slope is sigmoid(x) - t, here (1-t)*sigmoid(x) - t*sigmoid(-x), which keeps its digits where
+    D is right and certain (torch's own is exactly 0 there).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, targets: Tensor) -> Tensor:
+        ctx.save_for_backward(x, targets)
+        return F.softplus(x).addcmul_(x, targets, value=-1).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        x, targets = ctx.saved_tensors
+        slope = torch.lerp(torch.sigmoid(x), torch.sigmoid(-x).neg_(), targets)
+        return slope.mul_(grads[0] / x.numel()), None
+
+
+class Probabilities:
+    """D's own output with the arithmetic of Lua's BCECriterion, for replays."""
+
+    def __init__(self, D: nn.Module) -> None:
+        self.network = D
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        answers: Tensor = self.network(*inputs)
+        return answers.reshape(-1)
+
+    def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
+        return bce_loss(answers.to(targets.dtype), targets)
+
+    def real(self, answers: Tensor) -> Tensor:
+        return (answers > 0.5).to(answers.dtype)
+
+    def certain(self, answers: Tensor) -> Tensor:
+        return (answers - 0.5).abs() > 0.5 - 1e-6
+
+
+class _BCE(torch.autograd.Function):
+    """Lua's BCECriterion: epsilon inside the logarithms, gradient (x-t)/((1-x+eps)(x+eps))/N."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, targets: Tensor) -> Tensor:
+        ctx.save_for_backward(x, targets)
+        likelihood = targets * torch.log(x + EPSILON) + (1 - targets) * torch.log(1 - x + EPSILON)
+        return -likelihood.mean()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        x, targets = ctx.saved_tensors
+        slope = (x - targets) / ((1 - x + EPSILON) * (x + EPSILON)) / x.numel()
+        return grads[0] * slope, None
+
+
+def bce_loss(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross entropy of probabilities and targets of equal shape (nn.BCECriterion)."""
+    return _BCE.apply(predictions, targets)
