@@ -23,6 +23,7 @@ from eyescream_py.game.taming import Taming
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
 from eyescream_py.torch7.random import RandomSource
 
+
 @dataclass(frozen=True)
 class Penalty:
     """l1*|w|_1 + l2*|w|^2/2 over a list of parameters."""
@@ -99,7 +100,7 @@ class AccuracyGate:
         return self.bound <= 1
 
     def update(self, said: Tensor, targets: Tensor) -> Tensor:
-        """Count a batch; whether D may learn. `said` is 1 for pictures taken for real, else 0. [N]"""
+        """Count a batch; whether D may learn. `said` [N] is 1 where D took it for real, else 0."""
         accuracy = ((said > 0.5) == (targets > 0.5)).double().mean()
         size = len(self.accuracies)
         self.accuracies.scatter_(0, self.count % size, accuracy.view(1))

@@ -64,7 +64,7 @@ class Logits:
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:
         # the attribute hides the class's forward: the network stays what files and windows know
-        self._sigmoid.forward = _unchanged  # type: ignore[method-assign]
+        self._sigmoid.forward = _unchanged  # type: ignore[method-assign,assignment]
         try:
             yield
         finally:

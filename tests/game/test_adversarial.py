@@ -15,7 +15,7 @@ from eyescream_py.game.adversarial import (
     Penalty,
     Player,
 )
-from eyescream_py.game.answers import Logits, Probabilities, bce_loss
+from eyescream_py.game.answers import bce_loss
 from eyescream_py.game.group import Alone
 from eyescream_py.torch7.layers import View
 from eyescream_py.torch7.optim import SGD, ConfusionMatrix
