@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyescream_py.game.precision import in_full
+from eyescream_py.game.precision import InFull
 
 EPSILON = 1e-12
 CERTAIN = 13.8155  # logit of a probability 1e-6 away from 0 or 1
@@ -54,7 +54,7 @@ class Logits:
         self._sigmoid = leaves[-1]
         weighted = [layer for layer in leaves if isinstance(layer, nn.Linear | nn.Conv2d)]
         if weighted:
-            in_full(weighted[-1])
+            InFull(weighted[-1]).install()
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         with self._open():

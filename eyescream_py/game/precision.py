@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
+from eyescream_py.networks.modes import Forward
 from eyescream_py.system.errors import UserError
 
 
@@ -44,22 +44,11 @@ def multiplies_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-class _InFull:
-    """Stands in for the `forward` of one layer: computes in the type of its weights."""
-
-    def __init__(self, layer: Any) -> None:
-        self.layer = layer
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _InFull:
-        return _InFull(memo[id(self.layer)])
+class InFull(Forward):
+    """A layer whose output has to be exact: computes in its weights' type under any autocast."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         layer = self.layer
         with torch.autocast(x.device.type, enabled=False):
             y: torch.Tensor = type(layer).forward(layer, x.to(layer.weight.dtype))
         return y
-
-
-def in_full(layer: nn.Linear | nn.Conv2d) -> None:
-    """Let a layer whose output has to be exact compute in its weights' type under any autocast."""
-    layer.forward = _InFull(layer)  # type: ignore[method-assign,assignment]
