@@ -7,13 +7,17 @@ missing one does not answer; its wire format is a JSON object per window, so it 
 from __future__ import annotations
 
 import base64
+import contextlib
 import enum
 import http.client
 import io
 import json
 import math
+import re
+import socket
+import threading
 import urllib.parse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +25,11 @@ from PIL import Image
 
 from eyescream_py.system.errors import UserError
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 3.0  # for a whole request and its answer
+MAX_ANSWER = 1 << 20  # bytes; a page has 3 kB
+LOCKED = "X-Eyescream-Visdom"  # plots/page.py sends it with every refusal
+_MOVED = (301, 302, 307, 308)
+_PLAIN = re.compile(r"[\w./-]*")  # of a base URL
 # Panes of this width stand three in a row on a page of 1400 px.
 _PANE_WIDTH, _CURVE_HEIGHT, _TITLE_HEIGHT = 440, 300, 20
 _GAP, _GAP_SHADE = 1, 255  # pixels between pictures, before the grid is enlarged
@@ -32,44 +40,61 @@ class Listener(enum.Enum):
 
     NOBODY = enum.auto()
     VISDOM = enum.auto()
+    LOCKED = enum.auto()  # a Visdom of this package whose key is another one
     SILENT = enum.auto()  # takes a connection and does not answer in time
     STRANGER = enum.auto()
 
 
+class RefusedError(http.client.HTTPException):
+    """The server answered, and did not take what it was sent."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Address:
-    """Where a Visdom server is, or may be started."""
+    """Where a Visdom server is, or may be started. `base` comes before every path: empty, or a
+    slash and the server's key or base URL."""
 
     host: str
     port: int
     secure: bool = False
+    base: str = ""
 
     @classmethod
     def parse(cls, server: str, port: int) -> Address:
-        """`http://host`, `https://host` or `host`; raises UserError naming the flag at fault."""
+        """`http://host`, `https://host/base` or `host`; raises UserError naming the flag at
+        fault."""
         if not 1 <= port <= 65535:
             raise UserError(f"--visdom_port={port}: give a number from 1 to 65535")
         try:
             url = urllib.parse.urlsplit(server if "://" in server else f"http://{server}")
             host, typed_port = url.hostname, url.port
         except ValueError:
-            host, typed_port = None, None
-        if not host or typed_port or url.scheme not in ("http", "https"):
+            url, host, typed_port = urllib.parse.urlsplit(""), None, None
+        odd = url.username or url.query or url.fragment or not _PLAIN.fullmatch(url.path)
+        if not host or typed_port or odd or url.scheme not in ("http", "https"):
             raise UserError(
                 f"--visdom_server={server}: give a name like http://localhost, and the port with "
                 "--visdom_port"
             )
-        return cls(host, port, url.scheme == "https")
+        return cls(host, port, url.scheme == "https", url.path.rstrip("/"))
 
     @property
     def is_local(self) -> bool:
         """Whether a server started on this machine's loopback address answers here."""
-        return self.host in ("localhost", "127.0.0.1")
+        return self.host in ("localhost", "127.0.0.1") and not self.secure
+
+    def with_key(self, key: str) -> Address:
+        return replace(self, base=f"/{key}" if key else "")
 
     def page(self, env: str) -> str:
         """The address of an environment's page."""
         scheme = "https" if self.secure else "http"
-        return f"{scheme}://{self.host}:{self.port}/env/{urllib.parse.quote(env)}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}{self.base}/env/{urllib.parse.quote(env)}"
 
     def connection(self) -> http.client.HTTPConnection:
         """A connection, not opened yet, whose every wait ends after TIMEOUT_S seconds."""
@@ -80,8 +105,7 @@ class Address:
         """Find out who listens, within about TIMEOUT_S seconds."""
         connection = self.connection()
         try:
-            connection.request("GET", "/")
-            page = connection.getresponse().read(100_000)
+            response, page = exchange(connection, "GET", f"{self.base}/")
         except TimeoutError:
             return Listener.SILENT
         except (http.client.HTTPException, ConnectionResetError, BrokenPipeError):
@@ -90,17 +114,59 @@ class Address:
             return Listener.NOBODY
         finally:
             connection.close()
-        return Listener.VISDOM if b"visdom" in page.lower() else Listener.STRANGER
+        if response.getheader(LOCKED):
+            return Listener.LOCKED
+        moved = urllib.parse.urlsplit(response.getheader("Location") or "").path
+        if response.status in _MOVED and moved.startswith(f"{self.base}/env/"):
+            return Listener.VISDOM
+        shown = response.status == http.HTTPStatus.OK and b"visdom" in page.lower()
+        return Listener.VISDOM if shown else Listener.STRANGER
 
 
-def post(connection: http.client.HTTPConnection, message: dict[str, Any]) -> None:
-    """Show one window. Raises OSError or HTTPException when the server did not take it."""
+def exchange(
+    connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """One request and its whole answer, at most MAX_ANSWER bytes and TIMEOUT_S seconds in all.
+
+    A server that drips bytes would renew a socket's own time limit with each of them: a timer cuts
+    the connection instead. Raises TimeoutError, other OSErrors, HTTPException.
+    """
+    expired = threading.Event()
+    if connection.sock is None:
+        connection.connect()
+    timer = threading.Timer(TIMEOUT_S, _cut, (connection.sock, expired))
+    timer.daemon = True
+    timer.start()
+    try:
+        headers = {"Content-Type": "application/json"} if body else {}
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        content = response.read(MAX_ANSWER)
+        if not response.isclosed() and response.read(1):
+            raise http.client.HTTPException("an endless answer")
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        if expired.is_set():
+            raise TimeoutError("no whole answer in time") from error
+        raise
+    finally:
+        timer.cancel()
+    return response, content
+
+
+def _cut(sock: socket.socket, expired: threading.Event) -> None:
+    expired.set()
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def post(connection: http.client.HTTPConnection, base: str, message: dict[str, Any]) -> None:
+    """Show one window. Raises OSError or HTTPException (RefusedError with its status) when the
+    server did not take it."""
     body = json.dumps(message, allow_nan=False)
-    connection.request("POST", "/events", body, {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    response.read()
+    response, _ = exchange(connection, "POST", f"{base}/events", body)
     if response.status != http.HTTPStatus.OK:
-        raise http.client.HTTPException(f"status {response.status}")
+        raise RefusedError(response.status)
 
 
 def picture_grid(pictures: np.ndarray, columns: int) -> np.ndarray:

@@ -1,23 +1,23 @@
-"""Visdom's own server as a child process: on 127.0.0.1 only, ending with the run that started it.
+"""Visdom's server as a child process: on 127.0.0.1 only, ending with the run that started it.
 
-`python -m eyescream_py.plots.server PORT` serves until its standard input closes, which the
-system does when the parent ends in whatever way. Its state lives in a private temporary folder.
+`python -m eyescream_py.plots.server PORT` reads its key from standard input and serves until that
+closes, which the system does when the parent ends in whatever way.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
 from eyescream_py.plots.assets import ensure_assets, read_manifest, static_folder
+from eyescream_py.plots.keys import remove_key, write_key
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.voice import say, warn
 
 ADDRESS = "127.0.0.1"
 _RESTART_PAUSE_S = 15.0
@@ -27,8 +27,8 @@ _MAX_FAILED_STARTS = 3
 class ServerProcess:
     """The server that a run owns; started again when it dies, given up when it never lives."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, key: str) -> None:
+        self.port, self.key = port, key
         self.given_up = False
         self._failed_starts = 0
         self._last_start = -_RESTART_PAUSE_S
@@ -50,7 +50,7 @@ class ServerProcess:
             return
         if self._failed_starts >= _MAX_FAILED_STARTS:
             self.given_up = True
-            print("Plots are off: the Visdom server ends as soon as it is started.", flush=True)
+            say("Plots are off: the Visdom server ends as soon as it is started.")
             return
         self._reap()
         self._failed_starts += 1
@@ -62,6 +62,9 @@ class ServerProcess:
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # the terminal's Ctrl-C is the run's to handle
         )
+        if self._process.stdin:  # not on the command line, where every user could read it
+            self._process.stdin.write(f"{self.key}\n".encode())
+            self._process.stdin.flush()
 
     def answered(self) -> None:
         """Note that the server works, so that a later death is a first failure again."""
@@ -87,22 +90,32 @@ class ServerProcess:
 
 
 def main(port: int) -> int:
-    """Serve until standard input closes; 0 then, 1 when the port cannot be had."""
+    """Serve until standard input, whose first line is the key, closes; 0 then, 1 when the port
+    cannot be had."""
+    key = sys.stdin.readline().strip()
     _complete_the_page()
+    # visdom imports torch, which the server never asks for.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     from tornado.ioloop import IOLoop
 
+    from eyescream_py.plots.page import listen
+
+    logging.disable()
     loop = IOLoop.current()
     threading.Thread(target=_stop_with_parent, args=(loop,), daemon=True).start()
-    with tempfile.TemporaryDirectory(prefix="visdom-") as private:  # mode 0700
-        try:
-            _serve(port, private)
-        except OSError as error:
-            print(
-                f"Visdom cannot listen on {ADDRESS}:{port} ({error.strerror}); "
-                "--visdom_port chooses another port",
-                file=sys.stderr,
-            )
-            return 1
+    try:
+        listen(port, key)
+    except OSError as error:
+        warn(
+            f"Visdom cannot listen on {ADDRESS}:{port} ({error.strerror}); "
+            "--visdom_port chooses another port"
+        )
+        return 1
+    write_key(port, key)
+    try:
+        loop.start()
+    finally:
+        remove_key(port, key)
     return 0
 
 
@@ -113,29 +126,13 @@ def _complete_the_page() -> None:
     try:
         ensure_assets(read_manifest(), static)
     except UserError as error:
-        print(error.message, file=sys.stderr)
+        warn(error.message)
 
 
 def _stop_with_parent(loop: object) -> None:
-    os.read(sys.stdin.fileno(), 1)
+    while os.read(sys.stdin.fileno(), 1):
+        pass
     loop.add_callback(loop.stop)  # type: ignore[attr-defined]
-
-
-def _serve(port: int, env_path: str) -> None:
-    sys.modules["torch"] = None  # type: ignore[assignment]  # visdom imports it, the server never asks
-    import tornado.websocket
-    from visdom.server import app
-    from visdom.server.handlers.socket_handlers import SocketHandler
-    from visdom.server.run_server import start_server
-
-    logging.disable()
-    # visdom's settings are for its developers: no restart on changed files, no traceback pages.
-    app.tornado_settings.update(autoreload=False, serve_traceback=False)
-    # visdom lets every web site's scripts open its socket; tornado's own rule is the same origin.
-    same_origin = tornado.websocket.WebSocketHandler.check_origin
-    SocketHandler.check_origin = same_origin  # type: ignore[method-assign]
-    with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
-        start_server(port=port, base_url="", env_path=env_path, bind_local=True)
 
 
 if __name__ == "__main__":

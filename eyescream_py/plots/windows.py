@@ -7,13 +7,16 @@ breaks costs nothing but the plots: when a server answers again it is shown ever
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import importlib.util
 import math
+import os
 import re
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +24,16 @@ import numpy as np
 from eyescream_py.plots.client import (
     Address,
     Listener,
+    RefusedError,
     curve_message,
     picture_grid,
     picture_message,
     post,
 )
+from eyescream_py.plots.keys import new_key, read_key
 from eyescream_py.plots.server import ServerProcess
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.voice import say
 
 if TYPE_CHECKING:
     import torch
@@ -94,23 +100,31 @@ class Plots:
         """
         if not enabled:
             return cls(None)
-        address = Address.parse(server, port)
-        env = re.sub(r"[^\w.-]+", "_", env).strip("_") or "main"
-        listener = address.probe()
+        typed = Address.parse(server, port)
+        ours = typed.is_local and not typed.base  # a base URL is that of a server elsewhere
+        address, listener = _found(typed) if ours else (typed, typed.probe())
+        env = re.sub(r"[^\w.-]+", "_", env).strip("_.")[:128] or "main"
         if listener is Listener.STRANGER:
             raise UserError(
                 f"--visdom_port={port}: something that is not Visdom answers at "
                 f"{address.host}:{port}; choose another port, or turn plots off with --noplot"
             )
+        if listener is Listener.LOCKED:
+            say(
+                f"Plots are off: the Visdom at {address.host}:{port} is another user's; "
+                "--visdom_port chooses another port."
+            )
+            return cls(None)
         own_server = None
-        if address.is_local and importlib.util.find_spec("visdom"):
-            own_server = ServerProcess(port)
-        if listener is Listener.NOBODY and address.is_local:
+        if ours and importlib.util.find_spec("visdom"):
+            own_server = ServerProcess(port, address.base.strip("/") or new_key())
+        if listener is Listener.NOBODY and ours:
             if own_server is None:
-                print("Plots are off: Visdom is not installed (pip install -r requirements.txt).")
+                say("Plots are off: Visdom is not installed (pip install -r requirements.txt).")
                 return cls(None)
+            address = address.with_key(own_server.key)
             own_server.ensure_running()
-        print(_where(address, env, listener), flush=True)
+        say(_where(address, env, listener, ours))
         sender = _Sender(address, env, own_server)
         sender.start()
         return cls(sender)
@@ -163,11 +177,29 @@ class Plots:
     def _complain(self, window: str, error: Exception) -> None:
         if window not in self._complaints:
             self._complaints.add(window)
-            print(f"Plot window {window} is left out: {error}", flush=True)
+            say(f"Plot window {window} is left out: {error}")
 
 
-def _where(address: Address, env: str, listener: Listener) -> str:
-    if listener is Listener.NOBODY and address.is_local:
+def _found(address: Address) -> tuple[Address, Listener]:
+    """Who listens; on this machine first a server of this user, whose key is kept, then any."""
+    key = read_key(address.port)
+    if key:
+        listener = address.with_key(key).probe()
+        if listener is not Listener.STRANGER:
+            return address.with_key(key), listener
+    return address, address.probe()
+
+
+def environment_of(folder: str | os.PathLike[str]) -> str:
+    """The name of a run's environment: its folder's, and a few letters that tell apart folders of
+    one name (`a/logs`, `b/logs`)."""
+    path = Path(folder).resolve()
+    letters = hashlib.blake2b(os.fsencode(path), digest_size=3).hexdigest()
+    return f"{path.name}-{letters}"
+
+
+def _where(address: Address, env: str, listener: Listener, ours: bool) -> str:
+    if listener is Listener.NOBODY and ours:
         return f"Plots: {address.page(env)} (Visdom, started with this run)"
     if listener is Listener.VISDOM:
         return f"Plots: {address.page(env)} (Visdom was already there)"
@@ -223,12 +255,15 @@ class _Sender(threading.Thread):
     def run(self) -> None:
         connection = self._address.connection()
         failing_since: float | None = None
+        refused = False
         while True:
             last_round = self._ending.is_set()
             try:
                 self._send_unsent(connection)
                 failing_since = None
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, RefusedError) and not refused:
+                    refused = self._is_refused(error)
                 connection.close()
                 self._send_all_again()
                 failing_since = failing_since or time.monotonic()
@@ -247,9 +282,21 @@ class _Sender(threading.Thread):
                 window = next(iter(self._unsent))
                 del self._unsent[window]
                 content = self._windows[window].copy()
-            post(connection, content.message(window, self._env))
+            post(connection, self._address.base, content.message(window, self._env))
             if self._server:
                 self._server.answered()
+
+    def _is_refused(self, error: RefusedError) -> bool:
+        """Try the key of a server that this user started since; else say what is wrong."""
+        key = read_key(self._address.port) if self._address.is_local else ""
+        if key and self._address.base != f"/{key}":
+            self._address = self._address.with_key(key)
+            return False
+        say(
+            f"Plots: the Visdom at {self._address.host}:{self._address.port} takes nothing "
+            f"(status {error.status}; does it ask for a login?). The run goes on without plots."
+        )
+        return True
 
     def _send_all_again(self) -> None:
         with self._news:

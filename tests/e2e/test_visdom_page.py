@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from eyescream_py.plots.client import Address, Listener
+from eyescream_py.plots.keys import read_key
 from eyescream_py.plots.windows import Plots
 from tests.e2e.chromium import CHROMIUM, open_tab
 
@@ -82,14 +83,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
             check=True,
             timeout=240,
         )
-        yield open_page(f"http://127.0.0.1:{port}/env/e2e", folder)
+        yield open_page(f"http://127.0.0.1:{port}/{read_key(port)}/env/e2e", folder)
     finally:
         plots.close()
 
 
 def wait_for_server(port: int) -> None:
     end = time.monotonic() + 60
-    while Address.parse("localhost", port).probe() is not Listener.VISDOM:
+    while Address.parse("localhost", port).probe() is Listener.NOBODY or not read_key(port):
         assert time.monotonic() < end, "Visdom does not answer"
         time.sleep(0.1)
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -22,10 +23,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import websocket
 from PIL import Image
 
 from eyescream_py.plots import windows as plots_room
 from eyescream_py.plots.client import Address, Listener, curve_message, picture_grid
+from eyescream_py.plots.keys import read_key
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.errors import UserError
 
@@ -51,15 +54,32 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 
 def windows(port: int, env: str = "run") -> dict[str, Any]:
-    """Every window of an environment, as the server holds it; empty while it does not answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
+    """Every window of an environment, as the page gets them; empty while nobody answers."""
     try:
-        connection.request("POST", "/win_data", json.dumps({"eid": env, "win": None}))
-        return json.loads(connection.getresponse().read() or "{}")
-    except (OSError, ValueError, http.client.HTTPException):
+        return page_windows(port, env)
+    except (OSError, ValueError, http.client.HTTPException, websocket.WebSocketException):
         return {}
-    finally:
+
+
+def page_windows(port: int, env: str) -> dict[str, Any]:
+    base = f"127.0.0.1:{port}/{read_key(port)}"
+    page = websocket.create_connection(
+        f"ws://{base}/socket", timeout=3, http_no_proxy=["127.0.0.1"], suppress_origin=True
+    )
+    try:
+        register = json.loads(page.recv())
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
+        path = f"/{read_key(port)}/env/{env}"
+        connection.request("POST", path, json.dumps({"sid": register["data"]}))
+        assert connection.getresponse().status == 200
         connection.close()
+        found = {}
+        while (message := json.loads(page.recv())).get("command") != "layout":
+            if message.get("command") == "window":
+                found[message["id"]] = message
+        return found
+    finally:
+        page.close()
 
 
 def curves(port: int, window: str) -> dict[str, tuple[list[float], list[float | None]]]:
@@ -188,13 +208,16 @@ class TestServer:
         home = tmp_path / "home"
         home.mkdir()
         monkeypatch.setenv("TMPDIR", str(tmp_path))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
         monkeypatch.setenv("HOME", str(home))
         port = free_port()
         plots = Plots.open(True, "localhost", port, "run")
         plots.images(4, FACES, "faces")
         wait_until(lambda: "4" in windows(port))
-        (private,) = tmp_path.glob("visdom-*")
+        (private,) = tmp_path.glob("eyescream_py-*")
         assert private.stat().st_mode & 0o777 == 0o700
+        assert (private / f"visdom_{port}").stat().st_mode & 0o777 == 0o600
         plots.close()
         assert Address.parse("localhost", port).probe() is Listener.NOBODY
         assert list(tmp_path.iterdir()) == [home]
@@ -213,7 +236,7 @@ class TestServer:
         run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT)
         address = Address.parse("localhost", port)
         try:
-            wait_until(lambda: address.probe() is Listener.VISDOM)
+            wait_until(lambda: address.probe() is not Listener.NOBODY)
         finally:
             run.kill()
             run.wait()
@@ -227,7 +250,8 @@ class TestServer:
         second.images(4, FACES, "faces")
         wait_until(lambda: "4" in windows(port, "logs_second_run"))
         second.close()
-        assert f"http://localhost:{port}/env/logs_second_run" in capsys.readouterr().out
+        shown = f"http://localhost:{port}/{read_key(port)}/env/logs_second_run"
+        assert shown in capsys.readouterr().out
         assert "4" in windows(port)
 
 
