@@ -78,7 +78,8 @@ def augment(windows: Tensor, means: Tensor, draws: Draws) -> Tensor:
 
     Saturation scales the distance to max(R,G,B) as it does in HSV, no further than pure colours;
     brightness adds and clips; contrast turns around the frame's mean. That mean is exact up to
-    values that clip. Unlike the original nothing is rounded to 1/255 between the steps.
+    values that clip. The original truncates to 8 bit after each colour step, which makes
+    its labels darker by about one step of 255; here nothing is cut off between the steps.
     """
     x = _crop(windows, draws).float() / 255
     saturation, brightness, contrast = (

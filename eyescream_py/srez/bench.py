@@ -31,6 +31,7 @@ SPANS = 10
 SET_BY_THE_BENCH = (
     "loss_func", "gen_architect", "critic_norm", "input", "noise_dimension", "train_time",
     "checkpoint_dir", "train_dir", "summary_dir", "cache_dir", "weigh_clip", "LAMBDA", "on_finish",
+    "back_projection", "preset",
 )  # fmt: skip
 CURVES = (
     ("generator_loss", "generator loss"),
@@ -246,9 +247,10 @@ def main(context: click.Context, objectives: str, architectures: str, norms: str
     folder = Path(out_dir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--out_dir={folder}: exists and is not empty; give a new folder")
-    base = Options(
-        **values, summary_dir=out_dir, cache_dir=str(folder / "cache"), train_time=minutes
-    )
+    base = Options(  # the networks are compared, not what is corrected behind them
+        **values, summary_dir=out_dir, cache_dir=str(folder / "cache"), train_time=minutes,
+        back_projection=0,
+    )  # fmt: skip
     cells = grid(base, *_checked(objectives, architectures, norms))
 
     def typed(name: str) -> bool:

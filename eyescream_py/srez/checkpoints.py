@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,31 +18,41 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from eyescream_py.srez.networks import Generator, build_generator
+from eyescream_py.srez.networks import Generator, build_critic, build_generator
+from eyescream_py.srez.old_checkpoints import upgraded
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.steps import Networks
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
-FORMAT = "srez-1"
+FORMAT = "srez-2"
+READABLE = ("srez-1", FORMAT)
 NAME = "checkpoint.safetensors"
 SHAPING = (
     "sample_size", "input_side", "gen_architect", "gen_norm", "width", "width_of_critic",
     "norm_of_critic", "optimizer", "objective", "input",
 )  # fmt: skip
+SPLITTING = ("random_seed", "test_vectors", "test_list", "train_images", "crop")
+SLOTS = {"adam": {"exp_avg", "exp_avg_sq", "step"}, "rmsprop": {"mean_square"}}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A checkpoint's contents: tensors by name, and what the run had been told and had done."""
+    """A checkpoint's contents: tensors by name, and what the run had been told and had done.
+
+    `split` tells the pictures learnt from and those held out ("" in old files), `grey` whether
+    all of them were grey.
+    """
 
     tensors: dict[str, Tensor]
     options: Options
     batch: int
     seconds: float
+    split: str = ""
+    grey: bool = False
 
 
 def checkpoint_path(folder: str | Path) -> Path:
@@ -49,7 +60,13 @@ def checkpoint_path(folder: str | Path) -> Path:
 
 
 def save_checkpoint(
-    folder: str | Path, networks: Networks, options: Options, batch: int, seconds: float
+    folder: str | Path,
+    networks: Networks,
+    options: Options,
+    batch: int,
+    seconds: float,
+    split: str = "",
+    grey: bool = False,
 ) -> Path:
     """Write the state after `batch` batches and `seconds` of training; the file before stays as
     `.old`.
@@ -60,20 +77,32 @@ def save_checkpoint(
         tensors |= {f"{role}/{name}": t for name, t in network.state_dict().items()}
         for index, slots in optimizer.state_dict()["state"].items():
             tensors |= {f"{role}_optimizer/{index}/{slot}": t for slot, t in slots.items()}
-    metadata = {
-        "format": FORMAT,
-        "options": json.dumps(dataclasses.asdict(options)),
-        "batch": str(batch),
-        "seconds": repr(seconds),
-    }
     path = checkpoint_path(folder)
-    with atomic_write(path, keep_old=True) as file:
-        file.write(save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, metadata))
+    write_checkpoint(path, Stored(tensors, options, batch, seconds, split, grey))
     return path
 
 
+def write_checkpoint(path: Path, stored: Stored) -> None:
+    """`stored` as a file; what stood at `path` stays beside it as `.old`."""
+    metadata = {
+        "format": FORMAT,
+        "options": json.dumps(dataclasses.asdict(stored.options)),
+        "batch": str(stored.batch),
+        "seconds": repr(stored.seconds),
+        "split": stored.split,
+        "grey": json.dumps(stored.grey),
+    }
+    tensors = {n: t.detach().cpu().contiguous() for n, t in stored.tensors.items()}
+    with atomic_write(path, keep_old=True) as file:
+        file.write(save(tensors, metadata))
+
+
 def read_checkpoint(path: str | Path) -> Stored:
-    """Read and validate; UserError where the file is missing, damaged, or not of this program."""
+    """Read and validate; UserError where the file is missing, damaged, or not of this program.
+
+    The tensors are no larger than the file; the numbers in its header are believed only where the
+    tensors' shapes bear them out, so that nothing large is built for a few bytes.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; `--run train` writes one")
@@ -83,16 +112,48 @@ def read_checkpoint(path: str | Path) -> Stored:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: damaged, or no safetensors file ({error})") from None
-    if facts.get("format") != FORMAT:
+    if facts.get("format") not in READABLE:
         raise UserError(f"{path}: not a checkpoint of srez (its format is {facts.get('format')!r})")
     try:
-        known = {f.name for f in dataclasses.fields(Options)}
-        told = {k: v for k, v in json.loads(facts["options"]).items() if k in known}
-        options = Options(**told)
-        options.check()
-        return Stored(tensors, options, int(facts["batch"]), float(facts["seconds"]))
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: its header is damaged ({error})") from None
+        stored = _stored(tensors, facts)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: its header is damaged ({str(error)[:200]})") from None
+    for role in ("generator", "critic"):
+        _demand_shapes(stored, role, path)
+    return stored
+
+
+def _stored(tensors: dict[str, Tensor], facts: dict[str, str]) -> Stored:
+    known = {f.name for f in dataclasses.fields(Options)}
+    told = json.loads(facts["options"])
+    options = Options(**{k: v for k, v in told.items() if k in known})
+    options.check()
+    batch, seconds = int(facts["batch"]), float(facts["seconds"])
+    if not (batch >= 0 and math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"{batch} batches in {seconds} seconds")
+    if facts["format"] != FORMAT:
+        tensors = upgraded(tensors, batch)
+    grey = bool(json.loads(facts.get("grey", "false")))
+    return Stored(tensors, options, batch, seconds, facts.get("split", ""), grey)
+
+
+def _demand_shapes(stored: Stored, role: str, path: Path) -> None:
+    """The file's tensors of a network against the network that its header tells of, of which only
+    the shapes are built. A file without a critic (one to enlarge with) is a good one.
+    """
+    found = {name: t.shape for name, t in _part(stored.tensors, f"{role}/").items()}
+    if role == "critic" and not found:
+        return
+    build = build_generator if role == "generator" else build_critic
+    with torch.device("meta"):
+        wanted = {name: t.shape for name, t in build(stored.options).state_dict().items()}
+    wrong = sorted(set(wanted.items()) ^ set(found.items()))
+    if wrong:
+        name, shape = wrong[0]
+        raise UserError(
+            f"{path}: its {role} does not fit its own header ({name} {list(shape)} stands in only "
+            f"one of them, and {len(wrong) - 1} more)"
+        )
 
 
 def restore(networks: Networks, stored: Stored, options: Options, path: str | Path) -> None:
@@ -106,36 +167,57 @@ def restore(networks: Networks, stored: Stored, options: Options, path: str | Pa
                 f"{path} was trained with {name}={then}, this run has {now}: give the same flags "
                 "to resume"
             )
+    if not _part(stored.tensors, "critic/"):
+        raise UserError(f"{path}: holds a generator alone, there is nothing to resume")
     for role in ("generator", "critic"):
-        _load_network(getattr(networks, role), stored, role, path)
-        _load_optimizer(getattr(networks, f"{role}_optimizer"), stored, role)
+        getattr(networks, role).load_state_dict(_part(stored.tensors, f"{role}/"))
+        _load_optimizer(getattr(networks, f"{role}_optimizer"), stored, role, path)
+
+
+def demand_same_split(stored: Stored, options: Options, split: str, path: str | Path) -> None:
+    """UserError where a resumed run would learn from pictures that were held out until now."""
+    if stored.split and stored.split == split:
+        return
+    for name in SPLITTING:
+        then, now = getattr(stored.options, name), getattr(options, name)
+        if then != now:
+            raise UserError(
+                f"{path} was trained with --{name}={then!r}, this run has {now!r}, which would "
+                "change which pictures are held out: give the same flags to resume"
+            )
+    if stored.split:
+        raise UserError(
+            f"{path} was trained on other pictures than --dataset={options.dataset} "
+            f"{'and --test_list ' if options.test_list else ''}make now, so that held-out ones "
+            "could be learnt: give the same pictures, or start a new run"
+        )
 
 
 def load_generator(path: str | Path) -> tuple[Generator, Stored]:
     """The trained generator alone, in evaluation mode."""
     stored = read_checkpoint(path)
     generator = build_generator(stored.options)
-    _load_network(generator, stored, "generator", path)
+    generator.load_state_dict(_part(stored.tensors, "generator/"))
     return generator.eval(), stored
 
 
-def _load_network(network: nn.Module, stored: Stored, role: str, path: str | Path) -> None:
-    try:
-        network.load_state_dict(_part(stored.tensors, f"{role}/"))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: its {role} does not fit its own header ({reason})") from None
-
-
-def _load_optimizer(optimizer: Optimizer, stored: Stored, role: str) -> None:
+def _load_optimizer(optimizer: Optimizer, stored: Stored, role: str, path: str | Path) -> None:
     """Slots take the memory layout of their parameters, which the fused updates rely on."""
     params: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, value in _part(stored.tensors, f"{role}_optimizer/").items():
-        index, slot = name.split("/")
+        index, _, slot = name.partition("/")
+        if not (index.isascii() and index.isdigit() and int(index) < len(params)):
+            raise UserError(f"{path}: its {role}'s optimizer is damaged ({name})")
         p = params[int(index)]
-        place = torch.empty_like(p) if value.shape == p.shape else value.clone()
+        if value.shape != (torch.Size() if slot == "step" else p.shape):
+            raise UserError(f"{path}: its {role}'s optimizer is damaged ({name})")
+        place = torch.empty_like(p) if slot != "step" else value.clone()
         state.setdefault(int(index), {})[slot] = place.copy_(value)
+    slots = SLOTS[stored.options.optimizer]
+    whole = len(state) in (0, len(params)) and all(set(s) == slots for s in state.values())
+    if not whole or not all(t.isfinite().all() for s in state.values() for t in s.values()):
+        raise UserError(f"{path}: its {role}'s optimizer is damaged")
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

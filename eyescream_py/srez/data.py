@@ -42,12 +42,14 @@ class Faces:
     windows: Tensor
     means: Tensor
     rows: Tensor
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def subset(self, positions: list[int]) -> Faces:
-        return Faces(self.windows, self.means, self.rows[positions])
+        names = tuple(self.names[i] for i in positions) if self.names else ()
+        return Faces(self.windows, self.means, self.rows[positions], names)
 
     def pick(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """(windows, means) of the faces at `positions` (n,)."""
@@ -58,7 +60,12 @@ class Faces:
         """On the device where the windows fit into half of its free memory, else where they are."""
         if device.type == "cuda" and self.windows.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
             return self
-        return Faces(self.windows.to(device), self.means.to(device), self.rows)
+        return Faces(self.windows.to(device), self.means.to(device), self.rows, self.names)
+
+    def are_grey(self) -> bool:
+        """Whether the first faces hold one channel three times."""
+        windows, _ = self.pick(torch.arange(min(len(self), 64)))
+        return bool((windows == windows[:, :1]).all())
 
 
 def list_pictures(folder: str | Path) -> list[str]:
@@ -66,6 +73,8 @@ def list_pictures(folder: str | Path) -> list[str]:
     are none.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--dataset={folder}: this is a file, give the folder that holds it")
     if not folder.is_dir():
         raise UserError(
             f"--dataset={folder}: no such folder; `python -m eyescream_py.srez.make_data` renders "
@@ -138,7 +147,14 @@ def load_faces(folder: str | Path, names: list[str], crop: str, cache_dir: str =
         windows, means = _cached(Path(cache_dir), paths, names, crop)
     else:
         windows, means = _decode_all(paths, crop)
-    return Faces(torch.from_numpy(windows), torch.from_numpy(means), torch.arange(len(names)))
+    rows = torch.arange(len(names))
+    return Faces(torch.from_numpy(windows), torch.from_numpy(means), rows, tuple(names))
+
+
+def split_digest(train: Faces, test: Faces, crop: str) -> str:
+    """Which pictures a run learns from and which it never sees, as a short text to compare."""
+    text = json.dumps([crop, sorted(train.names), sorted(test.names)])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _cached(
@@ -212,21 +228,35 @@ def _groups(names: list[str]) -> list[list[int]]:
 
 def _listed(names: list[str], test_list: str) -> list[int]:
     try:
-        entries = Path(test_list).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--test_list={test_list}: cannot be read ({error})") from None
+        text = Path(test_list).read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"--test_list={test_list}: cannot be read ({reason})") from None
     index = {name: i for i, name in enumerate(names)}
     test = []
-    for entry in entries:
-        i = int(entry) - 1 if entry.isdigit() else index.get(entry, -1)
+    for entry in _entries(text, index):
+        i = _count(entry) - 1 if entry.isascii() and entry.isdigit() else index.get(entry, -1)
         if not 0 <= i < len(names):
             raise UserError(
-                f"--test_list={test_list}: {entry} is none of the {len(names)} pictures"
+                f"--test_list={test_list}: {entry[:100]} is none of the {len(names)} pictures"
             )
         test.append(i)
     if not test:
         raise UserError(f"--test_list={test_list}: names no picture")
     return list(dict.fromkeys(test))
+
+
+def _entries(text: str, index: dict[str, int]) -> list[str]:
+    """A line is a name, blanks included, where there is such a picture; else its words count."""
+    entries = []
+    for line in text.splitlines():
+        entries += [line.strip()] if line.strip() in index else line.split()
+    return entries
+
+
+def _count(digits: str) -> int:
+    """A number, or 0 (no picture's) for more digits than any count has."""
+    return int(digits) if len(digits) < 20 else 0
 
 
 def load_split(

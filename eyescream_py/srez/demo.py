@@ -17,7 +17,7 @@ from eyescream_py.system.files import atomic_write
 
 FRAMES_PER_SECOND = 30
 GIF_FRAME_MS = 30  # GIF counts in 10 ms
-FAMILIES = (r"batch\d+_out\.png", r"gen_batch\d+_out_s\.png")
+FAMILIES = (r"batch\d+_out\.png", r"batch\d+_out_l\.png", r"gen_batch\d+_out_s\.png")
 
 
 def run_demo(

@@ -24,7 +24,7 @@ from eyescream_py.srez.data import load_split
 from eyescream_py.srez.networks import Generator, use_batch_statistics
 from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.options import Options
-from eyescream_py.srez.pictures import bicubic, save_png, sheet
+from eyescream_py.srez.pictures import back_project, bicubic, save_png, sheet
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
@@ -41,6 +41,16 @@ def generate(generator: Generator, inputs: Tensor, chunk: int = 16) -> Tensor:
     outputs = torch.cat([generator(part) for part in inputs.split(chunk)])
     generator.train(was_training)
     return outputs.contiguous()
+
+
+def enlarge(generator: Generator, small: Tensor, told: Options) -> Tensor:
+    """What a person gets: the generator's output for (N,3,S,S), by `told.bn` and, unless
+    `told.back_projection` is 0 or the input is noise, corrected by its input.
+    """
+    use_batch_statistics(generator, told.bn == "batch")
+    large = generate(generator, small)
+    wanted = told.back_projection and told.input != "noise"
+    return back_project(large, small) if wanted else large
 
 
 def psnr(pictures: Tensor, label: Tensor) -> float:
@@ -102,13 +112,17 @@ def with_matched_noise(pictures: Tensor, label: Tensor, seed: int = 0) -> Tensor
     )  # 2x2 means take a quarter of white noise away
 
 
-def compare(small: Tensor, generated: Tensor, label: Tensor) -> dict[str, dict[str, float]]:
-    """Figures of the output, of bicubic and of bicubic with noise against the truth; the first has
-    `consistency` too, the mean absolute difference of the reduced output to the input (0..1).
+def compare(
+    small: Tensor, generated: Tensor, label: Tensor, alone: Tensor | None = None
+) -> dict[str, dict[str, float]]:
+    """Figures of the output, of the network's output `alone` before any correction, of bicubic and
+    of bicubic with noise against the truth; `consistency` is the mean absolute difference of the
+    reduced output to the input (0..1).
     """
     smooth = bicubic(small, label.shape[-1])
     rows = {
         "srez": generated.clamp(0, 1),
+        **({} if alone is None else {"network alone": alone.clamp(0, 1)}),
         "bicubic": smooth,
         "bicubic + noise": with_matched_noise(smooth, label),
     }
@@ -155,10 +169,11 @@ def run_evaluate(
         options.dataset, options.crop, options.test_vectors, options.random_seed,
         options.test_list, options.train_images, options.cache_dir,
     )  # fmt: skip
-    use_batch_statistics(generator.to(device), told.bn == "batch")
+    generator.to(device)
     small, label = held_out_pictures(test, options, device)
-    generated = generate(generator, small)
-    figures = compare(small, generated, label)
+    generated = enlarge(generator, small, told)
+    alone = generate(generator, small) if told.back_projection else None
+    figures = compare(small, generated, label, alone)
     say(f"{len(test)} held-out faces, {stored.batch} batches trained")
     say(table(figures))
     folder = Path(told.summary_dir)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from eyescream_py.srez.options import Options
+from eyescream_py.srez.options import PRESETS, Options
 from eyescream_py.system.errors import UserError
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)}
@@ -63,6 +63,16 @@ FLAGS: dict[str, tuple[Any, str]] = {
     "width": (float, "Multiplies the generator's widths."),
     "critic_width": (float, "Multiplies the critic's widths. Default: as --width."),
     "bn": (_choice("running|batch"), "Statistics of the generator's batch norm outside training."),
+    "back_projection": (
+        click.IntRange(0, 1),
+        "Outside training: correct the output so that, reduced, it is the small picture.",
+    ),
+    "precision": (_choice("fp32|bf16"), "Arithmetic of training; bf16 pays on a GPU."),
+    "capture": (click.IntRange(0, 1), "On a GPU, record the step as a graph and replay it."),
+    "preset": (
+        _choice("2016|2017"),
+        "Defaults of the original program, or of its fork, for the flags that are not given.",
+    ),
     "train_time": (float, "Minutes to train, over resumptions."),
     "max_batches": (int, "Batches to train, 0 for no limit."),
     "summary_period": (int, "Batches between sample pictures."),
@@ -85,6 +95,12 @@ def run_flags(but: Collection[str] = ()) -> Decorator:
         return command
 
     return declare
+
+
+def with_preset(values: dict[str, Any], typed: Callable[[str], bool]) -> dict[str, Any]:
+    """`values` with what --preset stands for put in where a person typed nothing."""
+    preset = PRESETS.get(values.get("preset") or "", {})
+    return values | {name: value for name, value in preset.items() if not typed(name)}
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from eyescream_py.srez.options import Options
 GENERATOR_UNITS = (256, 128)  # first and second half of the stages
 GENERATOR_LAST = 96
 CRITIC_UNITS = (64, 128, 256, 512)
-RUNNING_MOMENTUM = 0.01
+RUNNING_MOMENTUM = 0.05  # at 0.01 the networks of 100 batches ago still weigh in
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -49,25 +49,44 @@ class BatchShift(nn.Module):
     """Batch norm with a shift only, epsilon 1e-3 (TF contrib's defaults).
 
     The original used the statistics of the batch always. Running ones are kept beside them here;
-    evaluation mode uses them unless `batch_statistics` is set.
+    evaluation mode uses them unless `batch_statistics` is set. They are the plain mean over the
+    first batches and from the 20th on an average that forgets with RUNNING_MOMENTUM: their start
+    values never count.
     """
 
     running_mean: Tensor
     running_var: Tensor
+    seen: Tensor  # batches averaged so far, a scalar; on the device, so that a recorded step counts
+    scale: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("seen", torch.zeros(()))
+        # CUDA's backward pass fails where batch norm has a shift and is given no scale.
+        self.register_buffer("scale", torch.ones(channels), persistent=False)
         self.batch_statistics = False
 
     def forward(self, x: Tensor) -> Tensor:
-        momentum = RUNNING_MOMENTUM if self.training else 0.0
-        of_batch = self.training or self.batch_statistics
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, None, self.shift, of_batch, momentum, 1e-3
-        )
+        if self.training:
+            return self._by_batch_and_track(x)
+        if self.batch_statistics:
+            return F.batch_norm(x, None, None, self.scale, self.shift, True, 0.0, 1e-3)
+        mean, variance = self.running_mean, self.running_var
+        return F.batch_norm(x, mean, variance, self.scale, self.shift, False, 0.0, 1e-3)
+
+    def _by_batch_and_track(self, x: Tensor) -> Tensor:
+        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        # A momentum of 1 leaves this batch's own statistics in the two.
+        normed = F.batch_norm(x, mean, variance, self.scale, self.shift, True, 1.0, 1e-3)
+        with torch.no_grad():
+            self.seen.add_(1)
+            share = self.seen.reciprocal().clamp_min(RUNNING_MOMENTUM)
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(variance, share)
+        return normed
 
 
 class LayerShift(nn.Module):
@@ -231,7 +250,12 @@ class Generator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(self.head(self.stages(x)))
+        *hidden, last = self.head
+        x = self.stages(x)
+        for layer in hidden:
+            x = layer(x)
+        with torch.autocast(x.device.type, enabled=False):  # fp32, whatever came before
+            return torch.sigmoid(last(x.to(last.weight.dtype)))
 
 
 class HalfSide(nn.Module):
@@ -263,7 +287,12 @@ class Critic(nn.Module):
         self.layers = nn.Sequential(*layers, convolution(last, 1, 1, 2.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(2 * x - 1).mean((1, 2, 3))
+        *hidden, last = self.layers
+        x = 2 * x - 1
+        for layer in hidden:
+            x = layer(x)
+        with torch.autocast(x.device.type, enabled=False):  # bf16 scores have steps of 1/128 and up
+            return last(x.to(last.weight.dtype)).mean((1, 2, 3))
 
 
 def build_generator(options: Options) -> Generator:

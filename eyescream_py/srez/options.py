@@ -1,14 +1,15 @@
 """Everything a run of srez can be told, with the fork's names and defaults, and what cannot work.
 
 The names follow MandyZChen/srez; `width`, `critic_width`, `scale`, `crop`, `test_list`,
-`train_images`, `n_critic`, `pixel_factor`, `max_batches`, `bn`, `cache_dir`, `resume` and
-`on_finish` are ours.
+`train_images`, `n_critic`, `pixel_factor`, `max_batches`, `bn`, `back_projection`, `precision`,
+`cache_dir`, `resume`, `preset` and `on_finish` are ours.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from eyescream_py.system.errors import UserError
 
@@ -16,6 +17,16 @@ CLIP_BOUND = 0.01  # Arjovsky et al. 2017, algorithm 1
 PENALTY_WEIGHT = 10.0  # Gulrajani et al. 2017
 FULL_SIDE = 128  # pixels of the random crop that a label is made of
 MINIMUM_SIDE = 32
+SEEDS = 1 << 63  # torch takes seeds from -SEEDS to SEEDS - 1
+WIDEST = 64.0  # times the originals' channels
+MOST = 1 << 31  # of any count: far beyond what memory or a life can hold
+PRESETS: dict[str, dict[str, Any]] = {
+    "2016": {
+        "learning_rate_start": 2e-4, "learning_beta2": 0.999, "train_time": 20.0, "bn": "batch",
+        "back_projection": 0,
+    },
+    "2017": {"input": "noise", "bn": "batch", "back_projection": 0},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,10 @@ class Options:
     width: float = 1.0
     critic_width: float | None = None
     bn: str = "running"
+    back_projection: int = 1
+    precision: str = "fp32"
+    capture: int = 1
+    preset: str | None = None
     resume: bool = False
     on_finish: str = ""
 
@@ -117,10 +132,19 @@ def _check_numbers(options: Options) -> None:
         "train_images", "learning_rate_half_life", "pixel_factor", "train_noise", "max_batches",
     )  # fmt: skip
     positive = ("learning_rate_start", "epsilon", "train_time", "width", "width_of_critic")
+    for name, value in vars(options).items():
+        if isinstance(value, float):
+            _demand(math.isfinite(value), options, name, "give a finite number")
+        elif isinstance(value, int) and name != "random_seed":
+            _demand(abs(value) < MOST, options, name, f"give a number below {MOST}")
+    seed = options.random_seed
+    _demand(-SEEDS <= seed < SEEDS, options, "random_seed", "give a number of at most 63 bits")
     for name in at_least_one:
         _demand(getattr(options, name) >= 1, options, name, "give a whole number of at least 1")
     for name in not_negative:
         _demand(getattr(options, name) >= 0, options, name, "give 0 or more")
+    _demand(options.width <= WIDEST, options, "width", f"give at most {WIDEST:g}")
+    _demand(options.width_of_critic <= WIDEST, options, "critic_width", f"give at most {WIDEST:g}")
     for name in positive:
         _demand(getattr(options, name) > 0, options, name, "give a number above 0")
     for name in ("learning_beta1", "learning_beta2"):

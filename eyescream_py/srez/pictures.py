@@ -24,6 +24,18 @@ def nearest(small: Tensor, side: int) -> Tensor:
     return F.interpolate(small, size=(side, side), mode="nearest")
 
 
+def back_project(large: Tensor, small: Tensor) -> Tensor:
+    """`large` plus the bicubic enlargement of what its reduction lacks of `small`, in 0..1.
+
+    (N,C,KH,KW) and (N,C,H,W). What a network invents stays only as far as the small picture, the
+    one thing that is known, does not contradict it (Irani and Peleg 1991).
+    """
+    size = large.shape[-2:]
+    lacking = small - F.interpolate(large, size=small.shape[-2:], mode="area")
+    correction = F.interpolate(lacking, size=size, mode="bicubic", antialias=True)
+    return (large + correction).clamp(0, 1)
+
+
 def sheet(small: Tensor, generated: Tensor, label: Tensor, rows: int = 8) -> Tensor:
     """(3,rows*H,4*W) picture: per row the enlarged input, bicubic, the output, the truth."""
     side = label.shape[-1]

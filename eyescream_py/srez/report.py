@@ -12,8 +12,8 @@ from torch import Tensor
 
 from eyescream_py.srez.batches import held_out_pictures
 from eyescream_py.srez.data import Faces
-from eyescream_py.srez.evaluation import finest_level, generate, psnr, sliced_wasserstein
-from eyescream_py.srez.networks import Generator, use_batch_statistics
+from eyescream_py.srez.evaluation import enlarge, finest_level, psnr, sliced_wasserstein
+from eyescream_py.srez.networks import Generator
 from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.pictures import bicubic, save_png, sheet, strip
@@ -22,6 +22,7 @@ from eyescream_py.system.json_lines import JsonLines
 
 REPORT_PERIOD = 10  # batches
 SHEET_ROWS = 8
+FORK_SHEET_ROWS = 10
 STRIP_LENGTH = 10
 FORK_TEST_COUNT = 10  # the fork sums its two qualities over the first ten
 
@@ -98,14 +99,17 @@ class Report:
         """The sheet (or, from noise, the strip) of held-out faces and, where there is a truth,
         their quality.
         """
-        use_batch_statistics(generator, self.options.bn == "batch")
-        generated = generate(generator, self.inputs)
+        generated = enlarge(generator, self.inputs, self.options)
         folder = Path(self.options.train_dir)
-        if self.options.input == "noise":
+        from_noise, fork = self.options.input == "noise", self.options.preset == "2017"
+        if from_noise:
             save_png(folder / f"gen_batch{batch:06d}_out_s.png", strip(generated, STRIP_LENGTH))
-        else:
-            picture = sheet(self.inputs, generated, self.label, SHEET_ROWS)
-            save_png(folder / f"batch{batch:06d}_out.png", picture)
+        if fork or not from_noise:
+            rows, ending = (FORK_SHEET_ROWS, "out_l") if fork else (SHEET_ROWS, "out")
+            inputs = self.inputs.clamp(0, 1)
+            picture = sheet(inputs, generated, self.label, rows)
+            save_png(folder / f"batch{batch:06d}_{ending}.png", picture)
+        if not from_noise:
             self._quality(batch, seconds, generated)
         if self.plots:
             self.plots.images("srez samples", generated[:50].cpu(), f"outputs, batch {batch}")

@@ -25,6 +25,7 @@ from eyescream_py.srez.objectives import (
 )
 from eyescream_py.srez.optimizers import build_optimizer
 from eyescream_py.srez.options import Options
+from eyescream_py.system.errors import UserError
 
 WARM_UP_STEPS = 3  # CUDA's libraries choose their kernels in these, before a recording
 
@@ -64,9 +65,10 @@ def train_step(
     was. Neither computes the weight gradients of the other network.
     """
     generator, critic = networks.generator, networks.critic
-    with contextlib.nullcontext() if with_generator else torch.no_grad():
-        fake = generator(batch.inputs)
-    real_scores, fake_scores = critic(batch.label), critic(fake)
+    with _arithmetic(options, batch.label.device):
+        with contextlib.nullcontext() if with_generator else torch.no_grad():
+            fake = generator(batch.inputs)
+        real_scores, fake_scores = critic(batch.label), critic(fake)
     on_real, on_fake = critic_parts(options.objective, real_scores, fake_scores)
     critic_loss = on_real + on_fake
     if options.penalty_weight:
@@ -117,6 +119,12 @@ def _take_gradient(loss: Tensor, network: nn.Module, keep_graph: bool = False) -
         p.grad = gradient if same_layout else torch.empty_like(p).copy_(gradient)
 
 
+def _arithmetic(options: Options, device: torch.device) -> torch.autocast:
+    """bf16 for the convolutions where asked; the networks' last layers and all losses stay fp32."""
+    wanted = options.precision == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
+
+
 @torch.no_grad()
 def _clip(critic: nn.Module, bound: float) -> None:
     for p in critic.parameters():
@@ -132,7 +140,7 @@ def build_step(networks: Networks, options: Options, device: torch.device) -> St
     def eager(batch: Batch, with_generator: bool) -> dict[str, Tensor]:
         return train_step(networks, batch, options, with_generator)
 
-    if device.type != "cuda":
+    if device.type != "cuda" or not options.capture:
         return eager
     return RecordedStep(eager, device)
 
@@ -173,8 +181,14 @@ class RecordedStep:
     ) -> tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]:
         place = Batch(*(t.clone() for t in batch.tensors()))
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            losses = self._eager(place, with_generator)
+        try:
+            with torch.cuda.graph(graph):
+                losses = self._eager(place, with_generator)
+        except RuntimeError as error:  # going on would leave stream and generator in recording
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"the step cannot be recorded on this GPU ({reason}): give --capture 0"
+            ) from error
         return graph, place, losses
 
 

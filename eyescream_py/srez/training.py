@@ -5,14 +5,21 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import torch
 
 from eyescream_py.srez.batches import Batches
-from eyescream_py.srez.checkpoints import checkpoint_path, read_checkpoint, restore, save_checkpoint
-from eyescream_py.srez.data import Faces, load_split
+from eyescream_py.srez.checkpoints import (
+    checkpoint_path,
+    demand_same_split,
+    read_checkpoint,
+    restore,
+    save_checkpoint,
+)
+from eyescream_py.srez.data import Faces, load_split, split_digest
 from eyescream_py.srez.networks import parameter_count
 from eyescream_py.srez.optimizers import learning_rate, set_learning_rate
 from eyescream_py.srez.options import Options
@@ -36,15 +43,18 @@ def run_train(
     counts over resumptions. `--on_finish` runs only after a run that came to its own end.
     """
     options.check()
+    _demand_generator_steps(options)
     _demand_free_folders(options)
     train, test = load_split(
         options.dataset, options.crop, options.test_vectors, options.random_seed,
         options.test_list, options.train_images, options.cache_dir,
     )  # fmt: skip
     networks = build_networks(options, device)
-    batch, seconds = _resume(networks, options) if options.resume else (0, 0.0)
+    split = split_digest(train, test, options.crop)
+    batch, seconds = _resume(networks, options, split) if options.resume else (0, 0.0)
     _make_folders(options)
     say(f"{len(train)} faces to train on, {len(test)} held out")
+    _say_what_is_untied(options, say)
     say(
         f"generator {parameter_count(networks.generator)} parameters, "
         f"critic {parameter_count(networks.critic)}; "
@@ -53,7 +63,8 @@ def run_train(
     report = Report(options, test, device, plots, say, batch)
     try:
         with StopSignal() as stop:
-            _loop(networks, options, train, device, report, batch, seconds, stop)
+            state = State(networks, batch, seconds, split, train.are_grey())
+            _loop(state, options, train, device, report, stop)
     finally:
         report.close()
     if stop.requested:
@@ -64,39 +75,72 @@ def run_train(
     return not stop.requested
 
 
+@dataclass
+class State:
+    """What a checkpoint holds of a run."""
+
+    networks: Networks
+    batch: int
+    seconds: float
+    split: str
+    grey: bool
+
+    def save(self, options: Options) -> Path:
+        _demand_finite(self.networks, self.batch)
+        return save_checkpoint(
+            options.checkpoint_dir, self.networks, options, self.batch, self.seconds, self.split,
+            self.grey,
+        )  # fmt: skip
+
+
 def _loop(
-    networks: Networks,
+    state: State,
     options: Options,
     train: Faces,
     device: torch.device,
     report: Report,
-    batch: int,
-    seconds: float,
     stop: StopSignal,
 ) -> None:
     batches = Batches(train, options, device)
+    networks = state.networks
     step = build_step(networks, options, device)
-    started = time.monotonic() - seconds
-    while not (stop.requested or _is_done(options, batch, time.monotonic() - started)):
-        rate = learning_rate(options, batch)
+    resumed_at = state.batch
+    started = time.monotonic() - state.seconds
+    while not (stop.requested or _is_done(options, state.batch, time.monotonic() - started)):
+        rate = learning_rate(options, state.batch)
         set_learning_rate(networks.generator_optimizer, rate)
         set_learning_rate(networks.critic_optimizer, rate)
-        with_generator = (batch + 1) % options.n_critic == 0
-        losses = step(batches.batch(batch), with_generator)
-        batch += 1
-        seconds = time.monotonic() - started
-        if batch % _report_period(options) == 0:
-            report.progress(batch, seconds, losses)
-        if batch % options.summary_period == 0:
-            report.samples(batch, seconds, networks.generator)
-        if batch % options.checkpoint_period == 0:
-            _demand_finite(networks, batch)
-            save_checkpoint(options.checkpoint_dir, networks, options, batch, seconds)
-    _demand_finite(networks, batch)
-    if batch % options.summary_period or not batch:
-        report.samples(batch, seconds, networks.generator)
-    path = save_checkpoint(options.checkpoint_dir, networks, options, batch, seconds)
-    report.say(f"{batch} batches in {seconds / 60:.1f} minutes; checkpoint {path}")
+        with_generator = (state.batch + 1) % options.n_critic == 0
+        losses = step(batches.batch(state.batch), with_generator)
+        state.batch += 1
+        state.seconds = time.monotonic() - started
+        if state.batch % _report_period(options) == 0:
+            report.progress(state.batch, state.seconds, losses)
+        if state.batch % options.summary_period == 0:
+            report.samples(state.batch, state.seconds, networks.generator)
+        if state.batch % options.checkpoint_period == 0:
+            state.save(options)
+    if options.resume and state.batch == resumed_at:  # sheet, records and file are there already
+        report.say(f"{state.batch} batches were trained before, none is left to train")
+        return
+    _demand_finite(networks, state.batch)
+    if state.batch % options.summary_period or not state.batch:
+        report.samples(state.batch, state.seconds, networks.generator)
+    path = state.save(options)
+    report.say(f"{state.batch} batches in {state.seconds / 60:.1f} minutes; checkpoint {path}")
+
+
+def _say_what_is_untied(options: Options, say: Callable[[str], None]) -> None:
+    if options.input == "scaled" and not (options.gene_l1_factor or options.pixel_factor):
+        say("--gene_l1_factor=0: nothing ties the enlargement to its small picture in training")
+
+
+def _demand_generator_steps(options: Options) -> None:
+    if options.max_batches and options.max_batches < options.n_critic:
+        raise UserError(
+            f"--max_batches={options.max_batches}: the generator learns from every "
+            f"{options.n_critic}th batch only (--n_critic), so it would never be trained"
+        )
 
 
 def _demand_finite(networks: Networks, batch: int) -> None:
@@ -117,9 +161,10 @@ def _is_done(options: Options, batch: int, seconds: float) -> bool:
     )
 
 
-def _resume(networks: Networks, options: Options) -> tuple[int, float]:
+def _resume(networks: Networks, options: Options, split: str) -> tuple[int, float]:
     path = checkpoint_path(options.checkpoint_dir)
     stored = read_checkpoint(path)
+    demand_same_split(stored, options, split, path)
     restore(networks, stored, options, path)
     return stored.batch, stored.seconds
 
