@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from eyescream_py.srez.flags import DEFAULTS, file_errors, machine_flags, run_flags
+from eyescream_py.srez.flags import DEFAULTS, file_errors, machine_flags, run_flags, with_preset
 from eyescream_py.srez.options import Options
 
 
@@ -24,11 +24,12 @@ from eyescream_py.srez.options import Options
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint.")
 @click.option(
     "--upscale_mode",
-    type=click.Choice(["face", "tile"]),
-    default="face",
+    type=click.Choice(["photo", "face", "tile"]),
+    default="photo",
     show_default=True,
-    help="Enlarge the face in each picture, or the whole picture.",
+    help="Paint the faces found in each photo, make a square of one face, or paint everything.",
 )
+@click.option("--outscale", type=float, help="Enlargement of upscale. Default: the network's.")
 @click.option(
     "--out_dir", default="srez/upscaled", show_default=True, help="Where enlarged pictures go."
 )
@@ -40,19 +41,24 @@ from eyescream_py.srez.options import Options
 @click.option("--env", default="srez", show_default=True, help="Visdom environment.")
 @click.option("--output_image", type=int, default=0, hidden=True)  # unused in the fork too
 @click.option("--log_device_placement", type=bool, default=False, hidden=True)  # TensorFlow only
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.argument("images", nargs=-1, metavar="[PICTURE]...")
 @click.pass_context
 def main(context: click.Context, action: str, images: tuple[str, ...], **values: Any) -> None:
     """Enlarge faces 4x with adversarial networks (srez and its Wasserstein fork).
 
-    train learns from --dataset, demo makes a film of the sample pictures, upscale enlarges IMAGEs
-    with the checkpoint, evaluate measures it on the held-out faces.
+    train learns from --dataset, demo makes a film of the sample pictures, upscale enlarges
+    PICTUREs, files or folders, with the checkpoint or the shipped network, evaluate measures the
+    checkpoint on the held-out faces, or one folder of pictures against another.
     """
+    typed = {
+        name: context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in values
+    }
+    values = with_preset(values, typed.__getitem__)
     options = Options(**{name: values[name] for name in DEFAULTS})
     options.check()
-    if images and action != "upscale":
+    if images and action not in ("upscale", "evaluate"):
         raise click.UsageError(
-            f"--run={action} takes no IMAGE arguments; did you mean --run=upscale?"
+            f"--run={action} takes no PICTURE arguments; did you mean --run=upscale?"
         )
     if action == "demo":
         from eyescream_py.srez.demo import run_demo
@@ -60,9 +66,6 @@ def main(context: click.Context, action: str, images: tuple[str, ...], **values:
         with file_errors():
             run_demo(options.train_dir)
         return
-    typed = {
-        name: context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in values
-    }
     with file_errors():
         _run_with_torch(action, images, options, values, typed)
 
@@ -80,6 +83,10 @@ def _run_with_torch(
     device = choose_device(values["gpu"], typed["gpu"])
     if action == "train":
         _train(options, device, values)
+    elif action == "evaluate" and images:
+        from eyescream_py.srez.folders import run_compare
+
+        run_compare(images, options.summary_dir)
     elif action == "evaluate":
         from eyescream_py.srez.evaluation import run_evaluate
 
@@ -89,7 +96,10 @@ def _run_with_torch(
 
         if not typed["crop"]:  # a person's picture is rarely aligned as CelebA's are
             options = dataclasses.replace(options, crop="none")
-        run_upscale(options, images, values["upscale_mode"], values["out_dir"], device)
+        run_upscale(
+            options, images, values["upscale_mode"], values["out_dir"], device,
+            outscale=values["outscale"],
+        )  # fmt: skip
 
 
 def _train(options: Options, device: Any, values: dict[str, Any]) -> None:

@@ -68,16 +68,16 @@ class Faces:
         return bool((windows == windows[:, :1]).all())
 
 
-def list_pictures(folder: str | Path) -> list[str]:
+def list_pictures(folder: str | Path, flag: str = "--dataset=") -> list[str]:
     """Sorted names, relative to `folder`, of the pictures in it and below it. UserError where there
     are none.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--dataset={folder}: this is a file, give the folder that holds it")
+        raise UserError(f"{flag}{folder}: this is a file, give the folder that holds it")
     if not folder.is_dir():
         raise UserError(
-            f"--dataset={folder}: no such folder; `python -m eyescream_py.srez.make_data` renders "
+            f"{flag}{folder}: no such folder; `python -m eyescream_py.srez.make_data` renders "
             "test faces, "
             "`python -m eyescream_py.srez.download_data` fetches CelebA"
         )
@@ -85,7 +85,7 @@ def list_pictures(folder: str | Path) -> list[str]:
         str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES
     )
     if not names:
-        raise UserError(f"--dataset={folder}: no pictures ({', '.join(sorted(SUFFIXES))}) in it")
+        raise UserError(f"{flag}{folder}: no pictures ({', '.join(sorted(SUFFIXES))}) in it")
     return names
 
 
@@ -93,9 +93,16 @@ def open_picture(path: str | Path) -> Image.Image:
     """An RGB picture, turned as its EXIF data say; UserError, naming the file, where it cannot be
     decoded.
     """
+    image = ImageOps.exif_transpose(picture_as_it_is(path))
+    return image.convert("RGB")
+
+
+def picture_as_it_is(path: str | Path) -> Image.Image:
+    """The decoded picture in the mode that its file has."""
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            image.load()
+            return image
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -109,22 +116,28 @@ def cut_window(image: Image.Image, crop: str, path: str | Path) -> Image.Image:
     LFW's box (53,53)-(197,197) is the middle of its 250x250: the face with its hair, the part with
     real pixels, framed as CelebA's window frames it, without resampling.
     """
+    demand_window(image.width, image.height, crop, path)
     if crop == "none":
         side = min(image.size)
-        if side < WINDOW_SIDE // 2:
-            raise UserError(
-                f"{path}: {image.width}x{image.height} is too small, at least 72x72 is needed"
-            )
         left, top = (image.width - side) // 2, (image.height - side) // 2
         box = (left, top, left + side, top + side)
         return image.resize((WINDOW_SIDE, WINDOW_SIDE), Image.Resampling.BOX, box)
+    left, top, _ = FIXED_WINDOWS[crop]
+    return image.crop((left, top, left + WINDOW_SIDE, top + WINDOW_SIDE))
+
+
+def demand_window(width: int, height: int, crop: str, path: str | Path) -> None:
+    """UserError, naming the picture, where `crop` does not fit into width x height pixels."""
+    if crop == "none":
+        if min(width, height) < WINDOW_SIDE // 2:
+            raise UserError(f"{path}: {width}x{height} is too small, at least 72x72 is needed")
+        return
     left, top, usual = FIXED_WINDOWS[crop]
-    if image.width < left + WINDOW_SIDE or image.height < top + WINDOW_SIDE:
+    if width < left + WINDOW_SIDE or height < top + WINDOW_SIDE:
         raise UserError(
-            f"{path}: {image.width}x{image.height} is too small for --crop={crop} ({usual}); "
+            f"{path}: {width}x{height} is too small for --crop={crop} ({usual}); "
             "--crop=none takes any face picture"
         )
-    return image.crop((left, top, left + WINDOW_SIDE, top + WINDOW_SIDE))
 
 
 def decode(path: Path, crop: str) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from eyescream_py.srez.batches import held_out_pictures
 from eyescream_py.srez.checkpoints import checkpoint_path, load_generator
-from eyescream_py.srez.data import load_split
+from eyescream_py.srez.data import load_split, split_digest
 from eyescream_py.srez.networks import Generator, use_batch_statistics
 from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.options import Options
@@ -31,6 +31,7 @@ from eyescream_py.system.files import atomic_write
 PATCH_SIDE = 7
 PATCHES_PER_PICTURE = 16
 PROJECTIONS = 512
+Levels = Tensor | list[Tensor]
 
 
 @torch.no_grad()
@@ -84,14 +85,19 @@ def _patches(level: Tensor, rng: torch.Generator) -> Tensor:
     return windows[picture, :, y, x].flatten(1)
 
 
-def sliced_wasserstein(real: Tensor, generated: Tensor, seed: int = 0) -> float:
+def _all_patches(levels: Levels, rng: torch.Generator) -> Tensor:
+    batches = [levels] if isinstance(levels, Tensor) else levels
+    return torch.cat([_patches(batch.cpu(), rng) for batch in batches])
+
+
+def sliced_wasserstein(real: Levels, generated: Levels, seed: int = 0) -> float:
     """1000 x the mean 1-D Wasserstein distance of random projections of patches, in units of the
     real patches' deviation.
 
-    real, generated: (N,C,H,W) of equal shape.
+    real, generated: (N,C,H,W) of equal shape, or lists of such of several sizes.
     """
     rng = torch.Generator().manual_seed(seed)
-    a, b = _patches(real.cpu(), rng), _patches(generated.cpu(), rng)
+    a, b = (_all_patches(levels, rng) for levels in (real, generated))
     directions = F.normalize(torch.randn(a.shape[1], PROJECTIONS, generator=rng), dim=0)
     deviation = a.std() + 1e-8
     ranked = [((p - a.mean(0)) @ directions / deviation).sort(0).values for p in (a, b)]
@@ -165,7 +171,7 @@ def run_evaluate(
             "with"
         )
     options = dataclasses.replace(stored.options, dataset=told.dataset, cache_dir=told.cache_dir)
-    _, test = load_split(
+    train, test = load_split(
         options.dataset, options.crop, options.test_vectors, options.random_seed,
         options.test_list, options.train_images, options.cache_dir,
     )  # fmt: skip
@@ -175,6 +181,8 @@ def run_evaluate(
     alone = generate(generator, small) if told.back_projection else None
     figures = compare(small, generated, label, alone)
     say(f"{len(test)} held-out faces, {stored.batch} batches trained")
+    if stored.split and split_digest(train, test, options.crop) != stored.split:
+        say("these are other pictures than the run was told of: some may have been learnt from")
     say(table(figures))
     folder = Path(told.summary_dir)
     folder.mkdir(parents=True, exist_ok=True)

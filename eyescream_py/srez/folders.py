@@ -1,0 +1,86 @@
+"""`--run evaluate MADE TRUE`: a folder's pictures against those of the same names in another,
+whatever program made them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from eyescream_py.srez.data import list_pictures, open_picture
+from eyescream_py.srez.evaluation import finest_level, psnr, sliced_wasserstein, ssim
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
+
+LEAST_SIDE = 16  # patches of the finest level and SSIM's windows are 7 wide
+
+
+def run_compare(
+    folders: tuple[str, ...], summary_dir: str, say: Callable[[str], None] = click.echo
+) -> dict[str, float]:
+    """Print PSNR, SSIM and the distance of the finest level, and write them to summary_dir.
+
+    A picture of MADE is compared with the one of TRUE that has its name but for the ending and,
+    in MADE, for `_x4` and the like. UserError where there are not two folders, nothing pairs, or
+    two pictures of a pair differ in size.
+    """
+    if len(folders) != 2 or not all(Path(f).is_dir() for f in folders):
+        raise UserError("--run=evaluate: give two folders, that of the pictures and that of truths")
+    pairs = _pairs(*folders)
+    made, true = _loaded([p for p, _ in pairs]), _loaded([p for _, p in pairs])
+    for (path, truth), a, b in zip(pairs, made, true, strict=True):
+        if a.shape != b.shape:
+            raise UserError(f"{path}: {_size(a)}, but {truth} has {_size(b)}")
+        if min(a.shape[-2:]) < LEAST_SIDE:
+            raise UserError(f"{path}: {_size(a)} is too small, {LEAST_SIDE}x{LEAST_SIDE} is needed")
+    figures = {
+        "pictures": float(len(pairs)),
+        "psnr": float(np.mean([psnr(a, b) for a, b in zip(made, true, strict=True)])),
+        "ssim": float(np.mean([ssim(a, b) for a, b in zip(made, true, strict=True)])),
+        "detail_swd": sliced_wasserstein(_levels(true), _levels(made)),
+    }
+    say(f"{len(pairs)} pairs of pictures")
+    say("| PSNR, dB | SSIM | finest level, SWD x1000 |\n|---|---|---|")
+    say(f"| {figures['psnr']:.2f} | {figures['ssim']:.4f} | {figures['detail_swd']:.1f} |")
+    target = Path(summary_dir) / "evaluation_folders.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target) as file:
+        file.write(json.dumps({"folders": list(folders), **figures}, indent=1).encode())
+    return figures
+
+
+def _pairs(made: str, true: str) -> list[tuple[Path, Path]]:
+    truths = {_key(name): name for name in list_pictures(true, "--run=evaluate ")}
+    found = []
+    for name in list_pictures(made, "--run=evaluate "):
+        plain = _key(name)
+        truth = truths.get(plain) or truths.get(plain.rsplit("_x", 1)[0])
+        if truth is None:
+            raise UserError(f"{Path(made) / name}: {true} holds no picture of that name")
+        found.append((Path(made) / name, Path(true) / truth))
+    return found
+
+
+def _key(name: str) -> str:
+    return str(Path(name).with_suffix(""))
+
+
+def _loaded(paths: list[Path]) -> list[Tensor]:
+    """Each picture as (1,3,H,W) floats 0..1."""
+    pictures = [np.asarray(open_picture(path), np.float32) / 255 for path in paths]
+    return [torch.from_numpy(p).permute(2, 0, 1)[None] for p in pictures]
+
+
+def _levels(pictures: list[Tensor]) -> list[Tensor]:
+    """Finest levels; an odd last row or column, which has no 2x2 mean, is left out."""
+    return [finest_level(p[..., : p.shape[2] // 2 * 2, : p.shape[3] // 2 * 2]) for p in pictures]
+
+
+def _size(picture: Tensor) -> str:
+    return f"{picture.shape[3]}x{picture.shape[2]}"

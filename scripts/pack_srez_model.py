@@ -1,0 +1,36 @@
+"""A checkpoint's generator alone, in 16-bit floats: what srez ships for `--run upscale`.
+
+usage: python -m scripts.pack_srez_model CHECKPOINT TARGET
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import torch
+
+from eyescream_py.srez.checkpoints import read_checkpoint, write_checkpoint
+from eyescream_py.srez.options import Options
+
+PLACES = ("dataset", "checkpoint_dir", "train_dir", "summary_dir", "cache_dir", "test_list")
+
+
+def pack(checkpoint: Path, target: Path) -> int:
+    """Write `target`, without the places of the machine that trained; returns its bytes."""
+    stored = read_checkpoint(checkpoint)
+    generator = {
+        name: tensor.to(torch.float16)
+        for name, tensor in stored.tensors.items()
+        if name.startswith("generator/")
+    }
+    default = Options()
+    options = dataclasses.replace(stored.options, **{n: getattr(default, n) for n in PLACES})
+    write_checkpoint(target, dataclasses.replace(stored, tensors=generator, options=options))
+    return target.stat().st_size
+
+
+if __name__ == "__main__":
+    size = pack(Path(sys.argv[1]), Path(sys.argv[2]))
+    print(f"{sys.argv[2]}: {size} bytes")

@@ -1,0 +1,77 @@
+"""Ten photos, reduced until their faces are 16 pixels wide, then enlarged by `--run upscale`.
+
+usage: python -m scripts.srez_photo_sheet FOLDER WORK SHEET.jpg
+
+Every so many of FOLDER's pictures are taken; those in which no face is found are passed over. The
+sheet shows before (pixels as squares), bicubic, ours, and the photo itself at the same size.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from eyescream_py.srez.data import list_pictures
+from eyescream_py.srez.faces import find_faces
+from eyescream_py.srez.options import Options
+from eyescream_py.srez.photos import Photo, open_photo, resized
+from eyescream_py.srez.upscale import run_upscale
+
+PHOTOS = 10
+FACE = 16
+SCALE = 4
+COLUMNS = 2
+
+
+def reduced(photo: Photo) -> Photo | None:
+    """The photo with its largest face FACE pixels wide; None where none is found."""
+    faces = find_faces(photo)
+    if not faces:
+        return None
+    ratio = FACE / faces[0][2]
+    image = Image.fromarray(photo.pixels)
+    size = [max(1, round(n * ratio)) for n in image.size]
+    return Photo(np.asarray(image.resize((size[0], size[1]), Image.Resampling.BOX)))
+
+
+def main() -> None:
+    folder, work, sheet = (Path(argument) for argument in sys.argv[1:4])
+    names = list_pictures(folder)
+    small = work / "small"
+    small.mkdir(parents=True)
+    photos: dict[str, Photo] = {}
+    for name in names[:: max(1, len(names) // (2 * PHOTOS))]:
+        photo = open_photo(folder / name)
+        before = reduced(photo)
+        if before is not None and len(photos) < PHOTOS:
+            photos[Path(name).stem] = photo
+            Image.fromarray(before.pixels).save(small / f"{Path(name).stem}.png")
+    run_upscale(Options(), (str(small),), "photo", str(work / "large"), torch.device("cpu"))
+    rows = []
+    for stem, photo in photos.items():
+        before = open_photo(small / f"{stem}.png")
+        ours = open_photo(work / "large" / f"{stem}_x{SCALE}.png")
+        size = (ours.width, ours.height)
+        squares = before.pixels.repeat(SCALE, 0).repeat(SCALE, 1)
+        row = [squares, resized(before.pixels, *size), ours.pixels, resized(photo.pixels, *size)]
+        rows.append(np.concatenate(row, 1))
+    _save(rows, sheet)
+
+
+def _save(rows: list[np.ndarray], path: Path) -> None:
+    """Rows side by side in COLUMNS columns, on white."""
+    tall, wide = (max(row.shape[i] for row in rows) + 6 for i in (0, 1))
+    lines = -(-len(rows) // COLUMNS)
+    canvas = np.full((tall * lines, wide * COLUMNS, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        y, x = i // COLUMNS * tall, i % COLUMNS * wide
+        canvas[y : y + row.shape[0], x : x + row.shape[1]] = row
+    Image.fromarray(canvas).save(path, quality=90)
+
+
+if __name__ == "__main__":
+    main()
