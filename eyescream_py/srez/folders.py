@@ -11,10 +11,19 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from eyescream_py.features.distances import LARGE
 from eyescream_py.srez.data import list_pictures, open_picture
-from eyescream_py.srez.evaluation import finest_level, psnr, sliced_wasserstein, ssim
+from eyescream_py.srez.evaluation import (
+    add_feature_distances,
+    finest_level,
+    psnr,
+    sliced_wasserstein,
+    ssim,
+    table,
+)
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
@@ -22,9 +31,13 @@ LEAST_SIDE = 16  # patches of the finest level and SSIM's windows are 7 wide
 
 
 def run_compare(
-    folders: tuple[str, ...], summary_dir: str, say: Callable[[str], None] = click.echo
-) -> dict[str, float]:
-    """Print PSNR, SSIM and the distance of the finest level, and write them to summary_dir.
+    folders: tuple[str, ...],
+    summary_dir: str,
+    say: Callable[[str], None] = click.echo,
+    judge: str = "none",
+) -> dict[str, dict[str, float]]:
+    """Print PSNR, SSIM and the distances of the finest level and, by the feature network `judge`
+    unless that is none, of what is seen; write them to summary_dir.
 
     A picture of MADE is compared with the one of TRUE that has its name but for the ending and,
     in MADE, for `_x4` and the like. UserError where there are not two folders, nothing pairs, or
@@ -39,20 +52,39 @@ def run_compare(
             raise UserError(f"{path}: {_size(a)}, but {truth} has {_size(b)}")
         if min(a.shape[-2:]) < LEAST_SIDE:
             raise UserError(f"{path}: {_size(a)} is too small, {LEAST_SIDE}x{LEAST_SIDE} is needed")
-    figures = {
-        "pictures": float(len(pairs)),
+    row = {
         "psnr": float(np.mean([psnr(a, b) for a, b in zip(made, true, strict=True)])),
         "ssim": float(np.mean([ssim(a, b) for a, b in zip(made, true, strict=True)])),
         "detail_swd": sliced_wasserstein(_levels(true), _levels(made)),
     }
+    figures = {"made": row}
+    eyes = _add_feature_distances(figures, made, true, judge)
     say(f"{len(pairs)} pairs of pictures")
-    say("| PSNR, dB | SSIM | finest level, SWD x1000 |\n|---|---|---|")
-    say(f"| {figures['psnr']:.2f} | {figures['ssim']:.4f} | {figures['detail_swd']:.1f} |")
+    say(table(figures))
+    if eyes:
+        say(f"Fréchet and kernel distance: {eyes}; the first falls as pictures get more")
     target = Path(summary_dir) / "evaluation_folders.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as file:
-        file.write(json.dumps({"folders": list(folders), **figures}, indent=1).encode())
+        file.write(json.dumps({"pairs": len(pairs), **figures}, indent=1).encode())
     return figures
+
+
+def _add_feature_distances(
+    figures: dict[str, dict[str, float]], made: list[Tensor], true: list[Tensor], judge: str
+) -> str:
+    """As in `evaluation`; pictures of several sizes are brought to the size they are seen at."""
+    sizes = {p.shape for p in true}
+    if len(sizes) == 1:
+        sets, label = {"made": torch.cat(made)}, torch.cat(true)
+    else:
+        sets, label = {"made": _seen(made)}, _seen(true)
+    return add_feature_distances(figures, sets, label, judge)
+
+
+def _seen(pictures: list[Tensor]) -> Tensor:
+    how = {"mode": "bicubic", "antialias": True}
+    return torch.cat([F.interpolate(p, (LARGE, LARGE), **how).clamp(0, 1) for p in pictures])
 
 
 def _pairs(made: str, true: str) -> list[tuple[Path, Path]]:

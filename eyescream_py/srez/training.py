@@ -189,7 +189,9 @@ def _demand_free_folders(options: Options) -> None:
 
 
 def _make_folders(options: Options) -> None:
-    for name in ("train_dir", "checkpoint_dir", "summary_dir"):
+    for name in ("train_dir", "checkpoint_dir", "summary_dir", "cache_dir"):
+        if not getattr(options, name):
+            continue
         folder = Path(getattr(options, name))
         try:
             folder.mkdir(parents=True, exist_ok=True)
