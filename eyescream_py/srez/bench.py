@@ -17,10 +17,12 @@ import click
 
 from eyescream_py.srez.flags import file_errors, machine_flags, run_flags
 from eyescream_py.srez.options import Options
+from eyescream_py.system import voice
 from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.json_lines import read_json_lines
+from eyescream_py.system.places import PATH
 
 if TYPE_CHECKING:
     import torch
@@ -76,14 +78,14 @@ def run_bench(cells: list[Options], folder: Path, device: torch.device) -> list[
     """
     rows: list[dict[str, Any]] = []
     for number, cell in enumerate(cells, 1):
-        click.echo(f"{number} of {len(cells)}: {cell_name(cell)}")
+        voice.say(f"{number} of {len(cells)}: {cell_name(cell)}")
         row, whole = _run_cell(cell, device)
         rows.append(row)
         _write(folder / "table.json", json.dumps(rows, indent=1))
         _write(folder / "table.md", table(rows))
         draw(cells[:number], folder / "curves.png")
         if not whole:
-            click.echo(f"stopped; {len(cells) - number} combinations were not tried")
+            voice.say(f"stopped; {len(cells) - number} combinations were not tried")
             break
     return rows
 
@@ -226,7 +228,11 @@ def _curve(panel: Axes, records: list[dict[str, Any]], key: str, **style: Any) -
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--out_dir", default="srez/bench", show_default=True, help="Where everything goes; must be new."
+    "--out_dir",
+    type=PATH,
+    default="srez/bench",
+    show_default=True,
+    help="Where everything goes; must be new.",
 )
 @click.option("--objectives", default="gan,wgan,wgangp", show_default=True, help="Comma-separated.")
 @click.option(
@@ -261,7 +267,7 @@ def main(context: click.Context, objectives: str, architectures: str, norms: str
     with file_errors():
         folder.mkdir(parents=True, exist_ok=True)
         run_bench(cells, folder, device)
-        click.echo((folder / "table.md").read_text())
+        voice.say((folder / "table.md").read_text())
 
 
 def _checked(objectives: str, architectures: str, norms: str) -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ its colour means matter (contrast turns around them), which are kept.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -17,14 +18,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from eyescream_py.data import pictures
+from eyescream_py.data.walk import walk
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.voice import warn
 
 WINDOW_SIDE = 144
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp"}
+LEFT_OUT_SHOWN = 3
 FIXED_WINDOWS = {
     "celeba": (17, 52, "CelebA's align-and-crop pictures have 178x218"),
     "lfw": (53, 53, "LFW's pictures have 250x250"),
@@ -69,8 +73,8 @@ class Faces:
 
 
 def list_pictures(folder: str | Path, flag: str = "--dataset=") -> list[str]:
-    """Sorted names, relative to `folder`, of the pictures in it and below it. UserError where there
-    are none.
+    """Sorted names, relative to `folder`, of the pictures in it and below it; one line counts what
+    else is there. UserError where there are none.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -81,31 +85,22 @@ def list_pictures(folder: str | Path, flag: str = "--dataset=") -> list[str]:
             "test faces, "
             "`python -m eyescream_py.srez.download_data` fetches CelebA"
         )
-    names = sorted(
-        str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES
-    )
-    if not names:
-        raise UserError(f"{flag}{folder}: no pictures ({', '.join(sorted(SUFFIXES))}) in it")
-    return names
+    found = walk(folder, pictures.ENDINGS)
+    if not found.names:
+        left_out = f" ({found.line()})" if found.line() else ""
+        raise UserError(f"{flag}{folder}: no pictures ({pictures.IN_WORDS}) in it{left_out}")
+    if found.line():
+        warn(f"{folder}: {found.line()}")
+    return found.names
 
 
 def open_picture(path: str | Path) -> Image.Image:
-    """An RGB picture, turned as its EXIF data say; UserError, naming the file, where it cannot be
-    decoded.
+    """An RGB picture, upright, on white where it is transparent; UserError, naming the file, where
+    it cannot be decoded.
     """
-    image = ImageOps.exif_transpose(picture_as_it_is(path))
-    return image.convert("RGB")
-
-
-def picture_as_it_is(path: str | Path) -> Image.Image:
-    """The decoded picture in the mode that its file has."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return pictures.open_picture(path, "RGB")
+    except pictures.PictureError as error:
         raise UserError(f"{path}: not a readable picture ({error})") from None
 
 
@@ -153,15 +148,32 @@ def decode(path: Path, crop: str) -> tuple[np.ndarray, np.ndarray]:
 
 def load_faces(folder: str | Path, names: list[str], crop: str, cache_dir: str = "") -> Faces:
     """Decode `names` below `folder`, or take them from the cache, which any changed file makes
-    stale.
+    stale. Pictures that cannot be used are left out and told; UserError where none can.
     """
     paths = [Path(folder) / name for name in names]
     if cache_dir:
         windows, means = _cached(Path(cache_dir), paths, names, crop)
     else:
         windows, means = _decode_all(paths, crop)
-    rows = torch.arange(len(names))
-    return Faces(torch.from_numpy(windows), torch.from_numpy(means), rows, tuple(names))
+    usable = ~np.isnan(means[:, 0])
+    broken = [paths[i] for i in np.flatnonzero(~usable)]
+    if len(broken) == len(paths):
+        decode(paths[0], crop)  # says why
+    for path in broken[:LEFT_OUT_SHOWN]:
+        warn(f"left out: {_reason(path, crop)}")
+    if len(broken) > LEFT_OUT_SHOWN:
+        warn(f"left out: {len(broken) - LEFT_OUT_SHOWN} more pictures")
+    rows = np.flatnonzero(usable)
+    kept = tuple(names[i] for i in rows)
+    return Faces(torch.from_numpy(windows), torch.from_numpy(means), torch.from_numpy(rows), kept)
+
+
+def _reason(path: Path, crop: str) -> str:
+    try:
+        decode(path, crop)
+    except UserError as error:
+        return str(error)
+    return f"{path}: changed while it was read"
 
 
 def split_digest(train: Faces, test: Faces, crop: str) -> str:
@@ -191,12 +203,17 @@ def _key(paths: list[Path], names: list[str], crop: str) -> str:
 
 
 def _decode_all(paths: list[Path], crop: str) -> tuple[np.ndarray, np.ndarray]:
-    windows = np.empty((len(paths), 3, WINDOW_SIDE, WINDOW_SIDE), np.uint8)
-    means = np.empty((len(paths), 4), np.float32)
+    """Windows and means of all; the means of a picture that cannot be used are NaN."""
+    windows = np.zeros((len(paths), 3, WINDOW_SIDE, WINDOW_SIDE), np.uint8)
+    means = np.full((len(paths), 4), np.nan, np.float32)
+
+    def decode_one(i: int) -> None:
+        with contextlib.suppress(UserError):
+            window, means[i] = decode(paths[i], crop)
+            windows[i] = window.transpose(2, 0, 1)
+
     with ThreadPoolExecutor(DECODE_THREADS) as pool:
-        decoded = pool.map(lambda path: decode(path, crop), paths)
-        for i, (window, mean) in enumerate(decoded):
-            windows[i], means[i] = window.transpose(2, 0, 1), mean
+        list(pool.map(decode_one, range(len(paths))))
     return windows, means
 
 
@@ -285,8 +302,15 @@ def load_split(
     with the seed.
     """
     names = list_pictures(folder)
-    train, test = split(names, test_vectors, seed, test_list)
+    faces = load_faces(folder, names, crop, cache_dir)
+    # A list may count pictures, those that cannot be used among them.
+    train, test = split(names if test_list else list(faces.names), test_vectors, seed, test_list)
+    if test_list:
+        place = {name: i for i, name in enumerate(faces.names)}
+        train, test = ([place[names[i]] for i in part if names[i] in place]
+                       for part in (train, test))  # fmt: skip
+        if not train or not test:
+            raise UserError(f"--test_list={test_list}: no usable picture is left on one side of it")
     if train_images and train_images < len(train):
         train = sorted(random.Random(seed).sample(train, train_images))  # noqa: S311
-    faces = load_faces(folder, names, crop, cache_dir)
     return faces.subset(train), faces.subset(test)

@@ -8,10 +8,10 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 from PIL import Image
 
 from eyescream_py.srez.data import open_picture
+from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
@@ -21,7 +21,7 @@ FAMILIES = (r"batch\d+_out\.png", r"batch\d+_out_l\.png", r"gen_batch\d+_out_s\.
 
 
 def run_demo(
-    train_dir: str, ffmpeg: str | None = None, say: Callable[[str], None] = click.echo
+    train_dir: str, ffmpeg: str | None = None, say: Callable[[str], None] = voice.say
 ) -> Path:
     """Join the sheets of `train_dir` (or, where there are none, its strips) in batch order into
     demo1.mp4 or .gif.

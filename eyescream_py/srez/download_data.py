@@ -22,8 +22,10 @@ from pathlib import Path, PurePosixPath
 
 import click
 
+from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.places import PATH
 
 CELEBA_URL = "https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
 CELEBA_CHECKSUM = "md5:00d2c5bc6d35e252742224ab0c1e8fcb"
@@ -49,9 +51,7 @@ def parse_checksum(text: str) -> tuple[str, str]:
     return algorithm, digest
 
 
-def download(
-    url: str, target: Path, checksum: str, retries: int = 5, say: Say = click.echo
-) -> None:
+def download(url: str, target: Path, checksum: str, retries: int = 5, say: Say = voice.say) -> None:
     """Fetch `url` to `target`; a broken transfer goes on where it stopped, now or in a later call.
 
     The bytes so far are `target.part`, with the server's tag of the file in `target.part.json`: a
@@ -181,15 +181,18 @@ def _unpack_one(package: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path)
 @click.option("--url", default=CELEBA_URL, show_default=True, help="Address of the zip archive.")
 @click.option("--checksum", default=None, help="ALGORITHM:HEX, '' for none. Default: CelebA's MD5 "
               "for the default address, else none.")  # fmt: skip
-@click.option("--archive", default="srez/img_align_celeba.zip", show_default=True,
+@click.option("--archive", type=PATH, default="srez/img_align_celeba.zip", show_default=True,
               help="Where the archive goes.")  # fmt: skip
-@click.option("--dataset", default="srez/dataset", show_default=True, help="Where its pictures go.")
+@click.option(
+    "--dataset", type=PATH, default="srez/dataset", show_default=True, help="Where its pictures go."
+)
 @click.option("--retries", type=click.IntRange(0), default=5, show_default=True,
               help="How often a broken transfer is taken up again.")  # fmt: skip
 def main(url: str, checksum: str | None, archive: str, dataset: str, retries: int) -> None:
     """Download CelebA (about 1.4 GB; its terms allow non-commercial research) and unpack it for
     srez.
     """
+    voice.make_unfailing()
     if checksum is None:
         checksum = CELEBA_CHECKSUM if url == CELEBA_URL else ""
     if checksum:
@@ -205,7 +208,7 @@ def main(url: str, checksum: str | None, archive: str, dataset: str, retries: in
         count = unpack(target, folder)
     except OSError as error:
         raise UserError(f"{error.filename or target}: {error.strerror or error}") from None
-    click.echo(f"{count} pictures in {folder}; {target} can be deleted")
+    voice.say(f"{count} pictures in {folder}; {target} can be deleted")
 
 
 if __name__ == "__main__":

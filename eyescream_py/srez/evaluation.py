@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,6 +26,7 @@ from eyescream_py.srez.networks import Generator, use_batch_statistics
 from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.pictures import back_project, bicubic, save_png, sheet
+from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
@@ -187,7 +187,7 @@ def table(figures: dict[str, dict[str, float]]) -> str:
 def run_evaluate(
     told: Options,
     device: torch.device,
-    say: Callable[[str], None] = click.echo,
+    say: Callable[[str], None] = voice.say,
     judge: str = "none",
 ) -> dict[str, dict[str, float]]:
     """`--run evaluate`: the checkpoint's own held-out faces of `told.dataset`; prints the table,

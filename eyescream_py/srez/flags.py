@@ -13,6 +13,8 @@ import click
 
 from eyescream_py.srez.options import PRESETS, Options
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.numbers import FINITE
+from eyescream_py.system.places import PATH, PathText
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)}
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -22,18 +24,25 @@ def _choice(values: str) -> click.Choice[str]:
     return click.Choice(values.split("|"))
 
 
+class PathOrNone(PathText):
+    """A path, or '' for none."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        return super().convert(value, param, ctx) if value else ""
+
+
 FLAGS: dict[str, tuple[Any, str]] = {
-    "dataset": (str, "Folder of face pictures, searched with its sub-folders."),
-    "checkpoint_dir": (str, "Where checkpoints are."),
-    "train_dir": (str, "Where sample pictures go. Must be empty or new, unless --resume."),
-    "summary_dir": (str, "Where metrics.jsonl and evaluations go."),
-    "cache_dir": (str, "Where decoded pictures are kept; '' keeps none."),
+    "dataset": (PATH, "Folder of face pictures, searched with its sub-folders."),
+    "checkpoint_dir": (PATH, "Where checkpoints are."),
+    "train_dir": (PATH, "Where sample pictures go. Must be empty or new, unless --resume."),
+    "summary_dir": (PATH, "Where metrics.jsonl and evaluations go."),
+    "cache_dir": (PathOrNone(), "Where decoded pictures are kept; '' keeps none."),
     "crop": (
         _choice("celeba|lfw|none"),
         "Where the face is: CelebA's or LFW's fixed window, or the middle.",
     ),
     "test_vectors": (int, "Pictures held out of training."),
-    "test_list": (str, "File that names the held-out pictures, or counts them from 1."),
+    "test_list": (PATH, "File that names the held-out pictures, or counts them from 1."),
     "train_images": (int, "Train on this many pictures only, 0 for all."),
     "sample_size": (int, "Side of the large picture, a multiple of 16 from 32 to 128."),
     "scale": (int, "Enlargement, 2, 4 or 8."),
@@ -41,18 +50,18 @@ FLAGS: dict[str, tuple[Any, str]] = {
     "noise_dimension": (int, "Side of the square of noise."),
     "batch_size": (int, "Pictures per batch."),
     "random_seed": (int, "Seed of everything random."),
-    "learning_rate_start": (float, "Learning rate at the start."),
+    "learning_rate_start": (FINITE, "Learning rate at the start."),
     "learning_rate_half_life": (int, "Batches until the rate is halved, 0 for never."),
-    "learning_beta1": (float, "Adam's beta1."),
-    "learning_beta2": (float, "Adam's beta2."),
-    "epsilon": (float, "Adam's epsilon."),
+    "learning_beta1": (FINITE, "Adam's beta1."),
+    "learning_beta2": (FINITE, "Adam's beta2."),
+    "epsilon": (FINITE, "Adam's epsilon."),
     "optimizer": (_choice("adam|rmsprop"), "Optimizer of both networks."),
-    "gene_l1_factor": (float, "f in (1-f)*adversarial + f*L1 tie to the small picture."),
-    "pixel_factor": (float, "Weight of the error against the true large picture (not published)."),
-    "train_noise": (float, "Deviation of the noise added to the generator's input."),
+    "gene_l1_factor": (FINITE, "f in (1-f)*adversarial + f*L1 tie to the small picture."),
+    "pixel_factor": (FINITE, "Weight of the error against the true large picture (not published)."),
+    "train_noise": (FINITE, "Deviation of the noise added to the generator's input."),
     "loss_func": (_choice("dcgan|gan|wgan|wgangp"), "Objective; gan is another name for dcgan."),
     "weigh_clip": (click.IntRange(0, 1), "Clip the critic to +-0.01. Default: 1 for wgan."),
-    "LAMBDA": (float, "Weight of the gradient penalty. Default: 10 for wgangp."),
+    "LAMBDA": (FINITE, "Weight of the gradient penalty. Default: 10 for wgangp."),
     "n_critic": (int, "Critic updates per generator update; WGAN papers use 5."),
     "critic_norm": (
         _choice("batch|layer|none"),
@@ -60,8 +69,8 @@ FLAGS: dict[str, tuple[Any, str]] = {
     ),
     "gen_norm": (click.IntRange(0, 1), "Batch norm in the generator."),
     "gen_architect": (_choice("resnet|deconv"), "Generator's stages."),
-    "width": (float, "Multiplies the generator's widths."),
-    "critic_width": (float, "Multiplies the critic's widths. Default: as --width."),
+    "width": (FINITE, "Multiplies the generator's widths."),
+    "critic_width": (FINITE, "Multiplies the critic's widths. Default: as --width."),
     "bn": (_choice("running|batch"), "Statistics of the generator's batch norm outside training."),
     "back_projection": (
         click.IntRange(0, 1),
@@ -73,7 +82,7 @@ FLAGS: dict[str, tuple[Any, str]] = {
         _choice("2016|2017"),
         "Defaults of the original program, or of its fork, for the flags that are not given.",
     ),
-    "train_time": (float, "Minutes to train, over resumptions."),
+    "train_time": (FINITE, "Minutes to train, over resumptions."),
     "max_batches": (int, "Batches to train, 0 for no limit."),
     "summary_period": (int, "Batches between sample pictures."),
     "checkpoint_period": (int, "Batches between checkpoints."),

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,6 +23,7 @@ from eyescream_py.srez.evaluation import (
     ssim,
     table,
 )
+from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
@@ -33,7 +33,7 @@ LEAST_SIDE = 16  # patches of the finest level and SSIM's windows are 7 wide
 def run_compare(
     folders: tuple[str, ...],
     summary_dir: str,
-    say: Callable[[str], None] = click.echo,
+    say: Callable[[str], None] = voice.say,
     judge: str = "none",
 ) -> dict[str, dict[str, float]]:
     """Print PSNR, SSIM and the distances of the finest level and, by the feature network `judge`

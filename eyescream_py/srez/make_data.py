@@ -15,8 +15,10 @@ import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.places import PATH
 
 FRAME = (178, 218)  # width, height
 FACE_CENTRE = (89, 115)
@@ -128,12 +130,15 @@ def _light(image: Image.Image, seed: int, rng: random.Random) -> Image.Image:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--dataset", default="srez/dataset", show_default=True, help="Folder to write to.")
+@click.option(
+    "--dataset", type=PATH, default="srez/dataset", show_default=True, help="Folder to write to."
+)
 @click.option("--count", type=click.IntRange(1, 999_999), default=1000, show_default=True,
               help="Number of faces.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the faces.")
 def main(dataset: str, count: int, seed: int) -> None:
     """Render faces to try srez on; existing files are never overwritten."""
+    voice.make_unfailing()
     folder = Path(dataset)
     taken = next(iter(folder.glob("*")), None) if folder.is_dir() else None
     if taken:
@@ -144,7 +149,7 @@ def main(dataset: str, count: int, seed: int) -> None:
     for i in range(count):
         with atomic_write(folder / f"{i + 1:06d}.jpg") as file:
             render_face(seed * 1_000_000 + i).save(file, format="JPEG", quality=92)
-    click.echo(f"{count} faces of 178x218 in {folder}")
+    voice.say(f"{count} faces of 178x218 in {folder}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from eyescream_py.srez.options import Options
 GENERATOR_UNITS = (256, 128)  # first and second half of the stages
 GENERATOR_LAST = 96
 CRITIC_UNITS = (64, 128, 256, 512)
-RUNNING_MOMENTUM = 0.05  # at 0.01 the networks of 100 batches ago still weigh in
+RUNNING_MOMENTUM = 0.1  # at 0.01 the networks of 100 batches ago still weigh in
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -50,7 +50,7 @@ class BatchShift(nn.Module):
 
     The original used the statistics of the batch always. Running ones are kept beside them here;
     evaluation mode uses them unless `batch_statistics` is set. They are the plain mean over the
-    first batches and from the 20th on an average that forgets with RUNNING_MOMENTUM: their start
+    first batches and from the 10th on an average that forgets with RUNNING_MOMENTUM: their start
     values never count.
     """
 

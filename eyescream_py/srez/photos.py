@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from eyescream_py.srez.data import picture_as_it_is
+from eyescream_py.data import pictures
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+LUMA = (0.299, 0.587, 0.114)
+ORIENTATION = 0x0112  # the EXIF tag
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -58,32 +59,43 @@ def open_photo(path: str | Path) -> Photo:
     """Any picture that training takes, turned as its camera says; UserError, naming the file, where
     it cannot be decoded. 16 bits stay in PNG files and in grey TIFF files.
     """
-    image = picture_as_it_is(path)
-    if image.mode.startswith("I;16"):
-        grey = np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16)
-        return Photo(np.repeat(grey[:, :, None], 3, 2))
-    deep = _deep_png(path, image)
-    if deep is not None:
-        return Photo(deep)
-    turned = ImageOps.exif_transpose(image)
-    has_alpha = turned.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in turned.info
-    return Photo(np.asarray(turned.convert("RGBA" if has_alpha else "RGB")))
+    try:
+        with pictures.opened(path) as picture:
+            deep = _deep(path, picture)
+        if deep is not None:
+            return Photo(deep)
+        image = pictures.open_picture(path, alpha=True)
+    except pictures.PictureError as error:
+        raise UserError(f"{path}: not a readable picture ({error})") from None
+    return Photo(np.asarray(image.convert("RGBA" if "A" in image.mode else "RGB")))
 
 
-def _deep_png(path: str | Path, image: Image.Image) -> np.ndarray | None:
+def _deep(path: str | Path, picture: Image.Image) -> np.ndarray | None:
+    """The upright values of more than 8 bits as uint16; None for every other picture."""
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        grey = (pictures.deep_values(picture) * 65535).round().astype(np.uint16)
+        values = np.repeat(grey[:, :, None], 3, 2)
+    else:
+        values = _deep_png(path, picture)
+    if values is None:
+        return None
+    return np.ascontiguousarray(_turned(values, picture.getexif().get(ORIENTATION, 1)))
+
+
+def _deep_png(path: str | Path, picture: Image.Image) -> np.ndarray | None:
     """A PNG file's 16-bit RGB or RGBA values, which Pillow halves; None for every other file."""
+    if picture.format != "PNG":
+        return None
     data = Path(path).read_bytes()
-    depth, colour_type = data[24:26] if len(data) > 26 else (0, 0)
-    if data[:8] != PNG_SIGNATURE or depth != 16 or colour_type not in (2, 4, 6):
+    depth, colour_type = data[24:26]
+    if depth != 16 or colour_type not in (2, 4, 6):
         return None
     import cv2
 
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.dtype != np.uint16 or values.shape[:2] != image.size[::-1]:
-        raise UserError(f"{path}: not a readable 16-bit picture")
-    order = [2, 1, 0, 3] if values.shape[2] == 4 else [2, 1, 0]
-    turns = image.getexif().get(0x0112, 1)
-    return np.ascontiguousarray(_turned(values[:, :, order], turns))
+    if values is None or values.dtype != np.uint16 or values.shape[:2] != picture.size[::-1]:
+        raise pictures.PictureError("damaged, or 16 bits of an unknown kind")
+    return values[:, :, [2, 1, 0, 3][: values.shape[2]]]
 
 
 def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -93,6 +105,12 @@ def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
         8: (False, 1),
     }.get(orientation, (False, 0))  # fmt: skip
     return np.rot90(values[:, ::-1] if mirrored else values, quarters)
+
+
+def luma_of(colours: Tensor) -> Tensor:
+    """(...,3,H,W) -> (...,1,H,W), brightness after ITU-R BT.601."""
+    weights = colours.new_tensor(LUMA)[:, None, None]
+    return (colours * weights).sum(-3, keepdim=True)
 
 
 def to_photo(colours: Tensor, alpha: np.ndarray | None, white: int) -> Photo:

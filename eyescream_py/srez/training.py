@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import torch
 
 from eyescream_py.srez.batches import Batches
@@ -25,6 +24,7 @@ from eyescream_py.srez.optimizers import learning_rate, set_learning_rate
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.report import REPORT_PERIOD, CurvePlots, DivergedError, Report
 from eyescream_py.srez.steps import Networks, build_networks, build_step
+from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.signals import StopSignal
@@ -34,7 +34,7 @@ def run_train(
     options: Options,
     device: torch.device,
     plots: CurvePlots | None = None,
-    say: Callable[[str], None] = click.echo,
+    say: Callable[[str], None] = voice.say,
 ) -> bool:
     """Train until --train_time minutes, --max_batches, or a signal; returns whether it came to its
     own end, that is, no signal stopped it.

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from PIL import Image
@@ -26,6 +25,7 @@ from eyescream_py.srez.networks import Generator
 from eyescream_py.srez.options import FULL_SIDE, Options
 from eyescream_py.srez.photos import (
     Photo,
+    luma_of,
     open_photo,
     resized,
     resized_colours,
@@ -33,10 +33,11 @@ from eyescream_py.srez.photos import (
     to_photo,
 )
 from eyescream_py.srez.pictures import back_project
+from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 
 SHIPPED = Path(__file__).with_name("model") / "lfw_grey.safetensors"
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+SMALLEST_FACE = 0.7  # times the input's side: below it the detector mostly finds no face at all
 LARGEST_FACE = 2  # times the input's side: a larger face has more detail than the generator invents
 MOST_PIXELS = 1 << 28  # of one enlarged picture, 0.8 GB in 8 bit
 BLENDED = 0.15  # share of a face's square over which it fades into the photo
@@ -58,8 +59,7 @@ class Painter:
         if not self.grey:
             return enlarge(self.generator, small, self.told).cpu()
         # Trained on grey pictures: it paints the brightness, the colours are enlarged smoothly.
-        weights = small.new_tensor(LUMA)[:, None, None]
-        luma = (small * weights).sum(1, keepdim=True)
+        luma = luma_of(small)
         painted = enlarge(self.generator, luma.expand_as(small), self.told).mean(1, keepdim=True)
         size = [n * self.scale for n in small.shape[2:]]
         colour = torch.nn.functional.interpolate(small - luma, size, mode="bicubic", antialias=True)
@@ -72,7 +72,7 @@ def run_upscale(
     mode: str,
     out_dir: str,
     device: torch.device,
-    say: Callable[[str], None] = click.echo,
+    say: Callable[[str], None] = voice.say,
     outscale: float | None = None,
 ) -> list[Path]:
     """Write NAME_xK.png into `out_dir` for each picture, and for each picture of each folder named;
@@ -214,6 +214,8 @@ def _photo_with_faces(painter: Painter, photo: Photo, times: float) -> tuple[Pho
     canvas = np.array(resized(photo.pixels, width, height))
     painted = large = 0
     for square in find_faces(photo):
+        if square[2] < SMALLEST_FACE * painter.side:
+            continue
         if square[2] > LARGEST_FACE * painter.side:
             large += 1
             continue

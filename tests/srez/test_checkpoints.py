@@ -1,20 +1,26 @@
 import dataclasses
 import json
 import struct
+from math import nan
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from eyescream_py.srez.batches import Batches
 from eyescream_py.srez.checkpoints import (
     checkpoint_path,
     load_generator,
     read_checkpoint,
     restore,
     save_checkpoint,
+    write_checkpoint,
 )
-from eyescream_py.srez.steps import build_networks
+from eyescream_py.srez.options import Options
+from eyescream_py.srez.steps import build_networks, train_step
 from eyescream_py.system.errors import UserError
+from tests.srez.test_batches import random_faces
 
 CPU = torch.device("cpu")
 
@@ -84,6 +90,69 @@ def _with_header(path, change):
     change(header)
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+
+def test_numbers_in_a_header_build_nothing(saved):
+    """A small file that claims the widest network is refused by its shapes."""
+    import tracemalloc
+
+    _, path = saved
+    wide = Options(width=64.0, sample_size=128, scale=8)
+    metadata = {"format": "srez-2", "options": json.dumps(dataclasses.asdict(wide)), "batch": "1",
+                "seconds": "1.0"}  # fmt: skip
+    save_file({"generator/a": torch.zeros(1)}, path, metadata)
+    assert path.stat().st_size < 3000
+    tracemalloc.start()
+    with pytest.raises(UserError, match="does not fit its own header"):
+        load_generator(path)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["[" * 100_000, '{"width": 1e300}', '{"width": NaN}', '{"sample_size": 1e9}',
+     '{"random_seed": ' + "9" * 400 + "}", '{"sample_size": 64, "scale": 0}', "7", "null"],
+)  # fmt: skip
+def test_hostile_options_are_refused_in_one_line(saved, options):
+    _, path = saved
+    _with_header(path, lambda header: header["__metadata__"].__setitem__("options", options))
+    with pytest.raises(UserError) as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_optimizer_is_refused(tiny, saved, tmp_path):
+    networks, _ = saved
+    train_step(networks, Batches(random_faces(6), tiny, CPU).batch(0), tiny)
+    path = save_checkpoint(tmp_path, networks, tiny, 1, 1.0)
+    good = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    changes = [
+        ("critic_optimizer/0/exp_avg", torch.zeros(1)),
+        ("critic_optimizer/0/exp_avg", torch.full_like(good["critic_optimizer/0/exp_avg"], nan)),
+        ("critic_optimizer/x/exp_avg", torch.zeros(1)),
+        ("critic_optimizer/999/exp_avg", torch.zeros(1)),
+        ("critic_optimizer/0/other", torch.zeros_like(good["critic_optimizer/0/exp_avg"])),
+    ]
+    for name, value in changes:
+        save_file({**good, name: value}, path, metadata)
+        with pytest.raises(UserError, match="optimizer is damaged"):
+            restore(build_networks(tiny, CPU), read_checkpoint(path), tiny, path)
+
+
+def test_a_generator_alone_enlarges_and_does_not_resume(tiny, saved):
+    _, path = saved
+    stored = read_checkpoint(path)
+    alone = {n: t for n, t in stored.tensors.items() if n.startswith("generator/")}
+    write_checkpoint(path, dataclasses.replace(stored, tensors=alone, grey=True))
+    generator, again = load_generator(path)
+    assert again.grey
+    assert not generator.training
+    with pytest.raises(UserError, match="generator alone"):
+        restore(build_networks(tiny, CPU), again, tiny, path)
 
 
 @pytest.mark.parametrize(

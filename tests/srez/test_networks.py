@@ -144,6 +144,55 @@ def test_batch_norm_has_a_shift_and_no_scale_and_batch_or_running_statistics():
     assert norm(x[:1] + 1).mean().abs() < 1e-4
 
 
+def test_running_statistics_are_the_plain_mean_of_the_first_batches():
+    norm = BatchShift(2)
+    batches = [k + torch.randn(4, 2, 5, 5) for k in range(9)]
+    for x in batches:
+        norm(x)
+    means = torch.stack([x.mean((0, 2, 3)) for x in batches])
+    variances = torch.stack([x.var((0, 2, 3)) for x in batches])
+    assert torch.allclose(norm.running_mean, means.mean(0), atol=1e-5)
+    assert torch.allclose(norm.running_var, variances.mean(0), atol=1e-4)
+    for _ in range(200):  # later ones forget the first
+        norm(100 + torch.randn(4, 2, 5, 5))
+    assert (norm.running_mean - 100).abs().max() < 0.5
+    assert norm.seen == 209
+
+
+def test_running_statistics_stay_out_of_what_is_learnt():
+    norm = BatchShift(3).double()
+    x = torch.randn(4, 3, 2, 2, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(norm, (x,))
+    assert torch.autograd.gradgradcheck(norm, (x,))  # the gradient penalty with batch norm
+    assert set(norm.state_dict()) == {"shift", "running_mean", "running_var", "seen"}
+
+
+def test_batch_norm_gets_a_scale_and_a_shift_as_cuda_s_backward_pass_needs(monkeypatch):
+    seen = []
+    original = torch.nn.functional.batch_norm
+
+    def recorded(x, mean, variance, weight, bias, *rest):
+        seen.append((weight, bias))
+        return original(x, mean, variance, weight, bias, *rest)
+
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", recorded)
+    norm = BatchShift(3)
+    for statistics in (False, True):
+        use_batch_statistics(norm, statistics)
+        norm.train()(torch.randn(2, 3, 4, 4))
+        norm.eval()(torch.randn(2, 3, 4, 4))
+    assert len(seen) == 4
+    assert all(torch.equal(w, torch.ones(3)) and b is norm.shift for w, b in seen)
+
+
+def test_scores_and_pictures_are_fp32_under_bf16():
+    """bf16 has 8 bits: a score of 300 would move in steps of 2, a sigmoid near 1 not at all."""
+    critic, generator = Critic("layer", width=1 / 16), Generator(1, width=1 / 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert critic(torch.rand(2, 3, 32, 32)).dtype == torch.float32
+        assert generator(torch.rand(2, 3, 8, 8)).dtype == torch.float32
+
+
 def test_layer_norm_is_per_picture_and_twice_differentiable():
     norm = LayerShift(3).double()
     x = 2 + torch.randn(2, 3, 2, 2, dtype=torch.double, requires_grad=True)

@@ -22,10 +22,11 @@ def test_a_run_has_folders_of_its_own_and_flags_override(tmp_path, faces_folder)
              "--train_noise", "0"]  # fmt: skip
     done = run(tmp_path, "gp1", *flags)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "train" / "gp1" / "batch000001_out.png").is_file()
+    assert (tmp_path / "train" / "gp1" / "gen_batch000001_out_s.png").is_file()
     assert (tmp_path / "summary" / "gp1" / "metrics.jsonl").is_file()
     options = read_checkpoint(checkpoint_path(tmp_path / "checkpoint" / "gp1")).options
     assert (options.gene_l1_factor, options.train_time, options.train_noise) == (0, 400, 0)
+    assert options.input == "noise"  # f = 0 with small pictures as input would tie to nothing
     again = run(tmp_path, "gp1", *flags)
     assert again.returncode == 2
     assert "would be overwritten" in again.stderr

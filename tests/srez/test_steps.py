@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from eyescream_py.srez import steps
-from eyescream_py.srez.batches import Batch, Batches
+from eyescream_py.srez.batches import Batch, Batches, held_out_pictures
 from eyescream_py.srez.data import load_split
+from eyescream_py.srez.evaluation import enlarge, psnr
 from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.steps import RecordedStep, build_networks, build_step, train_step
 
@@ -141,6 +142,51 @@ def test_a_heavy_penalty_brings_the_slope_to_one(tiny):
         train_step(networks, batches.batch(k), options, with_generator=False)
     after = slope(batches.batch(99))
     assert abs(after - 1) < 0.3 < abs(before - 1)
+
+
+@pytest.mark.parametrize("score", [7.0, 9.0, 12.0, 20.0, 50.0])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_no_score_is_so_large_that_the_losses_have_no_slope(tiny, batch, score, precision):
+    """A critic that is wrong about everything by `score`, through the whole step."""
+    options = dataclasses.replace(tiny, precision=precision, critic_norm="none", learning_beta1=0.0)
+    networks = build_networks(options, CPU)
+    last = networks.critic.layers[-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.fill_(score)  # "real" to the generated ones
+    train_step(networks, batch, options)
+    true = torch.sigmoid(torch.tensor(score)) - torch.sigmoid(torch.tensor(-score))
+    assert float(last.bias.grad) == pytest.approx(float(true), rel=0.01)
+    with torch.no_grad():
+        last.bias.fill_(-score)  # "generated" to them: what the generator gets
+    fake = -torch.full((4,), score, requires_grad=True)
+    (slope,) = torch.autograd.grad(F.softplus(-fake).mean(), fake)
+    assert float(slope.sum()) == pytest.approx(-float(torch.sigmoid(torch.tensor(score))), rel=0.01)
+
+
+def test_bf16_follows_fp32(tiny, batch):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        options = dataclasses.replace(tiny, precision=precision)
+        losses[precision] = train_step(build_networks(options, CPU), batch, options)
+    for name, value in losses["fp32"].items():
+        assert float(losses["bf16"][name]) == pytest.approx(float(value), abs=0.05), name
+        assert losses["bf16"][name].dtype == torch.float32
+
+
+def test_running_statistics_serve_as_well_as_the_batch_s_own(tiny):
+    """After 60 batches: with start values left in them the pictures would be grey."""
+    options = dataclasses.replace(tiny, learning_rate_start=2e-4, back_projection=0)
+    networks, batches = build_networks(options, CPU), stream(options)
+    for k in range(60):
+        train_step(networks, batches.batch(k), options)
+    _, test = load_split(options.dataset, options.crop, 4, 0, "", 0, "")
+    small, label = held_out_pictures(test, options, CPU)
+    by = {
+        bn: psnr(enlarge(networks.generator, small, dataclasses.replace(options, bn=bn)), label)
+        for bn in ("running", "batch")
+    }
+    assert by["running"] > by["batch"] - 0.3
 
 
 def test_same_seed_same_networks_and_other_randomness_untouched(tiny):

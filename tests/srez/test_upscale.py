@@ -1,14 +1,23 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 from torch import nn
 
-from eyescream_py.srez.checkpoints import save_checkpoint
+from eyescream_py.srez.batches import held_out_pictures
+from eyescream_py.srez.checkpoints import load_generator, save_checkpoint
+from eyescream_py.srez.data import load_split
+from eyescream_py.srez.evaluation import enlarge, psnr
+from eyescream_py.srez.faces import find_faces, merged
+from eyescream_py.srez.options import Options
+from eyescream_py.srez.photos import Photo, open_photo, save_photo
+from eyescream_py.srez.pictures import bicubic
 from eyescream_py.srez.steps import build_networks
-from eyescream_py.srez.upscale import run_upscale, upscale_tiled
+from eyescream_py.srez.upscale import SHIPPED, run_upscale, upscale_tiled
 from eyescream_py.system.errors import UserError
 
 CPU = torch.device("cpu")
@@ -22,9 +31,21 @@ def told(tiny):
     return dataclasses.replace(tiny, crop="none")
 
 
-def upscale(told, images, tmp_path, mode="face"):
+def upscale(told, images, tmp_path, mode="face", say=lambda line: None, outscale=None):
     out = str(tmp_path / "out")
-    return run_upscale(told, tuple(map(str, images)), mode, out, CPU, lambda line: None)
+    return run_upscale(told, tuple(map(str, images)), mode, out, CPU, say, outscale)
+
+
+@pytest.fixture
+def shipped(tiny):
+    """Options of a fresh clone: the default folder, which holds no checkpoint here."""
+    return dataclasses.replace(tiny, crop="none", checkpoint_dir=Options.checkpoint_dir)
+
+
+def small_astronaut():
+    """Of the astronaut's photo that comes with scikit-image, so much that her face is 16 wide."""
+    photo = Image.fromarray(data.astronaut())
+    return photo.resize((64, 64), Image.Resampling.BOX)
 
 
 def test_faces_become_squares_of_the_trained_size(told, tmp_path, faces_folder):
@@ -95,3 +116,152 @@ def test_noise_checkpoints_cannot_enlarge(told, tmp_path):
     save_checkpoint(told.checkpoint_dir, build_networks(options, CPU), options, 1, 1.0)
     with pytest.raises(UserError, match="from noise"):
         upscale(told, ["a.png"], tmp_path)
+
+
+def test_the_shipped_network_paints_the_face_of_a_photo_and_says_where_it_comes_from(
+    shipped, tmp_path
+):
+    small_astronaut().save(tmp_path / "me.png")
+    lines = []
+    (path,) = upscale(shipped, [tmp_path / "me.png"], tmp_path, "photo", lines.append)
+    assert "comes with" in lines[0]
+    assert lines[1].endswith("64x64 -> 256x256, 1 faces painted")
+    truth = np.asarray(Image.fromarray(data.astronaut()).resize((256, 256), Image.Resampling.BOX))
+    smooth = small_astronaut().resize((256, 256), Image.Resampling.BICUBIC)
+    ours, bicubic = np.asarray(Image.open(path)), np.asarray(smooth)
+    changed = (ours != bicubic).any(2)
+    (left, top, side), *_ = find_faces(open_photo(tmp_path / "me.png"))
+    box = np.zeros_like(changed)
+    box[4 * top : 4 * (top + side), 4 * left : 4 * (left + side)] = True
+    assert not (changed & ~box).any()  # all but the face is bicubic
+    error = [np.square(p[box].astype(float) - truth[box]).mean() for p in (ours, bicubic)]
+    assert error[0] < 0.95 * error[1]
+
+
+def test_the_shipped_network_is_small_tells_what_it_is_and_beats_bicubic(faces_folder):
+    assert SHIPPED.stat().st_size < 1 << 20
+    assert SHIPPED.with_name("README.md").is_file()
+    generator, stored = load_generator(SHIPPED)
+    assert stored.grey
+    _, test = load_split(str(faces_folder), "celeba", 16, 0, "", 0, "")
+    small, label = held_out_pictures(test, stored.options, CPU)
+    large = enlarge(generator, small, Options())
+    assert psnr(large, label) > psnr(bicubic(small, 64), label) + 0.5
+
+
+def test_faces_are_found_where_they_are_in_photos_of_any_size(tmp_path):
+    astronaut = Image.fromarray(data.astronaut())
+    for factor in (0.12, 0.4, 1.3):
+        size = [round(512 * factor)] * 2
+        astronaut.resize(size, Image.Resampling.BOX if factor < 1 else None).save(
+            tmp_path / "a.png"
+        )
+        (left, top, side), *_ = find_faces(open_photo(tmp_path / "a.png"))
+        centre = (left + side / 2) / factor, (top + side / 2) / factor
+        assert np.hypot(centre[0] - 222, centre[1] - 115) < 25
+        assert 80 < side / factor < 170
+    Image.new("RGB", (300, 200), "green").save(tmp_path / "none.png")
+    assert find_faces(open_photo(tmp_path / "none.png")) == []
+
+
+def test_several_boxes_of_one_face_are_merged():
+    assert merged([(0, 0, 30), (2, 1, 32), (100, 0, 40)]) == [(100, 0, 40), (1, 0.5, 31)]
+
+
+def test_faces_that_have_detail_of_their_own_are_left(shipped, tmp_path):
+    Image.fromarray(data.astronaut()).save(tmp_path / "large.png")
+    lines = []
+    (path,) = upscale(shipped, [tmp_path / "large.png"], tmp_path, "photo", lines.append, 1.5)
+    assert "0 faces painted, 1 wider than 32 pixels" in lines[-1]
+    with Image.open(path) as picture:
+        assert picture.size == (768, 768)
+
+
+def test_a_folder_is_done_whole_with_its_sub_folders_and_broken_files_are_named(told, tmp_path):
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    Image.new("RGB", (20, 12), "red").save(tmp_path / "in" / "a.png")
+    Image.new("RGB", (12, 20), "red").save(tmp_path / "in" / "sub" / "a.jpg")
+    (tmp_path / "in" / "b.png").write_text("no picture")
+    lines = []
+    done = upscale(told, [tmp_path / "in"], tmp_path, "photo", lines.append)
+    assert done == [tmp_path / "out" / "a_x4.png", tmp_path / "out" / "sub" / "a_x4.png"]
+    assert [line for line in lines if line.startswith("left out: ") and "b.png" in line]
+    with Image.open(done[1]) as picture:
+        assert picture.size == (48, 80)
+
+
+@pytest.mark.parametrize("mode", ["photo", "face", "tile"])
+@pytest.mark.parametrize("outscale", [1, 2.5, 6])
+def test_any_enlargement(told, tmp_path, mode, outscale):
+    Image.new("RGB", (21, 16), "blue").save(tmp_path / "a.png")
+    (path,) = upscale(told, [tmp_path / "a.png"], tmp_path, mode, outscale=outscale)
+    assert path.name == f"a_x{outscale:g}.png"
+    wide, tall = (8, 8) if mode == "face" else (21, 16)
+    with Image.open(path) as picture:
+        assert picture.size == (round(wide * outscale), round(tall * outscale))
+
+
+@pytest.mark.parametrize("wrong", [0.5, 65.0, float("nan"), float("inf")])
+def test_enlargements_that_make_no_sense(told, tmp_path, wrong):
+    Image.new("RGB", (21, 16)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="--outscale"):
+        upscale(told, [tmp_path / "a.png"], tmp_path, "photo", outscale=wrong)
+
+
+def test_a_picture_that_would_be_too_large_is_refused_with_what_fits(told, tmp_path):
+    Image.new("1", (6000, 5000)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"480 megapixels; give --outscale=3\.0 or less"):
+        upscale(told, [tmp_path / "a.png"], tmp_path, "photo")
+
+
+@pytest.mark.parametrize("mode", ["photo", "face", "tile"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_transparency_and_depth_are_kept(told, tmp_path, mode, bits):
+    """A ramp in 8 or 16 bits whose right half is transparent."""
+    kind, white = (np.uint8, 255) if bits == 8 else (np.uint16, 65535)
+    pixels = np.zeros((16, 16, 4), kind)
+    pixels[..., :3] = (np.linspace(0.2, 0.8, 16) * white).astype(kind)[:, None, None]
+    pixels[:, :8, 3] = white
+    save_photo(tmp_path / "a.png", Photo(pixels))
+    (path,) = upscale(told, [tmp_path / "a.png"], tmp_path, mode)
+    photo = open_photo(path)
+    assert photo.pixels.dtype == kind
+    opacity = photo.pixels[..., 3] / white
+    wide = opacity.shape[1]
+    assert opacity[:, : wide // 4].min() > 0.99
+    assert opacity[:, -(wide // 4) :].max() < 0.01
+    if mode == "photo":  # no face in it: the ramp itself, finer than 8 bits could show it
+        seen = photo.pixels[:, 4 : wide // 2 - 8, :3] / white
+        expected = np.interp(np.arange(64) / 4 - 0.375, np.arange(16), np.linspace(0.2, 0.8, 16))
+        assert np.abs(seen - expected[:, None, None])[8:-8].max() < (0.006 if bits == 8 else 0.001)
+
+
+def test_sixteen_bits_of_a_file_are_opened_as_they_are(tmp_path):
+    ramp = (np.arange(160 * 160) % 65536).reshape(160, 160).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "grey.png")
+    assert np.array_equal(open_photo(tmp_path / "grey.png").pixels[..., 1], ramp)
+    colours = np.stack([ramp, ramp // 2, 65535 - ramp], 2)
+    save_photo(tmp_path / "rgb.png", Photo(colours))
+    assert np.array_equal(open_photo(tmp_path / "rgb.png").pixels, colours)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sixteen_bit_pictures_are_turned_as_eight_bit_ones(tmp_path, orientation):
+    values = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(values).save(tmp_path / "8.png", exif=exif)
+    Image.fromarray(values.astype(np.uint16) * 257).save(tmp_path / "16.png", exif=exif)
+    eight, sixteen = open_photo(tmp_path / "8.png"), open_photo(tmp_path / "16.png")
+    assert np.array_equal(eight.pixels, sixteen.pixels // 257)
+
+
+def test_grey_networks_leave_colours_to_bicubic(shipped, tmp_path):
+    """A photo's hue stays where only its brightness is painted."""
+    picture = np.asarray(small_astronaut().convert("L"))[..., None] / 255 * np.array([1, 0.5, 0.25])
+    Image.fromarray((255 * picture).astype(np.uint8)).save(tmp_path / "a.png")
+    (path,) = upscale(shipped, [tmp_path / "a.png"], tmp_path, "photo")
+    red, green, blue = np.moveaxis(np.asarray(Image.open(path)).astype(float), 2, 0)
+    bright = red > 100
+    assert abs((green / red.clip(1))[bright] - 0.5).mean() < 0.03
+    assert abs((blue / red.clip(1))[bright] - 0.25).mean() < 0.03
