@@ -157,7 +157,9 @@ def unpack(archive: Path, folder: Path) -> int:
                 if name.lower().endswith((".jpg", ".jpeg")) and not name.startswith("."):
                     _unpack_one(package, member, folder / name)
                     count += 1
-    except DAMAGED_ZIP as error:
+    except (*DAMAGED_ZIP, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's, not the archive's: those of bz2 have no number
         raise UserError(
             f"{archive}: no zip archive, a damaged or an encrypted one ({str(error)[:200]}); "
             "remove it and start again"

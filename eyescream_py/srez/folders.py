@@ -83,8 +83,10 @@ def _add_feature_distances(
 
 
 def _seen(pictures: list[Tensor]) -> Tensor:
-    how = {"mode": "bicubic", "antialias": True}
-    return torch.cat([F.interpolate(p, (LARGE, LARGE), **how).clamp(0, 1) for p in pictures])
+    def resized(picture: Tensor) -> Tensor:
+        return F.interpolate(picture, (LARGE, LARGE), mode="bicubic", antialias=True).clamp(0, 1)
+
+    return torch.cat([resized(picture) for picture in pictures])
 
 
 def _pairs(made: str, true: str) -> list[tuple[Path, Path]]:

@@ -228,6 +228,15 @@ def _transposed_stages(units: list[int], last: int, norm: str) -> list[nn.Module
     return [*layers, convolution(units[-1], last, 3, 2.0)]
 
 
+def _in_full_precision(last: nn.Module, x: Tensor) -> Tensor:
+    """A network's last layer in the type of its weights, whatever autocast chose before it: scores
+    in bf16 would move in steps of 1/128 and more.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        result: Tensor = last(x.to(next(last.parameters()).dtype))
+    return result
+
+
 class Generator(nn.Module):
     """(N,3,S,S) small picture or noise -> (N,3,S*2^stages,S*2^stages) picture in (0,1); any S, it
     is convolutional.
@@ -250,12 +259,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        *hidden, last = self.head
-        x = self.stages(x)
-        for layer in hidden:
-            x = layer(x)
-        with torch.autocast(x.device.type, enabled=False):  # fp32, whatever came before
-            return torch.sigmoid(last(x.to(last.weight.dtype)))
+        return torch.sigmoid(_in_full_precision(self.head[-1], self.head[:-1](self.stages(x))))
 
 
 class HalfSide(nn.Module):
@@ -287,12 +291,7 @@ class Critic(nn.Module):
         self.layers = nn.Sequential(*layers, convolution(last, 1, 1, 2.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        *hidden, last = self.layers
-        x = 2 * x - 1
-        for layer in hidden:
-            x = layer(x)
-        with torch.autocast(x.device.type, enabled=False):  # bf16 scores have steps of 1/128 and up
-            return last(x.to(last.weight.dtype)).mean((1, 2, 3))
+        return _in_full_precision(self.layers[-1], self.layers[:-1](2 * x - 1)).mean((1, 2, 3))
 
 
 def build_generator(options: Options) -> Generator:

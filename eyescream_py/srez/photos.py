@@ -72,6 +72,7 @@ def open_photo(path: str | Path) -> Photo:
 
 def _deep(path: str | Path, picture: Image.Image) -> np.ndarray | None:
     """The upright values of more than 8 bits as uint16; None for every other picture."""
+    values: np.ndarray | None
     if picture.mode == "F" or picture.mode.startswith("I"):
         grey = (pictures.deep_values(picture) * 65535).round().astype(np.uint16)
         values = np.repeat(grey[:, :, None], 3, 2)

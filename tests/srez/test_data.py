@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from eyescream_py.srez.data import (
     load_split,
     open_picture,
     split,
+    split_digest,
 )
 from eyescream_py.system.errors import UserError
 
@@ -92,6 +95,83 @@ def test_missing_and_empty_folders_are_refused(tmp_path):
         list_pictures(tmp_path / "absent")
     with pytest.raises(UserError, match="no pictures"):
         list_pictures(tmp_path)
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(UserError, match="this is a file"):
+        list_pictures(tmp_path / "a.jpg")
+
+
+def test_what_is_left_out_is_counted_in_one_line(tmp_path, capsys):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "album.jpg").mkdir()
+    coordinates(80, 80).save(tmp_path / "a" / "b" / "deep.webp")
+    (tmp_path / "._a.jpg").write_bytes(bytes.fromhex("0005160700020000") + bytes(99))
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    os.rename(tmp_path / "notes.txt", os.fsencode(tmp_path) + b"/Jos\xe9.txt")
+    coordinates(80, 80).save(tmp_path / "x.png")
+    os.rename(tmp_path / "x.png", os.fsencode(tmp_path) + b"/Jos\xe9.png")
+    names = list_pictures(tmp_path)
+    assert names == ["Jos\udce9.png", "a/b/deep.webp"]
+    line = capsys.readouterr().err
+    assert "1 of other formats" in line
+    assert "._a.jpg" in line
+    faces = load_faces(tmp_path, names, "none", str(tmp_path / "cache"))
+    assert faces.names == tuple(names)
+
+
+def test_broken_pictures_are_left_out_and_named_fresh_or_from_the_cache(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "d.png", "e.png"):
+        coordinates(80, 80).save(folder / name)
+    (folder / "c.png").write_text("no picture")
+    for _ in range(2):
+        train, test = load_split(str(folder), "none", 2, 0, "", 0, str(tmp_path / "cache"))
+        assert "left out: " in (told := capsys.readouterr().err)
+        assert "c.png" in told
+        assert sorted(train.names + test.names) == ["a.png", "b.png", "d.png", "e.png"]
+        windows, _ = train.pick(torch.arange(len(train)))
+        assert (windows[:, 0].float().std((1, 2)) > 1).all()  # real rows, not the empty one
+    listed = tmp_path / "list.txt"
+    listed.write_text("5\n3")  # counts what the folder lists, the broken one among it
+    train, test = load_split(str(folder), "none", 2, 0, str(listed), 0, "")
+    assert test.names == ("e.png",)
+    assert train.names == ("a.png", "b.png", "d.png")
+
+
+def test_sixteen_bit_ramps_stay_ramps(tmp_path):
+    ramp = (np.arange(160 * 160) % 256).reshape(160, 160)
+    Image.fromarray(ramp.astype("u2") * 257).save(tmp_path / "g.png")
+    assert (
+        np.abs(np.asarray(open_picture(tmp_path / "g.png"))[..., 0] - ramp.astype(int)).max() <= 1
+    )
+
+
+def test_hidden_colours_under_transparency_are_white(tmp_path):
+    Image.new("RGBA", (160, 160), (0, 0, 0, 0)).save(tmp_path / "t.png")
+    assert np.asarray(open_picture(tmp_path / "t.png")).min() == 255
+
+
+def test_eps_is_refused_whatever_its_name(tmp_path):
+    (tmp_path / "a.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n")
+    with pytest.raises(UserError, match=r"a\.jpg: .*EPS"):
+        open_picture(tmp_path / "a.jpg")
+
+
+def test_grey_data_are_known(tmp_path):
+    for i, mode in enumerate(("L", "RGB")):
+        coordinates(80, 80).convert(mode).save(tmp_path / f"{i}.png")
+    assert load_faces(tmp_path, ["0.png"], "none").are_grey()
+    assert not load_faces(tmp_path, ["0.png", "1.png"], "none").are_grey()
+
+
+def test_the_digest_of_a_split_tells_pictures_apart_and_nothing_else(faces_folder):
+    def digest(*arguments):
+        return split_digest(*load_split(str(faces_folder), *arguments, ""), "celeba")
+
+    first = digest("celeba", 4, 0, "", 0)
+    assert first == digest("celeba", 4, 0, "", 0)
+    assert len({first, digest("celeba", 4, 1, "", 0), digest("celeba", 5, 0, "", 0)}) == 3
 
 
 def test_split_is_reproducible_and_disjoint():
@@ -122,6 +202,27 @@ def test_test_list_by_name_and_by_number(tmp_path):
             split(["a.jpg", "b.jpg", "c.jpg"], 1, 0, str(listed))
     with pytest.raises(UserError, match="cannot be read"):
         split(["a.jpg"], 1, 0, str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a b.jpg\n", [0]), ("\ufeffa b.jpg\r\nc.jpg\r\n", [0, 1]), ("2 1\n", [1, 0]),
+        ("Jos\udce9.jpg", [2]),
+    ],
+)  # fmt: skip
+def test_test_lists_of_every_editor(tmp_path, text, expected):
+    names = ["a b.jpg", "c.jpg", "Jos\udce9.jpg", "d.jpg"]
+    (tmp_path / "list.txt").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert split(names, 1, 0, str(tmp_path / "list.txt"))[1] == expected
+
+
+@pytest.mark.parametrize("entry", ["\u00b2", "\u0661", "-1", "1.0", "9" * 5000, "0x1"])
+def test_what_is_no_count_is_refused_in_one_line(tmp_path, entry):
+    (tmp_path / "list.txt").write_text(entry)
+    with pytest.raises(UserError, match="test_list") as caught:
+        split(["a.jpg", "b.jpg"], 1, 0, str(tmp_path / "list.txt"))
+    assert len(str(caught.value)) < 400
 
 
 def test_a_split_that_leaves_nothing_is_refused():

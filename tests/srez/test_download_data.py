@@ -2,9 +2,12 @@
 or sends pages.
 """
 
+import contextlib
 import hashlib
 import http.server
 import io
+import os
+import random
 import threading
 import zipfile
 
@@ -205,3 +208,40 @@ def test_the_command_fetches_and_unpacks_and_takes_an_archive_that_is_there(serv
     again = CliRunner().invoke(main, arguments)
     assert again.exit_code == 0
     assert len(server.ranges) == 1
+
+
+def zipped(path, name, data, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as package:
+        package.writestr(name, data)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_members_are_one_line(tmp_path, method):
+    archive = tmp_path / "a.zip"
+    zipped(archive, "a.jpg", os.urandom(5000), method)
+    whole = archive.read_bytes()
+    rng = random.Random(0)
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(rng.choice((1, 4))):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        archive.write_bytes(data)
+        with contextlib.suppress(UserError):  # the one error that is allowed
+            unpack(archive, tmp_path)
+        (tmp_path / "a.jpg").unlink(missing_ok=True)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_encrypted_and_swollen_archives_are_refused(tmp_path):
+    archive = tmp_path / "a.zip"
+    zipped(archive, "a.jpg", b"x" * 100)
+    data = bytearray(archive.read_bytes())
+    data[6] |= 1  # the flag of encryption, in both headers
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(data)
+    with pytest.raises(UserError, match="encrypted"):
+        unpack(archive, tmp_path)
+    zipped(archive, "a.jpg", bytes(65 << 20))
+    with pytest.raises(UserError, match="68157440 bytes"):
+        unpack(archive, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]

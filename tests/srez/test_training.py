@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import shutil
 import signal
 
 import pytest
@@ -240,3 +241,115 @@ def test_six_faces_are_learnt_and_beat_bicubic(tiny):
     output = generate(networks.generator, small)
     assert tie_loss(output, small) < 0.02
     assert psnr(output, label) > psnr(bicubic(small, 32), label) + 0.2
+
+
+def test_resuming_with_other_held_out_pictures_is_refused_by_name(tiny, tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text("1")
+    run_train(tiny, CPU, say=quiet)
+    before = tensors(tiny)
+    for change in (
+        {"random_seed": 1}, {"test_vectors": 3}, {"train_images": 9}, {"crop": "none"},
+        {"test_list": str(listed)},
+    ):  # fmt: skip
+        (name,) = change
+        options = dataclasses.replace(tiny, resume=True, max_batches=8, **change)
+        with pytest.raises(UserError, match=f"--{name}.*same flags"):
+            run_train(options, CPU, say=quiet)
+    assert all(torch.equal(before[name], value) for name, value in tensors(tiny).items())
+
+
+def test_resuming_on_other_pictures_or_another_list_is_refused(tiny, tmp_path):
+    folder, listed = tmp_path / "faces", tmp_path / "list.txt"
+    shutil.copytree(tiny.dataset, folder)
+    listed.write_text("1 2")
+    options = dataclasses.replace(tiny, dataset=str(folder), test_list=str(listed))
+    run_train(options, CPU, say=quiet)
+    more = dataclasses.replace(options, resume=True, max_batches=5)
+    listed.write_text("2 3")
+    with pytest.raises(UserError, match=r"other pictures than --dataset=.*--test_list"):
+        run_train(more, CPU, say=quiet)
+    listed.write_text("1 2")
+    moved = tmp_path / "moved"
+    folder.rename(moved)  # another place is no other data
+    run_train(dataclasses.replace(more, dataset=str(moved)), CPU, say=quiet)
+    (moved / "000020.jpg").unlink()
+    again = dataclasses.replace(more, dataset=str(moved), max_batches=6)
+    with pytest.raises(UserError, match="other pictures"):
+        run_train(again, CPU, say=quiet)
+
+
+def test_what_shapes_neither_network_nor_split_never_refuses(tiny):
+    run_train(tiny, CPU, say=quiet)
+    options = dataclasses.replace(
+        tiny, resume=True, max_batches=5, learning_rate_start=5e-5, gene_l1_factor=0.5, n_critic=2,
+        batch_size=2, train_noise=0.0, bn="batch", back_projection=0, precision="bf16",
+        summary_period=7, preset="2016", capture=0, pixel_factor=0.1, epsilon=1e-7,
+    )  # fmt: skip
+    run_train(options, CPU, say=quiet)
+    assert read_checkpoint(checkpoint_path(tiny.checkpoint_dir)).batch == 5
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny):
+    run_train(dataclasses.replace(tiny, max_batches=3, checkpoint_period=2), CPU, say=quiet)
+    folders = [getattr(tiny, n) for n in ("checkpoint_dir", "train_dir", "summary_dir")]
+    names = [sorted(os.listdir(folder)) for folder in folders]
+    metrics = f"{tiny.summary_dir}/metrics.jsonl"
+    before = read_json_lines(metrics)
+    lines = []
+    for _ in range(2):
+        run_train(dataclasses.replace(tiny, max_batches=3, resume=True), CPU, say=lines.append)
+    assert read_json_lines(metrics) == before
+    assert [sorted(os.listdir(folder)) for folder in folders] == names
+    old = checkpoint_path(tiny.checkpoint_dir).with_name("checkpoint.safetensors.old")
+    assert read_checkpoint(old).batch == 2  # the generation before is still that
+    assert "none is left to train" in lines[-1]
+
+
+def test_a_generator_that_would_never_be_trained_is_refused(tiny):
+    with pytest.raises(UserError, match=r"--max_batches=4: .* every 5th batch .*--n_critic"):
+        run_train(dataclasses.replace(tiny, n_critic=5), CPU, say=quiet)
+    assert not os.path.exists(tiny.train_dir)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"gene_l1_factor": 0.0}, True), ({"gene_l1_factor": 0.0, "pixel_factor": 1.0}, False),
+        ({}, False),
+    ],
+)  # fmt: skip
+def test_a_generator_tied_to_nothing_is_told(tiny, change, told):
+    lines = []
+    run_train(dataclasses.replace(tiny, max_batches=1, **change), CPU, say=lines.append)
+    assert any("nothing ties" in line for line in lines) == told
+
+
+def test_the_fork_s_preset_writes_its_ten_row_sheets(tiny):
+    options = dataclasses.replace(
+        tiny, preset="2017", input="noise", test_vectors=10, max_batches=1, dataset=tiny.dataset
+    )
+    run_train(options, CPU, say=quiet)
+    assert sorted(os.listdir(options.train_dir)) == [
+        "batch000001_out_l.png", "gen_batch000001_out_s.png",
+    ]  # fmt: skip
+    with Image.open(f"{options.train_dir}/batch000001_out_l.png") as picture:
+        assert picture.size == (4 * 32, 10 * 32)
+
+
+def test_what_killed_writers_left_is_removed(tiny):
+    for name in ("checkpoint_dir", "train_dir", "summary_dir", "cache_dir"):
+        options = dataclasses.replace(tiny, cache_dir=tiny.summary_dir + "_cache")
+        os.makedirs(getattr(options, name))
+    run_train(dataclasses.replace(options, max_batches=1), CPU, say=quiet)
+    stale = [
+        f"{options.checkpoint_dir}/.checkpoint.safetensors.99999999.tmp",
+        f"{options.train_dir}/.batch000001_out.png.99999999.tmp",
+        f"{options.summary_dir}/.metrics.jsonl.99999999.tmp",
+        f"{options.cache_dir}/.x.windows.npy.99999999.tmp",
+    ]
+    for path in stale:
+        with open(path, "w"):
+            pass
+    run_train(dataclasses.replace(options, max_batches=2, resume=True), CPU, say=quiet)
+    assert not [path for path in stale if os.path.exists(path)]
