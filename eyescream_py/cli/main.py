@@ -16,7 +16,6 @@ COMMANDS = {
     "evaluate": ("cli.evaluate", "Measure generated pictures against real ones."),
     "movie": ("cli.movie", "Contact sheet, film and loss curves of a run."),
     "generate-dataset": ("cli.generate_dataset", "Cut LFW's photos into training faces."),
-    "srez": ("srez.__main__", "Enlarge faces 4x: train, upscale, evaluate, demo."),
     "torch7": ("torch7.__main__", "Look into Torch 7 files and convert them."),
     "srez": ("cli.srez", "Enlarge faces four times; docs/srez.md."),
     "image-model": ("image_model.__main__", "Depth maps to faces; docs/image_model.md."),

@@ -5,6 +5,7 @@ programs do.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import click
 
@@ -25,7 +26,19 @@ PROGRAMS = {
 
 
 class SrezGroup(LazyGroup):
-    """Makes commands of the actions of srez's one command."""
+    """Makes commands of the actions of srez's one command, and takes the seeds' own command lines,
+    which name the action by --run.
+    """
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:  # fmt: skip
+        if any(word == "--run" or word.startswith("--run=") for word in args):
+            command = super().get_command(click.Context(self), "train")
+            assert command is not None  # noqa: S101
+            return command.make_context(info_name, args, parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         command = super().get_command(context, name)

@@ -10,14 +10,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from eyescream_py.srez.flags import DEFAULTS, file_errors, machine_flags, run_flags, with_preset
+from eyescream_py.srez.flags import DEFAULTS, machine_flags, run_flags, with_preset
 from eyescream_py.srez.options import Options
+from eyescream_py.system.commands import Command
 from eyescream_py.system.numbers import FINITE
 from eyescream_py.system.places import PATH
-from eyescream_py.system.voice import make_unfailing
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--run", "action", type=click.Choice(["train", "demo", "upscale", "evaluate"]),
     default="demo", show_default=True, help="What to do.",
@@ -68,7 +68,6 @@ def main(context: click.Context, action: str, images: tuple[str, ...], **values:
         name: context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in values
     }
     values = with_preset(values, typed.__getitem__)
-    make_unfailing()
     options = Options(**{name: values[name] for name in DEFAULTS})
     options.check()
     if images and action not in ("upscale", "evaluate"):
@@ -78,11 +77,9 @@ def main(context: click.Context, action: str, images: tuple[str, ...], **values:
     if action == "demo":
         from eyescream_py.srez.demo import run_demo
 
-        with file_errors():
-            run_demo(options.train_dir)
+        run_demo(options.train_dir)
         return
-    with file_errors():
-        _run_with_torch(action, images, options, values, typed)
+    _run_with_torch(action, images, options, values, typed)
 
 
 def _run_with_torch(

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eyescream_py.srez.flags import file_errors, machine_flags, run_flags
+from eyescream_py.srez.flags import machine_flags, run_flags
 from eyescream_py.srez.options import Options
 from eyescream_py.system import voice
+from eyescream_py.system.commands import Command
 from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
@@ -226,7 +227,7 @@ def _curve(panel: Axes, records: list[dict[str, Any]], key: str, **style: Any) -
         panel.plot(*zip(*points, strict=True), **style)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--out_dir",
     type=PATH,
@@ -264,10 +265,9 @@ def main(context: click.Context, objectives: str, architectures: str, norms: str
 
     set_threads(threads, typed("threads"))
     device = choose_device(gpu, typed("gpu"))
-    with file_errors():
-        folder.mkdir(parents=True, exist_ok=True)
-        run_bench(cells, folder, device)
-        voice.say((folder / "table.md").read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    run_bench(cells, folder, device)
+    voice.say((folder / "table.md").read_text())
 
 
 def _checked(objectives: str, architectures: str, norms: str) -> tuple[str, str, str]:

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from eyescream_py.system import voice
+from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.places import PATH
@@ -179,7 +180,7 @@ def _unpack_one(package: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path)
             out.write(chunk)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--url", default=CELEBA_URL, show_default=True, help="Address of the zip archive.")
 @click.option("--checksum", default=None, help="ALGORITHM:HEX, '' for none. Default: CelebA's MD5 "
               "for the default address, else none.")  # fmt: skip
@@ -194,22 +195,17 @@ def main(url: str, checksum: str | None, archive: str, dataset: str, retries: in
     """Download CelebA (about 1.4 GB; its terms allow non-commercial research) and unpack it for
     srez.
     """
-    voice.make_unfailing()
     if checksum is None:
         checksum = CELEBA_CHECKSUM if url == CELEBA_URL else ""
     if checksum:
         parse_checksum(checksum)
     target, folder = Path(archive), Path(dataset)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        for place in (target.parent, folder):
-            remove_stale_temporaries(place)
-        if not target.exists():
-            download(url, target, checksum, retries)
-        count = unpack(target, folder)
-    except OSError as error:
-        raise UserError(f"{error.filename or target}: {error.strerror or error}") from None
+    for place in (target.parent, folder):
+        place.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(place)
+    if not target.exists():
+        download(url, target, checksum, retries)
+    count = unpack(target, folder)
     voice.say(f"{count} pictures in {folder}; {target} can be deleted")
 
 

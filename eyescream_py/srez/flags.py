@@ -1,18 +1,14 @@
-"""What the trainer's and the bench's command lines share: the flags that fill a run's `Options`,
-and words for files that fail.
-"""
+"""What the trainer's and the bench's command lines share: the flags that fill a run's `Options`."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any
 
 import click
 
 from eyescream_py.srez.options import PRESETS, Options
-from eyescream_py.system.errors import UserError
 from eyescream_py.system.numbers import FINITE
 from eyescream_py.system.places import PATH, PathText
 
@@ -110,16 +106,6 @@ def with_preset(values: dict[str, Any], typed: Callable[[str], bool]) -> dict[st
     """`values` with what --preset stands for put in where a person typed nothing."""
     preset = PRESETS.get(values.get("preset") or "", {})
     return values | {name: value for name, value in preset.items() if not typed(name)}
-
-
-@contextlib.contextmanager
-def file_errors() -> Iterator[None]:
-    """A file or folder that cannot be read or written as one line for people."""
-    try:
-        yield
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise UserError(f"{where}{error.strerror or error}") from None
 
 
 def machine_flags(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from eyescream_py.system import voice
+from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.places import PATH
@@ -129,7 +130,7 @@ def _light(image: Image.Image, seed: int, rng: random.Random) -> Image.Image:
     return Image.fromarray((values * (1 + across + down) + grain).clip(0, 255).astype(np.uint8))
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--dataset", type=PATH, default="srez/dataset", show_default=True, help="Folder to write to."
 )
@@ -138,7 +139,6 @@ def _light(image: Image.Image, seed: int, rng: random.Random) -> Image.Image:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the faces.")
 def main(dataset: str, count: int, seed: int) -> None:
     """Render faces to try srez on; existing files are never overwritten."""
-    voice.make_unfailing()
     folder = Path(dataset)
     taken = next(iter(folder.glob("*")), None) if folder.is_dir() else None
     if taken:

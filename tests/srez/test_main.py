@@ -114,9 +114,10 @@ def test_presets_are_defaults_that_typed_flags_override(tmp_path, monkeypatch, t
 
 
 def test_eyescream_srez_is_the_same_command(tmp_path):
-    result = CliRunner().invoke(eyescream, ["srez", "--run", "upscale", *places(tmp_path)])
-    assert result.exit_code == 2
-    assert "name the pictures" in result.output
+    for words in (["--run", "upscale"], ["--run=upscale"], ["upscale"]):
+        result = CliRunner().invoke(eyescream, ["srez", *words, *places(tmp_path)])
+        assert result.exit_code == 2
+        assert "name the pictures" in result.output
 
 
 def test_a_full_disk_behind_the_output_does_not_end_the_training(faces_folder, tmp_path):
