@@ -7,6 +7,7 @@ were not tried from the machine this was written on. Any other address and check
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import lzma
@@ -159,8 +160,8 @@ def unpack(archive: Path, folder: Path) -> int:
                     _unpack_one(package, member, folder / name)
                     count += 1
     except (*DAMAGED_ZIP, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's, not the archive's: those of bz2 have no number
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the disk's; bz2's have no number, and a place before the file's start is EINVAL
         raise UserError(
             f"{archive}: no zip archive, a damaged or an encrypted one ({str(error)[:200]}); "
             "remove it and start again"
