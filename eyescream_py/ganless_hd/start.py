@@ -195,7 +195,7 @@ def _new_features(
 
 def _basis(options: Options) -> torch.Tensor:
     """What `--basis` names; `auto` is the filters of a `--features` file and analytic without one,
-    because those of lite0 did no better (docs/ganless_hd.md).
+    because lite0's lead was gone after 400 batches (docs/ganless_hd.md).
     """
     given = options.features not in features.WORDS
     name = options.basis if options.basis != "auto" else options.features if given else "analytic"

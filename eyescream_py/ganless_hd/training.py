@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,7 @@ from eyescream_py.plots.windows import Plots
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.signals import StopSignal
-from eyescream_py.system.voice import say
+from eyescream_py.system.voice import printable, say
 
 HELD_OUT_ROWS = 6
 
@@ -169,9 +170,19 @@ class Run:
             tensors = {name: value.clone() for name, value in trainer.network.state_dict().items()}
         kept = ("width", "imgSize", "colormap")
         about = {"kind": "network"} | {name: getattr(self.options, name) for name in kept}
-        write_tensors(
-            self.folder / "saves" / f"autoEncoder-{mean_loss}.safetensors", tensors, about
-        )
+        self._keep(f"autoEncoder-{mean_loss}.safetensors", tensors, about)
+
+    def _keep(
+        self, name: str, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]
+    ) -> None:
+        """Write into `saves/`, which is made anew where someone removed it."""
+        folder = self.folder / "saves"
+        if not folder.is_dir():
+            say(f"{printable(folder)} is gone and made anew.")
+            with contextlib.suppress(OSError):  # the writer says why
+                folder.mkdir(parents=True)
+        is_state = name == state_file(self.folder).name
+        write_tensors(folder / name, tensors, about, keep_old=is_state)
 
     def _save_state(self) -> None:
         """Everything that exact resuming needs; the state before stays beside it as `.old`."""
@@ -182,7 +193,7 @@ class Run:
             "progress": asdict(self.progress),
             **self.about,
         }
-        write_tensors(state_file(self.folder), self.trainer.state(), about, keep_old=True)
+        self._keep(state_file(self.folder).name, self.trainer.state(), about)
 
 
 def spread(batches: list[Pair]) -> Pair:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 from dataclasses import asdict, replace
 
@@ -265,3 +266,11 @@ def test_a_workers_error_comes_without_its_traceback():
     with pytest.raises(UserError) as error:
         next_batch(worker())
     assert error.value.message == "what the person reads"
+
+
+def test_a_folder_that_was_removed_comes_back(tiny_options, capsys):
+    with opened_run(replace(tiny_options, max_steps=2), ()) as run:
+        shutil.rmtree(tiny_options.folder)
+        run.train()
+    assert state_file(tiny_options.folder).is_file()
+    assert "saves is gone and made anew." in capsys.readouterr().out
