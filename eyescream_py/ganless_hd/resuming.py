@@ -110,7 +110,8 @@ def _progress(path: Path, about: Mapping[str, Any]) -> Progress:
         stored.get(name) for name in ("iteration", "epoch_loss", "epoch_steps")
     )
     counts = all(type(n) is int and 0 <= n < LONGEST_RUN for n in (iteration, steps))
-    if not counts or not (type(loss) is int or _is_finite(loss)):
+    whole = type(loss) is int and abs(loss) < LONGEST_RUN
+    if not counts or not (whole or _is_finite(loss)):
         raise UserError(f"{path}: does not say where the run stands")
     return Progress(int(iteration or 0), float(loss or 0), int(steps or 0))
 

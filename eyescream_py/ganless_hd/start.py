@@ -195,7 +195,7 @@ def _new_features(
 
 def _basis(options: Options) -> torch.Tensor:
     """What `--basis` names; `auto` is the filters of a `--features` file and analytic without one,
-    because lite0's lead was gone after 400 batches (docs/ganless_hd.md).
+    because lite0's early lead is gone after 600 batches (docs/ganless_hd.md).
     """
     given = options.features not in features.WORDS
     name = options.basis if options.basis != "auto" else options.features if given else "analytic"

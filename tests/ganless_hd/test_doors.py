@@ -138,6 +138,7 @@ def test_a_state_that_tells_the_truth_opens(tiny_options):
         {"progress": {"iteration": -1, "epoch_loss": 0.0, "epoch_steps": 0}},
         {"progress": {"iteration": 1.5, "epoch_loss": 0.0, "epoch_steps": 0}},
         {"progress": {"iteration": 1, "epoch_loss": float("nan"), "epoch_steps": 0}},
+        {"progress": {"iteration": 1, "epoch_loss": 10**400, "epoch_steps": 0}},
         {"progress": {"iteration": 1, "epoch_loss": 0.0, "epoch_steps": 2**70}},
         {"kind": "network"}, {"kind": None},
     ],
