@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def load_generator(path: str | Path, device: str = "cpu", ema: bool = True) -> Generator:
     """A trained G: `load_generator("logs/adversarial.net").sample(64, seed=1)` is (64,C,H,W) 0..1.
 
-    `path` is a trainer's .net or what `sample.py --export` wrote (.safetensors, .pt); its
+    `path` is a trainer's .net or what `sample.py --export` wrote (.safetensors); its
     `noise_dim` and `dims` say what it takes and makes. torch is imported by the call.
     """
     from eyescream_py.results.generator import load_generator as load

@@ -22,6 +22,13 @@ from eyescream_py.system.commands import Command
 @options.gpu_option()
 @options.threads_option()
 @options.use_averaged_option()
+@click.option(
+    "--features",
+    default="auto",
+    show_default=True,
+    metavar="auto|lite0|random|none|FILE",
+    help="What the Fréchet and kernel distances see with; auto: lite0 where installed.",
+)
 def main(**values: Any) -> None:
     """Measure SUBJECT (a .net or exported G, a folder of pictures, an .npy array) against real
     pictures.

@@ -91,7 +91,7 @@ def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
         data = load_dataset(path, channels, options.scale, device, cache=False)
         return Subject(sample_rows(data, min(options.images, len(data)), options.seed), None)
     if path.suffix == ".npy":
-        return Subject(_array(path).to(device)[: options.images], None)
+        return Subject(_array(path, options.images).to(device), None)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; train one first: python train.py")
     G = generator.load_generator(path, device, ema=options.ema)
@@ -103,12 +103,15 @@ def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
     return Subject(images, D)
 
 
-def _array(path: Path) -> Tensor:
-    """(N,H,W), (N,C,H,W) or (N,H,W,C) as uint8 or floats 0..1 -> float [N,C,S,S]."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: no readable array: {error}") from error
+def _array(path: Path, most: int) -> Tensor:
+    """(N,H,W), (N,C,H,W) or (N,H,W,C) as uint8 or floats 0..1 -> the first as float [N,C,S,S]."""
+    try:  # mapped: a header that claims more than the file has is refused, not allocated
+        array = np.lib.format.open_memmap(path, mode="r")[:most]
+    except Exception as error:  # numpy parses a header as Python text and raises what that does
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: no readable array: {reason}") from error
+    if array.dtype.kind not in "uif":
+        raise UserError(f"{path}: holds {array.dtype}; bytes or floats of 0..1 are needed")
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[3] in (1, 3):

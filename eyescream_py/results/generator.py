@@ -1,7 +1,8 @@
 """A trained G as a library object, and the files in which it travels.
 
 `load_generator` opens a trainer's `.net` and what `export` wrote as `.safetensors` (layers as JSON
-in the header) or `.pt` (TorchScript). `.onnx` files are for other runtimes.
+in the header). `.pt` (TorchScript) and `.onnx` files are for other runtimes: a TorchScript file is
+a program, which opening it would run.
 """
 
 from __future__ import annotations
@@ -23,10 +24,18 @@ from eyescream_py.results.generator_layers import build, describe
 from eyescream_py.results.sampling import generate
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.safe_tensors import TensorsError, load_module, read_header
 from eyescream_py.torch7.random import TorchSource
 
 FORMAT = "eyescream_py generator 1"
 HEADER = "eyescream.json"  # name of the header inside a TorchScript archive
+MAX_LAYERS = 1000
+MAX_VALUES = 1 << 27  # of one layer, for two pictures: 64 planes of 1024x1024 each
+# What numbers and layers that make no sense come to, while a network is built or tried.
+_MISFITS = (
+    RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,19 +62,21 @@ class Generator:
 def load_generator(
     path: str | Path, device: torch.device | str = "cpu", ema: bool = True
 ) -> Generator:
-    """Open G of a .net (its averaged one with `ema`, its decoder before it), .safetensors or .pt.
+    """Open G of a .net (its averaged one with `ema`, its decoder before it) or .safetensors.
 
     Raises UserError where the file holds no G that makes pictures of noise.
     """
     path, device = Path(path), torch.device(device)
-    readers = {".safetensors": _read_safetensors, ".pt": _read_torchscript}
-    if path.suffix in readers:
+    if path.suffix == ".safetensors":
         try:
-            network = readers[path.suffix](path)
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            network = _read_safetensors(path)
+        except (TensorsError, OSError, *_MISFITS) as error:
             raise UserError(f"{path} holds no exported generator: {_line(error)}") from error
-    elif path.suffix == ".onnx":
-        raise UserError(f"{path}: ONNX files are for other runtimes; export .safetensors or .pt")
+    elif path.suffix in (".pt", ".pth", ".onnx"):
+        raise UserError(
+            f"{path}: TorchScript and ONNX files are for other runtimes (and may be programs); "
+            "export .safetensors"
+        )
     else:
         network = _read_net(path, ema)
     return described(network.float().eval().to(device), path)
@@ -87,13 +98,34 @@ def described(network: nn.Module, path: Path) -> Generator:
         raise UserError(f"{path}: its G does not begin with a Linear layer on noise")
     noise_dim = first.shape[1]
     try:
+        _try_shapes(network, noise_dim)
         picture = generate(network, torch.zeros(2, noise_dim, device=first.device))
-    except (RuntimeError, ValueError, TypeError) as error:
+    except _MISFITS as error:
         raise UserError(f"{path}: G takes no {noise_dim} numbers: {_line(error)}") from error
     if picture.ndim != 4 or picture.shape[1] not in (1, 3):
         raise UserError(f"{path}: G makes {tuple(picture.shape[1:])}, not pictures")
     dims = (picture.shape[1], picture.shape[2], picture.shape[3])
     return Generator(network, noise_dim, dims, first.device)
+
+
+def _try_shapes(network: nn.Module, noise_dim: int) -> None:
+    """Run the network on shapes without memory: a file's own numbers (an upsampling by 100,000)
+    must not decide what is allocated. ValueError for what is too large."""
+    shapes = {n: t.to("meta") for n, t in (*network.named_parameters(), *network.named_buffers())}
+
+    def judge(layer: nn.Module, given: Any, made: Any) -> None:
+        if isinstance(made, Tensor) and made.numel() > MAX_VALUES:
+            raise ValueError(f"its {type(layer).__name__} makes {made.numel()} values of two rows")
+
+    hooks = [layer.register_forward_hook(judge) for layer in network.modules()]
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(network, shapes, (torch.empty(2, noise_dim, device="meta"),))
+    except NotImplementedError:  # a layer that needs numbers to know its shape
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _line(error: Exception) -> str:
@@ -133,19 +165,14 @@ def _safetensors_bytes(G: Generator) -> bytes:
 
 
 def _read_safetensors(path: Path) -> nn.Module:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    if "layers" not in header:
+    header = read_header(path)
+    layers = header.metadata.get("layers")
+    if layers is None:
         raise ValueError("its header describes no layers")
-    network = build(json.loads(header["layers"]))
-    network.load_state_dict(tensors)
-    return network
+    if layers.count("{") > MAX_LAYERS:
+        raise ValueError(f"its header describes more than {MAX_LAYERS} layers")
+    description = json.loads(layers)
+    return load_module(header, lambda: build(description))
 
 
 def _torchscript_bytes(G: Generator) -> bytes:
@@ -154,12 +181,6 @@ def _torchscript_bytes(G: Generator) -> bytes:
         traced = torch.jit.trace(G.network.cpu(), G.noise(2).cpu())
     G.network.to(G.device)
     return traced.save_to_buffer(_extra_files={HEADER: json.dumps(_header(G))})
-
-
-def _read_torchscript(path: Path) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.load(str(path), map_location="cpu")
 
 
 def _onnx_bytes(G: Generator) -> bytes:

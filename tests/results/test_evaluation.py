@@ -155,3 +155,28 @@ def test_features_that_are_none_are_refused_before_any_work(tmp_path):
     done = evaluate(tmp_path / "gone.net", "--features=inception")
     assert done.exit_code == 2
     assert "--features=inception: no such file, and none of auto, lite0, random" in done.output
+
+
+LIE = b"{'descr': '|u1', 'fortran_order': False, 'shape': (9000000000000, 1, 8, 8), }"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x93NUMPY\x01\x00\x76\x00"
+        + b"{'descr': '|u1', 'fortran_order': False, 'shape': (9000000000000, 1, 8, 8), }".ljust(
+            117
+        )
+        + b"\n",
+        b"PK\x03\x04" + bytes(60),
+        b"",
+        b"\x93NUMPY\x01\x00\x10\x00" + b"[" * 15 + b"\n",
+    ],
+)
+def test_arrays_whose_header_lies(content, tmp_path):
+    """72 TiB in 128 bytes: refused by the file's size, nothing is allocated."""
+    (tmp_path / "a.npy").write_bytes(content)
+    done = evaluate(tmp_path / "a.npy", "--dataset=embedded", f"--writeto={tmp_path}")
+    assert done.exit_code == 2
+    assert "a.npy: no readable array" in done.output
+    assert "Traceback" not in done.output

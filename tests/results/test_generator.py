@@ -1,5 +1,7 @@
 """load_generator and export: a G that travels makes the same pictures."""
 
+import json
+import resource
 import subprocess
 import sys
 
@@ -7,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save
 from torch import nn
 
 from eyescream_py import load_generator, torch7
 from eyescream_py.networks import models
 from eyescream_py.results.generator import described, export
+from eyescream_py.results.generator_layers import _NAMES as KINDS
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import Dropout
+from eyescream_py.torch7.layers import Dropout, SpatialUpSamplingNearest, View
 from eyescream_py.torch7.random import TorchSource
 from tests.commands import ROOT
 from tests.small_runs import invoke
@@ -62,11 +66,73 @@ def test_the_first_pictures_do_not_depend_on_the_number():
     assert not torch.equal(G.sample(3, 2), G.sample(3, 3))
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize("kind", ["mlp", "upsampling", "refiner"])
-def test_exports_load_back(kind, suffix, tmp_path):
+def test_torchscript_makes_the_same_pictures_elsewhere(kind, tmp_path):
     G = generator(kind)
-    path = tmp_path / f"g{suffix}"
+    export(G, tmp_path / "g.pt")
+    traced = torch.jit.load(tmp_path / "g.pt")
+    noise = G.noise(7, seed=4)
+    assert torch.allclose(traced(noise), G.sample(7, seed=4), atol=1e-6)
+
+
+class Planter(torch.nn.Module):
+    """TorchScript that would write a file as soon as it runs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.save(x, "planted")
+        return x
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def test_a_program_is_never_opened(suffix, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.jit.script(Planter()).save(f"g{suffix}")
+    with pytest.raises(UserError, match="may be programs"):
+        load_generator(f"g{suffix}")
+    done = invoke("evaluate", f"g{suffix}", "--gpu=-1")
+    assert done.exit_code == 2
+    assert "may be programs" in done.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"g{suffix}"]
+
+
+def bomb(**change) -> bytes:
+    """A file of a few hundred bytes whose header asks for more."""
+    layers = {"type": "Sequential", "layers": [
+        {"type": KINDS[nn.Linear], "arguments": [1, 1, True]},
+        {"type": KINDS[View], "arguments": [1, 1, 1]},
+        {"type": KINDS[SpatialUpSamplingNearest], "arguments": [100_000]},
+    ]}  # fmt: skip
+    tensors = {"0.weight": torch.zeros(1, 1), "0.bias": torch.zeros(1)}
+    return save(tensors, {"layers": json.dumps(layers | change)})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (bomb(), "makes 20000000000 values"),
+        (bomb(layers=[{"type": KINDS[nn.Linear], "arguments": [10**6, 10**7, True]}]), "not fit"),
+        (bomb(layers=[{"type": KINDS[nn.Linear], "arguments": [2**62, 2**62, True]}]), "."),
+        (bomb(layers=[{"type": KINDS[nn.BatchNorm2d], "arguments": ["x", 1, 1]}] * 2), "."),
+        (bomb(layers=[{"type": KINDS[nn.ReLU], "arguments": []}] * 5000), "1000 layers"),
+        (save({}, {"layers": "[" * 900}), "."),
+        (save({}, {"layers": "[[[]]]"}), "."),
+        (save({}, {"layers": "7"}), "."),
+    ],
+)
+def test_headers_that_ask_for_petabytes(content, reason, tmp_path):
+    path = tmp_path / "g.safetensors"
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=reason) as refused:
+        load_generator(path)
+    assert "\n" not in refused.value.message
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+@pytest.mark.parametrize("kind", ["mlp", "upsampling", "refiner"])
+def test_exports_load_back(kind, tmp_path):
+    G = generator(kind)
+    path = tmp_path / "g.safetensors"
     export(G, path)
     again = load_generator(path)
     assert (again.noise_dim, again.dims) == (G.noise_dim, G.dims)
