@@ -181,13 +181,19 @@ class JoinTable(nn.Module):
         return f"{self.dimension}"
 
 
+def in_shape(x: Tensor, first: Tensor) -> Tensor:
+    """``x`` in the shape of ``first``: Lua's arithmetic goes by elements, not shapes."""
+    same = x.shape == first.shape or x.numel() != first.numel()
+    return x if same else x.reshape(first.shape)
+
+
 class CAddTable(nn.Module):
     """Sum of a list of tensors (nn.CAddTable)."""
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         total = inputs[0]
         for x in inputs[1:]:
-            total = total + x
+            total = total + in_shape(x, total)
         return total
 
 
@@ -197,7 +203,7 @@ class CMulTable(nn.Module):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         product = inputs[0]
         for x in inputs[1:]:
-            product = product * x
+            product = product * in_shape(x, product)
         return product
 
 

@@ -61,7 +61,7 @@ class CAddTableInPlace(nn.Module):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         total = inputs[0]
         for x in inputs[1:]:
-            total = overwrite(total, total + x)
+            total = overwrite(total, total + layers.in_shape(x, total))
         return total
 
 

@@ -298,6 +298,13 @@ class LogSoftMax(nn.Module):
         return F.log_softmax(x, feature_dim(x))
 
 
+class PReLU(nn.PReLU):
+    """PReLU with a slope for each feature of (F), (N,F), (C,H,W) or (N,C,H,W) (nn.PReLU(n))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[None])[0] if x.dim() in (1, 3) else super().forward(x)
+
+
 class Add(nn.Module):
     """Add a learnt vector of ``input_size``, or one learnt number if ``scalar`` (nn.Add)."""
 

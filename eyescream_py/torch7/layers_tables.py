@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eyescream_py.torch7.layers import batched_dim, python_dim
+from eyescream_py.torch7.layers import batched_dim, in_shape, python_dim
 from eyescream_py.torch7.layers_more import at_least_1d, with_slope
 
 
@@ -20,28 +20,28 @@ class CSubTable(nn.Module):
     """First tensor minus the second (nn.CSubTable)."""
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return inputs[0] - inputs[1]
+        return inputs[0] - in_shape(inputs[1], inputs[0])
 
 
 class CDivTable(nn.Module):
     """First tensor divided by the second (nn.CDivTable)."""
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return inputs[0] / inputs[1]
+        return inputs[0] / in_shape(inputs[1], inputs[0])
 
 
 class CMaxTable(nn.Module):
     """Element-wise maximum of a list of tensors (nn.CMaxTable)."""
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return torch.stack(tuple(inputs)).amax(0)
+        return torch.stack([in_shape(x, inputs[0]) for x in inputs]).max(0).values
 
 
 class CMinTable(nn.Module):
     """Element-wise minimum of a list of tensors (nn.CMinTable)."""
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return torch.stack(tuple(inputs)).amin(0)
+        return torch.stack([in_shape(x, inputs[0]) for x in inputs]).min(0).values
 
 
 class DotProduct(nn.Module):

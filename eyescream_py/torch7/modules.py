@@ -15,10 +15,18 @@ from torch import nn
 
 from . import (
     modules_containers,
+    modules_convolution,
+    modules_dpnn,
     modules_graph,
+    modules_linear,
+    modules_normalization,
     modules_plain,
+    modules_pooling,
     modules_recurrent,
+    modules_simple,
     modules_spatial,
+    modules_temporal,
+    modules_volumetric,
     modules_weights,
 )
 from .classes import TENSOR_CLASSES
@@ -40,6 +48,14 @@ _CODECS: list[Codec] = [
     *modules_spatial.CODECS,
     *modules_graph.CODECS,
     *modules_recurrent.CODECS,
+    *modules_temporal.CODECS,
+    *modules_volumetric.CODECS,
+    *modules_pooling.CODECS,
+    *modules_normalization.CODECS,
+    *modules_convolution.CODECS,
+    *modules_linear.CODECS,
+    *modules_simple.CODECS,
+    *modules_dpnn.CODECS,
 ]
 _READERS: dict[str, Codec] = {name: codec for codec in reversed(_CODECS) for name in codec.lua}
 _PACKAGES = ("nn", "cudnn", "")

@@ -70,6 +70,12 @@ class Node:
         """Lua's truth: everything but false (and nil, which is ``default``) is true."""
         return self._field(name, default) is not False
 
+    def text(self, name: str, default: Any = REQUIRED) -> Any:
+        value = self._field(name, default)
+        if value is not default and not isinstance(value, str):
+            raise self.fail(f"the field {name} is no text but {type(value).__name__}")
+        return value
+
     def sizes(self, name: str) -> tuple[int, ...]:
         """A LongStorage, LongTensor or list of whole numbers."""
         value = self._field(name, REQUIRED)
@@ -129,6 +135,13 @@ class Node:
             self.reader.module(child, f"{self.place} > ({index})")
             for index, child in enumerate(table.to_list(), start=1)
         ]
+
+    def first_child(self) -> nn.Module:
+        """The module that a wrapper holds."""
+        children = self.children()
+        if not children:
+            raise self.fail("it wraps no module")
+        return children[0]
 
 
 @dataclass

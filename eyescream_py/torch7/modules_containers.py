@@ -36,10 +36,7 @@ def write_concat(module: Any, writer: Writer) -> dict[str, Any]:
 
 def read_wrapper(node: Node) -> nn.Module:
     """A class that only wraps another one (dpnn's decorators, GPU placement): what it wraps."""
-    children = node.children()
-    if not children:
-        raise node.fail("it wraps no module")
-    return children[0]
+    return node.first_child()
 
 
 def read_view(node: Node) -> nn.Module:
@@ -118,7 +115,12 @@ def read_padding(node: Node) -> nn.Module:
 
 
 CONTAINERS = [
-    Codec(("Sequential", "SpatialLPPooling"), nn.Sequential, read_sequential, write_modules),
+    Codec(
+        ("Sequential", "SpatialLPPooling", "LayerNormalization", "Maxout"),
+        nn.Sequential,
+        read_sequential,
+        write_modules,
+    ),
     Codec(
         ("ConcatTable",),
         layers.ConcatTable,
@@ -144,7 +146,10 @@ CONTAINERS = [
         write_concat,
     ),
     Codec(
-        ("Inception", "Decorator", "DontCast", "NoBackprop", "GPU", "DataParallelTable"),
+        (
+            *("Decorator", "DontCast", "NoBackprop", "GPU", "DataParallelTable"),
+            *("Serial", "NaN", "Profile", "FireModule"),
+        ),
         None,
         read_wrapper,
     ),

@@ -9,6 +9,7 @@ from torch import nn
 from . import layers, layers_more, layers_tables
 from .layers_inplace import CAddTableInPlace
 from .modules_codec import Codec, Node, Plain, Writer, plain
+from .modules_simple import read_add_constant
 from .values import Table
 
 IN_PLACE = {"inplace": False}
@@ -22,6 +23,10 @@ def read_leaky_relu(node: Node) -> nn.Module:
 
 def write_leaky_relu(module: Any, writer: Writer) -> dict[str, Any]:
     return {"negval": module.negative_slope, **IN_PLACE}
+
+
+def write_add_number(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"constant_scalar": module.constant, **IN_PLACE}
 
 
 def read_clipped_relu(node: Node) -> nn.Module:
@@ -74,7 +79,7 @@ ACTIVATIONS = [
     plain("ReLU6", nn.ReLU6, constants=IN_PLACE),
     plain("Sigmoid", nn.Sigmoid),
     plain("Tanh", nn.Tanh),
-    plain(("Identity", "Contiguous"), layers.Identity),
+    plain(("Identity", "Contiguous", "PrintSize"), layers.Identity),
     plain("Identity", nn.Identity),
     plain("Copy", layers.Copy),
     Codec(("LeakyReLU",), layers.LeakyReLU, read_leaky_relu, write_leaky_relu),
@@ -132,12 +137,7 @@ ARITHMETIC = [
         Plain("constant_scalar", "constant", float),
         constants=IN_PLACE,
     ),
-    plain(
-        "AddConstant",
-        layers.AddConstant,
-        Plain("constant_scalar", "constant", float),
-        constants=IN_PLACE,
-    ),
+    Codec(("AddConstant",), layers.AddConstant, read_add_constant, write_add_number),
     plain(
         "Normalize",
         layers_more.Normalize,

@@ -10,12 +10,14 @@ from torch import nn
 
 from . import layers, layers_more
 from .errors import T7Error
-from .modules_codec import Codec, Node, Plain, Writer, long_storage, plain
+from .layers_normalization import SpatialCrossMapLRN
+from .layers_pooling import SpatialMaxPooling, SpatialUpSamplingBilinearTo
+from .modules_codec import Codec, Node, Writer, long_storage
 from .modules_weights import is_dilated, pair, read_geometry, write_geometry
 
 
 def read_max_pooling(node: Node) -> nn.Module:
-    return nn.MaxPool2d(
+    return SpatialMaxPooling(
         **read_geometry(node, stride=None),
         dilation=(node.count("dilationH", 1), node.count("dilationW", 1)),
         ceil_mode=node.boolean("ceil_mode", False),
@@ -99,8 +101,13 @@ def write_upsampling(module: Any, writer: Writer) -> dict[str, Any]:
 
 def read_bilinear(node: Node) -> nn.Module:
     if not node.has("scale_factor"):
-        raise node.fail("only a scale_factor is supported, not oheight and owidth")
+        return SpatialUpSamplingBilinearTo(node.count("oheight"), node.count("owidth"))
     return layers_more.SpatialUpSamplingBilinear(node.count("scale_factor"))
+
+
+def write_bilinear_to(module: Any, writer: Writer) -> dict[str, Any]:
+    sizes = {"inputSize": long_storage([0] * 4), "outputSize": long_storage([0] * 4)}
+    return {"oheight": module.height, "owidth": module.width, **sizes}
 
 
 def read_pixel_shuffle(node: Node) -> nn.Module:
@@ -110,6 +117,17 @@ def read_pixel_shuffle(node: Node) -> nn.Module:
 def write_pixel_shuffle(module: Any, writer: Writer) -> dict[str, Any]:
     factor = module.upscale_factor
     return {"upscaleFactor": factor, "upscaleFactorSquared": factor * factor}
+
+
+def read_lrn(node: Node) -> nn.Module:
+    alpha, beta, k = node.number("alpha", 1e-4), node.number("beta", 0.75), node.number("k", 1.0)
+    return SpatialCrossMapLRN(node.count("size"), alpha, beta, k)
+
+
+def write_lrn(module: Any, writer: Writer) -> dict[str, Any]:
+    if module.size % 2 == 0:
+        raise T7Error(f"LocalResponseNorm: Lua's class needs an odd size, not {module.size}")
+    return {"size": module.size, "alpha": module.alpha, "beta": module.beta, "k": module.k}
 
 
 CODECS = [
@@ -154,13 +172,12 @@ CODECS = [
         read_bilinear,
         write_upsampling,
     ),
-    Codec(("PixelShuffle",), nn.PixelShuffle, read_pixel_shuffle, write_pixel_shuffle),
-    plain(
-        "SpatialCrossMapLRN",
-        nn.LocalResponseNorm,
-        Plain("size", "size", int),
-        Plain("alpha", "alpha", float, 1e-4),
-        Plain("beta", "beta", float, 0.75),
-        Plain("k", "k", float, 1.0),
+    Codec(
+        ("SpatialUpSamplingBilinear",),
+        SpatialUpSamplingBilinearTo,
+        read_bilinear,
+        write_bilinear_to,
     ),
+    Codec(("PixelShuffle",), nn.PixelShuffle, read_pixel_shuffle, write_pixel_shuffle),
+    Codec(("SpatialCrossMapLRN",), nn.LocalResponseNorm, read_lrn, write_lrn),
 ]

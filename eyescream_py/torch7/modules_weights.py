@@ -10,6 +10,12 @@ from torch import nn
 
 from . import layers, layers_more
 from .errors import T7Error
+from .layers_normalization import (
+    BatchNormalization,
+    SpatialBatchNormalization,
+    VolumetricBatchNormalization,
+)
+from .layers_volumetric import SpatialFullConvolution
 from .modules_codec import Codec, Node, Writer, long_storage
 
 
@@ -110,7 +116,7 @@ def read_full_convolution(node: Node) -> nn.Module:
     adjust, bias = (node.integer("adjH", 0), node.integer("adjW", 0)), node.has("bias")
     return node.fill(
         without_memory(
-            lambda: nn.ConvTranspose2d(*planes, **geometry, output_padding=adjust, bias=bias)
+            lambda: SpatialFullConvolution(*planes, **geometry, output_padding=adjust, bias=bias)
         )
     )
 
@@ -208,30 +214,14 @@ def write_instance_norm(module: Any, writer: Writer) -> dict[str, Any]:
 
 def read_prelu(node: Node) -> nn.Module:
     slopes = node.tensor("weight").numel()
-    return node.fill(without_memory(lambda: nn.PReLU(slopes)))
+    if node.integer("nOutputPlane", slopes if slopes > 1 else 0) == 0:
+        return node.fill(without_memory(nn.PReLU))
+    return node.fill(without_memory(lambda: layers_more.PReLU(slopes)))
 
 
 def write_prelu(module: Any, writer: Writer) -> dict[str, Any]:
     slopes = module.num_parameters
     return {"nOutputPlane": 0 if slopes == 1 else slopes, **writer.weights_of(module)}
-
-
-def read_lookup_table(node: Node) -> nn.Module:
-    if node.has("maxNorm"):
-        raise node.fail("maxNorm (renormalising rows while they are read) is not supported")
-    shape = node.tensor("weight").shape
-    if len(shape) != 2:
-        raise node.fail(f"weight has shape {tuple(shape)}, expected (indices, outputs)")
-    padding = node.integer("paddingValue", 0)
-    return node.fill(without_memory(lambda: layers_more.LookupTable(*shape, padding)))
-
-
-def write_lookup_table(module: Any, writer: Writer) -> dict[str, Any]:
-    return {
-        "paddingValue": module.padding_value,
-        "shouldScaleGradByFreq": False,
-        **writer.weights_of(module),
-    }
 
 
 def read_add(node: Node) -> nn.Module:
@@ -305,22 +295,15 @@ CODECS = [
         written="cudnn.SpatialConvolutionUpsample",
     ),
     *(
-        Codec((lua,), python, read_batch_norm(python), write_batch_norm, version=2)
-        for lua, python in (
-            ("BatchNormalization", nn.BatchNorm1d),
-            ("SpatialBatchNormalization", nn.BatchNorm2d),
-            ("VolumetricBatchNormalization", nn.BatchNorm3d),
+        Codec((lua,), python, read_batch_norm(ours), write_batch_norm, version=2)
+        for lua, python, ours in (
+            ("BatchNormalization", nn.BatchNorm1d, BatchNormalization),
+            ("SpatialBatchNormalization", nn.BatchNorm2d, SpatialBatchNormalization),
+            ("VolumetricBatchNormalization", nn.BatchNorm3d, VolumetricBatchNormalization),
         )
     ),
     Codec(("InstanceNormalization",), nn.InstanceNorm2d, read_instance_norm, write_instance_norm),
     Codec(("PReLU",), nn.PReLU, read_prelu, write_prelu),
-    Codec(
-        ("LookupTable",),
-        layers_more.LookupTable,
-        read_lookup_table,
-        write_lookup_table,
-        version=4,
-    ),
     Codec(("Add",), layers_more.Add, read_add, write_add),
     Codec(("Mul",), layers_more.Mul, read_mul, write_weights),
     Codec(("CMul",), layers_more.CMul, read_cmul, write_cmul),

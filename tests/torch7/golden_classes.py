@@ -165,6 +165,28 @@ def compare_gradients(case: Table, ran: Run, tolerance: float | None) -> str:
     return ""
 
 
+def objects(value: Any) -> Iterator[TorchObject]:
+    """Every class instance within a value, once."""
+    stack, met = [value], set()
+    while stack:
+        value = stack.pop()
+        if id(value) in met or not isinstance(value, Table | TorchObject):
+            continue
+        met.add(id(value))
+        if isinstance(value, TorchObject):
+            yield value
+            stack.append(value.fields)
+        else:
+            stack += value.values()
+
+
+@cache
+def golden_classes() -> set[str]:
+    """The names, without package, of all classes in the golden networks."""
+    nets = (case_of(entry)["net"] for entry in entries())
+    return {obj.typename.rpartition(".")[2] for net in nets for obj in objects(net)}
+
+
 def has_gradients(case: Table) -> bool:
     return "noBackward" not in case and ("gradInput" in case or "gradParameters" in case)
 

@@ -1,0 +1,273 @@
+"""Layers of the Lua package dpnn that only training uses, and its attention and entropy layers.
+
+Most let their input pass in evaluation. Source: dpnn, one file per class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eyescream_py.torch7.layers import StochasticLayer
+from eyescream_py.torch7.layers_simple import WithBackward
+
+
+class InBatch(nn.Module):
+    """A layer of batches that also takes one sample of ``dims`` dimensions (nn.Inception)."""
+
+    def __init__(self, layer: nn.Module, dims: int) -> None:
+        super().__init__()
+        self.layer, self.dims = layer, dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x[None])[0] if x.dim() == self.dims else self.layer(x)
+
+
+class TotalDropout(StochasticLayer):
+    """Zero everything with probability ``p`` while training, else scale (nn.TotalDropout)."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        return x * self._bernoulli(x, torch.Size((1,)), 1 - self.p) / (1 - self.p)
+
+
+class SpatialRegionDropout(nn.Module):
+    """Zero ``p`` of the rows or columns at one side while training (nn.SpatialRegionDropout)."""
+
+    def __init__(self, p: float = 0.2) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        side = int(torch.randint(4, ()))
+        dim = -2 if side < 2 else -1
+        size, kept = x.shape[dim], torch.ones(x.shape[dim], dtype=x.dtype, device=x.device)
+        gone = math.floor(size * self.p)
+        kept[slice(0, gone) if side % 2 == 0 else slice(size - gone, size)] = 0
+        return x * (kept[:, None] if dim == -2 else kept) / (1 - self.p)
+
+
+class SpatialUniformCrop(nn.Module):
+    """A window of (N,C,H,W) or (C,H,W), anywhere while training (nn.SpatialUniformCrop).
+
+    In evaluation it begins at ceil((H - height) / 2), counted from 1 as in Lua: above the middle.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        spare = x.shape[-2] - self.height, x.shape[-1] - self.width
+        if not self.training:
+            return self._window(x, *(max(math.ceil(n / 2) - 1, 0) for n in spare)).clone()
+        samples = x if x.dim() == 4 else x[None]
+        starts = [[int(torch.randint(max(n, 1), ())) for n in spare] for _ in samples]
+        crops = [self._window(s, *at) for s, at in zip(samples, starts, strict=True)]
+        y = torch.stack(crops)
+        return y if x.dim() == 4 else y[0]
+
+    def _window(self, x: Tensor, top: int, left: int) -> Tensor:
+        return x[..., top : top + self.height, left : left + self.width]
+
+
+class ReinforceNormal(StochasticLayer):
+    """Normal noise of deviation ``stdev`` while training (nn.ReinforceNormal).
+
+    The gradient of REINFORCE layers comes from a reward, which a network does not hold: none here.
+    """
+
+    stdev: Tensor
+
+    def __init__(self, stdev: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("stdev", stdev)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self._normal(x, 0, 1) * self.stdev).detach() if self.training else x
+
+
+class ReinforceBernoulli(StochasticLayer):
+    """A draw of 0 or 1 by each probability while training (nn.ReinforceBernoulli)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return (self._uniform(x) < x).to(x.dtype)
+
+    def _uniform(self, x: Tensor) -> Tensor:
+        return torch.rand_like(x)
+
+
+class ReinforceCategorical(nn.Module):
+    """A one-hot draw by each row of probabilities while training (nn.ReinforceCategorical)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        drawn = torch.multinomial(x.detach() + 1e-8, 1)
+        return torch.zeros_like(x).scatter(1, drawn, 1)
+
+
+class CategoricalEntropy(nn.Module):
+    """The input; its gradient also raises the entropy of the batch's mean (nn.CategoricalEntropy).
+
+    ``scale``: weight of that; ``min_entropy``: from there on it is left alone.
+    """
+
+    def __init__(
+        self, scale: float = 1.0, min_entropy: float | None = None, size_average: bool = True
+    ) -> None:
+        super().__init__()
+        self.scale, self.min_entropy, self.size_average = scale, min_entropy, size_average
+
+    def forward(self, x: Tensor) -> Tensor:
+        fixed = x.detach()
+        share = 1 / fixed.sum()
+        p = fixed.sum(0) * share
+        logs = (p + 1e-6).log()
+        if self.min_entropy is not None and -(p * logs).sum() >= self.min_entropy:
+            return x
+        slope = self.scale * share * (logs + p / (p + 1e-6))
+        slope = slope / len(x) if self.size_average else slope
+        return WithBackward.apply(x, lambda grad: grad + slope)
+
+
+class ChannelNoise(nn.Module):
+    """Add to each channel of each image, while training, a random number.
+
+    ``spread`` (C): uniform within +-spread (nn.SimpleColorTransform); (C,C): rows of principal
+    components, each times a normal number of deviation ``std`` (nn.PCAColorTransform).
+    """
+
+    spread: Tensor
+
+    def __init__(self, spread: Tensor, std: float = 1.0) -> None:
+        super().__init__()
+        self.std = std
+        self.register_buffer("spread", spread)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        shape = (*x.shape[:-2],)
+        if self.spread.dim() == 1:
+            noise = (torch.rand(shape, dtype=x.dtype, device=x.device) * 2 - 1) * self.spread
+        else:
+            noise = torch.randn(shape, dtype=x.dtype, device=x.device) * self.std @ self.spread
+        return x + noise[..., None, None]
+
+
+class SpatialFeatNormalization(nn.Module):
+    """(x - mean) / std of each plane (nn.SpatialFeatNormalization)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+class SpatialGlimpse(nn.Module):
+    """Windows of growing size around a place, all shrunk to one size (nn.SpatialGlimpse).
+
+    {images (N,C,H,W), places (N,2) of -1..1: down, right} -> (N, depth * C, height, width). Window
+    d is ``scale``^d times as large; zeros are around the image.
+    """
+
+    def __init__(self, size: tuple[int, int], depth: int = 3, scale: int = 2) -> None:
+        super().__init__()
+        self.size, self.depth, self.scale = size, depth, scale
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        images, places = inputs
+        if images.dim() == 3:
+            return self.forward([images[None], places.reshape(1, 2)])[0]
+        pairs = zip(images, places.detach().tolist(), strict=True)
+        return torch.stack([self._glimpse(image, place) for image, place in pairs])
+
+    def _glimpse(self, image: Tensor, place: Sequence[float]) -> Tensor:
+        patches = []
+        for depth in range(self.depth):
+            factor = self.scale**depth
+            sizes = [size * factor for size in self.size]
+            pads = [(size - 1) // 2 for size in sizes]
+            padded = F.pad(image, (pads[1], pads[1], pads[0], pads[0]))
+            spare = [n - size for n, size in zip(padded.shape[1:], sizes, strict=True)]
+            starts = [
+                int(min(n, max(0.0, (at + 1) / 2 * n))) for n, at in zip(spare, place, strict=True)
+            ]
+            patch = padded[:, starts[0] : starts[0] + sizes[0], starts[1] : starts[1] + sizes[1]]
+            patches.append(F.avg_pool2d(patch, factor) if factor > 1 else patch)
+        return torch.cat(patches)
+
+
+class NCEModule(nn.Module):
+    """Linear and (log-)soft-max of {input (N,F), target} in evaluation (nn.NCEModule).
+
+    Its noise-contrastive training needs draws by word frequency, which only Lua does.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, log: bool) -> None:
+        super().__init__()
+        self.log = log
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        if self.training:
+            raise NotImplementedError("NCEModule: only evaluation is supported")
+        scores = F.linear(inputs[0], self.weight, self.bias)
+        return scores.log_softmax(1) if self.log else scores.softmax(1)
+
+
+class _Nearest(torch.autograd.Function):
+    """Numbers of the nearest centres; backward gives each centre its mean offset from its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, centres: Tensor, scale: float | None) -> Tensor:
+        nearest = (x[:, None] - centres).square().sum(-1).argmin(1)
+        ctx.save_for_backward(x, centres, nearest)
+        ctx.scale = scale
+        return (nearest + 1).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, centres, nearest = ctx.saved_tensors
+        offsets = torch.zeros_like(centres).index_add(0, nearest, centres[nearest] - x)
+        counts = torch.bincount(nearest, minlength=len(centres)).clamp(min=1)[:, None]
+        change = offsets / counts if ctx.scale is None else offsets * ctx.scale
+        return torch.zeros_like(x), change, None
+
+
+class Kmeans(nn.Module):
+    """Number, from 1, of the centre next to each row of (N,F) (nn.Kmeans).
+
+    A step along the weight's gradient moves the centres to the means of their rows, or with
+    ``scale`` by that much of the sum of their offsets.
+    """
+
+    def __init__(self, k: int, dim: int, scale: float | None = None) -> None:
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(torch.zeros(k, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Nearest.apply(x, self.weight, self.scale)

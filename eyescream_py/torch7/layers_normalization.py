@@ -1,0 +1,148 @@
+"""Lua nn's normalizing layers beyond torch.nn's own. Source: the Lua package nn."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class _OfOneSample:
+    """Batch normalization that in evaluation also takes a sample without a batch, as Lua's does."""
+
+    sample_dims: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == self.sample_dims and not self.training:  # type: ignore[attr-defined]
+            return super().forward(x[None])[0]  # type: ignore[misc]
+        return super().forward(x)  # type: ignore[misc]
+
+
+class BatchNormalization(_OfOneSample, nn.BatchNorm1d):  # type: ignore[misc]
+    """BatchNorm1d (nn.BatchNormalization)."""
+
+    sample_dims = 1
+
+
+class SpatialBatchNormalization(_OfOneSample, nn.BatchNorm2d):  # type: ignore[misc]
+    """BatchNorm2d (nn.SpatialBatchNormalization)."""
+
+    sample_dims = 3
+
+
+class VolumetricBatchNormalization(_OfOneSample, nn.BatchNorm3d):  # type: ignore[misc]
+    """BatchNorm3d (nn.VolumetricBatchNormalization)."""
+
+    sample_dims = 4
+
+
+class SpatialCrossMapLRN(nn.LocalResponseNorm):
+    """LocalResponseNorm of (N,C,H,W) or (C,H,W) (nn.SpatialCrossMapLRN)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[None])[0] if x.dim() == 3 else super().forward(x)
+
+
+class LinearWeightNorm(nn.Module):
+    """Linear whose weight is ``g`` * v / max(|v|, eps), by rows (nn.LinearWeightNorm)."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, eps: float = 1e-16) -> None:
+        super().__init__()
+        self.eps = eps
+        self.v = nn.Parameter(torch.zeros(outputs, inputs))
+        self.g = nn.Parameter(torch.ones(outputs, 1))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(self.v, dim=1, keepdim=True).clamp(min=self.eps)
+        return nn.functional.linear(x, self.v * (self.g / norm), self.bias)
+
+
+class WeightNorm(nn.Module):
+    """``layer`` with the weight g * v / sqrt(|v|^2 + 1e-4) (nn.WeightNorm).
+
+    ``v`` is (out, all other dimensions of the weight), ``g`` (out, 1). ``shape``: the weight's, its
+    ``output_dim`` (from 1) moved to the front.
+    """
+
+    def __init__(
+        self, layer: nn.Module, v: nn.Parameter, g: nn.Parameter, shape: tuple[int, ...], dim: int
+    ) -> None:
+        super().__init__()
+        self.v, self.g = v, g
+        self.shape, self.output_dim = tuple(shape), dim
+        layer.weight = None  # type: ignore[assignment]
+        del layer._parameters["weight"]
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = (self.v.square().sum(1, keepdim=True) + 1e-4).sqrt()
+        weight = (self.v * (self.g / norm)).reshape(self.shape)
+        self.layer.weight = weight.movedim(0, self.output_dim - 1).contiguous()  # type: ignore[assignment]
+        return self.layer(x)
+
+
+def without_parameters(module: nn.Module) -> nn.Module:
+    """A module whose weights are constants: Lua keeps it where its parameters() do not look."""
+    for part in module.modules():
+        for name, weight in list(part._parameters.items()):
+            if weight is not None:
+                del part._parameters[name]
+                part.register_buffer(name, weight.detach())
+    return module
+
+
+class SpatialSubtractiveNormalization(nn.Module):
+    """Subtract the mean around each pixel, over all planes (nn.SpatialSubtractiveNormalization).
+
+    ``mean_estimator`` sums a neighbourhood, weighted; at the border only what is there counts.
+    """
+
+    def __init__(self, mean_estimator: nn.Module) -> None:
+        super().__init__()
+        self.mean_estimator = without_parameters(mean_estimator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.mean_estimator(x).reshape(x.shape)
+        return x - mean / share_of_window(self.mean_estimator, x)
+
+
+class SpatialDivisiveNormalization(nn.Module):
+    """Divide by the deviation around each pixel (nn.SpatialDivisiveNormalization).
+
+    Deviations of at most ``threshold`` count as ``value``.
+    """
+
+    def __init__(
+        self,
+        mean_estimator: nn.Module,
+        std_estimator: nn.Module,
+        threshold: float = 1e-4,
+        value: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        self.mean_estimator = without_parameters(mean_estimator)
+        self.std_estimator = without_parameters(std_estimator)
+        self.threshold, self.value = threshold, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        stds = self.std_estimator(x).reshape(x.shape)
+        stds = stds / share_of_window(self.mean_estimator, x)
+        return x / nn.functional.threshold(stds, self.threshold, self.value)
+
+
+def share_of_window(mean_estimator: nn.Module, x: Tensor) -> Tensor:
+    """What the estimator makes of ones: at the border less than 1."""
+    ones = torch.ones(x.shape[-3:], dtype=x.dtype, device=x.device)
+    with torch.no_grad():
+        return mean_estimator(ones).reshape(ones.shape)
+
+
+class SpatialContrastiveNormalization(nn.Module):
+    """Subtractive, then divisive normalization (nn.SpatialContrastiveNormalization)."""
+
+    def __init__(self, normalizer: nn.Module) -> None:
+        super().__init__()
+        self.normalizer = without_parameters(normalizer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.normalizer(x)

@@ -1,0 +1,179 @@
+"""Lua nn's poolings, unpoolings and up-samplings beyond torch.nn's own.
+
+Maps are (N,C,H,W) or (C,H,W), volumes (N,C,T,H,W) or (C,T,H,W). Source: the Lua package nn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class _Remembering:
+    """A max pooling that can keep where its maxima were, for an unpooling that undoes it."""
+
+    remember = False
+    indices: Tensor
+    input_size: torch.Size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.remember:
+            return super().forward(x)  # type: ignore[misc]
+        layer: Any = self
+        run = F.max_pool2d if isinstance(self, nn.MaxPool2d) else F.max_pool3d
+        geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode)
+        y, self.indices = run(x, *geometry, return_indices=True)  # type: ignore[call-overload]
+        self.input_size = x.shape
+        return y
+
+
+class SpatialMaxPooling(_Remembering, nn.MaxPool2d):  # type: ignore[misc]
+    """MaxPool2d to which an unpooling may belong (nn.SpatialMaxPooling)."""
+
+
+class VolumetricMaxPooling(_Remembering, nn.MaxPool3d):  # type: ignore[misc]
+    """MaxPool3d to which an unpooling may belong (nn.VolumetricMaxPooling)."""
+
+
+class MaxUnpooling(nn.Module):
+    """Put values where ``pooling`` found its last maxima, zeros elsewhere (nn.*MaxUnpooling)."""
+
+    def __init__(self, pooling: nn.Module) -> None:
+        super().__init__()
+        self.pooling = pooling
+        pooling.remember = True  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooling: Any = self.pooling
+        dims = 2 if isinstance(pooling, nn.MaxPool2d) else 3
+        lead, sizes = x.shape[:-dims], pooling.input_size[-dims:]
+        flat = x.new_zeros((*lead, math.prod(sizes)))
+        index = pooling.indices.reshape((*lead, -1))
+        return flat.scatter(-1, index, x.reshape((*lead, -1))).reshape((*lead, *sizes))
+
+
+class FractionalMaxPooling(nn.Module):
+    """Maximum over windows at pseudo-random places (nn.*FractionalMaxPooling).
+
+    ``pool``: sizes of the windows; ``out``: of the output, or ``ratio`` of output to input, for
+    height and width, then time, the order of Lua's volumes here. ``samples``: (N,C,1 each) numbers
+    of 0..1 that place the windows; None or of another batch: drawn anew, as they are in every call
+    unless ``fixed``.
+    """
+
+    samples: Tensor | None
+
+    def __init__(
+        self,
+        pool: Sequence[int],
+        out: Sequence[int] | None,
+        ratio: Sequence[float] | None = None,
+        samples: Tensor | None = None,
+        fixed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.pool, self.fixed = tuple(pool), fixed
+        self.out = None if out is None else tuple(out)
+        self.ratio = None if ratio is None else tuple(ratio)
+        self.register_buffer("samples", samples)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dims = len(self.pool)
+        batch = x if x.dim() == dims + 2 else x[None]
+        out = self.out
+        if self.ratio is not None:
+            sizes = zip(batch.shape[2:], self.ratio, strict=True)
+            out = tuple(math.floor(n * ratio) for n, ratio in sizes)
+        shape = (*batch.shape[:2], dims)
+        if not self.fixed or self.samples is None or self.samples.shape != shape:
+            self.samples = torch.rand(shape, dtype=x.dtype, device=x.device)
+        samples = self.samples.to(x)
+        if dims == 3:  # Lua's are for the last dimension first
+            samples = samples.flip(-1)
+        run = F.fractional_max_pool2d if dims == 2 else F.fractional_max_pool3d
+        y = run(batch, self.pool, output_size=out, _random_samples=samples)  # type: ignore[arg-type]
+        return y if x.dim() == dims + 2 else y[0]
+
+
+class FeatureLPPooling(nn.Module):
+    """p-norm over windows of features, the first dimension after the batch (nn.FeatureLPPooling).
+
+    Powers are of the numbers themselves: an odd one of negative numbers may have no root.
+    """
+
+    def __init__(self, width: int, stride: int, power: float, batch_mode: bool) -> None:
+        super().__init__()
+        self.width, self.stride, self.power, self.batch_mode = width, stride, power, batch_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = x.unfold(int(self.batch_mode), self.width, self.stride)
+        return windows.pow(self.power).sum(-1).pow(1 / self.power)
+
+
+class SpatialSubSampling(nn.Module):
+    """Sum over windows, times a weight, plus a bias of each plane (nn.SpatialSubSampling)."""
+
+    def __init__(
+        self, planes: int, kernel_size: tuple[int, int], stride: tuple[int, int] = (1, 1)
+    ) -> None:
+        super().__init__()
+        self.planes, self.kernel_size, self.stride = planes, kernel_size, stride
+        self.weight = nn.Parameter(torch.ones(planes))
+        self.bias = nn.Parameter(torch.zeros(planes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = F.avg_pool2d(x, self.kernel_size, self.stride, divisor_override=1)
+        return sums * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def resize_linear(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Linear interpolation of the dimensions after (N,C), corners aligned.
+
+    Lua computes places in float whatever the type, so that doubles are not interpolated by torch.
+    """
+    if x.dtype != torch.float64:
+        mode = "bilinear" if x.dim() == 4 else "trilinear"
+        return F.interpolate(x, size=tuple(sizes), mode=mode, align_corners=True)
+    for dim, size in enumerate(sizes, start=2):
+        last = x.shape[dim] - 1
+        ratio = torch.tensor(last).float() / (size - 1) if size > 1 else torch.tensor(0.0)
+        place = ratio * torch.arange(size).float()
+        low = place.long()
+        part = (place - low.float()).to(x).reshape([-1] + [1] * (x.dim() - 1 - dim))
+        low = low.to(x.device)
+        high = (low + 1).clamp(max=last)
+        x = x.index_select(dim, low) * (1 - part) + x.index_select(dim, high) * part
+    return x
+
+
+class UpSampling(nn.Module):
+    """Enlarge maps or volumes ``scale_factor`` times; "linear" aligns corners (nn.UpSampling)."""
+
+    def __init__(self, scale_factor: int, mode: str = "nearest") -> None:
+        super().__init__()
+        if mode not in ("nearest", "linear"):
+            raise ValueError(f"mode {mode!r} is not nearest or linear")
+        self.scale_factor, self.mode = scale_factor, mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mode == "nearest":
+            return F.interpolate(x, scale_factor=float(self.scale_factor))
+        return resize_linear(x, [size * self.scale_factor for size in x.shape[2:]])
+
+
+class SpatialUpSamplingBilinearTo(nn.Module):
+    """Bilinear up-sampling to a size, corners aligned (nn.SpatialUpSamplingBilinear{...})."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x if x.dim() == 4 else x[None]
+        y = resize_linear(batch, (self.height, self.width))
+        return y if x.dim() == 4 else y[0]

@@ -1,0 +1,148 @@
+"""Lua nn's containers and table layers beyond those in `layers` and `layers_tables`.
+
+Tables of tensors are Python lists. Source: the Lua packages nn and dpnn, one file per class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eyescream_py.torch7.layers import python_dim
+
+
+class Parallel(nn.ModuleList):
+    """A slice of ``input_dim`` for each child, outputs joined on ``output_dim`` (nn.Parallel)."""
+
+    def __init__(self, input_dim: int, output_dim: int, *branches: nn.Module) -> None:
+        super().__init__(branches)
+        self.input_dim, self.output_dim = input_dim, output_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        slices = x.unbind(python_dim(self.input_dim))
+        outputs = [branch(part) for branch, part in zip(self, slices, strict=True)]
+        return torch.cat(outputs, python_dim(self.output_dim))
+
+
+class MapTable(nn.Module):
+    """One layer for every entry of a list (nn.MapTable)."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs: Sequence[Any]) -> list[Any]:
+        return [self.layer(x) for x in inputs]
+
+
+class Bottle(nn.Module):
+    """A layer of inputs with ``n_input_dim`` dimensions; those in front are one to it (nn.Bottle).
+
+    (A, B, ..., rest) -> the layer on (A * B * ..., rest) -> (A, B, ..., its rest).
+    """
+
+    def __init__(self, layer: nn.Module, n_input_dim: int = 2, n_output_dim: int = 2) -> None:
+        super().__init__()
+        self.layer, self.n_input_dim, self.n_output_dim = layer, n_input_dim, n_output_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        fused = x.dim() - self.n_input_dim + 1
+        if fused <= 1:
+            return self.layer(x)
+        lead = x.shape[:fused]
+        y = self.layer(x.reshape((-1, *x.shape[fused:])))
+        return y.reshape((*lead[:-1], -1, *y.shape[1:]))
+
+
+class ZipTable(nn.Module):
+    """{{a1, a2}, {b1, b2}} -> {{a1, b1}, {a2, b2}} (nn.ZipTable)."""
+
+    def forward(self, inputs: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        return [list(parts) for parts in zip(*inputs, strict=True)]
+
+
+class ZipTableOneToMany(nn.Module):
+    """{x, {b1, b2}} -> {{x, b1}, {x, b2}} (nn.ZipTableOneToMany)."""
+
+    def forward(self, inputs: Sequence[Any]) -> list[list[Any]]:
+        return [[inputs[0], part] for part in inputs[1]]
+
+
+class CAddTensorTable(nn.Module):
+    """{x, {b1, b2}} -> {x + b1, x + b2} (nn.CAddTensorTable)."""
+
+    def forward(self, inputs: Sequence[Any]) -> list[Tensor]:
+        return [inputs[0] + part for part in inputs[1]]
+
+
+class ReverseTable(nn.Module):
+    """A list from its end (nn.ReverseTable)."""
+
+    def forward(self, inputs: Sequence[Any]) -> list[Any]:
+        return list(inputs[::-1])
+
+
+class MixtureTable(nn.Module):
+    """Sum of experts, each times its gate (nn.MixtureTable).
+
+    {gates (N,K) or (K), list of K experts}, or with ``dim`` one tensor of experts along it.
+    """
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, inputs: Sequence[Any]) -> Tensor:
+        gates, experts = inputs
+        if self.dim is None:
+            dim = gates.dim() - 1
+            experts = torch.stack(list(experts), dim)
+        else:
+            dim = python_dim(self.dim) % experts.dim()
+        shape = [1] * experts.dim()
+        shape[dim] = gates.shape[-1]
+        if gates.dim() == 2:
+            shape[0] = gates.shape[0]
+        return (gates.reshape(shape) * experts).sum(dim)
+
+
+class MM(nn.Module):
+    """Matrix product of two (N,K), (K,M), or of batches of such (nn.MM)."""
+
+    def __init__(self, trans_a: bool = False, trans_b: bool = False) -> None:
+        super().__init__()
+        self.trans_a, self.trans_b = trans_a, trans_b
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        a, b = inputs
+        return (a.mT if self.trans_a else a) @ (b.mT if self.trans_b else b)
+
+
+class MV(nn.Module):
+    """Matrix (N,K) times vector (K), or batches of such (nn.MV)."""
+
+    def __init__(self, trans: bool = False) -> None:
+        super().__init__()
+        self.trans = trans
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        matrix, vector = inputs
+        return ((matrix.mT if self.trans else matrix) @ vector[..., None])[..., 0]
+
+
+class CReLU(nn.Module):
+    """ReLU of x and of -x, joined on the features (nn.CReLU).
+
+    ``n_input_dims``: dimensions of a sample; the features are their first.
+    """
+
+    def __init__(self, n_input_dims: int) -> None:
+        super().__init__()
+        self.n_input_dims = n_input_dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.cat([x, -x], x.dim() - self.n_input_dims)
+        return both.relu()

@@ -1,0 +1,127 @@
+"""Converters of `layers_dpnn`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import layers_dpnn as dpnn
+from .modules_codec import Codec, Node, Plain, Writer, plain
+from .modules_weights import without_memory, write_weights
+
+
+def read_inception(node: Node) -> nn.Module:
+    return dpnn.InBatch(node.first_child(), 3)
+
+
+def read_crop(node: Node) -> nn.Module:
+    height = node.count("oheight")
+    return dpnn.SpatialUniformCrop(height, node.count("owidth", height))
+
+
+def write_crop(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"oheight": module.height, "owidth": module.width}
+
+
+def read_normal(node: Node) -> nn.Module:
+    """The deviation is a number or a tensor."""
+    if isinstance(node.obj.fields.get("stdev"), Tensor):
+        return dpnn.ReinforceNormal(node.buffer("stdev", node.tensor("stdev").shape))
+    return dpnn.ReinforceNormal(torch.tensor(node.number("stdev"), dtype=node.value_type()))
+
+
+def write_normal(module: Any, writer: Writer) -> dict[str, Any]:
+    one = module.stdev.dim() == 0
+    return {"stdev": module.stdev.item() if one else writer.tensor(module.stdev)}
+
+
+def read_simple_color(node: Node) -> nn.Module:
+    return dpnn.ChannelNoise(node.buffer("range", (node.count("inputChannels"),)))
+
+
+def read_pca_color(node: Node) -> nn.Module:
+    channels = node.count("inputChannels")
+    vectors = node.tensor("eigenVectors", (channels, channels)).reshape(channels, channels)
+    values = node.tensor("eigenValues", (channels,)).reshape(channels, 1)
+    dtype = node.reader.dtype or vectors.dtype
+    return dpnn.ChannelNoise((vectors * values).to(dtype), node.number("std", 0.1))
+
+
+def read_feat_normalization(node: Node) -> nn.Module:
+    shape = (node.count("noOfFeats", node.tensor("mean").numel()),)
+    return dpnn.SpatialFeatNormalization(node.buffer("mean", shape), node.buffer("std", shape))
+
+
+def write_feat_normalization(module: Any, writer: Writer) -> dict[str, Any]:
+    tensors = {"mean": writer.tensor(module.mean), "std": writer.tensor(module.std)}
+    return {**tensors, "noOfFeats": module.mean.numel()}
+
+
+def read_glimpse(node: Node) -> nn.Module:
+    """Early files have one ``size`` for both sides."""
+    both = node.count("size", None)
+    size = node.count("height", both), node.count("width", both)
+    if None in size:
+        raise node.fail("the fields height and width are missing")
+    return dpnn.SpatialGlimpse(size, node.count("depth", 3), node.count("scale", 2))
+
+
+def read_nce(node: Node) -> nn.Module:
+    shape = node.tensor("weight").shape
+    if len(shape) != 2:
+        raise node.fail(f"weight has shape {tuple(shape)}, expected (outputs, inputs)")
+    if not node.boolean("normalized", False):
+        raise node.fail("only normalized ones are supported: others draw noise in every pass")
+    bias, log = node.has("bias"), node.boolean("logsoftmax", False)
+    return node.fill(without_memory(lambda: dpnn.NCEModule(shape[1], shape[0], bias, log)))
+
+
+def read_kmeans(node: Node) -> nn.Module:
+    sizes, scale = (node.count("k"), node.count("dim")), node.number("scale", None)
+    return node.fill(without_memory(lambda: dpnn.Kmeans(*sizes, scale)))
+
+
+def write_kmeans(module: Any, writer: Writer) -> dict[str, Any]:
+    k, dim = module.weight.shape
+    counts = torch.zeros(k, dtype=writer.dtype)
+    scale = {} if module.scale is None else {"scale": module.scale}
+    fields = {"k": k, "dim": dim, "loss": 0, "clusterSampleCount": counts, **scale}
+    return {**fields, **write_weights(module, writer)}
+
+
+CODECS = [
+    Codec(("Inception",), None, read_inception),
+    plain("TotalDropout", dpnn.TotalDropout, Plain("p", "p", float, 0.5)),
+    plain(
+        "SpatialRegionDropout",
+        dpnn.SpatialRegionDropout,
+        Plain("p", "p", float, 0.2),
+        buffers=("noise",),
+    ),
+    Codec(("SpatialUniformCrop",), dpnn.SpatialUniformCrop, read_crop, write_crop),
+    Codec(("ReinforceNormal",), dpnn.ReinforceNormal, read_normal, write_normal),
+    plain("ReinforceBernoulli", dpnn.ReinforceBernoulli),
+    plain("ReinforceCategorical", dpnn.ReinforceCategorical),
+    Codec(
+        ("CategoricalEntropy",),
+        None,
+        lambda node: dpnn.CategoricalEntropy(
+            node.number("scale", 1.0),
+            node.number("minEntropy", None),
+            node.boolean("sizeAverage", True),
+        ),
+    ),
+    Codec(("SimpleColorTransform",), None, read_simple_color),
+    Codec(("PCAColorTransform",), None, read_pca_color),
+    Codec(
+        ("SpatialFeatNormalization",),
+        dpnn.SpatialFeatNormalization,
+        read_feat_normalization,
+        write_feat_normalization,
+    ),
+    Codec(("SpatialGlimpse",), None, read_glimpse),
+    Codec(("NCEModule",), None, read_nce),
+    Codec(("Kmeans",), dpnn.Kmeans, read_kmeans, write_kmeans),
+]

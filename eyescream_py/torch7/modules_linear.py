@@ -1,0 +1,157 @@
+"""Converters of `layers_linear`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import layers_linear, layers_more
+from .modules_codec import Codec, Node, Writer, long_storage
+from .modules_weights import without_memory, write_weights
+from .values import Table, TorchObject
+
+
+def shape_of(node: Node, name: str, dims: int) -> tuple[int, ...]:
+    shape = tuple(node.tensor(name).shape)
+    if len(shape) != dims:
+        raise node.fail(f"{name} has shape {shape}, expected {dims} dimensions")
+    return shape
+
+
+def read_bilinear(node: Node) -> nn.Module:
+    outputs, size1, size2 = shape_of(node, "weight", 3)
+    bias = node.has("bias")
+    return node.fill(without_memory(lambda: layers_linear.Bilinear(size1, size2, outputs, bias)))
+
+
+def read_euclidean(node: Node) -> nn.Module:
+    shape = shape_of(node, "weight", 2)
+    return node.fill(without_memory(lambda: layers_linear.Euclidean(*shape)))
+
+
+def read_weighted_euclidean(node: Node) -> nn.Module:
+    shape = shape_of(node, "weight", 2)
+    return node.fill(without_memory(lambda: layers_linear.WeightedEuclidean(*shape)))
+
+
+def write_euclidean(module: Any, writer: Writer) -> dict[str, Any]:
+    return {**writer.weights_of(module), "fastBackward": True}
+
+
+def write_weighted_euclidean(module: Any, writer: Writer) -> dict[str, Any]:
+    values, grad = writer.weight(module.diagCov)
+    return {**write_euclidean(module, writer), "diagCov": values, "gradDiagCov": grad}
+
+
+def read_cosine(node: Node) -> nn.Module:
+    outputs, inputs = shape_of(node, "weight", 2)
+    return node.fill(without_memory(lambda: layers_linear.Cosine(inputs, outputs)))
+
+
+def read_cadd(node: Node) -> nn.Module:
+    shape = node.tensor("bias").shape
+    return node.fill(without_memory(lambda: layers_linear.CAdd(*shape)))
+
+
+def write_cadd(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"size": long_storage(module.bias.shape), **writer.weights_of(module)}
+
+
+def read_partial_linear(node: Node) -> nn.Module:
+    """Its weight is that of the LookupTable within its ``network``."""
+    weight = _find_weight(node.obj.fields.get("network"))
+    partition = node.obj.fields.get("partition")
+    if weight is None or weight.dim() != 2 or not isinstance(partition, Tensor):
+        raise node.fail("its network has no weight, or it has no partition")
+    outputs, inputs = weight.shape
+    bias = node.has("bias")
+    module: Any = without_memory(lambda: layers_linear.PartialLinear(inputs, outputs, bias))
+    whole = Node(TorchObject("", Table(node.obj.fields, weight=weight)), node.place, node.reader)
+    whole.fill(module)
+    node.taken += whole.taken
+    module.partition = partition.long().reshape(-1)
+    if ((module.partition < 1) | (module.partition > outputs)).any():
+        raise node.fail("the partition names outputs that there are not")
+    return module
+
+
+def _find_weight(value: Any, depth: int = 0) -> Tensor | None:
+    """The first weight among the modules within."""
+    if not isinstance(value, TorchObject) or not isinstance(value.fields, Table) or depth > 8:
+        return None
+    weight, modules = value.fields.get("weight"), value.fields.get("modules")
+    if isinstance(weight, Tensor):
+        return weight
+    parts = modules.to_list() if isinstance(modules, Table) else []
+    found = (_find_weight(part, depth + 1) for part in parts)
+    return next((weight for weight in found if weight is not None), None)
+
+
+def read_sparse_linear(node: Node) -> nn.Module:
+    outputs, inputs = shape_of(node, "weight", 2)
+    grad = node.boolean("doGradInput", False)
+    return node.fill(without_memory(lambda: layers_linear.SparseLinear(inputs, outputs, grad)))
+
+
+def write_sparse_linear(module: Any, writer: Writer) -> dict[str, Any]:
+    options = {"weightDecay": 0, "doGradInput": module.grad_input, "sparseUpdate": 0}
+    return {**options, **writer.weights_of(module)}
+
+
+def read_index_linear(node: Node) -> nn.Module:
+    inputs, columns = shape_of(node, "weight", 2)
+    normalize, offset = node.integer("normalize", 0), node.integer("offset", -1)
+    if normalize not in (0, 4) or columns <= normalize:
+        raise node.fail(f"normalize is {normalize}, with {columns} columns of weights")
+    make = layers_linear.IndexLinear
+    return node.fill(without_memory(lambda: make(inputs, columns - normalize, normalize, offset)))
+
+
+def read_lookup_table(node: Node) -> nn.Module:
+    shape = node.tensor("weight").shape
+    if len(shape) != 2:
+        raise node.fail(f"weight has shape {tuple(shape)}, expected (indices, outputs)")
+    padding, max_norm = node.integer("paddingValue", 0), node.number("maxNorm", None)
+    if max_norm is None:
+        return node.fill(without_memory(lambda: layers_more.LookupTable(*shape, padding)))
+    norm = node.number("normType", 2)
+    make = layers_linear.LookupTableMaxNorm
+    return node.fill(without_memory(lambda: make(*shape, padding, max_norm, norm)))
+
+
+def write_lookup_table(module: Any, writer: Writer) -> dict[str, Any]:
+    norms = {}
+    if isinstance(module, layers_linear.LookupTableMaxNorm):
+        norms = {"maxNorm": module.max_norm, "normType": module.norm_type}
+    return {
+        "paddingValue": module.padding_value,
+        "shouldScaleGradByFreq": False,
+        **norms,
+        **writer.weights_of(module),
+        "_count": torch.empty(0, dtype=torch.int32),
+        "_input": torch.empty(0, dtype=torch.int64),
+    }
+
+
+LOOKUP = ("LookupTable", "Dictionary")
+CODECS = [
+    Codec(("Bilinear",), layers_linear.Bilinear, read_bilinear, write_weights),
+    Codec(("Euclidean",), layers_linear.Euclidean, read_euclidean, write_euclidean),
+    Codec(
+        ("WeightedEuclidean",),
+        layers_linear.WeightedEuclidean,
+        read_weighted_euclidean,
+        write_weighted_euclidean,
+    ),
+    Codec(("Cosine",), layers_linear.Cosine, read_cosine, write_weights),
+    Codec(("CAdd",), layers_linear.CAdd, read_cadd, write_cadd),
+    Codec(("PartialLinear",), None, read_partial_linear),
+    Codec(("SparseLinear",), layers_linear.SparseLinear, read_sparse_linear, write_sparse_linear),
+    Codec(("IndexLinear",), None, read_index_linear),
+    *(
+        Codec(LOOKUP, python, read_lookup_table, write_lookup_table, version=4)
+        for python in (layers_more.LookupTable, layers_linear.LookupTableMaxNorm)
+    ),
+]
