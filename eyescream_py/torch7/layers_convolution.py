@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn import grad as grad_of
 
 Pair = tuple[int, int]
 
@@ -119,8 +120,8 @@ class _Binary(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         stride, padding = ctx.geometry
         batch, grad = (x, grads[0]) if x.dim() == 4 else (x[None], grads[0][None])
-        grad_x = nn.grad.conv2d_input(batch.shape, weight, grad, stride, padding)
-        grad_weight = nn.grad.conv2d_weight(batch, weight.shape, grad, stride, padding)
+        grad_x = grad_of.conv2d_input(batch.shape, weight, grad, stride, padding)
+        grad_weight = grad_of.conv2d_weight(batch, weight.shape, grad, stride, padding)
         grad_x = grad_x * weight.abs().mean((0, 2, 3))[:, None, None]
         return grad_x.reshape(x.shape), grad_weight, None, None
 

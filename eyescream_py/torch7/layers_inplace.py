@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.torch7 import layers, layers_more, layers_tables
+from eyescream_py.torch7.layers import CAddTable, in_shape
 
 # The classes whose Lua constructor has an option for it; cudnn's Sigmoid and Tanh have it too.
 LUA_CLASSES = (
@@ -61,7 +62,7 @@ class CAddTableInPlace(nn.Module):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         total = inputs[0]
         for x in inputs[1:]:
-            total = overwrite(total, total + layers.in_shape(x, total))
+            total = overwrite(total, total + in_shape(x, total))
         return total
 
 
@@ -108,6 +109,6 @@ def without_overwriting(children: Sequence[nn.Module]) -> list[nn.Module]:
         if safe and isinstance(child, InPlace):
             child = child.layer
         elif safe and isinstance(child, CAddTableInPlace):
-            child = layers.CAddTable()
+            child = CAddTable()
         kept.append(child)
     return kept

@@ -17,19 +17,19 @@ class _OfOneSample:
         return super().forward(x)  # type: ignore[misc]
 
 
-class BatchNormalization(_OfOneSample, nn.BatchNorm1d):  # type: ignore[misc]
+class BatchNormalization(_OfOneSample, nn.BatchNorm1d):
     """BatchNorm1d (nn.BatchNormalization)."""
 
     sample_dims = 1
 
 
-class SpatialBatchNormalization(_OfOneSample, nn.BatchNorm2d):  # type: ignore[misc]
+class SpatialBatchNormalization(_OfOneSample, nn.BatchNorm2d):
     """BatchNorm2d (nn.SpatialBatchNormalization)."""
 
     sample_dims = 3
 
 
-class VolumetricBatchNormalization(_OfOneSample, nn.BatchNorm3d):  # type: ignore[misc]
+class VolumetricBatchNormalization(_OfOneSample, nn.BatchNorm3d):
     """BatchNorm3d (nn.VolumetricBatchNormalization)."""
 
     sample_dims = 4
@@ -70,14 +70,13 @@ class WeightNorm(nn.Module):
         super().__init__()
         self.v, self.g = v, g
         self.shape, self.output_dim = tuple(shape), dim
-        layer.weight = None  # type: ignore[assignment]
         del layer._parameters["weight"]
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
         norm = (self.v.square().sum(1, keepdim=True) + 1e-4).sqrt()
         weight = (self.v * (self.g / norm)).reshape(self.shape)
-        self.layer.weight = weight.movedim(0, self.output_dim - 1).contiguous()  # type: ignore[assignment]
+        self.layer.weight = weight.movedim(0, self.output_dim - 1).contiguous()
         return self.layer(x)
 
 

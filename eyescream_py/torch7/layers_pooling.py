@@ -17,26 +17,26 @@ from torch.nn import functional as F
 class _Remembering:
     """A max pooling that can keep where its maxima were, for an unpooling that undoes it."""
 
-    remember = False
+    _remember = False
     indices: Tensor
     input_size: torch.Size
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.remember:
+        if not self._remember:
             return super().forward(x)  # type: ignore[misc]
         layer: Any = self
         run = F.max_pool2d if isinstance(self, nn.MaxPool2d) else F.max_pool3d
         geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode)
-        y, self.indices = run(x, *geometry, return_indices=True)  # type: ignore[call-overload]
+        y, self.indices = run(x, *geometry, return_indices=True)
         self.input_size = x.shape
         return y
 
 
-class SpatialMaxPooling(_Remembering, nn.MaxPool2d):  # type: ignore[misc]
+class SpatialMaxPooling(_Remembering, nn.MaxPool2d):
     """MaxPool2d to which an unpooling may belong (nn.SpatialMaxPooling)."""
 
 
-class VolumetricMaxPooling(_Remembering, nn.MaxPool3d):  # type: ignore[misc]
+class VolumetricMaxPooling(_Remembering, nn.MaxPool3d):
     """MaxPool3d to which an unpooling may belong (nn.VolumetricMaxPooling)."""
 
 
@@ -46,7 +46,7 @@ class MaxUnpooling(nn.Module):
     def __init__(self, pooling: nn.Module) -> None:
         super().__init__()
         self.pooling = pooling
-        pooling.remember = True  # type: ignore[assignment]
+        pooling._remember = True  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:
         pooling: Any = self.pooling
@@ -96,7 +96,7 @@ class FractionalMaxPooling(nn.Module):
         if dims == 3:  # Lua's are for the last dimension first
             samples = samples.flip(-1)
         run = F.fractional_max_pool2d if dims == 2 else F.fractional_max_pool3d
-        y = run(batch, self.pool, output_size=out, _random_samples=samples)  # type: ignore[arg-type]
+        y = run(batch, self.pool, output_size=out, _random_samples=samples)
         return y if x.dim() == dims + 2 else y[0]
 
 

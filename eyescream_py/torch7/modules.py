@@ -31,7 +31,6 @@ from . import (
 )
 from .classes import TENSOR_CLASSES
 from .errors import T7Error
-from .graph import GraphModule
 from .layers_inplace import LUA_CLASSES, InPlace
 from .modules_codec import Codec, Node, Reader, Writer
 from .modules_origin import Origin, Rewriting, origin_of, remember
@@ -60,6 +59,7 @@ _CODECS: list[Codec] = [
 _READERS: dict[str, Codec] = {name: codec for codec in reversed(_CODECS) for name in codec.lua}
 _PACKAGES = ("nn", "cudnn", "")
 register_projects()
+_CPU = ("torch.FloatTensor", "torch.DoubleTensor")
 _TORCH_REFUSES = (ValueError, RuntimeError, TypeError, ArithmeticError, AssertionError)
 
 
@@ -184,7 +184,7 @@ class _Writing:
 
     def _make(self, module: nn.Module) -> TorchObject:
         codec, origin = _writer_of(module), origin_of(module)
-        as_read = origin is not None and self._writes_as_read(module, origin)
+        as_read = origin is not None and self._writes_as_read(origin)
         if isinstance(module, InPlace) and not as_read:
             obj = self._make(module.layer)
             obj.fields["inplace"] = True
@@ -206,15 +206,15 @@ class _Writing:
         fields.update(codec.write(module, self._writer))
         return TorchObject(codec.typename, fields, codec.version)
 
-    def _writes_as_read(self, module: nn.Module, origin: Origin) -> bool:
+    def _writes_as_read(self, origin: Origin) -> bool:
         """Whether Lua on a CPU can use the object as it was read, and in the network's dtype."""
         if not self._as_read:
             return False
         kind = origin.obj.fields.get("_type")
         on_cpu = not origin.obj.typename.startswith("cudnn.")
-        if isinstance(module, GraphModule):  # its nodes lie within each other too deep for that
-            return False
-        return origin.whole and on_cpu and kind == self._writer.tensor_class()
+        if kind != self._writer.tensor_class():  # a graph's says nothing about its layers
+            on_cpu = on_cpu and str(kind) in _CPU and self._again.dtypes == {self._writer.dtype}
+        return origin.whole and on_cpu
 
 
 def _writer_of(module: nn.Module) -> Codec | None:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import T7Error
 from .values import Storage, Table, TorchObject
 
 _NAME = "t7_origin"  # the attribute in which a module remembers
@@ -64,7 +63,7 @@ def _parts(module: nn.Module) -> list[nn.Module]:
 
 def _settings(module: nn.Module) -> dict[str, Any]:
     own = module.__dict__.items()
-    return {k: v for k, v in own if isinstance(v, _SETTINGS) and k not in ("training", _NAME)}
+    return {k: v for k, v in own if isinstance(v, _SETTINGS) and k[0] != "_" and k != "training"}
 
 
 class Rewriting:
@@ -74,6 +73,7 @@ class Rewriting:
         self.modules: dict[int, nn.Module] = {}
         self._memory: dict[int, Tensor] = {}  # a changed storage's address -> its copy, as bytes
         self._made: dict[int, Any] = {}
+        self.dtypes: set[torch.dtype] = set()  # of the tensors that became parameters and buffers
         for module in network.modules():
             if (origin := module.__dict__.get(_NAME)) is not None:
                 self.modules.setdefault(id(origin.obj), module)
@@ -81,6 +81,7 @@ class Rewriting:
                     self._update(source, now)
 
     def _update(self, source: Tensor, now: Tensor) -> None:
+        self.dtypes.add(source.dtype)
         now = now.detach().cpu().reshape(source.shape)
         if torch.equal(source.to(now.dtype), now):
             return
@@ -102,34 +103,46 @@ class Rewriting:
         return view
 
     def value(self, value: Any, writer: Any) -> Any:
-        """A field as it is now; ``writer`` makes the objects of modules."""
+        """A field as it is now; ``writer`` makes the objects of modules.
+
+        Without recursion: the nodes of a graph lie within each other thousands deep.
+        """
+        unfilled: list[tuple[Any, Any]] = []
+        made = self._shell(value, writer, unfilled)
+        while unfilled:
+            source, copy = unfilled.pop()
+            if isinstance(source, Table):
+                for key, entry in source.items():
+                    key = self._shell(key, writer, unfilled)
+                    copy[key] = self._shell(entry, writer, unfilled)
+            else:
+                copy.fields = self._shell(source.fields, writer, unfilled)
+        return made
+
+    def _shell(self, value: Any, writer: Any, unfilled: list[tuple[Any, Any]]) -> Any:
+        """The copy of a value, of a table or object without what is in it, which is put on a list.
+
+        Each is made once, so that cycles and what is shared stay.
+        """
         if not isinstance(value, Tensor | Storage | Table | TorchObject):
             return value
-        if id(value) not in self._made:
-            try:
-                self._made[id(value)] = self._make(value, writer)
-            except RecursionError as error:
-                raise T7Error("tables within tables, too deep to be written again") from error
-        return self._made[id(value)]
-
-    def _make(self, value: Any, writer: Any) -> Any:
+        if id(value) in self._made:
+            return self._made[id(value)]
         if isinstance(value, Tensor):
-            return self._moved(value)
-        if isinstance(value, Storage):
+            made: Any = self._moved(value)
+        elif isinstance(value, Storage):
             moved = self._moved(value.tensor)
             same = moved is value.tensor
-            return value if same else Storage(moved, value.typename, value.version)
-        if isinstance(value, Table):
-            table = self._made[id(value)] = Table()  # known before its entries, for cycles
-            for key, entry in value.items():
-                table[key] = self.value(entry, writer)
-            return table
-        if id(value) in self.modules:
-            return writer(self.modules[id(value)])
-        copy = self._made[id(value)] = TorchObject(value.typename, None, value.version)
-        copy.header = value.header
-        copy.fields = self.value(value.fields, writer)
-        return copy
+            made = value if same else Storage(moved, value.typename, value.version)
+        elif isinstance(value, TorchObject) and id(value) in self.modules:
+            made = writer(self.modules[id(value)])
+        else:
+            made = Table()
+            if isinstance(value, TorchObject):
+                made = TorchObject(value.typename, None, value.version, value.header)
+            unfilled.append((value, made))
+        self._made[id(value)] = made
+        return made
 
     def fields(self, module: nn.Module, origin: Origin, writer: Any) -> Table:
         table = Table()

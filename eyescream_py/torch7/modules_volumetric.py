@@ -82,11 +82,10 @@ def write_dilated(module: Any, writer: Writer) -> dict[str, Any]:
 
 def read_full_convolution(node: Node) -> nn.Module:
     planes = node.count("nInputPlane"), node.count("nOutputPlane")
-    geometry, adjust, bias = read_geometry(node), axes(node, "adj", 0), node.has("bias")
+    geometry, bias = read_geometry(node), node.has("bias")
+    geometry["output_padding"] = axes(node, "adj", 0)
     return node.fill(
-        without_memory(
-            lambda: VolumetricFullConvolution(*planes, **geometry, output_padding=adjust, bias=bias)
-        )
+        without_memory(lambda: VolumetricFullConvolution(*planes, **geometry, bias=bias))
     )
 
 
@@ -138,7 +137,7 @@ SIDES = ("pleft", "pright", "ptop", "pbottom", "pfront", "pback")
 
 def read_padding(node: Node) -> nn.Module:
     left = node.integer("pleft")
-    return nn.ReplicationPad3d(tuple(node.integer(side, left) for side in SIDES))  # type: ignore[arg-type]
+    return nn.ReplicationPad3d(tuple(node.integer(side, left) for side in SIDES))
 
 
 def write_padding(module: Any, writer: Writer) -> dict[str, Any]:

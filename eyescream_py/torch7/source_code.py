@@ -65,7 +65,7 @@ def load(path: str = {path}) -> nn.Module:
 if __name__ == "__main__":
     print(load())
 '''
-_RESTORE = '''def restore(layer: nn.Module, buffers: dict[str, Tensor] | None = None, **parts: Any):
+_RESTORE = '''def restore(layer: nn.Module, /, buffers: Any = None, **parts: Any) -> nn.Module:
     """Give an empty layer the parts that its constructor would have made from other arguments."""
     nn.Module.__init__(layer)
     for name, part in parts.items():

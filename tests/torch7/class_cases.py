@@ -211,7 +211,7 @@ CONTAINERS = [
     ),
     *(
         Case(f"nn.{name}", ROWS, lambda x: x**2, {"modules": modules(SQUARE)})
-        for name in ("Inception", "Decorator", "DontCast", "NoBackprop", "GPU", "DataParallelTable")
+        for name in ("Decorator", "DontCast", "NoBackprop", "GPU", "DataParallelTable")
     ),
 ]
 

@@ -50,6 +50,7 @@ WEIGHTS = [
         lambda x: torch.stack([ROWS[[0, 3]], ROWS[[1, 3]]]),
         {"weight": ROWS},
     ),
+    Case("nn.Dictionary", torch.tensor([2, 4]), lambda x: ROWS[[1, 3]], {"weight": ROWS}),
     Case(
         "nn.SpatialConvolution",
         IMAGES,
