@@ -1,73 +1,32 @@
-"""python -m eyescream_py.mln train | reconstruct | simulate | estimate-b0 | demo"""
+"""python -m eyescream_py.mln train | reconstruct | simulate | import | export | estimate-coils |
+estimate-b0 | demo
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from eyescream_py.mln.params import Params, key_fields, params_from, read_params
-from eyescream_py.system.errors import UserError
+from eyescream_py.mln.command_coils import estimate_coils
+from eyescream_py.mln.command_formats import export_scan, import_scan
+from eyescream_py.mln.command_reconstruct import reconstruct
+from eyescream_py.mln.options import (
+    PROTOCOL_KEYS,
+    chosen_device,
+    chosen_keys,
+    given_params,
+    machine_options,
+    params_options,
+    threads_option,
+)
+from eyescream_py.system.numbers import Finite
+from eyescream_py.system.places import PATH
+from eyescream_py.system.voice import make_unfailing, say, warn
 
 if TYPE_CHECKING:
-    import torch
-
-Command = Callable[..., Any]
-
-
-def params_options(command: Command) -> Command:
-    """--params, --ignore-unknown and one flag per key of Params.txt; the flag wins over the
-    file.
-    """
-    for key, item in reversed(key_fields().items()):
-        kind = type(item.default)
-        shown = f" [{item.default}]" if item.default != "" else ""
-        option = click.option(
-            f"--{key}", f"key_{key}", type=kind, default=None, help=item.metadata["help"] + shown
-        )
-        command = option(command)
-    command = click.option(
-        "--ignore-unknown",
-        is_flag=True,
-        help="Go on although Params.txt has keys this program does not know.",
-    )(command)
-    return click.option(
-        "--params",
-        "params_file",
-        metavar="FILE",
-        default=None,
-        help="Params.txt; flags win over it.",
-    )(command)
-
-
-threads_option = click.option("--threads", type=click.IntRange(1), default=4, show_default=True)
-
-
-def machine_options(command: Command) -> Command:
-    """--gpu and --threads, as in every program of the package."""
-    return click.option(
-        "--gpu", type=int, default=0, show_default=True, help="CUDA device; -1 is the CPU."
-    )(threads_option(command))
-
-
-def _params(params_file: str | None, ignore_unknown: bool, flags: dict[str, Any]) -> Params:
-    chosen = {
-        name.removeprefix("key_"): value for name, value in flags.items() if value is not None
-    }
-    if params_file is None:
-        return params_from(chosen)
-    return read_params(params_file, chosen, ignore_unknown)
-
-
-def _device(gpu: int, threads: int) -> torch.device:
-    from eyescream_py.system.device import choose_device, set_threads
-
-    source = click.get_current_context().get_parameter_source
-    given = click.core.ParameterSource.COMMANDLINE
-    set_threads(threads, source("threads") == given)
-    return choose_device(gpu, source("gpu") == given)
+    from eyescream_py.mln.params import Params
 
 
 @click.group()
@@ -75,15 +34,17 @@ def main() -> None:
     """Minimal linear networks: train on generic images for one scan protocol, reconstruct its
     scans.
     """
+    make_unfailing()
 
 
 @main.command()
-@params_options
+@params_options()
 @machine_options
 @click.option(
     "--out",
     default=".",
     show_default=True,
+    type=PATH,
     metavar="FOLDER",
     help="Where the session's folders go.",
 )
@@ -94,7 +55,11 @@ def main() -> None:
     help="Stop after so many batches; 0: by time only.",
 )
 @click.option(
-    "--resume", default=None, metavar="FILE", help="Go on from this checkpoint_new.safetensors."
+    "--resume",
+    default=None,
+    type=PATH,
+    metavar="FILE",
+    help="Go on from this checkpoint_new.safetensors.",
 )
 @click.option(
     "--test-images",
@@ -103,7 +68,7 @@ def main() -> None:
     show_default=True,
     help="Unseen examples for the closing comparison; 0: none.",
 )
-@click.option("--wavelet", is_flag=True, help="Add wavelet-L1 to the comparison (slow).")
+@click.option("--wavelet", is_flag=True, help="Add wavelet-L1 and TV to the comparison (slow).")
 @click.option(
     "--plots/--no-plots", default=False, show_default=True, help="Show the run in Visdom."
 )
@@ -126,29 +91,31 @@ def train(
 ) -> None:
     """Train a network for the protocol of Params.txt."""
     from eyescream_py.mln import training
-    from eyescream_py.mln.data import load_images
-    from eyescream_py.mln.protocol import load_protocol
+    from eyescream_py.mln.data import training_images
+    from eyescream_py.mln.params import warnings_of
+    from eyescream_py.mln.protocol import load_protocol, trajectory_units
     from eyescream_py.plots.windows import Plots
 
     params = _resumed_params(resume, params_file, ignore_unknown, flags)
-    device = _device(gpu, threads)
+    device = chosen_device(gpu, threads)
     protocol = load_protocol(params, device)
-    images = load_images(params.images, params.images_to_load, params.image_side, params.seed)
-    click.echo(f"{len(images)} training images of {images.shape[1]} x {images.shape[2]}")
+    for line in (*warnings_of(params), trajectory_units(protocol.trajectory, params.image_side)):
+        if line:
+            warn(line)
+    images, unseen = training_images(params)
+    say(f"{len(images)} training images of {images.shape[1]} x {images.shape[2]}")
     if resume:
         run = training.resumed_run(Path(resume), params, protocol, images)
     else:
-        run = training.new_run(params, protocol, images, Path(out), click.echo)
+        run = training.new_run(params, protocol, images, Path(out), say)
     windows = Plots.open(plots, plot_server, plot_port, "mln")
     try:
-        click.echo(training.train(run, windows, click.echo, batches))
+        say(training.train(run, windows, say, batches))
     finally:
         windows.close()
-    click.echo(
-        f"pictures in {run.folder}\ncheckpoint {run.checkpoint_folder / training.CHECKPOINT_NAME}"
-    )
+    say(f"pictures in {run.folder}\ncheckpoint {run.checkpoint_folder / training.CHECKPOINT_NAME}")
     if test_images:
-        _closing_comparison(run, images, test_images, wavelet)
+        _closing_comparison(run, images, unseen, test_images, wavelet)
 
 
 def _resumed_params(
@@ -158,81 +125,39 @@ def _resumed_params(
     too.
     """
     if resume is None or params_file is not None:
-        return _params(params_file, ignore, flags)
+        return given_params(params_file, ignore, flags)
     from eyescream_py.mln.checkpoints import load_checkpoint
-    from eyescream_py.mln.params import params_text, parse_text
+    from eyescream_py.mln.params import params_from, params_text, parse_text
 
     saved = parse_text(params_text(load_checkpoint(resume).params))
-    chosen = {
-        name.removeprefix("key_"): value for name, value in flags.items() if value is not None
-    }
-    return params_from(saved | chosen, resume)
+    return params_from(saved | chosen_keys(flags), resume)
 
 
-def _closing_comparison(run: Any, images: Any, count: int, wavelet: bool) -> None:
+def _closing_comparison(run: Any, images: Any, unseen: Any, count: int, wavelet: bool) -> None:
+    """Score MLN and the other methods on examples of images that training never saw."""
     import json
 
     from eyescream_py.mln.data import Examples
-    from eyescream_py.mln.reconstruction import compare, score_records, score_table
+    from eyescream_py.mln.reconstruction import compare, score_records, score_table, verdict
     from eyescream_py.system.files import atomic_write
 
-    unseen = Examples(run.params, run.protocol, images, seed=run.params.seed + 1_000_000)
-    scores = compare(
-        run.network, run.protocol, unseen.simulate(list(range(count))), wavelet=wavelet
-    )
-    click.echo(score_table(scores))
+    seed = run.params.seed + 1_000_000
+    test = Examples(run.params, run.protocol, unseen, seed=seed).batch(0, count)
+    choose = Examples(run.params, run.protocol, images, seed=seed + 1).batch(0, min(count, 4))
+    scores = compare(run.network, run.protocol, test, choose, wavelet=wavelet)
+    say(score_table(scores))
+    line, lost = verdict(scores)
+    (warn if lost else say)(line)
     with atomic_write(run.folder / "comparison.json") as file:
         file.write(json.dumps(score_records(scores), indent=1).encode())
 
 
-@main.command()
-@params_options
-@machine_options
-@click.option(
-    "--checkpoint", default=None, metavar="FILE", help="Wins over LoadAndRunOnData_checkpointP."
-)
-@click.option(
-    "--prefix", default=None, metavar="PATH", help="Scans are PATH01.mat, PATH02.mat, ..."
-)
-@click.option("--out", default=None, metavar="FOLDER", help="Where OnRealDataXX.mat go.")
-def reconstruct(
-    params_file: str | None,
-    ignore_unknown: bool,
-    gpu: int,
-    threads: int,
-    checkpoint: str | None,
-    prefix: str | None,
-    out: str | None,
-    **flags: Any,
-) -> None:
-    """Reconstruct <prefix>01.mat ... with a trained network into OnRealDataXX.mat."""
-    params = _params(params_file, ignore_unknown, flags)
-    needs = {
-        "--checkpoint": checkpoint or params.run_checkpoint,
-        "--prefix": prefix or params.run_prefix,
-        "--out": out or params.run_output,
-    }
-    absent = [name for name, value in needs.items() if not value]
-    if absent:
-        raise UserError(f"give {', '.join(absent)} (or their LoadAndRunOnData keys in --params)")
-    from eyescream_py.mln.checkpoints import load_checkpoint
-    from eyescream_py.mln.reconstruction import run_on_files
-
-    device = _device(gpu, threads)
-    loaded = load_checkpoint(_checkpoint_file(needs["--checkpoint"]))
-    run_on_files(
-        loaded, needs["--prefix"], Path(needs["--out"]), params.run_count, device, click.echo
-    )
-
-
-def _checkpoint_file(path: str) -> Path:
-    from eyescream_py.mln.training import CHECKPOINT_NAME
-
-    return Path(path) / CHECKPOINT_NAME if Path(path).is_dir() else Path(path)
+for command in (reconstruct, import_scan, export_scan, estimate_coils):
+    main.add_command(command)
 
 
 @main.command()
-@click.option("--out", required=True, metavar="FOLDER", help="Where the files go.")
+@click.option("--out", required=True, type=PATH, metavar="FOLDER", help="Where the files go.")
 @click.option(
     "--side",
     type=click.IntRange(16, 512),
@@ -245,12 +170,10 @@ def _checkpoint_file(path: str) -> Path:
 @click.option(
     "--samples", type=click.IntRange(64), default=2000, show_default=True, help="Of the spiral."
 )
-@click.option(
-    "--turns", type=click.FloatRange(1), default=12.0, show_default=True, help="Of the spiral."
-)
+@click.option("--turns", type=Finite(1), default=12.0, show_default=True, help="Of the spiral.")
 @click.option(
     "--acceleration",
-    type=click.FloatRange(1.5),
+    type=Finite(1.5),
     default=6.0,
     show_default=True,
     help="Of the mask.",
@@ -258,7 +181,7 @@ def _checkpoint_file(path: str) -> Path:
 @click.option(
     "--b0",
     "b0_hz",
-    type=click.FloatRange(0),
+    type=Finite(0),
     default=0.0,
     show_default=True,
     help="Peak, Hz; 0: none.",
@@ -266,7 +189,7 @@ def _checkpoint_file(path: str) -> Path:
 @click.option(
     "--readout",
     "readout_ms",
-    type=click.FloatRange(0.01),
+    type=Finite(0.01),
     default=10.0,
     show_default=True,
     help="ms.",
@@ -274,23 +197,23 @@ def _checkpoint_file(path: str) -> Path:
 @click.option(
     "--segments", type=click.IntRange(2), default=7, show_default=True, help="Of the B0 model."
 )
-@click.option(
-    "--noise", type=click.FloatRange(0), default=0.0, show_default=True, help="Per real number."
-)
+@click.option("--noise", type=Finite(0), default=0.02, show_default=True, help="Per real number.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 def simulate(out: str, **setup: Any) -> None:
     """Write a synthetic protocol, a scan of it and a Params.txt to train with."""
     from eyescream_py.mln.simulation import Setup, write_simulation
 
     write_simulation(Setup(**setup), Path(out))
-    click.echo(f"python -m eyescream_py.mln train --params {Path(out) / 'Params.txt'}")
+    say(f"python -m eyescream_py.mln train --params {Path(out) / 'Params.txt'}")
 
 
 @main.command("estimate-b0")
-@params_options
+@params_options(PROTOCOL_KEYS)
 @threads_option
-@click.option("--scan", required=True, metavar="FILE", help=".mat of the scan (key Data).")
-@click.option("--out", required=True, metavar="FILE", help="B0TS.mat to write.")
+@click.option(
+    "--scan", required=True, type=PATH, metavar="FILE", help=".mat of the scan (key Data)."
+)
+@click.option("--out", required=True, type=PATH, metavar="FILE", help="B0TS.mat to write.")
 def estimate_b0(
     params_file: str | None,
     ignore_unknown: bool,
@@ -311,29 +234,31 @@ def estimate_b0(
     from eyescream_py.mln.protocol import load_protocol, read_scan, write_b0
     from eyescream_py.mln.trajectories import sample_times, segment_interpolation
 
-    params = replace(_params(params_file, ignore_unknown, flags), use_b0=0)
-    _device(-1, threads)
+    params = replace(given_params(params_file, ignore_unknown, flags), use_b0=0)
+    chosen_device(-1, threads)
     protocol = load_protocol(params)
     coils, samples = protocol.acquisition.coils[0], protocol.trajectory.shape[1]
     in_data = params.coils_in_scan or params.coils_in_data or len(coils)
     signal = read_scan(scan, samples, in_data, len(coils), "--scan")[:1]
     segments, mask = params.simulated_segments, protocol.mask[0]
-    estimate = estimate_turns(protocol.trajectory, coils, mask, signal, segments, say=click.echo)
+    estimate = estimate_turns(protocol.trajectory, coils, mask, signal, segments, say=say)
     seconds = params.readout_ms / 1000
     phases = segment_phases(estimate.turns, segments, 1.0)
     weights = segment_interpolation(sample_times(samples, seconds), segments)
     write_b0(out, phases, torch.from_numpy(weights), estimate.turns / seconds)
     low, high = float(estimate.turns.min()) / seconds, float(estimate.turns.max()) / seconds
-    click.echo(f"{out}: {low:.1f} to {high:.1f} Hz over {params.readout_ms:g} ms")
-    click.echo(f"residual {estimate.residuals[0]:.4f} -> {estimate.residuals[-1]:.4f}")
+    say(f"{out}: {low:.1f} to {high:.1f} Hz over {params.readout_ms:g} ms")
+    say(f"residual {estimate.residuals[0]:.4f} -> {estimate.residuals[-1]:.4f}")
 
 
 @main.command()
-@click.argument("folder")
-@click.option("--out", default=None, metavar="FILE", help="The GIF; default: FOLDER/demo.gif.")
+@click.argument("folder", type=PATH)
+@click.option(
+    "--out", default=None, type=PATH, metavar="FILE", help="The GIF; default: FOLDER/demo.gif."
+)
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.02, 10),
+    type=Finite(0.02, most=10),
     default=0.2,
     show_default=True,
     help="Per picture.",
@@ -343,7 +268,7 @@ def demo(folder: str, out: str | None, seconds: float) -> None:
     from eyescream_py.mln.pictures import write_demo
 
     target = Path(out) if out else Path(folder) / "demo.gif"
-    click.echo(f"{target}: {write_demo(folder, target, seconds)} frames")
+    say(f"{target}: {write_demo(folder, target, seconds)} frames")
 
 
 if __name__ == "__main__":

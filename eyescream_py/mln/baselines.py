@@ -94,7 +94,7 @@ def wavelet_l1(
     """
     with torch.no_grad():
         right = acquisition.adjoint(signal)
-        step = 1.0 / _largest_eigenvalue(acquisition, torch.randn_like(right[:1]))
+        step = 1.0 / largest_eigenvalue(acquisition, right[:1])
         limit = threshold * right.abs().amax((-2, -1), keepdim=True) * step
         estimate, ahead, pace = torch.zeros_like(right), torch.zeros_like(right), 1.0
         for number in range(iterations):
@@ -106,10 +106,46 @@ def wavelet_l1(
     return estimate
 
 
-def _largest_eigenvalue(acquisition: Acquisition, vector: Tensor, iterations: int = 10) -> float:
+def largest_eigenvalue(acquisition: Acquisition, like: Tensor, iterations: int = 10) -> float:
+    """A little more than the largest eigenvalue of A^H A, by power iteration on images like
+    `like`, from a fixed start.
+    """
+    noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
+    vector = noise.to(like)
     for _ in range(iterations):
         vector = acquisition.adjoint(acquisition.forward(vector / vector.norm()))
     return 1.05 * vector.norm().item()
+
+
+def linear_optimum(
+    acquisition: Acquisition, signal: Tensor, power: Tensor, noise: float, iterations: int = 100
+) -> Tensor:
+    """The best linear estimate for stationary images: |A x - s|^2 + 2 noise^2 |x / sqrt(power)|^2.
+
+    power (N, N): mean |unitary FFT|^2 of the images expected, zero frequency first; noise: standard
+    deviation per real number of the samples. No linear network can do better for such images.
+    """
+    penalty = 2 * noise**2 / power.to(signal.device)
+
+    def normal(images: Tensor) -> Tensor:
+        spectrum = penalty * torch.fft.fft2(images, norm="ortho")
+        return acquisition.adjoint(acquisition.forward(images)) + torch.fft.ifft2(
+            spectrum, norm="ortho"
+        )
+
+    with torch.no_grad():
+        return conjugate_gradient(normal, acquisition.adjoint(signal), iterations)
+
+
+def radial_power(images: Tensor) -> Tensor:
+    """Mean |unitary FFT|^2 of images (B, N, N), averaged over rings of equal |k|: (N, N)."""
+    side = images.shape[-1]
+    line = torch.fft.fftfreq(side, 1 / side)
+    ring = torch.hypot(line[:, None], line).round().long().flatten()
+    power = torch.fft.fft2(images, norm="ortho").abs().square().mean(0).flatten().cpu()
+    sums = torch.zeros(int(ring.max()) + 1).index_add(0, ring, power)
+    means = sums / torch.bincount(ring)
+    return means[ring].reshape(side, side).clamp_min(1e-12 * float(means.max()))
 
 
 def _shrink(images: Tensor, limit: Tensor, levels: int, number: int) -> Tensor:

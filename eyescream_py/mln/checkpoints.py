@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,20 @@ import torch
 from torch import Tensor
 
 from eyescream_py.mln.mat import read_mat, write_mat
-from eyescream_py.mln.networks import MinimalLinearNetwork, Shape
+from eyescream_py.mln.networks import MinimalLinearNetwork, Shape, tensor_sizes
 from eyescream_py.mln.params import Params, params_from, params_text, parse_text
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.safe_tensors import Header, TensorsError, read_header, read_tensors
 
 # Names of the original's variables in TrainSummary_*.mat: R is its 7th layer, L its 10th.
 _MAT_NAMES = {
     "k_layer": "gene_GEN_L007_PixelwiseMultC_weight",
     "i_layer": "gene_GEN_L010_PixelwiseMultC_weight",
 }
+
+
+FORMAT, VERSION = "eyescream mln", 1
 
 
 @dataclass
@@ -64,7 +68,7 @@ def save_checkpoint(
             tensors[f"adam.{name}.{key}"] = _real(torch.as_tensor(value))
     tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
     metadata = {
-        "format": "eyescream mln 1",
+        "format": f"{FORMAT} {VERSION}",
         "params": params_text(params),
         "shape": json.dumps(asdict(network.shape)),
         "samples": str(samples),
@@ -84,43 +88,88 @@ def save_checkpoint(
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read and check a checkpoint. Raises UserError when it is missing, damaged or of another
     program.
-    """
-    from safetensors import SafetensorError, safe_open
 
+    The header must agree with itself before anything is allocated: memory never exceeds a few times
+    the file's size.
+    """
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = read_header(path)
+        _check_format(header.metadata, str(path))
+        shape = _shape(header.metadata["shape"])
+        _check_sizes(shape, header)
+        tensors = read_tensors(header)
     except FileNotFoundError:
         raise UserError(f"checkpoint {path}: no such file") from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, TensorsError) as error:
         raise UserError(
             f"checkpoint {path}: damaged or no safetensors file ({error}); try its .old neighbour"
         ) from None
-    if metadata.get("format") != "eyescream mln 1":
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"checkpoint {path}: not written by this program; give a checkpoint_new.safetensors"
-        )
+            f"checkpoint {path}: incomplete ({error!r:.200}); try its .old neighbour"
+        ) from None
     try:
-        return _checkpoint(metadata, tensors, str(path))
-    except (KeyError, ValueError, TypeError) as error:
+        return _checkpoint(header.metadata, shape, tensors, str(path))
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(
-            f"checkpoint {path}: incomplete ({error!r}); try its .old neighbour"
+            f"checkpoint {path}: incomplete ({error!r:.200}); try its .old neighbour"
         ) from None
 
 
-def _checkpoint(metadata: dict[str, str], tensors: dict[str, Tensor], name: str) -> Checkpoint:
-    losses = tensors.pop("losses").tolist()
-    progress = Progress(
-        int(metadata["batch"]),
-        float(metadata["seconds"]),
-        losses,
-        metadata["quick_check_done"] == "1",
-    )
+def _check_format(metadata: dict[str, str], path: str) -> None:
+    name, _, version = metadata.get("format", "").rpartition(" ")
+    if name != FORMAT:
+        raise UserError(
+            f"checkpoint {path}: not written by this program; give a checkpoint_new.safetensors"
+        )
+    if version != str(VERSION):
+        raise UserError(
+            f"checkpoint {path}: of version {version[:20]}, this program knows {VERSION}; "
+            "use the program that wrote it"
+        )
+
+
+def _shape(text: str) -> Shape:
+    """The stored sizes; settings that do not shape the network are this program's own."""
+    stored = json.loads(text)
+    if not isinstance(stored, dict):
+        raise ValueError("its shape is no table")
+    names = {item.name: item.type for item in fields(Shape) if item.compare}
+    values = {name: value for name, value in stored.items() if name in names}
+    for name, value in values.items():
+        kind = {"int": int, "bool": bool, "str": str}.get(str(names[name]), (int, float))
+        if not isinstance(value, kind) or (isinstance(value, int | float) and not 0 <= value < 1e6):
+            raise ValueError(f"its {name} is {value!r:.40}")
+    shape = Shape(**values)
+    if shape.k_grid not in ("legacy", "matched") or not (shape.image_side and shape.k_max > 0):
+        raise ValueError("its sizes belong to no network")
+    return shape
+
+
+def _check_sizes(shape: Shape, header: Header) -> None:
+    """Compare the network's tensors, by arithmetic alone, with those that the file has."""
+    wanted = {f"network.{name}": size for name, size in tensor_sizes(shape).items()}
+    for name, size in wanted.items():
+        entry = header.entries.get(name)
+        if entry is None or entry.shape != size:
+            has = "missing" if entry is None else "x".join(map(str, entry.shape))
+            raise ValueError(f"its {name} is {has}, not {'x'.join(map(str, size))}")
+        if entry.dtype != (torch.int64 if name.endswith("index") else torch.float32):
+            raise ValueError(f"its {name} is of {entry.dtype}")
+
+
+def _checkpoint(
+    metadata: dict[str, str], shape: Shape, tensors: dict[str, Tensor], name: str
+) -> Checkpoint:
+    losses = tensors.pop("losses").flatten().tolist()
+    seconds, samples = float(metadata["seconds"]), int(metadata["samples"])
+    index = tensors["network.k_layer.index"]
+    if not 0 <= int(index.min()) <= int(index.max()) < samples or not 0 <= seconds < 1e12:
+        raise ValueError("its samples do not fit its table of neighbours")
+    done = metadata["quick_check_done"] == "1"
+    progress = Progress(int(metadata["batch"]), seconds, losses, done)
     params = params_from(dict(parse_text(metadata["params"], name)), name)
-    return Checkpoint(
-        params, Shape(**json.loads(metadata["shape"])), int(metadata["samples"]), progress, tensors
-    )
+    return Checkpoint(params, shape, samples, progress, tensors)
 
 
 def restore_network(checkpoint: Checkpoint) -> MinimalLinearNetwork:
@@ -151,6 +200,9 @@ def restore_optimizer(
             if key.startswith(prefix):
                 short = key.removeprefix(prefix)
                 complex_moment = parameter.is_complex() and short != "step"
+                size = (*parameter.shape, 2) if complex_moment else (1,) * 0
+                if value.shape != size and short != "step":
+                    raise UserError(f"the checkpoint's {key} does not fit; try its .old neighbour")
                 state[short] = torch.view_as_complex(value) if complex_moment else value
                 if short != "step":
                     state[short] = state[short].to(parameter.device)

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eyescream_py.mln.mat import is_hdf5, open_hdf5
+from eyescream_py.mln.mat import dense, mat_names, read_mat
 from eyescream_py.mln.params import Params
 from eyescream_py.mln.phantoms import random_ellipses, shepp_logan
 from eyescream_py.mln.protocol import Protocol
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.voice import warn
 
 Floats = NDArray[np.float64]
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"}
 _PHANTOMS = 64
 
 
@@ -59,18 +59,24 @@ def _phantoms(side: int, count: int, seed: int) -> NDArray[Any]:
 def _from_folder(folder: Path, limit: int, side: int) -> NDArray[Any]:
     from PIL import Image, ImageOps
 
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)[
-        :limit
-    ]
-    images = []
-    for path in paths:
+    from eyescream_py.data.pictures import ENDINGS, PictureError, open_picture
+    from eyescream_py.data.walk import walk
+
+    try:
+        found = walk(folder, ENDINGS)
+    except OSError as error:
+        raise UserError(f"DatasetMatFN {folder}: cannot be read ({error.strerror})") from None
+    images, broken = [], []
+    for path, name in zip(found.paths[:limit], found.names[:limit], strict=True):
         try:
-            with Image.open(path) as image:
-                square = ImageOps.fit(image.convert("L"), (side, side), Image.Resampling.BICUBIC)
-        except (OSError, ValueError) as error:
-            print(f"left out {path}: {error}")
+            picture = open_picture(path, "L")
+        except PictureError as error:
+            broken.append((name, str(error)))
             continue
-        images.append(np.asarray(square))
+        images.append(np.asarray(ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)))
+    line = found.line(broken)
+    if line:
+        warn(line)
     if not images:
         raise UserError(f"DatasetMatFN {folder}: no readable picture in this folder or below it")
     return np.stack(images)
@@ -78,42 +84,33 @@ def _from_folder(folder: Path, limit: int, side: int) -> NDArray[Any]:
 
 def _from_mat(path: str, limit: int) -> NDArray[Any]:
     """The dataset HCPData (count, H, W), or the only 3-axis one, of an HDF5 or .mat file."""
-    try:
-        if is_hdf5(path):
-            with open_hdf5(path) as file:
-                names = {name: getattr(item, "ndim", 0) for name, item in file.items()}
-                return _finite(np.asarray(file[_image_name(names, path)][:limit]), path)
-        import scipy.io
-
-        values = {
-            name: value for name, value in scipy.io.loadmat(path).items() if hasattr(value, "ndim")
-        }
-    except UserError:
-        raise
-    except Exception as error:  # scipy and h5py raise a dozen kinds on missing and damaged files
-        raise UserError(f"DatasetMatFN {path}: cannot be read ({error})") from None
-    name = _image_name({name: value.ndim for name, value in values.items()}, path)
-    return _finite(np.abs(values[name][:limit]).astype(np.float32), path)
-
-
-def _image_name(names: dict[str, int], path: str) -> str:
-    stacks = [name for name, axes in names.items() if axes == 3]
-    if "HCPData" in stacks:
-        return "HCPData"
-    if len(stacks) != 1:
+    shapes = mat_names(path, "DatasetMatFN")
+    stacks = [name for name, shape in shapes.items() if len(shape) == 3]
+    if "HCPData" not in stacks and len(stacks) != 1:
         raise UserError(
             f"DatasetMatFN {path}: needs HCPData or one (count, height, width) array; "
-            f"it holds {', '.join(names) or 'nothing'}"
+            f"it holds {', '.join(shapes) or 'nothing'}"
         )
-    return stacks[0]
+    name = "HCPData" if "HCPData" in stacks else stacks[0]
+    value = read_mat(path, [name], source="DatasetMatFN", rows=limit)[name]
+    images = dense(value, name, 3, f"DatasetMatFN {path}")
+    return images if images.dtype.kind in "iu" else np.abs(images).astype(np.float32)
 
 
-def _finite(images: NDArray[Any], path: str) -> NDArray[Any]:
-    if not np.isfinite(images).all():
-        raise UserError(
-            f"DatasetMatFN {path}: holds NaN or infinite pixels; repair or drop those images"
-        )
-    return images
+def training_images(params: Params) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(images to train with, images kept for the closing comparison), see `load_images`.
+
+    Of a data set the last eighth, one to 64 images, is kept back; a single image is both. Phantoms
+    are made anew from another seed.
+    """
+    words = (params.images, params.images_to_load, params.image_side)
+    images = load_images(*words, params.seed)
+    if not params.images:
+        return images, load_images(*words, params.seed + 1)
+    if len(images) < 2:
+        return images, images
+    back = min(64, max(1, len(images) // 8))
+    return images[:-back], images[-back:]
 
 
 def random_crop(images: NDArray[Any], side: int, rng: np.random.Generator) -> Floats:

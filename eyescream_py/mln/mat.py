@@ -1,89 +1,161 @@
-"""MATLAB files in and out, version 5 and 7.3 (HDF5), with one clear error per cause."""
+"""MATLAB files in and out, version 5 and 7.3 (HDF5), with one clear error per cause.
+
+Files may come from strangers: they are read by a child process (`mat_child.py`), so that a damaged
+one ends that process and not a training run, and a compressed one cannot fill the memory.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+LEAST_BYTES = 1 << 28  # a file may always hold this much
+BYTES_PER_BYTE = 100  # and so much more than its own size: real data packs less tightly
+CHILD = Path(__file__).with_name("mat_child.py")
 
 
 def read_mat(
-    path: str | Path, required: Sequence[str], optional: Sequence[str] = (), source: str = ""
+    path: str | Path,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    source: str = "",
+    rows: int = 0,
 ) -> dict[str, Any]:
-    """The named variables of a .mat file, axes in MATLAB's order, sparse ones as scipy sparse.
+    """The named variables of a .mat file, axes in MATLAB's order, sparse ones as scipy sparse,
+    cells of numbers as object arrays.
 
+    `rows` keeps the first so many of the first axis; HDF5 axes then stay as they lie in the file.
     Raises UserError (naming `source`, a flag or key, where given) when the file cannot be read,
-    lacks a required variable (those it has are listed), or a variable holds NaN or infinite values.
+    lacks a required variable (those it has are listed), when a variable is no array of numbers, or
+    holds NaN or infinite values.
     """
-    path = Path(path)
     label = f"{source} {path}".strip()
-    try:
-        hdf5 = is_hdf5(path)
-    except OSError as error:
-        raise UserError(f"{label}: cannot be opened ({error.strerror}); check the path") from None
-    wanted = [*required, *optional]
-    try:
-        found, names = _read_hdf5(path, wanted) if hdf5 else _read_v5(path, wanted)
-    except UserError:
-        raise
-    except Exception as error:  # scipy and h5py raise a dozen kinds on damaged files
-        raise UserError(f"{label}: not a readable .mat file ({error}); save it again") from None
+    found, names = _read(Path(path), [*required, *optional], label, rows)
     missing = [name for name in required if name not in found]
     if missing:
-        raise UserError(
-            f"{label}: lacks {', '.join(missing)}; it holds {', '.join(names) or 'nothing'}"
-        )
+        held = ", ".join(name for name, _ in names) or "nothing"
+        raise UserError(f"{label}: lacks {', '.join(missing)}; it holds {held}")
     for name, value in found.items():
         _check_finite(value, name, label)
     return found
 
 
-def _read_v5(path: Path, wanted: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    import scipy.io
-
-    names = [name for name, _, _ in scipy.io.whosmat(path)]
-    here = [name for name in wanted if name in names]
-    values = scipy.io.loadmat(path, variable_names=here) if here else {}
-    return {name: values[name] for name in here}, names
+def mat_names(path: str | Path, source: str = "") -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the variables of a .mat or HDF5 file, in MATLAB's order of axes."""
+    label = f"{source} {path}".strip()
+    _, names = _read(Path(path), ["/"], label, 0)
+    return {name: tuple(shape) for name, shape in names}
 
 
-def _read_hdf5(path: Path, wanted: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    with open_hdf5(path) as file:
-        names = [name for name in file if hasattr(file[name], "dtype")]
-        return {name: _from_hdf5(file[name][()]) for name in wanted if name in names}, names
+def read_with_child(path: Path, kind: str, wanted: list[str], label: str) -> dict[str, Any]:
+    """What the child's reader `kind` makes of a file, by name. Raises UserError with `label`."""
+    return _read(path, wanted, label, 0, kind)[0]
 
 
-def open_hdf5(path: str | Path) -> Any:
-    """h5py.File for reading; UserError where h5py is not installed."""
+def _read(
+    path: Path, wanted: list[str], label: str, rows: int, kind: str = "mat"
+) -> tuple[dict[str, Any], Any]:
     try:
-        import h5py  # type: ignore[import-untyped, unused-ignore]
-    except ImportError:
-        raise UserError(f"{path}: a .mat file of version 7.3 needs `pip install h5py`") from None
-    return h5py.File(path)
+        size = path.stat().st_size
+        with open(path, "rb"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{label}: cannot be opened ({reason}); check the path") from None
+    most = max(LEAST_BYTES, BYTES_PER_BYTE * size)
+    words = [kind, str(path), json.dumps(wanted), str(most), str(rows)]
+    command = [sys.executable, "-I", str(CHILD), *words]
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(  # noqa: S603  our own program, no shell
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as child:
+        try:
+            return _received(cast(IO[bytes], child.stdout), label, most)
+        finally:
+            child.kill()
 
 
-def is_hdf5(path: str | Path) -> bool:
-    """Whether the file is HDF5, plain or behind MATLAB's 512-byte header. Raises OSError."""
-    with open(path, "rb") as file:
-        return HDF5_SIGNATURE in (file.read(512)[:8], file.read(8))
+def _received(stream: IO[bytes], label: str, most: int) -> tuple[dict[str, Any], Any]:
+    """What the child writes: a line of JSON, then the parts. Raises UserError where it died."""
+    line = stream.readline(1 << 20)
+    if not line.endswith(b"\n"):
+        raise UserError(f"{label}: not a readable .mat file (its reader died); save it again")
+    report = json.loads(line)
+    if "error" in report:
+        raise UserError(f"{label}: not a readable .mat file ({report['error']}); save it again")
+    found: dict[str, Any] = {}
+    for value in report["values"]:
+        if not value["parts"]:
+            raise UserError(f"{label}: {value['name']} is a {value['kind']}; save the array itself")
+        parts = [_array(stream, dtype, shape, label, most) for dtype, shape in value["parts"]]
+        found[value["name"]] = _value(value, parts)
+    return found, report["names"]
 
 
-def _from_hdf5(value: Any) -> Any:
-    array = np.asarray(value)
-    if array.dtype.names == ("real", "imag"):
-        array = array["real"] + 1j * array["imag"]
-    return array.transpose()
+def _array(stream: IO[bytes], dtype: str, shape: list[int], label: str, most: int) -> Any:
+    array = np.empty(shape, dtype)
+    if array.nbytes > 4 * most:
+        raise UserError(f"{label}: would take more than {most >> 20} MiB")
+    view = memoryview(array.reshape(-1).view(np.uint8).data)
+    place = 0
+    while place < len(view):
+        count = stream.readinto(view[place:])  # type: ignore[attr-defined]
+        if not count:
+            raise UserError(f"{label}: not a readable .mat file (its reader died); save it again")
+        place += count
+    return array
+
+
+def _value(described: Mapping[str, Any], parts: list[Any]) -> Any:
+    if described["kind"] == "array":
+        return parts[0]
+    if described["kind"] == "cell":
+        cells = np.empty(len(parts), object)
+        cells[:] = parts
+        return cells.reshape(described["shape"])
+    from scipy.sparse import csc_matrix
+
+    return csc_matrix(tuple(parts), shape=tuple(described["shape"]))
+
+
+def dense(
+    value: Any, name: str, axes: int, label: str, extra: int = 0, real: bool = False
+) -> np.ndarray[Any, Any]:
+    """`value` as an array of `axes` to `axes` + `extra` axes; MATLAB's dropped last axes come back.
+
+    Raises UserError that names the variable and says what it is.
+    """
+    if hasattr(value, "tocsc"):
+        value = value.toarray()
+    if value.dtype.kind == "O":
+        raise UserError(f"{label}: {name} is a cell; save the array itself")
+    if real and value.dtype.kind == "c" and np.abs(value.imag).max(initial=0.0) > 0:
+        raise UserError(f"{label}: {name} is complex, but must be real")
+    while value.ndim < axes:
+        value = value[..., None]
+    if not axes <= value.ndim <= axes + extra or value.size == 0:
+        shape = " x ".join(map(str, value.shape))
+        raise UserError(f"{label}: {name} is {shape}; it must have {axes} axes and hold numbers")
+    array: np.ndarray[Any, Any] = value.real if real and value.dtype.kind == "c" else value
+    return array
 
 
 def _check_finite(value: Any, name: str, label: str) -> None:
     data = value.data if hasattr(value, "tocsc") else np.asarray(value)
+    if data.dtype.kind == "O":
+        for cell in data.ravel():
+            _check_finite(cell, name, label)
+        return
     if data.dtype.kind not in "fc" or np.isfinite(data).all():
         return
     bad = int((~np.isfinite(data)).sum())

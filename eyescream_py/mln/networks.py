@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class Shape:
     trainable_fourier: bool = False
     shared_fourier: bool = True
     complex_bias: bool = False
-    memory: int = 1 << 21
+    memory: int = field(default=1 << 21, compare=False)
 
     @property
     def taps(self) -> int:
@@ -255,7 +255,7 @@ def build_network(shape: Shape, trajectory: Floats) -> MinimalLinearNetwork:
 
 
 def _bias(shape: Shape, segments: int) -> nn.Parameter | None:
-    if not (shape.complex_bias and shape.trainable_fourier):
+    if not shape.complex_bias:
         return None
     return nn.Parameter(torch.zeros(shape.image_side, segments, dtype=torch.complex64))
 
@@ -266,6 +266,22 @@ def _truncated_normal(size: tuple[int, ...], count: int) -> Tensor:
     parts = torch.empty(*size, 2)
     nn.init.trunc_normal_(parts, std=sigma, a=-2 * sigma, b=2 * sigma)
     return torch.view_as_complex(parts)
+
+
+def tensor_sizes(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Sizes of a network's stored tensors, complex ones with a last axis of 2, by arithmetic."""
+    k, n, t = shape.grid_side, shape.image_side, shape.segments
+    mixing = shape.trainable_fourier and not shape.shared_fourier
+    sizes: dict[str, tuple[int, ...]] = {
+        "k_layer.index": (k * k, shape.neighbours),
+        "k_layer.weight": (k * k, shape.taps, t, 2),
+        "i_layer.weight": (n, n, 1 if mixing else t, shape.outputs, 2),
+    }
+    for layer, into in (("columns", t), ("rows", 1)) if shape.trainable_fourier else ():
+        sizes[f"{layer}.matrix"] = (k * into if mixing else k, n, 2)
+    for layer in ("columns", "rows") if shape.complex_bias else ():
+        sizes[f"{layer}.bias"] = (n, 1 if mixing else t, 2)
+    return sizes
 
 
 def to_label(images: Tensor) -> Tensor:

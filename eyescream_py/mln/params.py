@@ -13,6 +13,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from eyescream_py.mln.text_format import parse_text, written
 from eyescream_py.system.errors import UserError
 
 BASIC_MODES = {"InputMode": "RegridTry3F", "NetMode": "RegridTry3C2_TS", "ImgMode": "Cmplx"}
@@ -52,9 +53,14 @@ class Params:
         1,
         "0 with RelaxedFT 1: random layers that mix axis and segments",
     )
-    complex_bias: int = _key("CmplxBias", 0, "1: a complex bias after each trained Fourier layer")
+    complex_bias: int = _key("CmplxBias", 0, "1: a complex bias after each Fourier layer")
     phase_only_weight: float = _key("WPhaseOnly", 0.0, "weight of mean ||F|-1| with RelaxedFT 1")
-    learning_rate: float = _key("learning_rate_start", 0.002, "Adam's first learning rate")
+    learning_rate: float = _key(
+        "learning_rate_start",
+        0.002,
+        "Adam's first learning rate; with Init regression or covariance a share of each weight's "
+        "size per step",
+    )
     half_life: float = _key(
         "learning_rate_half_life",
         5000.0,
@@ -163,38 +169,6 @@ def key_fields() -> dict[str, Field[Any]]:
     return {item.metadata["key"]: item for item in fields(Params)}
 
 
-def parse_text(text: str, name: str = "Params.txt") -> dict[str, int | float | str]:
-    """Lines of `key value` -> values as int, else float, else string; lines under 3 characters are
-    skipped.
-
-    Raises UserError for a line of other than two tokens (file and line number) and for a key given
-    twice.
-    """
-    values: dict[str, int | float | str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if len(line.strip()) < 3:
-            continue
-        tokens = line.split()
-        if len(tokens) != 2:
-            raise UserError(
-                f"{name}, line {number}: {len(tokens)} words instead of `key value`: "
-                f"{line.strip()[:60]!r}"
-            )
-        if tokens[0] in values:
-            raise UserError(f"{name}, line {number}: {tokens[0]} is given a second time; keep one")
-        values[tokens[0]] = _number_or_text(tokens[1])
-    return values
-
-
-def _number_or_text(token: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(token)
-        except ValueError:
-            continue
-    return token
-
-
 def read_params(
     path: str | Path, overrides: dict[str, Any] | None = None, lenient: bool = False
 ) -> Params:
@@ -211,7 +185,7 @@ def read_params(
         raise UserError(
             f"--params {path}: cannot be read ({error}); give a text file of `key value` lines"
         ) from None
-    values = parse_text(text, str(path))
+    values = parse_text(text.replace("\r", ""), str(path))
     return params_from(values | (overrides or {}), str(path), lenient)
 
 
@@ -248,14 +222,17 @@ def _check_modes(values: dict[str, Any], name: str) -> None:
 def _convert(item: Field[Any], value: Any, name: str) -> Any:
     kind: type = type(item.default)
     if kind is str:
+        if any(ord(letter) < 32 for letter in str(value)):
+            raise UserError(f"{name}: {item.metadata['key']} holds a control character; remove it")
         return str(value)
     try:
         number = float(value)
         if not math.isfinite(number) or (kind is int and number != int(number)):
             raise ValueError
-    except ValueError:
+    except (ValueError, OverflowError):
         words = "a whole number" if kind is int else "a number"
-        raise UserError(f"{name}: {item.metadata['key']} {value}: give {words}") from None
+        shown = str(value)[:40]
+        raise UserError(f"{name}: {item.metadata['key']} {shown}: give {words}") from None
     return kind(number)
 
 
@@ -295,13 +272,50 @@ _NOT_NEGATIVE = (
 )
 
 
-def _checked(params: Params, name: str) -> Params:
+# Far above every real protocol, and low enough that no size overflows or fills a machine by itself.
+_MOST = {
+    "image_side": 4096,
+    "grid_side": 4096,
+    "neighbours": 4096,
+    "segments": 4096,
+    "init_channels": 4096,
+    "simulated_segments": 4096,
+    "batch_size": 4096,
+    "init_examples": 1 << 20,
+    "init_sweeps": 1000,
+    "run_count": 10_000,
+    "seed": 1 << 40,
+}
+
+
+def _check_ranges(params: Params, name: str) -> None:
     keys = {item.name: item.metadata["key"] for item in fields(Params)}
+    for item, most in _MOST.items():
+        if getattr(params, item) > most:
+            raise UserError(
+                f"{name}: {keys[item]} {getattr(params, item)}: give a number of at most {most}"
+            )
     for item in (*_POSITIVE, *_NOT_NEGATIVE):
         value = getattr(params, item)
         if value < 0 or (value == 0 and item in _POSITIVE):
             least = "above 0" if item in _POSITIVE else "of at least 0"
             raise UserError(f"{name}: {keys[item]} {value}: give a number {least}")
+
+
+def _check_session(params: Params, name: str) -> None:
+    """The session's name becomes a folder's: a name, never a path."""
+    session = params.session
+    if not session or len(session) > 100 or session[0] == "." or {"/", "\\"} & set(session):
+        raise UserError(
+            f"{name}: SessionNameBase {session[:60]}: give a plain name without slashes, "
+            "no leading dot, at most 100 letters"
+        )
+
+
+def _checked(params: Params, name: str) -> Params:
+    _check_ranges(params, name)
+    _check_session(params, name)
+    keys = {item.name: item.metadata["key"] for item in fields(Params)}
     for one, other in (("image_side", "image_width"), ("grid_side", "grid_width")):
         if getattr(params, one) != getattr(params, other):
             raise UserError(
@@ -334,12 +348,25 @@ def _checked(params: Params, name: str) -> Params:
     return params
 
 
+def warnings_of(params: Params) -> list[str]:
+    """A line for each setting that has no effect together with the others."""
+    lines = []
+    if params.phase_only_weight and not (params.trainable_fourier and params.shared_fourier):
+        lines.append("WPhaseOnly has no effect: it needs RelaxedFT 1 and shared Fourier weights")
+    if params.l1_weight:
+        lines.append("WL1_Lambda has no effect: the network has no activations")
+    return lines
+
+
 def echo_times(params: Params) -> list[float]:
     """EchoTimes in seconds; empty for a single-echo network. Raises UserError where they are no
     numbers.
     """
     try:
-        return [float(part) / 1000 for part in params.echo_times.split(",") if part]
+        times = [float(part) / 1000 for part in params.echo_times.split(",") if part]
+        if not all(map(math.isfinite, times)):
+            raise ValueError
+        return times
     except ValueError:
         raise UserError(
             f"EchoTimes {params.echo_times}: give comma-separated milliseconds"
@@ -349,4 +376,4 @@ def echo_times(params: Params) -> list[float]:
 def params_text(params: Params) -> str:
     """Params as the text of a Params.txt that reads back equal; empty strings are left out."""
     pairs = ((item.metadata["key"], getattr(params, item.name)) for item in fields(Params))
-    return "".join(f"{key} {value}\n" for key, value in pairs if value != "")
+    return "".join(f"{key} {written(value)}\n" for key, value in pairs if value != "")

@@ -49,7 +49,7 @@ def write_demo(
     Each frame lasts `seconds`, the last ten times as long; frames wider than `widest` pixels are
     scaled down. Raises UserError when the folder holds no such picture or one cannot be read.
     """
-    from PIL import Image
+    from eyescream_py.data.pictures import PictureError, open_picture
 
     paths = sorted(Path(folder).glob("batch*_out*.png"))
     if not paths:
@@ -57,9 +57,8 @@ def write_demo(
     frames = []
     for path in paths:
         try:
-            with Image.open(path) as image:
-                frame = image.convert("L")
-        except OSError as error:
+            frame = open_picture(path, "L")
+        except PictureError as error:
             raise UserError(f"{path}: cannot be read ({error}); remove it") from None
         frame.thumbnail((widest, widest * 4))
         frames.append(frame)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eyescream_py.mln.forward import Acquisition, feature_to_signal
-from eyescream_py.mln.mat import read_mat, write_mat
+from eyescream_py.mln.mat import dense, read_mat, write_mat
 from eyescream_py.mln.networks import Shape
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params, echo_times
@@ -38,6 +38,10 @@ class Protocol:
     echoes: Tensor | None = None
 
     @property
+    def samples(self) -> int:
+        return self.trajectory.shape[1]
+
+    @property
     def outputs(self) -> int:
         return self.acquisition.bands if self.echoes is None else len(self.echoes)
 
@@ -48,16 +52,11 @@ def load_protocol(params: Params, device: torch.device | str = "cpu") -> Protoco
     Several bands are a last axis on SensCC (N, N, C, bands), TSC (N, N, Q, bands), TSBF (Q, M,
     bands) and SensMsk (N, N, bands). Raises UserError that lists every number that disagrees.
     """
-    trajectory_file = _in_folder(params.trajectory_folder, "BaseNUFTDataP", "TrajForNUFT.mat")
+    trajectory = read_trajectory(params)
     coil_file = _in_folder(params.segments_folder, "BaseTSDataP", "SensCC1.mat")
-    trajectory = read_mat(trajectory_file, ["Trajm2"], source="BaseNUFTDataP")["Trajm2"].astype(
-        np.float64
-    )
-    maps = read_mat(coil_file, ["SensCC", "SensMsk"], source="BaseTSDataP")
-    coils, mask = _with_bands(maps["SensCC"], 3), _with_bands(maps["SensMsk"], 2)
+    coils, mask = _read_maps(coil_file)
     b0_file = coil_file.with_name("B0TS.mat")
-    use_b0 = bool(params.use_b0) and b0_file.is_file()
-    b0 = read_mat(b0_file, ["TSC", "TSBF"], ["B0_Hz"]) if use_b0 else {}
+    b0 = _read_b0(b0_file) if params.use_b0 and b0_file.is_file() else {}
     _check_protocol(params, trajectory, coils, b0)
     used = coils[:, :, : params.coils or None]
     acquisition = Acquisition(
@@ -68,6 +67,45 @@ def load_protocol(params: Params, device: torch.device | str = "cpu") -> Protoco
     )
     band_masks = torch.from_numpy(mask.transpose(2, 0, 1) > 0).to(device, torch.float32)
     return Protocol(trajectory, acquisition, band_masks, _echoes(params, b0, device))
+
+
+def read_trajectory(params: Params) -> Floats:
+    """Trajm2 of TrajForNUFT.mat, (2, M) in 1/FOV, float64."""
+    file = _in_folder(params.trajectory_folder, "BaseNUFTDataP", "TrajForNUFT.mat")
+    label = f"BaseNUFTDataP {file}"
+    found = read_mat(file, ["Trajm2"], source="BaseNUFTDataP")["Trajm2"]
+    return dense(found, "Trajm2", 2, label, real=True).astype(np.float64)
+
+
+def _read_maps(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """SensCC (N, N, C, bands) and SensMsk (N, N, bands)."""
+    maps = read_mat(path, ["SensCC", "SensMsk"], source="BaseTSDataP")
+    label = f"BaseTSDataP {path}"
+    coils = _with_bands(dense(maps["SensCC"], "SensCC", 3, label, 1), 3)
+    mask = _with_bands(dense(maps["SensMsk"], "SensMsk", 2, label, 1, real=True), 2)
+    for name, array in (("SensCC", coils), ("SensMsk", mask)):
+        _refuse_zero(array, name, label)
+    if mask.shape != (*coils.shape[:2], coils.shape[3]):
+        raise UserError(
+            f"{label}: SensMsk is {_by(mask.shape[:2])} with {mask.shape[2]} bands, SensCC "
+            f"{_by(coils.shape[:2])} with {coils.shape[3]}; they must agree"
+        )
+    return coils, mask
+
+
+def _read_b0(path: Path) -> dict[str, NDArray[Any]]:
+    b0 = read_mat(path, ["TSC", "TSBF"], ["B0_Hz"])
+    axes = {"TSC": 3, "TSBF": 2, "B0_Hz": 2}
+    for name, value in b0.items():
+        b0[name] = dense(value, name, axes[name], str(path), 1, real=name == "B0_Hz")
+    for name in ("TSC", "TSBF"):
+        _refuse_zero(b0[name], name, str(path))
+    return b0
+
+
+def _refuse_zero(array: NDArray[Any], name: str, label: str) -> None:
+    if not np.abs(array).max() > 0:
+        raise UserError(f"{label}: {name} is zero everywhere; save the real one")
 
 
 def _in_folder(folder: str, key: str, name: str) -> Path:
@@ -110,6 +148,8 @@ def _check_protocol(
         problems.append(f"nTraj says {params.samples} samples, Trajm2 has {samples}")
     if coils.shape[:2] != (side, side):
         problems.append(f"LabelsH says {side} x {side} pixels, SensCC is {_by(coils.shape[:2])}")
+    if params.neighbours > samples:
+        problems.append(f"nNeighbors says {params.neighbours}, Trajm2 has {samples} samples")
     if params.coils_in_data and params.coils_in_data > coils.shape[2]:
         problems.append(f"nccInData says {params.coils_in_data} coils, SensCC has {coils.shape[2]}")
     if params.coils > coils.shape[2]:
@@ -122,6 +162,12 @@ def _check_protocol(
         )
     if b0 and b0["TSC"].shape[:2] != (side, side):
         problems.append(f"LabelsH says {side} x {side} pixels, TSC is {_by(b0['TSC'].shape[:2])}")
+    for name in ("TSC", "TSBF") if b0 else ():
+        bands = _with_bands(b0[name], 3 if name == "TSC" else 2).shape[-1]
+        if bands != coils.shape[3]:
+            problems.append(f"SensCC has {coils.shape[3]} bands, {name} {bands}")
+    if b0 and "B0_Hz" in b0 and b0["B0_Hz"].shape[:2] != (side, side):
+        problems.append(f"B0_Hz is {_by(b0['B0_Hz'].shape[:2])}, not {side} x {side}")
     if b0 and b0["TSBF"].shape[1] != samples:
         problems.append(f"Trajm2 has {samples} samples, TSBF {b0['TSBF'].shape[1]}")
     if b0 and b0["TSBF"].shape[0] != b0["TSC"].shape[2]:
@@ -160,17 +206,42 @@ def read_scan(
     A file whose first row is all zero keeps that one row. Raises UserError that says which numbers
     disagree.
     """
-    data = np.atleast_2d(read_mat(path, ["Data"], source=source)["Data"]).astype(np.float32)
+    label = f"{source} {path}".strip()
+    found = read_mat(path, ["Data"], source=source)["Data"]
+    data = dense(np.atleast_2d(found) if not hasattr(found, "tocsc") else found, "Data", 2, label)
+    if data.dtype.kind == "c":  # rows of M C complex numbers
+        data = np.concatenate([data.real, data.imag], 1)
+    data = data.astype(np.float32)
     expected = 2 * samples * coils_in_data
     if data.shape[1] != expected:
         hint = _factors(data.shape[1], samples, coils_in_data)
         raise UserError(
-            f"{source} {path}: Data has {data.shape[1]} numbers per row, but 2 x {samples} samples "
+            f"{label}: Data has {data.shape[1]} numbers per row, but 2 x {samples} samples "
             f"x {coils_in_data} coils are {expected}{hint}"
         )
     filled = np.flatnonzero(np.abs(data).max(1))
     rows = int(filled[-1]) + 1 if len(filled) else 1
     return feature_to_signal(torch.from_numpy(data[:rows].copy()), coils_in_data)[:, :coils]
+
+
+def trajectory_units(trajectory: Floats, side: int) -> str:
+    """A line about k that looks like another unit than 1/FOV; "" where its span fits the image."""
+    reach, half = float(np.abs(trajectory).max()), side / 2
+    if 0 < reach <= 0.51 and half > 4:
+        return f"max|k| is {reach:.3g}: this looks like cycles per pixel; multiply Trajm2 by {side}"
+    if 0 < reach <= 1.01 * np.pi and half > 8:
+        return (
+            f"max|k| is {reach:.3g}: this looks like radians per pixel; multiply Trajm2 by "
+            f"{side} / (2 pi)"
+        )
+    if reach > 1.05 * half:
+        return (
+            f"max|k| is {reach:.4g}, beyond LabelsH / 2 = {half:g}: give Trajm2 in 1/FOV, or a "
+            f"LabelsH of at least {2 * int(np.ceil(reach))}"
+        )
+    if reach < half / 4:
+        return f"max|k| is {reach:.3g}, far below LabelsH / 2 = {half:g}: is Trajm2 in 1/FOV?"
+    return ""
 
 
 def _factors(size: int, samples: int, coils: int) -> str:
@@ -179,6 +250,12 @@ def _factors(size: int, samples: int, coils: int) -> str:
     if size % (2 * samples) == 0:
         return f"; with {samples} samples the file has {size // (2 * samples)} coils"
     return ""
+
+
+def write_maps(path: str | Path, maps: Tensor, mask: Tensor) -> None:
+    """Write SensCC1.mat: SensCC (N, N, C) of maps (C, N, N) times the mask (N, N), and SensMsk."""
+    inside = (maps * mask).permute(1, 2, 0).cpu().numpy().astype(np.complex64)
+    write_mat(path, {"SensCC": inside, "SensMsk": mask.cpu().numpy()})
 
 
 def write_b0(path: str | Path, phases: Tensor, interpolation: Tensor, b0_hz: Tensor) -> None:

@@ -1,70 +1,30 @@
-"""Reconstruct scans with a trained network, and compare it with the model-based methods."""
+"""Compare a trained network with the methods that need no training, on examples with labels."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eyescream_py.mln.baselines import adjoint_image, cg_sense, wavelet_l1
-from eyescream_py.mln.checkpoints import Checkpoint, restore_network
+from eyescream_py.mln.baselines import cg_sense
 from eyescream_py.mln.data import Batch
-from eyescream_py.mln.mat import write_mat
+from eyescream_py.mln.methods import Method, Settings, model_methods
 from eyescream_py.mln.metrics import nrmse, ssim
-from eyescream_py.mln.networks import MinimalLinearNetwork, to_label
-from eyescream_py.mln.protocol import Protocol, read_scan
-from eyescream_py.mln.trajectories import density_compensation, is_on_grid
-from eyescream_py.system.errors import UserError
+from eyescream_py.mln.networks import MinimalLinearNetwork
+from eyescream_py.mln.protocol import Protocol
+from eyescream_py.mln.trajectories import is_on_grid
 
-Method = Callable[[Tensor], Tensor]
+CG_STEPS = (3, 5, 8, 12, 20, 30)
 
 
 def reconstruct(network: MinimalLinearNetwork, signal: Tensor, at_once: int = 16) -> Tensor:
     """(B, C, M) -> (B, outputs, N, N), a few at a time, without gradients."""
     with torch.no_grad():
         return torch.cat([network(part) for part in signal.split(at_once)])
-
-
-def run_on_files(
-    checkpoint: Checkpoint,
-    prefix: str,
-    out: Path,
-    count: int,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> list[Path]:
-    """<prefix>01.mat .. <prefix>count.mat -> OnRealData01.mat .. (x: (rows, N, N * outputs, 2)) in
-    `out`.
-
-    Every file is read and checked before the first is written. Raises UserError naming file and
-    numbers.
-    """
-    network = restore_network(checkpoint).to(device)
-    params, coils = checkpoint.params, checkpoint.shape.coils
-    in_data = params.coils_in_scan or params.coils_in_data or coils
-    sources = [f"{prefix}{number:02d}.mat" for number in range(1, count + 1)]
-    signals = [read_scan(path, checkpoint.samples, in_data, coils, "scan") for path in sources]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot be made ({error.strerror}); choose another folder"
-        ) from None
-    targets = []
-    for number, (source, signal) in enumerate(zip(sources, signals, strict=True), 1):
-        begun = time.perf_counter()
-        images = reconstruct(network, signal.to(device), params.batch_size)
-        seconds = time.perf_counter() - begun
-        targets.append(out / f"OnRealData{number:02d}.mat")
-        write_mat(targets[-1], {"x": to_label(images).cpu().numpy()})
-        each = 1000 * seconds / len(images)
-        say(f"{source} -> {targets[-1]}  ({len(images)} images, {each:.0f} ms each)")
-    return targets
 
 
 @dataclass(frozen=True)
@@ -79,38 +39,67 @@ class Score:
     milliseconds: float
 
 
-def baseline_methods(
-    protocol: Protocol, iterations: int, wavelet: bool = False
-) -> dict[str, Method]:
-    """adjoint (or zero-filled), CG-SENSE and optionally wavelet-L1 with the protocol's own
-    model.
-    """
-    acquisition = protocol.acquisition
-    on_grid = is_on_grid(protocol.trajectory, acquisition.operator.side)
-    weights = None if on_grid else torch.from_numpy(density_compensation(protocol.trajectory))
-    methods: dict[str, Method] = {
-        "zero-filled" if on_grid else "adjoint": lambda s: adjoint_image(acquisition, s, weights),
-        "CG-SENSE": lambda s: cg_sense(acquisition, s, iterations),
-    }
-    if wavelet:
-        methods["wavelet-L1"] = lambda s: wavelet_l1(acquisition, s)
-    return methods
+def best_cg_steps(protocol: Protocol, batch: Batch) -> int:
+    """The number of CG-SENSE steps with the least NRMSE on `batch`, of `CG_STEPS`."""
+    mask = protocol.mask.cpu().numpy()
+
+    def error(steps: int) -> float:
+        images = cg_sense(protocol.acquisition, batch.signal, steps).cpu().numpy()
+        pairs = zip(images, batch.label.cpu().numpy(), strict=True)
+        return float(np.mean([nrmse(image, truth, mask) for image, truth in pairs]))
+
+    return min(CG_STEPS, key=error)
 
 
 def compare(
     network: MinimalLinearNetwork,
     protocol: Protocol,
     batch: Batch,
-    iterations: int = 20,
+    choose: Batch | None = None,
     wavelet: bool = False,
 ) -> list[Score]:
-    """Score MLN and the baselines on a batch that has labels. The baselines' echoes are not
-    modelled: for a multi-echo network only MLN is scored.
+    """Score MLN and the other methods on a batch that has labels.
+
+    CG-SENSE stands with 12 steps and, where there are examples to `choose` them with, with the best
+    number. `wavelet` adds wavelet-L1 and TV. Echoes are not modelled by the others: for a
+    multi-echo network only MLN is scored.
     """
     methods: dict[str, Method] = {"MLN": lambda s: reconstruct(network, s)}
     if protocol.echoes is None:
-        methods |= baseline_methods(protocol, iterations, wavelet)
+        known = model_methods(protocol)
+        on_grid = is_on_grid(protocol.trajectory, protocol.acquisition.operator.side)
+        methods["zero-filled" if on_grid else "adjoint"] = known["adjoint"]
+        methods["CG-SENSE, 12 steps"] = known["cg"]
+        if choose is not None and (steps := best_cg_steps(protocol, choose)) != 12:
+            best = model_methods(protocol, Settings(cg_steps=steps))["cg"]
+            methods[f"CG-SENSE, best: {steps} steps"] = best
+        if wavelet:
+            methods |= {"wavelet-L1": known["wavelet"], "TV": known["tv"]}
     return [_score(name, method, batch, protocol) for name, method in methods.items()]
+
+
+def verdict(scores: list[Score]) -> tuple[str, bool]:
+    """MLN's place (scores[0]) among the others in one sentence, and whether it lost even to the
+    adjoint.
+    """
+    mln, others = scores[0], scores[1:]
+    if not others:
+        return f"MLN: NRMSE {mln.nrmse:.4f}; no other method models its echoes", False
+    best = min(others, key=lambda score: score.nrmse)
+    if mln.nrmse > others[0].nrmse:
+        return (
+            f"MLN ({mln.nrmse:.4f}) loses even to {others[0].method} ({others[0].nrmse:.4f}): "
+            f"do not use this network; take {best.method} ({best.nrmse:.4f}), or train with "
+            "Init covariance, InitChannels = number of coils",
+            True,
+        )
+    if mln.nrmse > best.nrmse:
+        return (
+            f"{best.method} has the least error ({best.nrmse:.4f}; MLN {mln.nrmse:.4f}) at "
+            f"{best.milliseconds / max(mln.milliseconds, 1e-6):.1f} times MLN's time per image",
+            False,
+        )
+    return f"MLN has the least error ({mln.nrmse:.4f}; next {best.method} {best.nrmse:.4f})", False
 
 
 def _score(name: str, method: Method, batch: Batch, protocol: Protocol) -> Score:

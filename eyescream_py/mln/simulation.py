@@ -44,7 +44,7 @@ class Setup:
     b0_hz: float = 0.0
     readout_ms: float = 10.0
     segments: int = 7
-    noise: float = 0.0
+    noise: float = 0.02
     seed: int = 1
 
 
@@ -113,11 +113,7 @@ def _truth(setup: Setup, protocol: Protocol) -> torch.Tensor:
 def _params(setup: Setup, protocol: Protocol, out: Path) -> Params:
     samples, side = protocol.trajectory.shape[1], setup.side
     folder = str(out.resolve())
-    if any(character.isspace() for character in folder):
-        raise UserError(
-            f"--out {out}: Params.txt cannot hold a path with blanks; choose a folder without"
-        )
-    parts = 3 if setup.b0_hz else 1
+    channels = min(setup.coils, 8)
     return replace(
         Params(),
         session="Simulated",
@@ -131,13 +127,16 @@ def _params(setup: Setup, protocol: Protocol, out: Path) -> Params:
         coils=setup.coils,
         coils_in_scan=setup.coils,
         feature_size=2 * samples * setup.coils,
-        segments=4 * parts if setup.coils >= 4 else parts,
-        init_channels=4 if setup.coils >= 4 else 1,
-        init="regression",
+        segments=channels * (2 if setup.b0_hz else 1),
+        neighbours=min(12, samples),
+        init_channels=channels,
+        init="covariance",
+        init_examples=200,
+        init_sweeps=2,
         k_grid="matched",
-        learning_rate=1e-4,
-        half_life=30,
-        train_minutes=2.0,
+        learning_rate=5e-3,
+        half_life=0.4,
+        train_minutes=1.5,
         readout_ms=setup.readout_ms,
         trajectory_folder=folder,
         segments_folder=folder,

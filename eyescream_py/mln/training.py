@@ -23,8 +23,9 @@ from eyescream_py.mln.params import Params, params_text
 from eyescream_py.mln.pictures import batch_picture, write_png
 from eyescream_py.mln.protocol import Protocol, network_shape, read_scan
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.files import atomic_write
+from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.json_lines import JsonLines
+from eyescream_py.system.locks import writing
 from eyescream_py.system.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -71,14 +72,40 @@ def train_step(
     params: Params,
     rate: float,
 ) -> tuple[float, Tensor]:
-    """One Adam step at `rate`; returns the L1 loss before it and the output."""
+    """One Adam step at `rate`; returns the L1 loss before it and the output.
+
+    After a least-squares start the step is relative, see `_relative`.
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     output = network(batch.signal)
     total_loss(network, output, batch.label, params).backward()
+    before = [] if params.init == "random" else _sized_weights(network)
     optimizer.step()
+    _relative(before)
     return reconstruction_loss(output.detach(), batch.label).item(), output.detach()
+
+
+def _sized_weights(network: MinimalLinearNetwork) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """R and L with a copy and their root-mean-square size per grid point or pixel."""
+    weights = []
+    for weight, axes in ((network.k_layer.weight, (1, 2)), (network.i_layer.weight, (2, 3))):
+        values = weight.detach()
+        size = values.abs().square().mean(axes, keepdim=True).sqrt()
+        weights.append((values, values.clone(), size))
+    return weights
+
+
+def _relative(before: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Shorten the step just taken to a share of each grid point's (or pixel's) own weights.
+
+    Adam moves every weight by about its rate. Kernels far out in k-space are a thousand times
+    larger than central ones, where the samples are large: an absolute step that the outer ones
+    hardly feel moves the image by more than its own size.
+    """
+    for weight, old, size in before:
+        weight.sub_(old).mul_(size).add_(old)
 
 
 @dataclass
@@ -165,7 +192,9 @@ def _linear_start(run: Run) -> list[float]:
         raise UserError(f"Init {p.init}: {error}") from None
     except torch.linalg.LinAlgError:
         raise UserError(
-            f"InitRidge {p.init_ridge:g} is too small for InitExamples {p.init_examples}: raise one"
+            f"Init {p.init}: the samples around some grid point depend on each other (equal ones, "
+            f"or more taps than InitExamples {p.init_examples}): raise InitRidge "
+            f"{p.init_ridge:g} or InitExamples"
         ) from None
 
 
@@ -225,11 +254,14 @@ def train(run: Run, plots: Plots, say: Callable[[str], None], max_batches: int =
         _Timer(run.params.picture_minutes, progress),
         _Timer(run.params.checkpoint_minutes, progress),
     )
-    with StopSignal() as stop:
+    target = run.checkpoint_folder / CHECKPOINT_NAME
+    with writing(target, "wait for it, or start a new run"), StopSignal() as stop:
+        for folder in (run.folder, run.checkpoint_folder):
+            remove_stale_temporaries(folder)
         reason = _loop(run, plots, say, max_batches, metrics, ends, stop)
-    metrics.close()
-    if reason != "the loss is not a number":
-        save(run)
+        metrics.close()
+        if reason != "the loss is not a number":
+            save(run)
     return reason
 
 
@@ -333,7 +365,11 @@ def _wide(images: Tensor) -> Tensor:
 
 
 def save(run: Run) -> None:
-    """Checkpoint (the previous one stays as .old) and TrainSummary_%06d.mat."""
+    """Checkpoint (the previous one stays as .old) and TrainSummary_%06d.mat; a folder that went
+    away is made again.
+    """
+    for folder in (run.folder, run.checkpoint_folder):
+        folder.mkdir(parents=True, exist_ok=True)
     checkpoints.save_checkpoint(
         run.checkpoint_folder / CHECKPOINT_NAME,
         run.params,

@@ -30,7 +30,7 @@ def checkpoint(folder: Path) -> Path:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "| MLN |" in result.output
-    assert "| CG-SENSE |" in result.output
+    assert "| CG-SENSE, 12 steps |" in result.output
     return next(folder.glob("out/*_checkpoint/checkpoint_new.safetensors"))
 
 

@@ -49,7 +49,7 @@ def test_mat_images_and_their_errors(tmp_path: Path) -> None:
     scipy.io.savemat(path, {"a": np.zeros((2, 20))})
     with pytest.raises(UserError, match="it holds a"):
         load_images(path, 9, 16)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be opened"):
         load_images(str(tmp_path / "none.mat"), 9, 16)
 
 

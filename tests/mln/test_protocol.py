@@ -115,7 +115,7 @@ def test_missing_folder_flag_is_named() -> None:
 
 
 def test_simulated_files_load_as_the_protocol_they_came_from(tmp_path: Path) -> None:
-    setup = Setup(side=SIDE, coils=4, samples=300, turns=5, b0_hz=80)
+    setup = Setup(side=SIDE, coils=4, samples=300, turns=5, b0_hz=80, noise=0)
     params = write_simulation(setup, tmp_path / "sim")
     loaded, made = load_protocol(params), make_protocol(setup)[0]
     truth = torch.from_numpy(read_mat(tmp_path / "sim" / "Truth.mat", ["x"])["x"])[None, None]

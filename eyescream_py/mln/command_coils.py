@@ -1,0 +1,71 @@
+"""`estimate-coils`: coil maps from a scan's own samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from eyescream_py.mln.options import (
+    PROTOCOL_KEYS,
+    chosen_device,
+    given_params,
+    params_options,
+    threads_option,
+)
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.places import PATH
+from eyescream_py.system.voice import say
+
+
+@click.command("estimate-coils")
+@params_options(PROTOCOL_KEYS)
+@threads_option
+@click.option("--scan", type=PATH, required=True, metavar="FILE", help=".mat of the scan: Data.")
+@click.option("--out", type=PATH, required=True, metavar="FILE", help="SensCC1.mat to write.")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "espirit", "joint"]),
+    default="auto",
+    show_default=True,
+    help="joint: image and coils together, where the centre of k-space is undersampled.",
+)
+@click.option(
+    "--calibration",
+    type=click.IntRange(8, 128),
+    default=32,
+    show_default=True,
+    help="Width of the centre of k-space that is used, 1/FOV.",
+)
+def estimate_coils(
+    params_file: str | None,
+    ignore_unknown: bool,
+    threads: int,
+    scan: str,
+    out: str,
+    method: str,
+    calibration: int,
+    **flags: Any,
+) -> None:
+    """Estimate coil maps from the centre of a scan's own k-space and write them as SensCC1.mat.
+
+    Needs LabelsH, BaseNUFTDataP and RealDatancc (or nccInData), no maps. Runs on the CPU.
+    """
+    from eyescream_py.mln.coil_estimation import estimated_maps
+    from eyescream_py.mln.protocol import read_scan, read_trajectory, write_maps
+
+    params = given_params(params_file, ignore_unknown, flags)
+    chosen_device(-1, threads)
+    coils = params.coils_in_scan or params.coils_in_data
+    if not coils:
+        raise UserError("give --RealDatancc, the number of coils in the scan")
+    trajectory = read_trajectory(params)
+    signal = read_scan(scan, trajectory.shape[1], coils, coils, "--scan")[0]
+    try:
+        maps, mask, taken = estimated_maps(
+            trajectory, signal, params.image_side, method, calibration
+        )
+    except ValueError as error:
+        raise UserError(f"--scan {scan}: {error}; raise --calibration") from None
+    write_maps(out, maps, mask)
+    say(f"{out}: {coils} coils, {taken}, object on {float(mask.mean()):.0%} of the image")

@@ -1,0 +1,113 @@
+"""`import` and `export`: scans from and to BART's and ISMRMRD's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eyescream_py.mln.options import PROTOCOL_KEYS, given_params, params_options
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.places import PATH
+from eyescream_py.system.voice import say, warn
+
+
+@click.command("import")
+@click.argument("source", type=PATH)
+@click.option("--out", type=PATH, required=True, metavar="FOLDER", help="Where the files go.")
+@click.option("--trajectory", type=PATH, metavar="NAME", help="BART's trajectory of SOURCE.")
+@click.option("--maps", type=PATH, metavar="NAME", help="BART's coil maps; else estimated.")
+@click.option("--side", type=click.IntRange(8, 4096), help="Image side; default: the file's own.")
+@click.option(
+    "--units",
+    type=click.Choice(["auto", "fov", "cycles", "radians"]),
+    default="auto",
+    show_default=True,
+    help="Of the trajectory: 1/FOV, cycles or radians per pixel.",
+)
+@click.option("--compress", type=click.IntRange(0, 1024), default=0, help="Virtual coils; 0: none.")
+@click.option(
+    "--coil-method",
+    type=click.Choice(["auto", "espirit", "joint"]),
+    default="auto",
+    show_default=True,
+    help="As in estimate-coils.",
+)
+def import_scan(
+    source: str,
+    out: str,
+    trajectory: str | None,
+    maps: str | None,
+    side: int | None,
+    units: str,
+    compress: int,
+    coil_method: str,
+) -> None:
+    """Make a folder to train and reconstruct with from SOURCE: an ISMRMRD file (.h5), or BART's
+    k-space (name of its .cfl).
+
+    Siemens' raw files (.dat) are not read: convert them with siemens_to_ismrmrd, or `bart
+    twixread`.
+    """
+    from eyescream_py.mln.exchange import from_bart, from_ismrmrd, write_folder
+    from eyescream_py.mln.protocol import trajectory_units
+
+    folder = Path(out)
+    if (folder / "Params.txt").exists():
+        raise UserError(f"--out {out}: holds a Params.txt already; choose another folder")
+    if source.endswith(".dat"):
+        raise UserError(
+            f"SOURCE {source}: convert Siemens raw data with siemens_to_ismrmrd or bart twixread"
+        )
+    if source.endswith((".h5", ".hdf5", ".mrd")):
+        scan = from_ismrmrd(source, side or 0, units)
+    else:
+        scan = from_bart(source, trajectory, maps, side or 0, units)
+    try:
+        params, taken = write_folder(scan, folder, compress, coil_method)
+    except ValueError as error:
+        raise UserError(f"SOURCE {source}: {error}; give --maps") from None
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be made ({error.strerror})") from None
+    doubt = trajectory_units(scan.trajectory, scan.side)
+    if doubt:
+        warn(doubt)
+    say(
+        f"{len(scan.signal)} rows of {params.samples} samples, {params.coils} coils, "
+        f"{scan.side} px; coil maps {taken}"
+    )
+    say(f"python -m eyescream_py.mln train --params {folder / 'Params.txt'}")
+
+
+@click.command("export")
+@params_options(PROTOCOL_KEYS)
+@click.option("--scan", type=PATH, required=True, metavar="FILE", help=".mat of the scan: Data.")
+@click.option("--out", type=PATH, required=True, metavar="PREFIX", help="Files' first part.")
+@click.option("--format", "kind", type=click.Choice(["bart", "ismrmrd"]), required=True)
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+def export_scan(
+    params_file: str | None,
+    ignore_unknown: bool,
+    scan: str,
+    out: str,
+    kind: str,
+    overwrite: bool,
+    **flags: Any,
+) -> None:
+    """Write a scan and its protocol for BART (PREFIX_ksp, PREFIX_traj, PREFIX_maps) or as ISMRMRD
+    (PREFIX.h5, without maps).
+    """
+    from eyescream_py.mln.exchange import Foreign, to_bart, to_ismrmrd
+    from eyescream_py.mln.protocol import load_protocol, read_scan
+
+    params = given_params(params_file, ignore_unknown, flags)
+    protocol = load_protocol(params)
+    coils = protocol.acquisition.coils.shape[1]
+    in_data = params.coils_in_scan or params.coils_in_data or coils
+    signal = read_scan(scan, protocol.samples, in_data, coils, "--scan")
+    made = Foreign(signal, protocol.trajectory, protocol.acquisition.coils[0], params.image_side)
+    first = Path(f"{out}_ksp.cfl" if kind == "bart" else f"{out}.h5")
+    if first.exists() and not overwrite:
+        raise UserError(f"--out {out}: {first.name} is there already; give --overwrite")
+    say(" ".join((to_bart if kind == "bart" else to_ismrmrd)(made, out)))

@@ -1,0 +1,188 @@
+"""Scans from and to other programs' files: a folder of this room's files from BART or ISMRMRD, and
+back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eyescream_py.mln.baselines import cg_sense
+from eyescream_py.mln.cfl import COIL_AXIS, TIME_AXIS, read_cfl, write_cfl
+from eyescream_py.mln.coil_estimation import compressed, compression_matrix, estimated_maps
+from eyescream_py.mln.forward import Acquisition, signal_to_feature
+from eyescream_py.mln.ismrmrd import read_ismrmrd, write_ismrmrd
+from eyescream_py.mln.mat import write_mat
+from eyescream_py.mln.nufft import choose_operator
+from eyescream_py.mln.params import Params, params_text
+from eyescream_py.mln.protocol import write_maps
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A scan as another program keeps it: signal (rows, C, M), trajectory (2, M) in 1/FOV, maps
+    (C, N, N) or None, side N in pixels.
+    """
+
+    signal: Tensor
+    trajectory: Floats
+    maps: Tensor | None
+    side: int
+
+
+def from_ismrmrd(path: str, side: int, units: str) -> Foreign:
+    """An ISMRMRD file. Without trajectories its readouts are lines of a Cartesian grid."""
+    raw = read_ismrmrd(path, "SOURCE")
+    side = side or raw.side
+    if not side:
+        raise UserError(f"SOURCE {path}: says no matrix size; give --side")
+    if raw.trajectory is None:
+        within = np.arange(raw.lines.size) % (raw.lines.size // len(np.unique(raw.lines)))
+        along = within - (within.max() + 1) // 2
+        trajectory = np.stack([along, raw.lines - side // 2]).astype(np.float64)
+    else:
+        trajectory = in_fov_units(raw.trajectory, side, units)
+    return Foreign(torch.from_numpy(raw.signal), trajectory, None, side)
+
+
+def from_bart(
+    kspace: str, trajectory: str | None, maps: str | None, side: int, units: str
+) -> Foreign:
+    """BART's k-space (1, samples, interleaves, C) with its trajectory, or (X, Y, 1, C) on the grid:
+    there the places where any number is not zero were sampled.
+    """
+    data = read_cfl(kspace, "SOURCE")
+    shape = data.shape
+    known = _maps(maps) if maps else None
+    side = side or (0 if known is None else known.shape[1])
+    rows = np.moveaxis(data, (TIME_AXIS, COIL_AXIS), (0, 1)).reshape(
+        shape[TIME_AXIS], shape[COIL_AXIS], *shape[:3], -1
+    )
+    if rows.shape[-1] != 1:
+        raise UserError(f"SOURCE {kspace}: has other axes than place, coil and time (10)")
+    if trajectory is None:
+        places, values = _cartesian(rows[..., 0], kspace)
+        side = side or shape[0]
+    else:
+        places = np.real(read_cfl(trajectory, "--trajectory")).astype(np.float64)
+        places = places.reshape(3, -1, order="F")[:2]
+        values = rows[..., 0].transpose(0, 1, 4, 3, 2).reshape(*rows.shape[:2], -1)
+        side = side or 2 * int(np.ceil(np.abs(places).max()))
+        places = in_fov_units(places, side, units)
+    if places.shape[1] != values.shape[2]:
+        raise UserError(
+            f"SOURCE {kspace}: {values.shape[2]} samples per coil, its trajectory has "
+            f"{places.shape[1]}"
+        )
+    return Foreign(torch.from_numpy(np.ascontiguousarray(values)), places, known, side)
+
+
+def _maps(name: str) -> Tensor:
+    """BART's maps (N, N, 1, C, sets): the first set, (C, N, N)."""
+    array = read_cfl(name, "--maps")
+    first = array[:, :, 0, :, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    return torch.from_numpy(np.ascontiguousarray(first.transpose(2, 0, 1)))
+
+
+def _cartesian(rows: NDArray[np.complex64], name: str) -> tuple[Floats, NDArray[np.complex64]]:
+    """(rows, C, X, Y, 1) -> the sampled places (2, M) and their values (rows, C, M)."""
+    if rows.shape[4] != 1 or rows.shape[2] == 1:
+        raise UserError(f"SOURCE {name}: no 2-D Cartesian k-space; give its --trajectory")
+    grid = rows[..., 0]
+    sampled = np.abs(grid).max((0, 1)) > 0
+    first, second = np.nonzero(sampled)
+    if not first.size:
+        raise UserError(f"SOURCE {name}: all its numbers are zero")
+    places = np.stack([first - grid.shape[2] // 2, second - grid.shape[3] // 2])
+    return places.astype(np.float64), grid[..., first, second]
+
+
+def in_fov_units(trajectory: Floats, side: int, units: str) -> Floats:
+    """A trajectory in 1/FOV. units: fov (as it is), cycles or radians per pixel, or auto: by the
+    largest |k|.
+    """
+    reach = float(np.abs(trajectory).max())
+    if units == "auto":
+        units = "cycles" if reach <= 0.51 else "radians" if reach <= 3.2 and side > 16 else "fov"
+    return trajectory * {"fov": 1.0, "cycles": float(side), "radians": side / (2 * np.pi)}[units]
+
+
+def write_folder(scan: Foreign, out: Path, coils: int, method: str) -> tuple[Params, str]:
+    """TrajForNUFT.mat, SensCC1.mat, Scan_01.mat and Params.txt in `out`; returns the Params and how
+    the maps were found.
+
+    coils: virtual coils to compress to, 0 for none. Data is scaled so that the image's magnitudes
+    reach about 1, as the training images do; `scale` in Scan_01.mat is the factor.
+    """
+    signal, maps = scan.signal, scan.maps
+    if coils and coils < signal.shape[1]:
+        matrix = compression_matrix(signal.transpose(0, 1).flatten(1), coils)
+        signal = compressed(signal, matrix)
+        maps = None if maps is None else torch.einsum("cxy,cv->vxy", maps, matrix.conj())
+    taken = "given"
+    if maps is None:
+        maps, mask, taken = estimated_maps(scan.trajectory, signal[0], scan.side, method)
+    else:
+        mask = (maps.norm(dim=0) > 1e-3 * float(maps.norm(dim=0).max())).float()
+    if maps.shape != (signal.shape[1], scan.side, scan.side):
+        raise UserError(
+            f"--maps: {tuple(maps.shape)} do not fit {signal.shape[1]} coils of {scan.side} pixels"
+        )
+    operator = choose_operator(scan.trajectory, scan.side)
+    image = cg_sense(Acquisition(operator, (maps * mask)[None]), signal[:1], 8)
+    scale = 1 / max(float(image.abs().flatten().quantile(0.999)), 1e-30)
+    out.mkdir(parents=True, exist_ok=True)
+    write_mat(out / "TrajForNUFT.mat", {"Trajm2": scan.trajectory})
+    write_maps(out / "SensCC1.mat", maps, mask)
+    feature = signal_to_feature(signal * scale).numpy()
+    write_mat(out / "Scan_01.mat", {"Data": feature, "scale": scale})
+    params = _params(scan, signal.shape[1], out)
+    with atomic_write(out / "Params.txt") as file:
+        file.write(params_text(params).encode())
+    return params, taken
+
+
+def _params(scan: Foreign, coils: int, out: Path) -> Params:
+    side, samples, folder = scan.side, scan.trajectory.shape[1], str(out.resolve())
+    channels = min(coils, 8)
+    return replace(
+        Params(),
+        session="Imported",
+        image_side=side, image_width=side, grid_side=side, grid_width=side, k_max=side / 2,
+        samples=samples, neighbours=min(12, samples),
+        coils_in_data=coils, coils=coils, coils_in_scan=coils, feature_size=2 * samples * coils,
+        segments=channels, init_channels=channels, init="covariance", init_examples=120,
+        init_sweeps=2, k_grid="matched", learning_rate=5e-3, half_life=0.4, train_minutes=1.5,
+        trajectory_folder=folder, segments_folder=folder, run_prefix=f"{folder}/Scan_",
+    )  # fmt: skip
+
+
+def to_bart(scan: Foreign, prefix: str) -> list[str]:
+    """PREFIX_ksp, PREFIX_traj and PREFIX_maps as .cfl and .hdr, for `bart pics -t`."""
+    rows, coils, samples = scan.signal.shape
+    # The room's samples are sums over pixels divided by N, as BART's `nufft` has them.
+    signal = scan.signal.numpy().transpose(2, 1, 0)  # [M,C,rows]
+    sizes = (1, samples, 1, coils, *[1] * (TIME_AXIS - COIL_AXIS - 1), rows)
+    places = np.concatenate([scan.trajectory, np.zeros((1, samples))])
+    names = [f"{prefix}_ksp", f"{prefix}_traj"]
+    write_cfl(names[0], signal.reshape(sizes))
+    write_cfl(names[1], places)
+    if scan.maps is not None:
+        names.append(f"{prefix}_maps")
+        write_cfl(names[2], scan.maps.numpy().transpose(1, 2, 0)[:, :, None])
+    return names
+
+
+def to_ismrmrd(scan: Foreign, prefix: str) -> list[str]:
+    """PREFIX.h5, its trajectory in 1/FOV."""
+    write_ismrmrd(f"{prefix}.h5", scan.signal.numpy(), scan.trajectory, scan.side)
+    return [f"{prefix}.h5"]

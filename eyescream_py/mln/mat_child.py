@@ -1,0 +1,196 @@
+"""Run as a program: reads one .mat or HDF5 file and writes its arrays to stdout as raw bytes.
+
+A damaged file can kill scipy or libhdf5; here it kills only this process, which also may take no
+more memory and time than it was told. `mat.py` starts it and reads what it writes: one JSON line,
+{"names": all names, "values": [{"name", "parts": [...]}]}, then the bytes of all parts in order.
+Arguments: the kind (mat or ismrmrd), the file, a JSON list of wanted names, bytes that the values
+may take, rows to keep of each (0: all).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import sys
+from typing import Any, BinaryIO
+
+import numpy as np
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+PROGRAM_BYTES = 1 << 30  # address space of Python, numpy and scipy themselves
+SECONDS = 120
+
+
+def main(kind: str, path: str, wanted: list[str], most: int, rows: int, output: BinaryIO) -> None:
+    """Write the wanted variables; an error as {"error": one line}."""
+    resource.setrlimit(resource.RLIMIT_AS, (PROGRAM_BYTES + 4 * most,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        if kind == "ismrmrd":
+            found, names = _ismrmrd(path, most), list[Any]()
+        else:
+            with open(path, "rb") as file:
+                hdf5 = SIGNATURE in (file.read(512)[:8], file.read(8))
+            found, names = (_hdf5 if hdf5 else _version5)(path, wanted, most, rows)
+    except MemoryError:
+        error = f"it would take more than {most >> 20} MiB"
+        output.write(json.dumps({"error": error}).encode() + b"\n")
+        return
+    except Exception as wrong:  # scipy and h5py raise a dozen kinds on damaged files
+        output.write(json.dumps({"error": str(wrong) or type(wrong).__name__}).encode() + b"\n")
+        return
+    described = [{"name": name, **_described(value)} for name, value in found.items()]
+    output.write(json.dumps({"names": names, "values": described}).encode() + b"\n")
+    for value in found.values():
+        for part in _parts(value):
+            output.write(np.ascontiguousarray(part).tobytes())
+
+
+# Bytes of a number by MATLAB's class; a sparse matrix does not hold all its places.
+_BYTES = {"double": 8, "single": 4, "int64": 8, "uint64": 8, "int32": 4, "uint32": 4, "sparse": 0}
+
+
+def _version5(path: str, wanted: list[str], most: int, rows: int) -> tuple[dict[str, Any], Any]:
+    import scipy.io
+
+    listed = scipy.io.whosmat(path)
+    shapes = {name: shape for name, shape, _ in listed}
+    sizes = {name: _BYTES.get(kind, 1) for name, _, kind in listed}
+    here = [name for name in wanted or shapes if name in shapes]
+    for name in here:
+        numbers = 1
+        for size in shapes[name]:
+            numbers *= max(int(size), 0)
+        if numbers * sizes[name] > most:
+            raise ValueError(f"{name} would take more than {most >> 20} MiB")
+    values = scipy.io.loadmat(path, variable_names=here) if here else {}
+    cut = {name: values[name] for name in here if name in values}
+    if rows:
+        cut = {name: value[:rows] for name, value in cut.items()}
+    return cut, [[name, list(shape)] for name, shape in shapes.items()]
+
+
+def _hdf5(path: str, wanted: list[str], most: int, rows: int) -> tuple[dict[str, Any], Any]:
+    import h5py  # type: ignore[import-untyped, unused-ignore]
+
+    names, found = [], {}
+    with h5py.File(path, "r") as file:
+        for name in file:
+            link = file.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise ValueError(f"{name} is a link to another place; save the array itself")
+            item = file[name]
+            if not isinstance(item, h5py.Dataset):
+                if name in wanted:
+                    raise ValueError(f"{name} is a struct; save the array itself")
+                continue
+            names.append([name, list(item.shape[::-1])])
+            if name in wanted or not wanted:
+                found[name] = _data_set(item, name, most, rows)
+    return found, names
+
+
+def _data_set(item: Any, name: str, most: int, rows: int) -> Any:
+    """One data set in MATLAB's order of axes; as it lies in the file where rows are asked for."""
+    if item.external or item.is_virtual:
+        raise ValueError(f"{name} keeps its numbers in another file; save the array itself")
+    count = item.size if not rows or not item.ndim else item.size // max(item.shape[0], 1) * rows
+    if min(count, item.size) * item.dtype.itemsize > most:
+        raise ValueError(f"{name} would take more than {most >> 20} MiB")
+    if item.attrs.get("MATLAB_empty", 0):
+        return np.zeros((0, 0))
+    array = np.asarray(item[:rows] if rows and item.ndim else item[()])
+    if array.dtype.names == ("real", "imag"):
+        array = array["real"] + 1j * array["imag"]
+    text = item.attrs.get("MATLAB_class", b"") in (b"char", "char")
+    if text:
+        return np.array(["".join(map(chr, array.ravel().astype(int)))])
+    return array if rows else array.transpose()
+
+
+NOISE_SCAN = 1 << 18  # ISMRMRD's flag 19: the readout measures noise only
+
+
+def _ismrmrd(path: str, most: int) -> dict[str, Any]:
+    """Samples (readouts, C, n), trajectory (readouts, n, dimensions), and of each readout its
+    repetition and line; side: the encoded matrix.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        group = _own(file, "dataset")
+        records = _own(group, "data")
+        if records.external or records.is_virtual:
+            raise ValueError("its samples are in another file")
+        if records.size * (records.dtype["head"].itemsize + 64) > most:
+            raise ValueError(f"it would take more than {most >> 20} MiB")
+        xml = b"".join(bytes(part) for part in _own(group, "xml")[:1])[: 1 << 20]
+        table = [row for row in records[:] if not int(row["head"]["flags"]) & NOISE_SCAN]
+    sizes = {
+        (int(h["active_channels"]), int(h["number_of_samples"]), int(h["trajectory_dimensions"]))
+        for h in (row["head"] for row in table)
+    }
+    if len(sizes) != 1:
+        raise ValueError(f"its {len(table)} readouts have {len(sizes)} different sizes, not one")
+    ((coils, samples, axes),) = sizes
+    data = np.stack([row["data"].view(np.complex64).reshape(coils, samples) for row in table])
+    counters = [row["head"]["idx"] for row in table]
+    found = {
+        "data": data,
+        "repetition": np.array([int(idx["repetition"]) for idx in counters]),
+        "line": np.array([int(idx[0]) for idx in counters]),
+        "side": np.array([_matrix(xml)]),
+    }
+    if axes >= 2:
+        found["traj"] = np.stack([row["traj"].reshape(samples, axes) for row in table])
+    return found
+
+
+def _own(group: Any, name: str) -> Any:
+    """A member that lies in this very file."""
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"it has no {name} of its own")
+    return group[name]
+
+
+def _matrix(xml: bytes) -> int:
+    """The encoded matrix's x; 0 where the header has none. No parser: the text may be hostile."""
+    found = re.search(rb"<encodedSpace>.{0,200}?<x>\s*(\d{1,5})\s*</x>", xml, re.DOTALL)
+    return int(found.group(1)) if found else 0
+
+
+def _parts(value: Any) -> list[Any]:
+    if hasattr(value, "tocsc"):
+        matrix = value.tocsc()
+        return [matrix.data, matrix.indices, matrix.indptr]
+    value = np.asarray(value)
+    if _kind(value) == "cell":
+        return [np.asarray(cell) for cell in value.ravel()]
+    return [value] if _kind(value) == "array" else []
+
+
+def _kind(value: Any) -> str:
+    if value.dtype.names:
+        return "struct"
+    if value.dtype.kind == "O":
+        cells = [np.asarray(cell) for cell in value.ravel()]
+        numeric = cells and all(cell.dtype.kind in "biufc" for cell in cells)
+        return "cell" if numeric else "cell of other things than numbers"
+    return "array" if value.dtype.kind in "biufc" else "text"
+
+
+def _described(value: Any) -> dict[str, Any]:
+    """What the parent needs to build the value again from its parts' bytes."""
+    sparse = hasattr(value, "tocsc")
+    kind = "sparse" if sparse else _kind(np.asarray(value))
+    parts = [[part.dtype.newbyteorder("=").str, list(part.shape)] for part in _parts(value)]
+    return {"kind": kind, "shape": list(value.shape), "parts": parts}
+
+
+if __name__ == "__main__":
+    _, reader, file_name, names, limit, first = sys.argv
+    main(reader, file_name, json.loads(names), int(limit), int(first), sys.stdout.buffer)

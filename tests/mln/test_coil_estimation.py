@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from eyescream_py.mln.__main__ import main
+from eyescream_py.mln.cfl import read_cfl
+from eyescream_py.mln.coil_estimation import (
+    compressed,
+    compression_matrix,
+    estimated_maps,
+    map_difference,
+)
+from eyescream_py.mln.exchange import from_bart
+from eyescream_py.mln.mat import read_mat
+from eyescream_py.mln.phantoms import random_ellipses
+from eyescream_py.mln.protocol import Protocol
+from eyescream_py.mln.simulation import Setup, make_protocol
+from eyescream_py.mln.trajectories import density_compensation
+from tests.mln.small import random_images
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def filled(side: int, **setup: object) -> tuple[Protocol, torch.Tensor]:
+    """A protocol and the samples (C, M) of an image that fills its disc."""
+    protocol, _ = make_protocol(Setup(side=side, coils=6, **setup))  # type: ignore[arg-type]
+    image = random_ellipses(side, np.random.default_rng(0), 20) + 0.3
+    tensor = torch.from_numpy(image).to(torch.complex64) * protocol.mask[0]
+    return protocol, protocol.acquisition.forward(tensor[None, None])[0]
+
+
+def test_espirit_agrees_with_barts_ecalib() -> None:
+    scan = from_bart(str(GOLDEN / "bart_cart"), None, None, 0, "auto")
+    maps, mask, _ = estimated_maps(scan.trajectory, scan.signal[0], 24, "espirit", 16)
+    bart = torch.from_numpy(read_cfl(GOLDEN / "bart_ecal").squeeze().transpose(2, 0, 1).copy())
+    true = torch.from_numpy(read_cfl(GOLDEN / "bart_maps").squeeze().transpose(2, 0, 1).copy())
+    inside = mask * (bart.norm(dim=0) > 0.5)
+    assert inside.mean() > 0.5
+    assert map_difference(maps, bart, inside) < 0.07
+    assert map_difference(maps, true, inside) <= map_difference(bart, true, inside)
+
+
+def test_maps_of_a_dense_spiral_are_found_by_espirit() -> None:
+    protocol, signal = filled(48, samples=4000, turns=30.0)
+    maps, mask, taken = estimated_maps(protocol.trajectory, signal, 48, width=24)
+    assert taken == "espirit"
+    truth = protocol.acquisition.coils[0]
+    assert map_difference(maps, truth, mask * protocol.mask[0]) < 0.03
+    power = maps.abs().square().sum(0)
+    torch.testing.assert_close(power, torch.ones_like(power), rtol=1e-4, atol=1e-4)
+
+
+def test_maps_of_an_undersampled_centre_need_the_joint_estimate() -> None:
+    protocol, signal = filled(48, samples=2500, turns=9.0)
+    truth, inside = protocol.acquisition.coils[0], protocol.mask[0]
+    maps, _, taken = estimated_maps(protocol.trajectory, signal, 48, width=24)
+    assert taken == "joint"
+    alone, _, _ = estimated_maps(protocol.trajectory, signal, 48, "espirit", 24)
+    joint_error, alone_error = (map_difference(m, truth, inside) for m in (maps, alone))
+    assert joint_error < 0.6 * alone_error
+
+
+def test_a_few_virtual_coils_hold_most_of_the_signal() -> None:
+    signal = random_images(2, 300)
+    mixed = random_images(6, 2, seed=1) @ signal + 1e-3 * random_images(6, 300, seed=2)
+    matrix = compression_matrix(mixed, 2)
+    torch.testing.assert_close(matrix.conj().T @ matrix, torch.eye(2) + 0j, rtol=0, atol=1e-5)
+    kept = compressed(mixed[None], matrix)[0]
+    assert kept.norm() > 0.9999 * mixed.norm()
+
+
+@pytest.mark.parametrize("kind", ["radial", "random"])
+def test_density_weights_make_the_adjoint_an_inverse_of_any_trajectory(kind: str) -> None:
+    """Their sums are areas in k-space: over a disc of radius 12, 452 / FOV^2."""
+    rng = np.random.default_rng(0)
+    if kind == "radial":
+        angle, radius = np.meshgrid(np.linspace(0, np.pi, 60), np.linspace(-12, 12, 49))
+    else:
+        angle, radius = rng.uniform(0, 2 * np.pi, 3000), 12 * np.sqrt(rng.uniform(0, 1, 3000))
+    points = np.stack([radius * np.cos(angle), radius * np.sin(angle)]).reshape(2, -1)
+    weights = density_compensation(points, 30)
+    assert weights.min() > 0
+    assert weights.sum() == pytest.approx(np.pi * 12**2, rel=0.15)
+    inner = np.hypot(*points) < 6
+    assert weights[inner].sum() == pytest.approx(np.pi * 6**2, rel=0.1)
+
+
+def test_the_command_writes_maps_that_training_reads(tmp_path: Path) -> None:
+    sim = tmp_path / "sim"
+    size = ("--side", 32, "--coils", 4, "--samples", 1800, "--turns", 20, "--noise", 0)
+    words = [["simulate", "--out", sim, *size]]
+    keys = ("--params", sim / "Params.txt", "--scan", sim / "Scan_01.mat")
+    words += [["estimate-coils", *keys, "--out", tmp_path / "SensCC1.mat", "--threads", 1]]
+    for line in words:
+        result = CliRunner().invoke(main, [str(word) for word in line])
+        assert result.exit_code == 0, result.output
+    found = read_mat(tmp_path / "SensCC1.mat", ["SensCC", "SensMsk"])
+    true = read_mat(sim / "SensCC1.mat", ["SensCC", "SensMsk"])
+    head = np.abs(read_mat(sim / "Truth.mat", ["x"])["x"]) > 0.15
+    inside = torch.from_numpy(found["SensMsk"] * true["SensMsk"] * head)
+    assert inside.sum() > 100
+    pair = [torch.from_numpy(m["SensCC"].transpose(2, 0, 1).copy()) for m in (found, true)]
+    assert map_difference(pair[0], pair[1], inside) < 0.1

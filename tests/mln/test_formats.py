@@ -1,0 +1,169 @@
+"""Files of BART and ISMRMRD, made by those programs (see golden/README.md), and our own back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from eyescream_py.mln import cfl, exchange, ismrmrd, series
+from eyescream_py.mln.__main__ import main
+from eyescream_py.mln.baselines import cg_sense
+from eyescream_py.mln.forward import Acquisition
+from eyescream_py.mln.nufft import choose_operator
+from eyescream_py.mln.params import Params, read_params
+from eyescream_py.mln.protocol import load_protocol, read_scan
+from eyescream_py.system.errors import UserError
+from tests.mln.small import random_images
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def bart_scan() -> exchange.Foreign:
+    names = [str(GOLDEN / f"bart_{name}") for name in ("ksp", "t", "maps")]
+    return exchange.from_bart(names[0], names[1], names[2], 0, "auto")
+
+
+def run(*words: object) -> str:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_barts_scan_gives_barts_image() -> None:
+    scan = bart_scan()
+    assert (scan.signal.shape, scan.trajectory.shape, scan.side) == ((1, 4, 576), (2, 576), 24)
+    acquisition = Acquisition(choose_operator(scan.trajectory, 24), scan.maps[None])
+    ours = cg_sense(acquisition, scan.signal, 60, 1e-4)[0, 0].numpy()
+    bart = cfl.read_cfl(GOLDEN / "bart_rec").squeeze()
+    factor = np.vdot(bart, ours) / np.vdot(bart, bart)
+    assert abs(factor - 1) < 0.01  # axes, signs and scales agree; the damping is BART's own
+    assert np.linalg.norm(ours - bart) < 0.06 * np.linalg.norm(bart)
+
+
+def test_barts_cartesian_k_space_is_sampled_where_it_is_not_zero() -> None:
+    scan = exchange.from_bart(str(GOLDEN / "bart_cart"), None, None, 0, "auto")
+    assert scan.trajectory.shape == (2, 576)
+    image = choose_operator(scan.trajectory, 24).adjoint(scan.signal[0])
+    maps = cfl.read_cfl(GOLDEN / "bart_maps").squeeze().transpose(2, 0, 1)
+    joined = (image.numpy() * maps.conj()).sum(0)
+    np.testing.assert_allclose(image.numpy(), maps * joined, atol=1e-5)  # no half pixel is lost
+    rec = cfl.read_cfl(GOLDEN / "bart_rec").squeeze()
+    assert np.corrcoef(np.abs(joined).ravel(), np.abs(rec).ravel())[0, 1] > 0.95
+
+
+def test_the_ismrmrd_library_s_file_is_barts_scan() -> None:
+    scan, bart = exchange.from_ismrmrd(str(GOLDEN / "ismrmrd.h5"), 0, "auto"), bart_scan()
+    assert scan.side == 24
+    np.testing.assert_allclose(scan.trajectory, bart.trajectory, atol=1e-5)
+    torch.testing.assert_close(scan.signal, torch.cat([bart.signal, 2 * bart.signal]))
+
+
+def test_ismrmrd_s_own_library_reads_what_we_write(tmp_path: Path) -> None:
+    library = pytest.importorskip("ismrmrd")
+    signal = random_images(2, 3, 70_000).numpy()
+    trajectory = np.random.default_rng(0).uniform(-8, 8, (2, 70_000))
+    ismrmrd.write_ismrmrd(tmp_path / "a.h5", signal, trajectory, 16)
+    with library.Dataset(str(tmp_path / "a.h5"), mode="r") as file:
+        assert file.number_of_acquisitions() == 4  # 65535 samples are the most in one
+        header = library.xsd.CreateFromDocument(file.read_xml_header())
+        assert header.encoding[0].encodedSpace.matrixSize.x == 16
+        last = file.read_acquisition(3)
+        assert last.idx.repetition == 1
+        np.testing.assert_array_equal(last.data, signal[1][:, -last.number_of_samples :])
+    back = ismrmrd.read_ismrmrd(tmp_path / "a.h5")
+    np.testing.assert_array_equal(back.signal, signal)
+    np.testing.assert_allclose(back.trajectory, trajectory, rtol=1e-6)
+
+
+def test_cfl_keeps_axes_and_values(tmp_path: Path) -> None:
+    values = random_images(3, 4, 1, 2).numpy()
+    cfl.write_cfl(tmp_path / "a", values)
+    np.testing.assert_array_equal(cfl.read_cfl(tmp_path / "a.cfl").squeeze(), values.squeeze())
+    assert (tmp_path / "a.hdr").read_text().splitlines()[1].split()[:5] == ["3", "4", "1", "2", "1"]
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("# Dimensions\n3 4\n", "gives 96 bytes, its .cfl has 192"),
+        ("# Dimensions\n3 -4\n", "no usable line of sizes"),
+        ("# Dimensions\n99999999999 99999999999\n", "no usable line of sizes"),
+        ("nothing", "no usable line of sizes"),
+        ("# Dimensions", "no usable line of sizes"),
+    ],
+)
+def test_wrong_headers_are_named(tmp_path: Path, header: str, words: str) -> None:
+    cfl.write_cfl(tmp_path / "a", np.ones((3, 8)))
+    (tmp_path / "a.hdr").write_text(header)
+    with pytest.raises(UserError, match=words):
+        cfl.read_cfl(tmp_path / "a")
+
+
+def test_units_are_recognised() -> None:
+    points = np.array([[0.0, 32.0], [-32.0, 0.0]])
+    for units, factor in (("cycles", 1 / 64), ("radians", 2 * np.pi / 64), ("fov", 1)):
+        for asked in (units, "auto"):
+            np.testing.assert_allclose(exchange.in_fov_units(points * factor, 64, asked), points)
+
+
+def test_a_scan_goes_to_bart_and_ismrmrd_and_comes_back(tmp_path: Path) -> None:
+    """import from BART, export in both formats, import again: the same samples and places."""
+    names = [GOLDEN / f"bart_{name}" for name in ("ksp", "t", "maps")]
+    words = ("--trajectory", names[1], "--maps", names[2])
+    assert "coil maps given" in run("import", names[0], "--out", tmp_path / "one", *words)
+    params = read_params(tmp_path / "one" / "Params.txt")
+    first = _samples(params)
+    export = ("export", "--params", tmp_path / "one" / "Params.txt")
+    scan = ("--scan", tmp_path / "one" / "Scan_01.mat", "--out", tmp_path / "x")
+    run(*export, *scan, "--format", "bart")
+    run(*export, *scan, "--format", "ismrmrd")
+    places = ("--trajectory", tmp_path / "x_traj", "--maps", tmp_path / "x_maps", "--side", 24)
+    run("import", tmp_path / "x_ksp", "--out", tmp_path / "two", *places)
+    run("import", tmp_path / "x.h5", "--out", tmp_path / "three", "--units", "fov")
+    for folder in ("two", "three"):
+        again = read_params(tmp_path / folder / "Params.txt")
+        second = _samples(again)
+        assert (second - first * (first.norm() / first.norm())).norm() < 0.2 * first.norm()
+        cosine = (second.conj() * first).sum().abs() / (second.norm() * first.norm())
+        assert cosine > 1 - 1e-6
+    result = CliRunner().invoke(main, [str(word) for word in (*export, *scan, "--format", "bart")])
+    assert result.exit_code == 2
+    assert "give --overwrite" in result.output
+
+
+def _samples(params: Params) -> torch.Tensor:
+    protocol = load_protocol(params)
+    return read_scan(f"{params.run_prefix}01.mat", protocol.samples, 4, 4)
+
+
+def test_coils_are_compressed_on_the_way_in(tmp_path: Path) -> None:
+    words = ("--trajectory", GOLDEN / "bart_t", "--maps", GOLDEN / "bart_maps", "--compress", 2)
+    assert "2 coils" in run("import", GOLDEN / "bart_ksp", "--out", tmp_path / "a", *words)
+    protocol = load_protocol(read_params(tmp_path / "a" / "Params.txt"))
+    signal = read_scan(tmp_path / "a" / "Scan_01.mat", 576, 2, 2)
+    image = cg_sense(protocol.acquisition, signal, 20)[0, 0]
+    left = (protocol.acquisition.forward(image[None, None]) - signal).norm() / signal.norm()
+    assert left < 0.05  # compressed data still are the compressed maps' image
+
+
+def test_images_in_every_format_are_the_same(tmp_path: Path) -> None:
+    import nibabel
+    from PIL import Image
+
+    images = random_images(2, 1, 8, 8)
+    files = series.write_images(tmp_path / "a", images, ("npy", "png", "nifti", "cfl"))
+    assert [file.name for file in files] == ["a.npy", "a.png", "a.nii.gz", "a.cfl"]
+    np.testing.assert_array_equal(np.load(files[0]), images[:, 0].numpy())
+    volume = np.asarray(nibabel.load(files[2]).dataobj)
+    np.testing.assert_array_equal(volume[:, :, 0, 1], images[1, 0].numpy())
+    np.testing.assert_array_equal(cfl.read_cfl(files[3]).squeeze()[..., 1], images[1, 0].numpy())
+    with Image.open(files[1]) as picture:
+        assert picture.size == (8, 16)
+
+
+def test_siemens_files_are_sent_to_a_converter(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["import", "meas.dat", "--out", str(tmp_path / "x")])
+    assert result.exit_code == 2
+    assert "siemens_to_ismrmrd" in result.output
