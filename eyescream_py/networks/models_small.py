@@ -1,0 +1,105 @@
+"""The networks of `--recipe best`: a convolutional G and a small convolutional D.
+
+They are plain stacks of layers that Lua's nn has, so a `.net` holds them and Lua Torch opens it. D
+costs a fraction of Lua's, which pays most of the minutes of a short training (docs/evaluate.md).
+After Radford et al. 2015 (arXiv 1511.06434) with nearest upsampling (Odena et al. 2016).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from eyescream_py.networks.models import Dims
+from eyescream_py.system.errors import UserError
+from eyescream_py.torch7.layers import (
+    AddConstant,
+    LeakyReLU,
+    MulConstant,
+    SpatialUpSamplingNearest,
+    View,
+)
+from eyescream_py.torch7.random import RandomSource
+
+SLOPE = 0.2  # of the leaky rectifiers
+SMALLEST_SIDE = 7  # of the planes that G starts from and D ends with, at most where halving allows
+WIDEST = 256  # planes before D's last layer
+NARROWEST = 16
+
+
+def create_G(dims: Dims, noise_dim: int = 100) -> nn.Sequential:
+    """Noise (N, noise_dim) in [-1,1] -> pictures (N,C,H,W) in 0..1, by doublings from 4 to 7 px.
+
+    Raises UserError for pictures that are no squares.
+    """
+    channels, side, levels = dims[0], *_levels(dims)
+    planes = 128 if levels < 4 else 256
+    layers: list[nn.Module] = [
+        nn.Linear(noise_dim, planes * side * side),
+        View(planes, side, side),
+        nn.BatchNorm2d(planes),
+        LeakyReLU(SLOPE),
+    ]
+    for _ in range(levels):
+        narrower = max(NARROWEST, planes // 2)
+        layers += [
+            SpatialUpSamplingNearest(2),
+            nn.Conv2d(planes, narrower, 3, padding=1),
+            nn.BatchNorm2d(narrower),
+            LeakyReLU(SLOPE),
+        ]
+        planes = narrower
+    layers += [nn.Conv2d(planes, channels, 3, padding=1), nn.Sigmoid()]
+    return nn.Sequential(*layers)
+
+
+def create_D(dims: Dims) -> nn.Sequential:
+    """Pictures (N,C,H,W) in 0..1 -> probability of being real (N,1), by strided convolutions.
+
+    No dropout and no batch normalisation: a penalty on its slope (`--D_r1`) is what holds it.
+    Raises UserError for pictures that are no squares.
+    """
+    channels, side, levels = dims[0], *_levels(dims)
+    planes = max(NARROWEST, WIDEST >> levels)
+    layers: list[nn.Module] = [
+        AddConstant(-0.5),
+        MulConstant(4.0),  # pictures of unit variance, more or less
+        nn.Conv2d(channels, planes, 3, padding=1),
+        LeakyReLU(SLOPE),
+    ]
+    for _ in range(levels):
+        layers += [nn.Conv2d(planes, 2 * planes, 4, stride=2, padding=1), LeakyReLU(SLOPE)]
+        planes *= 2
+    flat = planes * side * side
+    return nn.Sequential(*layers, View(flat), nn.Linear(flat, 1), nn.Sigmoid())
+
+
+def _levels(dims: Dims) -> tuple[int, int]:
+    """(side of the smallest planes, halvings from the picture down to them)."""
+    _, height, width = dims
+    if height != width:
+        raise UserError(f"pictures of {width}x{height}: the networks take squares only")
+    side, levels = height, 0
+    while side > SMALLEST_SIDE and side % 2 == 0:
+        side, levels = side // 2, levels + 1
+    return side, levels
+
+
+@torch.no_grad()
+def draw_small_weights(network: nn.Module, source: RandomSource) -> None:
+    """Start weights: convolutions and hidden layers after He et al. 2015 for the leaky slope, D's
+    last layer N(0, 1/fan_in), biases 0; BatchNorm starts as the identity.
+    """
+    gain = math.sqrt(2 / (1 + SLOPE**2))
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            last = isinstance(layer, nn.Linear) and layer.out_features == 1
+            std = (1.0 if last else gain) / math.sqrt(layer.weight[0].numel())
+            source.normal_(layer.weight, 0, std)
+            if layer.bias is not None:
+                layer.bias.zero_()
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.weight.fill_(1)
+            layer.bias.zero_()
