@@ -127,6 +127,8 @@ class ToyTask:
         self.epochs_begun = 0
         self.poison_epoch = -1  # its first iteration makes a weight NaN
 
+    def learn_at(self, epoch: int) -> None: ...
+
     def begin_epoch(self) -> None:
         self.loss_sum = 0.0
         self.epochs_begun += 1

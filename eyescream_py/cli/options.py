@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from eyescream_py.system.numbers import FINITE, NOT_NEGATIVE, SEED, Finite
+from eyescream_py.system.numbers import FINITE, MOMENTUM, NOT_NEGATIVE, SEED, Finite
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 VIEWS = ("colour", "translation", "cutout", "mirror")
@@ -164,7 +164,27 @@ def taming_options() -> Decorator:
             help=f"D sees pictures changed at random, some of: {','.join(VIEWS)}.",
         ),
         number("--D_r1", 0.0, "Weight of R1, on D's slope at real pictures.", NOT_NEGATIVE),
+        number("--D_r1_every", 4, "R1 is taken every so many steps, times as many.", AT_LEAST_1),
         number("--D_spectral", 0.0, bound, NOT_NEGATIVE),
+    )  # fmt: skip
+
+
+def pace_options() -> Decorator:
+    """How both players learn and how G is averaged, none of it known to the Lua program."""
+    return group(
+        number("--adam_beta1", 0.9, "Adam's decay of the mean gradient.", MOMENTUM),
+        number("--adam_beta2", 0.999, "Adam's decay of the mean square.", MOMENTUM),
+        number(
+            "--lr_fall", 1.0,
+            "Learning rates fall to 2 % from this share of --epochs on (1: they stay).",
+            Finite(0, most=1),
+        ),
+        switch("--shared_pictures", "G's step judges the pictures that D's step has seen."),
+        number(
+            "--G_ema_power", 0.0,
+            "Averaged G with decay (1-1/n)^POWER at iteration n (0: --G_ema decides).",
+            NOT_NEGATIVE,
+        ),
     )  # fmt: skip
 
 

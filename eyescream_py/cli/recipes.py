@@ -9,7 +9,25 @@ import click
 
 RECIPES: dict[str, Mapping[str, Any]] = {
     "lua": {},
-    "best": {"D_r1": 0.1, "G_ema": 0.98},
+    "best": {
+        "G_arch": "conv",
+        "D_arch": "small",
+        "batch_size": 32,  # 16 real and 16 generated pictures
+        "shared_pictures": True,
+        "D_adam_lr": 1e-3,
+        "G_adam_lr": 1e-3,
+        "adam_beta1": 0.5,
+        "adam_beta2": 0.99,
+        "lr_fall": 0.5,
+        "D_r1": 0.1,
+        "D_r1_every": 8,
+        "G_ema_power": 13.0,
+        # what Lua's networks needed and these do not
+        "D_L2": 0.0,
+        "D_clamp": 0.0,
+        "G_clamp": 0.0,
+        "evaluate_every": 5,
+    },
 }
 
 

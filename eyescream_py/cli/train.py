@@ -39,8 +39,9 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 )
 @options.average_option()
 @options.taming_options()
-@options.choice("--G_arch", ("mlp", "upsampling"), "Generator.")
-@options.choice("--D_arch", ("default", "b"), "Discriminator.")
+@options.pace_options()
+@options.choice("--G_arch", ("mlp", "upsampling", "conv"), "Generator.")
+@options.choice("--D_arch", ("default", "b", "small", "tiny"), "Discriminator.")
 def main(**values: Any) -> None:
     """Train a generator (G) and a discriminator (D) of faces; Ctrl-C saves and stops.
 

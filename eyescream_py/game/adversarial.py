@@ -134,7 +134,8 @@ class FaceFeed:
 
     An epoch's pool is `epoch_size` pictures drawn without replacement (all, if there are fewer);
     batches draw from the pool with replacement, as `adversarial.lua` did. `real_target` is what D
-    is to say of real faces: below 1 for one-sided label smoothing (Salimans et al. 2016).
+    is to say of real faces: below 1 for one-sided label smoothing (Salimans et al. 2016). With
+    `shared` G's step judges the n/2 pictures that D's step was shown.
     """
 
     def __init__(
@@ -146,7 +147,10 @@ class FaceFeed:
         source: RandomSource,
         dtype: torch.dtype = torch.float32,
         real_target: float = 1.0,
+        shared: bool = False,
     ) -> None:
+        self.shared = shared
+        self._made: Tensor | None = None  # what D's step has seen, for G's step
         self.dataset, self.generate, self.source = dataset, generate, source
         self.noise_dim, self.dtype, self.real_target = noise_dim, dtype, real_target
         self.device = dataset.device
@@ -169,12 +173,18 @@ class FaceFeed:
         self.source.indices_(buffers.indices, len(self.pool))
         real = self.pool.floats(buffers.indices, self.dtype)
         noise = self.source.uniform_(buffers.noise[:half], -1, 1)
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.shared):
             generated = self.generate(noise)
+        # one pass of G serves both steps: D's takes the pictures, G's the way back to the weights
+        self._made = generated if self.shared else None
+        generated = generated.detach()
         return (torch.cat([real, generated.to(self.dtype)]),), buffers.targets
 
     def generator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
         buffers = self.buffers(n)
+        if self._made is not None:
+            made, self._made = self._made, None
+            return (made,), buffers.ones[: len(made)]
         noise = self.source.uniform_(buffers.noise, -1, 1)
         return (self.generate(noise),), buffers.ones
 

@@ -32,6 +32,7 @@ class LuaOptimizer(torch.optim.Optimizer):
         self.parameters: list[Tensor] = self.param_groups[0]["params"]
         first = self.parameters[0]
         self.t: float | Tensor = 0
+        self.factor = 1.0  # of the learning rate, for rates that fall
         if capturable:
             self.t = torch.zeros((), dtype=torch.float64, device=first.device)
         self.moments = {
@@ -43,7 +44,7 @@ class LuaOptimizer(torch.optim.Optimizer):
 
     @property
     def lr(self) -> float:
-        return float(self.param_groups[0]["lr"])
+        return float(self.param_groups[0]["lr"]) * self.factor
 
     @torch.no_grad()
     def step(self, gate: Tensor | None = None) -> None:  # type: ignore[override]

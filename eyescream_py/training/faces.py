@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from eyescream_py.game.adversarial import FaceFeed, Game
 from eyescream_py.game.taming import SlopePenalty, SpectralBound, Taming, Views
-from eyescream_py.networks import checkpoints, models
+from eyescream_py.networks import checkpoints, models, models_small
 from eyescream_py.networks.models_autoencoder import DECODER_START
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
@@ -47,7 +48,7 @@ TITLES = {
 RANKED = 300
 SHOWN = 50
 EVALUATED = 500
-SLOPE_EVERY = {"cpu": 4, "cuda": 1}  # steps; a captured iteration is the same each time
+SETTLING_BATCHES = 20  # of 100 noises
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,9 @@ class FaceOptions(GameOptions):
     D_smooth: float  # D is to say 1 minus this of real pictures
     D_augment: tuple[str, ...]  # kinds of views in which D sees pictures
     D_r1: float  # weight of the penalty on D's slope, 0: none
+    D_r1_every: int  # steps from one penalty to the next
     D_spectral: float  # bound of the spectral norm of D's layers, 0: none
+    shared_pictures: bool  # G's step judges the pictures that D's step has seen
 
     @property
     def dims(self) -> models.Dims:
@@ -96,7 +99,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
         length = epoch_length(options, data)
         source = group.source(setup.random_source(options, device))
         with closing(setup.open_plots(options)) as plots:
-            _draw_weights((D, G), source, device, arithmetic.dtype)
+            _draw_weights(options, (D, G), source, device, arithmetic.dtype)
             if decoder is not None:
                 print(f"Autoencoder network:\n{decoder}")
             # Lua draws its plots' noise before the first batch, so that a replay has to as well
@@ -105,7 +108,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
             generate = nn.Sequential(decoder, G) if decoder is not None else G
             feed = FaceFeed(
                 data, generate, options.noise_dim, length, source, arithmetic.dtype,
-                real_target=1 - options.D_smooth,
+                real_target=1 - options.D_smooth, shared=options.shared_pictures,
             )  # fmt: skip
             taming = _taming(options, D, source, device)
             game = build_game(
@@ -116,13 +119,21 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
 
 
 def create_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]:
-    D = models.create_D(options.dims, options.D_arch)
+    small_D = options.D_arch in models_small.WIDEST
+    D = models_small.create_D(options.dims, options.D_arch) if small_D else _lua_D(options)
     if options.autoencoder:
         return D, models.create_corrector(options.dims)
+    if options.G_arch == "conv":
+        return D, models_small.create_G(options.dims, options.noise_dim)
     return D, models.create_G(options.dims, options.noise_dim, options.G_arch)
 
 
+def _lua_D(options: FaceOptions) -> nn.Sequential:
+    return models.create_D(options.dims, options.D_arch)
+
+
 def _draw_weights(
+    options: FaceOptions,
     networks: tuple[nn.Sequential, nn.Sequential],
     source: RandomSource,
     device: torch.device,
@@ -131,16 +142,25 @@ def _draw_weights(
     """In Lua's order: both networks are created before either is given its start weights."""
     for net in networks:
         models.reset_layers(net.to(device, dtype), source)
-    for net in networks:
-        models.draw_start_weights(net, source)
+    small = (
+        options.D_arch in models_small.WIDEST,
+        options.G_arch == "conv" and not options.autoencoder,
+    )
+    for net, is_small in zip(networks, small, strict=True):
+        if is_small:
+            models_small.draw_small_weights(net, source)
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        else:
+            models.draw_start_weights(net, source)
 
 
 def _taming(
     options: FaceOptions, D: nn.Module, source: RandomSource, device: torch.device
 ) -> Taming:
+    every = options.D_r1_every if device.type == "cpu" else 1  # a captured iteration is the same
     return Taming(
         Views(options.D_augment, source) if options.D_augment else None,
-        SlopePenalty(options.D_r1, SLOPE_EVERY[device.type]) if options.D_r1 else None,
+        SlopePenalty(options.D_r1, every) if options.D_r1 else None,
         SpectralBound(D, options.D_spectral) if options.D_spectral else None,
     )
 
@@ -217,6 +237,19 @@ class FaceTask(GameTask):
         self.plot_noise, self.decoder, self.denoiser = plot_noise, decoder, denoiser
         self._batches = 0
         self._plot_source = TorchSource(0, plot_noise.device)  # plots take nothing from the run's
+
+    @property
+    def sampler(self) -> nn.Module:
+        if self.ema and self.decoder is None:
+            self.ema.settle(self._noises())
+        return super().sampler
+
+    def _noises(self) -> Iterator[Tensor]:
+        """Batches of noise, the same each time; taken from no stream of the run."""
+        source = TorchSource(0, self.feed.device)
+        for _ in range(SETTLING_BATCHES):
+            noise = torch.empty(100, self.feed.noise_dim, device=self.feed.device)
+            yield source.uniform_(noise, -1, 1).to(self.feed.dtype)
 
     def iteration(self, n: int, log: LossLog | None) -> None:
         super().iteration(n, log)

@@ -48,6 +48,7 @@ CURVES = {  # window -> title, label, {curve: key in the metrics}
     "parzen": ("distance to the truth (Parzen)", "2-norm", {"G": "parzen"}),
     "quality": ("distance to real pictures (SWD x1000)", "SWD", {"G": "swd"}),
 }
+LAST_RATE = 0.02  # of the first one, where learning rates fall
 NEVER = 2.0  # an accuracy that D cannot reach: it is never held back
 
 
@@ -70,6 +71,10 @@ class GameOptions(CommonOptions):
     grayscale: bool  # one channel instead of three
     aws: bool  # pictures of the Lua program's folder on AWS
     G_ema: float  # decay of the averaged G per iteration, 0: none
+    G_ema_power: float = 0.0  # decay (1-1/n)^power at iteration n instead, 0: none
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    lr_fall: float = 1.0  # share of the epochs after which learning rates fall, 1: never
     G_arch: str
     D_arch: str
 
@@ -163,7 +168,19 @@ def build_game(
 
 def _player(options: GameOptions, name: str, network: nn.Module, penalty: Penalty) -> Player:
     method, clamp = getattr(options, f"{name}_optmethod"), getattr(options, f"{name}_clamp")
-    return Player(network, make_optimizer(method, network, *options.rates(name)), penalty, clamp)
+    betas = (options.adam_beta1, options.adam_beta2)
+    optimizer = make_optimizer(method, network, *options.rates(name), betas)
+    return Player(network, optimizer, penalty, clamp)
+
+
+def falling(epoch: int, epochs: int, start: float) -> float:
+    """Factor of the learning rates: 1 up to the share `start` of the epochs, then straight to
+    LAST_RATE in the last one; 1 for ever where nobody said how many epochs there are.
+    """
+    flat = start * epochs
+    if not epochs or epoch <= flat:
+        return 1.0
+    return 1 - (1 - LAST_RATE) * min(1.0, (epoch - flat) / (epochs - flat))
 
 
 class GameTask:
@@ -188,7 +205,8 @@ class GameTask:
         batch = options.batch_size
         # Lua's loop: half of a batch is real, so an epoch passes at half a batch per iteration
         self.schedule = Schedule(length, batch, batch // 2, smallest=4, multiple=2)
-        self.ema = Ema(game.G.network, options.G_ema) if options.G_ema else None
+        averaged = options.G_ema or options.G_ema_power
+        self.ema = Ema(game.G.network, options.G_ema, options.G_ema_power) if averaged else None
         self._saturated = 0
         self._step: Callable[..., None] = game.iteration
         if game.figures.device.type == "cuda":
@@ -198,6 +216,15 @@ class GameTask:
     def sampler(self) -> nn.Module:
         """The generator whose pictures are shown: the averaged one where there is one."""
         return self.ema.average if self.ema else self.game.G.network
+
+    def learn_at(self, epoch: int) -> None:
+        """Set the learning rates of an epoch (from 1), which fall towards the last one."""
+        factor = falling(epoch, self.options.epochs, self.options.lr_fall)
+        for player in (self.game.D, self.game.G):
+            if player.optimizer.factor != factor:
+                player.optimizer.factor = factor
+                if isinstance(self._step, CapturedIteration):
+                    self._step.reset()
 
     def begin_epoch(self) -> None:
         self.game.feed.begin_epoch()
@@ -266,7 +293,7 @@ class GameTask:
 
     def networks(self) -> dict[str, nn.Module]:
         networks = {"D": self.game.D.network, "G": self.game.G.network}
-        return {**networks, "G_ema": self.ema.average} if self.ema else networks
+        return {**networks, "G_ema": self.sampler} if self.ema else networks
 
     def content(self, epoch: int) -> dict[str, Any]:
         return {"opt": dict(self.options.table), "epoch": epoch}

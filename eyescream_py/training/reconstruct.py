@@ -200,6 +200,8 @@ class ReconstructionTask:
         self.sums = torch.zeros(stages, dtype=torch.float64, device=self.device)  # of losses
         self.smallest = [float("inf")] * stages  # validation losses so far
 
+    def learn_at(self, epoch: int) -> None: ...
+
     def begin_epoch(self) -> None:
         self.order.copy_(self.source.permutation(len(self.order)))
         self.taken = 0

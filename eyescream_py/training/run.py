@@ -59,6 +59,10 @@ class Task(Protocol):
     file_name: str
     schedule: Schedule
 
+    def learn_at(self, epoch: int) -> None:
+        """Set what depends on the epoch (from 1); also called where one goes on."""
+        ...
+
     def begin_epoch(self) -> None: ...
 
     def iteration(self, n: int, log: LossLog | None) -> None: ...
@@ -227,6 +231,7 @@ class Run:
     def _epoch(self) -> None:
         """From where the epoch stands to its end, or to where the run was asked to stop."""
         schedule, epoch = self.task.schedule, self.at.epoch
+        self.task.learn_at(epoch)
         # an epoch that was interrupted keeps the pictures it had drawn
         if self.at.iteration == 0:
             self.task.begin_epoch()

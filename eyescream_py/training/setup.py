@@ -51,7 +51,11 @@ def open_plots(options: CommonOptions) -> Plots:
 
 
 def make_optimizer(
-    method: str, network: nn.Module, sgd: tuple[float, float], lr: float = -1
+    method: str,
+    network: nn.Module,
+    sgd: tuple[float, float],
+    lr: float = -1,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> LuaOptimizer:
     """`sgd` is (learning rate, momentum); `lr` that of adam and adagrad, -1 for Lua's 0.001."""
     if lr < 0 and lr != -1:
@@ -62,7 +66,7 @@ def make_optimizer(
         return SGD(network.parameters(), sgd[0], sgd[1], capturable)
     if method == "adagrad":
         return Adagrad(network.parameters(), lr, capturable)
-    return Adam(network.parameters(), lr, capturable=capturable)
+    return Adam(network.parameters(), lr, betas, capturable=capturable)
 
 
 Networks = TypeVar("Networks", bound=Iterable[nn.Module])

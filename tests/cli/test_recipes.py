@@ -18,7 +18,8 @@ def parsed():
         def look(**values):
             typed = options.typed_flags()
             seen["used"] = recipes.follow(values, typed)
-            seen["saved"] = options.lua_table()
+            table = options.lua_table()
+            seen["saved"] = {p.name: table[p.opts[-1].lstrip("-")] for p in train.main.params}
 
         look.params = train.main.params
         result = CliRunner().invoke(look, flags)
@@ -30,10 +31,10 @@ def parsed():
 
 def test_lua_is_the_default_and_changes_nothing(parsed):
     used, saved = parsed()
-    defaults = {p.name: p.default for p in train.main.params}
+    defaults = {p.name: False if p.is_flag else p.default for p in train.main.params}
     for name in recipes.RECIPES["best"]:
         assert used[name] == defaults[name]
-        assert saved[name] == defaults[name]
+        assert saved[name] == defaults[name], name
     assert parsed("--recipe=lua")[0] == used
 
 
@@ -42,14 +43,14 @@ def test_best_sets_what_nobody_typed(parsed):
     for name, value in recipes.RECIPES["best"].items():
         assert used[name] == value
         assert saved[name] == value
-    assert used["batch_size"] == 16
+    assert used["noise_dim"] == 100
     assert "recipe" not in used
 
 
 def test_what_is_typed_wins_even_where_it_is_the_default(parsed):
-    used, saved = parsed("--recipe=best", "--G_ema=0")
-    assert used["G_ema"] == 0
-    assert saved["G_ema"] == 0
+    used, saved = parsed("--recipe=best", "--D_r1=0")
+    assert used["D_r1"] == 0
+    assert saved["D_r1"] == 0
 
 
 def test_every_recipe_names_real_parameters():
