@@ -1,5 +1,6 @@
 # make demo   train small faces for about three minutes with plots on, then sample them
 # make test   all tests      make lint   style and types      make bench   timings
+# make gpu-check   what only a GPU can show, in six minutes
 # make audit  known vulnerabilities      make lock   pin again after a change of requirements
 # The first of them creates .venv and installs everything; later ones do not install again.
 
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.installed
 EPOCHS ?= 12
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint bench audit lock install clean-venv
+.PHONY: demo test lint bench gpu-check audit lock install clean-venv
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -45,6 +46,11 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.train_step --output benchmarks/results/train_step.md
 	$(BIN)/python -m benchmarks.sampling --output benchmarks/results/sampling.md
 	$(BIN)/python -m benchmarks.growth --output benchmarks/results/growth.md
+
+# on a machine with a GPU; with another python than .venv's: make gpu-check GPU_PYTHON=python3
+GPU_PYTHON ?= $(BIN)/python
+gpu-check:
+	$(GPU_PYTHON) -m scripts.gpu_check $(GPU_ARGS) --output benchmarks/results/gpu.md
 
 audit: $(STAMP)
 	$(BIN)/python scripts/audit.py

@@ -27,6 +27,10 @@ def machine(device: torch.device | None = None) -> str:
     return words
 
 
+def today() -> str:
+    return datetime.date.today().isoformat()
+
+
 class Table:
     """A Markdown table that grows row by row."""
 
@@ -47,5 +51,4 @@ class Table:
         """Print the table; with `output` also write it with title, machine and date."""
         print(self.markdown())
         if output:
-            date = datetime.date.today().isoformat()
-            output.write_text(f"# {title}\n\n{words}, {date}\n\n{self.markdown()}\n")
+            output.write_text(f"# {title}\n\n{words}, {today()}\n\n{self.markdown()}\n")

@@ -22,8 +22,10 @@ from eyescream_py.data.pairs import coarse_and_diff
 from eyescream_py.game import precision
 from eyescream_py.game.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
 from eyescream_py.game.adversarial_c2f import PairFeed
+from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
+from eyescream_py.system.device import prepare_cuda
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
@@ -67,6 +69,9 @@ def ours(
         AccuracyGate(1.01, batch, device),
         autocast=arithmetic.autocast,
     )
+    if cuda:  # as the trainers do
+        step = CapturedIteration(game, batch, source)
+        return lambda: step(batch)
     return lambda: game.iteration(batch)
 
 
@@ -127,6 +132,8 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
+    if gpu >= 0:
+        prepare_cuda(fast=False, strict=False)
     native = precision.multiplies_bf16(device)
     table = Table(
         "case", "batch", "plain ms", "ours fp32 ms", "ratio", "ours bf16 ms", "ratio", "Lua/ours"

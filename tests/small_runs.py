@@ -146,6 +146,8 @@ class ToyTask:
         if log:
             log("D", loss.item())
 
+    def finish(self) -> None: ...
+
     def end_epoch(self, epoch, seconds):
         return {"loss": self.loss_sum}
 

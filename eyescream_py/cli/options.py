@@ -113,6 +113,9 @@ def own_options() -> Decorator:
             "--precision", ("auto", "fp32", "bf16", "fp64"),
             "Arithmetic; auto: bf16 where the machine has it natively.",
         ),
+        switch("--strict", "On CUDA: no TF32, which rounds the factors of fp32 products."),
+        switch("--fast", "On CUDA: allow algorithms whose sums differ from run to run."),
+        switch("--no_capture", "On CUDA: no graph of a whole iteration; slower, for the careful."),
         choice("--on_nan", ("stop", "rollback"), on_nan),
     )  # fmt: skip
 

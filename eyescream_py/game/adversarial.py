@@ -19,6 +19,7 @@ from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.epoch_pool import EpochPool
 from eyescream_py.game.answers import Answers, Logits
 from eyescream_py.game.group import Alone
+from eyescream_py.game.precision import Autocast
 from eyescream_py.game.taming import Taming
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
 from eyescream_py.torch7.random import RandomSource
@@ -38,20 +39,37 @@ class Penalty:
             total = total + self.l1 * flat.abs().sum() + self.l2 / 2 * torch.dot(flat, flat)
         return total
 
-    def add_gradient(self, parameter: Tensor, gradient: Tensor) -> None:
+    def add_gradients(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Add the penalty's gradient to each of `gradients`, in place."""
+        weights = [p.detach() for p in parameters]
         if self.l1:
-            gradient.add_(parameter.detach().sign(), alpha=self.l1)
+            torch._foreach_add_(gradients, torch._foreach_sign(weights), alpha=self.l1)
         if self.l2:
-            gradient.add_(parameter.detach(), alpha=self.l2)
+            torch._foreach_add_(gradients, weights, alpha=self.l2)
 
 
 @dataclass(frozen=True)
 class FaultyPenalty(Penalty):
     """Lua's penalty of G: l2*(sign(w)+w) in the gradient, whatever l1 is. For replays."""
 
-    def add_gradient(self, parameter: Tensor, gradient: Tensor) -> None:
+    def add_gradients(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         if self.l2:
-            gradient.add_(parameter.detach().sign() + parameter.detach(), alpha=self.l2)
+            weights = [p.detach() for p in parameters]
+            faulty = torch._foreach_add(torch._foreach_sign(weights), weights)
+            torch._foreach_add_(gradients, faulty, alpha=self.l2)
+
+
+def bound_(tensors: Sequence[Tensor], bound: float, at_once: bool) -> None:
+    """Clamp every element to -bound..bound, in place; NaN stays.
+
+    `at_once` takes two kernels for all tensors (GPUs), else it is one pass over each (CPUs).
+    """
+    if at_once:
+        torch._foreach_clamp_min_(tensors, -bound)
+        torch._foreach_clamp_max_(tensors, bound)
+    else:
+        for tensor in tensors:
+            tensor.clamp_(-bound, bound)
 
 
 @dataclass
@@ -70,12 +88,13 @@ class Player:
         parameters = self.optimizer.parameters
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=parameters)
-        group.average_([p.grad for p in parameters if p.grad is not None])
-        for p in parameters:
-            assert p.grad is not None  # noqa: S101 - every parameter takes part in its own loss
-            self.penalty.add_gradient(p, p.grad)
-            if self.clamp:
-                p.grad.clamp_(-self.clamp, self.clamp)
+        # every parameter takes part in its own loss, so that each has a gradient
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        group.average_(gradients)
+        # over all parameters at once: on a GPU a kernel, not one for each
+        self.penalty.add_gradients(parameters, gradients)
+        if self.clamp:
+            bound_(gradients, self.clamp, at_once=gradients[0].is_cuda)
 
     def objective(self, loss: Tensor) -> float:
         """The number that Lua's optimizer call returned: the loss with its penalty."""
@@ -255,7 +274,7 @@ class Game:
         feed: Feed,
         gate: AccuracyGate,
         iterations: tuple[int, int] = (1, 1),
-        autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+        autocast: Autocast = contextlib.nullcontext,
         group: Alone | None = None,
         taming: Taming | None = None,
         answers: Answers | None = None,

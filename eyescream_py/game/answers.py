@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyescream_py.game.precision import InFull
+from eyescream_py.game.precision import exact_output
 
 EPSILON = 1e-12
 CERTAIN = 13.8155  # logit of a probability 1e-6 away from 0 or 1
@@ -52,9 +52,7 @@ class Logits:
         if not leaves or not isinstance(leaves[-1], nn.Sigmoid):
             raise ValueError("a discriminator has to end in a Sigmoid")
         self._sigmoid = leaves[-1]
-        weighted = [layer for layer in leaves if isinstance(layer, nn.Linear | nn.Conv2d)]
-        if weighted:
-            InFull(weighted[-1]).install()
+        exact_output(D)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         with self._open():

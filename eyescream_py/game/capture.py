@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from eyescream_py.game.adversarial import CallLog, Game
+from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.random import RandomSource
 
 WARM_UP = 3  # real iterations on the capture's stream, so that lazy set-up is over before it
@@ -16,8 +17,8 @@ class CapturedIteration:
     """`Game.iteration` on CUDA, replayed as a graph for full batches.
 
     The first iterations, those that are logged, and an epoch's last, shorter batch run eagerly; all
-    change the same tensors, so they may be mixed. Where the capture fails, one line says so and the
-    run goes on eagerly. Not for the CPU: there `game.iteration` is called directly.
+    change the same tensors, so they may be mixed. Iterations in which R1 is due have a graph of
+    their own. Not for the CPU: there `game.iteration` is called directly.
     """
 
     def __init__(self, game: Game, batch: int, source: RandomSource) -> None:
@@ -26,24 +27,27 @@ class CapturedIteration:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the graph: what was baked into it (a learning rate) has changed."""
-        self._graph: torch.cuda.CUDAGraph | None = None
+        """Forget the graphs: what was baked into them (a learning rate) has changed."""
+        self.graphs: dict[tuple[bool, ...], torch.cuda.CUDAGraph] = {}
         self._warm = 0
-        self._works = True
 
     def __call__(self, n: int, log: CallLog | None = None) -> None:
-        if log or n != self.batch or not self._works:
+        if log or n != self.batch:
             self.game.iteration(n, log)
         elif self._warm < WARM_UP:
             self._on_side_stream(lambda: self.game.iteration(n))
             self._warm += 1
         else:
-            if self._graph is None:
-                self._capture(n)
-            if self._graph is not None:
-                self._graph.replay()
-            else:
-                self.game.iteration(n)
+            self._replay(n)
+
+    def _replay(self, n: int) -> None:
+        taming, steps = self.game.taming, self.game.D_iterations
+        kind = taming.due(steps)
+        if kind in self.graphs:
+            taming.count(steps)  # a replay runs none of the Python that counts
+        else:
+            self.graphs[kind] = self._captured(n)
+        self.graphs[kind].replay()
 
     def _on_side_stream(self, work: Callable[[], None]) -> None:
         current = torch.cuda.current_stream(self.game.figures.device)
@@ -52,17 +56,23 @@ class CapturedIteration:
             work()
         current.wait_stream(self.stream)
 
-    def _capture(self, n: int) -> None:
+    def _captured(self, n: int) -> torch.cuda.CUDAGraph:
+        """A recording of the next iteration, which has not run yet.
+
+        Raises UserError where it fails: the stream and the random numbers may then be left in the
+        middle of a recording, so that nothing can go on from there.
+        """
         graph = torch.cuda.CUDAGraph()
         generator = getattr(self.source, "generator", None)
-        if generator is not None:
-            graph.register_generator_state(generator)
         try:
+            if generator is not None:
+                graph.register_generator_state(generator)
             with torch.cuda.graph(graph, stream=self.stream):
                 self.game.iteration(n)
         except RuntimeError as error:
-            self._works = False
-            reason = str(error).splitlines()[0]
-            print(f"This run is not captured as a CUDA graph ({reason}); it goes on without.")
-            return
-        self._graph = graph
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+            raise UserError(
+                f"an iteration cannot be recorded as a CUDA graph ({reason}); "
+                "--no_capture trains without, and slower"
+            ) from error
+        return graph

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from eyescream_py.networks.modes import Forward
 from eyescream_py.system.errors import UserError
+
+Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Precision:
 
     name: str
     dtype: torch.dtype
-    autocast: Callable[[], contextlib.AbstractContextManager[Any]]
+    autocast: Autocast
 
 
 def choose(name: str, device: torch.device) -> Precision:
@@ -52,3 +55,10 @@ class InFull(Forward):
         with torch.autocast(x.device.type, enabled=False):
             y: torch.Tensor = type(layer).forward(layer, x.to(layer.weight.dtype))
         return y
+
+
+def exact_output(network: nn.Module) -> None:
+    """Let the last layer with weights compute in full, and what follows it with it."""
+    weighted = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    if weighted:
+        InFull(weighted[-1]).install()

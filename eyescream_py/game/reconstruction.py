@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from eyescream_py.game.adversarial import Player
 from eyescream_py.game.group import Alone
+from eyescream_py.game.precision import Autocast, exact_output
 from eyescream_py.networks.modes import evaluating
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -27,7 +29,11 @@ class Reconstruction:
         criterion: Criterion,
         encoder: nn.Module | None = None,
         group: Alone | None = None,
+        autocast: Autocast = contextlib.nullcontext,
     ) -> None:
+        self.autocast = autocast
+        for stage in stages:
+            exact_output(stage.network)
         self.stages, self.criterion, self.encoder = list(stages), criterion, encoder
         self.group = group or Alone()
 
@@ -44,10 +50,12 @@ class Reconstruction:
         return losses
 
     def _step(self, images: Tensor) -> Tensor:
-        value = images if self.encoder is None else self.encoder(images)
+        with self.autocast():
+            value = images if self.encoder is None else self.encoder(images)
         losses = []
         for stage in self.stages:
-            output = stage.network(value)
+            with self.autocast():
+                output = stage.network(value)
             loss = self.criterion(output, images)
             stage.backward(loss, self.group)
             stage.optimizer.step()

@@ -105,10 +105,15 @@ class SlopePenalty:
     def __init__(self, weight: float, every: int = 1) -> None:
         self.weight, self.every, self.steps = weight, every, 0
 
+    def due(self, ahead: int = 0) -> bool:
+        """Whether the step after `ahead` others has the penalty."""
+        return (self.steps + ahead) % self.every == 0
+
     def __call__(self, D: Logits, real: Tensor) -> Tensor | float:
         """To be added to D's loss of this step; `real` [N,C,H,W] as D sees it."""
+        due = self.due()
         self.steps += 1
-        if (self.steps - 1) % self.every:
+        if not due:
             return 0.0
         real = real.detach().requires_grad_()
         with plain(D.network):
@@ -153,6 +158,15 @@ class Taming:
     def penalty(self, D: Logits, pictures: Tensor) -> Tensor | float:
         """On the real half of a batch."""
         return self.slope(D, pictures[: len(pictures) // 2]) if self.slope else 0.0
+
+    def due(self, steps: int) -> tuple[bool, ...]:
+        """In which of D's next steps the slope penalty will be computed."""
+        return tuple(self.slope is not None and self.slope.due(i) for i in range(steps))
+
+    def count(self, steps: int) -> None:
+        """Count steps of D that ran without Python."""
+        if self.slope:
+            self.slope.steps += steps
 
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"steps": self.slope.steps} if self.slope else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,35 @@ def choose_device(gpu: int, typed: bool) -> torch.device:
         )
     print("No usable CUDA device found, running on the CPU (--gpu=-1 says so without this line).")
     return torch.device("cpu")
+
+
+def prepare_cuda(fast: bool, strict: bool) -> None:
+    """How CUDA computes from here on: to be called before it first multiplies.
+
+    Unless `fast`, only by algorithms that return the same bits each time. Unless `strict`, float32
+    products round their factors to 10 bits of mantissa (TF32), as training needs no more.
+    """
+    import torch
+
+    if not fast:
+        # cuBLAS reads this once, when it starts; with less workspace its sums vary in order
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # a pooling without overlaps adds nothing twice, but warns as if it did
+        warnings.filterwarnings("ignore", ".*does not have a deterministic implementation.*")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.deterministic = not fast
+    torch.backends.cudnn.benchmark = fast
+    torch.backends.cuda.matmul.allow_tf32 = not strict
+    torch.backends.cudnn.allow_tf32 = not strict
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when `device` has done all that it was given; a CPU has."""
+    import torch
+
+    if device.type != "cpu":
+        torch.cuda.synchronize(device)
 
 
 def set_threads(threads: int, typed: bool) -> int:

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+ENDLESS = 1e9  # steps after which b^t is 0 for any decay b of a moment
+
 
 class LuaOptimizer(torch.optim.Optimizer):
     """Steps over one list of parameters; keeps `t` and flat-exportable moment buffers named as Lua
@@ -128,45 +130,26 @@ class Adam(LuaOptimizer):
     ) -> None:
         super().__init__(params, lr, capturable)
         self.betas, self.eps = betas, eps
-        self._counts = [torch.zeros((), device=p.device) for p in self.parameters]
+        # torch's kernel corrects moments by its own count, in another order than Lua: a count so
+        # large that this does nothing leaves the correction to the step size
+        self._counts = [torch.full((), ENDLESS, device=p.device) for p in self.parameters]
 
     def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
         t = self._advance(gate)
+        beta1, beta2 = self.betas
+        size: float | Tensor  # on a GPU the kernel wants it in the weights' type
         if isinstance(t, Tensor):
-            self._device_update(gradients, t, gate)
+            at = t.clamp(min=1)  # a gate closed from the start leaves t at 0
+            size = self.lr * torch.sqrt(1 - beta2**at) / (1 - beta1**at)
+            size = size.to(self.parameters[0].dtype)
         else:
-            self._fused_update(gradients, t)
-
-    def _fused_update(self, gradients: list[Tensor], t: float) -> None:
-        """torch's one-pass kernel corrects sqrt(v) before it adds epsilon: an epsilon that undoes
-        this gives Lua's.
-        """
-        for count in self._counts:
-            count.fill_(t)
+            size = self.lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
         torch._fused_adam_(
             self.parameters, gradients, self.moments["m"], self.moments["v"], [], self._counts,
-            lr=self.lr, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0,
-            eps=self.eps / math.sqrt(1 - self.betas[1] ** t), amsgrad=False, maximize=False,
+            lr=size, beta1=beta1, beta2=beta2, weight_decay=0.0, eps=self.eps,
+            amsgrad=False, maximize=False,
+            found_inf=None if gate is None else (1 - gate).float(),  # 1: the kernel does nothing
         )  # fmt: skip
-
-    def _device_update(self, gradients: list[Tensor], t: Tensor, gate: Tensor | None) -> None:
-        beta1, beta2 = self.betas
-        m, v = self.moments["m"], self.moments["v"]
-        change = torch._foreach_sub(gradients, m)
-        torch._foreach_mul_(change, self._scaled(1 - beta1, gate))
-        torch._foreach_add_(m, change)
-        change = torch._foreach_mul(gradients, gradients)
-        torch._foreach_sub_(change, v)
-        torch._foreach_mul_(change, self._scaled(1 - beta2, gate))
-        torch._foreach_add_(v, change)
-        denominator = torch._foreach_sqrt(v)
-        torch._foreach_add_(denominator, self.eps)
-        step = torch._foreach_div(m, denominator)
-        # clamp: a gate closed from the start leaves t at 0, where the correction is 0/0
-        at = t.clamp(min=1)
-        size = self.lr * torch.sqrt(1 - beta2**at) / (1 - beta1**at)
-        torch._foreach_mul_(step, self._scaled(size, gate))
-        torch._foreach_sub_(self.parameters, step)
 
 
 class Adagrad(LuaOptimizer):

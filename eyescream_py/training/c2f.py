@@ -29,7 +29,6 @@ from eyescream_py.training.game import (
     GameTask,
     build_game,
     check_batch_size,
-    device_and_precision,
     epoch_length,
     load_pictures,
 )
@@ -76,7 +75,7 @@ def train(options: PairOptions, stop: StopSignal) -> None:
         check_batch_size(options.batch_size)
         _check_sizes(options)
         D, G = setup.built(lambda: create_networks(options), f"--fineSize={options.fine_size}")
-        device, arithmetic = device_and_precision(options)
+        device, arithmetic = setup.device_and_precision(options)
         data = load_pictures(options, device, group)
         validation, training = data.split(options.validation, "validation" in options.typed)
         print(f"<dataset> {len(validation)} of {len(data)} images validate, the others train")

@@ -30,7 +30,6 @@ from eyescream_py.training.game import (
     GameTask,
     build_game,
     check_batch_size,
-    device_and_precision,
     epoch_length,
     load_pictures,
 )
@@ -93,7 +92,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
         check_batch_size(options.batch_size)
         flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"
         D, G = setup.built(lambda: create_networks(options), flags)
-        device, arithmetic = device_and_precision(options)
+        device, arithmetic = setup.device_and_precision(options)
         decoder, denoiser = _decoder(options, device), _denoiser(options, device)
         data = load_pictures(options, device, group)
         length = epoch_length(options, data)
@@ -110,7 +109,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
                 data, generate, options.noise_dim, length, source, arithmetic.dtype,
                 real_target=1 - options.D_smooth, shared=options.shared_pictures,
             )  # fmt: skip
-            taming = _taming(options, D, source, device)
+            taming = _taming(options, D, source)
             game = build_game(
                 options, (D, G), feed, source, arithmetic, group, options.D_maxAcc, taming
             )
@@ -154,13 +153,10 @@ def _draw_weights(
             models.draw_start_weights(net, source)
 
 
-def _taming(
-    options: FaceOptions, D: nn.Module, source: RandomSource, device: torch.device
-) -> Taming:
-    every = options.D_r1_every if device.type == "cpu" else 1  # a captured iteration is the same
+def _taming(options: FaceOptions, D: nn.Module, source: RandomSource) -> Taming:
     return Taming(
         Views(options.D_augment, source) if options.D_augment else None,
-        SlopePenalty(options.D_r1, every) if options.D_r1 else None,
+        SlopePenalty(options.D_r1, options.D_r1_every) if options.D_r1 else None,
         SpectralBound(D, options.D_spectral) if options.D_spectral else None,
     )
 

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from eyescream_py.data.dataset import Dataset, load_dataset
-from eyescream_py.game import precision
 from eyescream_py.game.adversarial import (
     AccuracyGate,
     FaultyPenalty,
@@ -32,7 +31,7 @@ from eyescream_py.game.taming import Taming
 from eyescream_py.networks import checkpoints, models
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.plots.windows import Plots
-from eyescream_py.system.device import choose_device, set_threads
+from eyescream_py.system.device import wait_for
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.torch7.layers import set_random_source
@@ -93,19 +92,6 @@ def check_batch_size(batch_size: int) -> None:
         raise UserError(
             f"--batchSize={batch_size}: give an even number of at least 4 (half of it is real)"
         )
-
-
-def device_and_precision(options: GameOptions) -> tuple[torch.device, Precision]:
-    """What the flags ask for; a replay runs on the CPU, in fp32 unless fp64 is asked for."""
-    set_threads(options.threads, "threads" in options.typed)
-    if options.rng == "lua":
-        if "gpu" in options.typed and options.gpu >= 0:
-            raise UserError(f"--rng=lua runs on the CPU only, --gpu={options.gpu} asks for a GPU")
-        device = torch.device("cpu")
-        name = "fp32" if options.precision == "auto" else options.precision
-        return device, precision.choose(name, device)
-    device = choose_device(options.gpu, "gpu" in options.typed)
-    return device, precision.choose(options.precision, device)
 
 
 def load_pictures(options: GameOptions, device: torch.device, group: Alone) -> Dataset:
@@ -169,7 +155,8 @@ def build_game(
 def _player(options: GameOptions, name: str, network: nn.Module, penalty: Penalty) -> Player:
     method, clamp = getattr(options, f"{name}_optmethod"), getattr(options, f"{name}_clamp")
     betas = (options.adam_beta1, options.adam_beta2)
-    optimizer = make_optimizer(method, network, *options.rates(name), betas)
+    on_gpu = next(network.parameters()).is_cuda
+    optimizer = make_optimizer(method, network, *options.rates(name), betas, on_gpu)
     return Player(network, optimizer, penalty, clamp)
 
 
@@ -209,8 +196,10 @@ class GameTask:
         self.ema = Ema(game.G.network, options.G_ema, options.G_ema_power) if averaged else None
         self._saturated = 0
         self._step: Callable[..., None] = game.iteration
-        if game.figures.device.type == "cuda":
+        if game.figures.device.type == "cuda" and not options.no_capture:
             self._step = CapturedIteration(game, batch, source)
+            if options.log_every == 1:
+                print("--log_every=1 leaves no iteration to a CUDA graph: a larger one is faster.")
 
     @property
     def sampler(self) -> nn.Module:
@@ -235,6 +224,9 @@ class GameTask:
         self._step(n, log)
         if self.ema:
             self.ema.update()
+
+    def finish(self) -> None:
+        wait_for(self.game.figures.device)
 
     def end_epoch(self, epoch: int, seconds: float) -> dict[str, Any]:
         figures, length = self.game.figures, self.schedule.length

@@ -24,7 +24,7 @@ from eyescream_py.networks.models_autoencoder import create_autoencoder
 from eyescream_py.networks.models_denoiser import create_decoder, create_encoder
 from eyescream_py.plots.windows import Plots
 from eyescream_py.results.sampling import save_grid
-from eyescream_py.system.device import choose_device, set_threads
+from eyescream_py.system.device import wait_for
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.system.signals import StopSignal
@@ -93,16 +93,17 @@ def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
     flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"
     (network,) = setup.built(lambda: [create_autoencoder(options.dims, options.noise_dim)], flags)
     with joined(options, stop) as (group, options, stop):
-        train, validation = _load(options, options.dataset, AUTOENCODER_VALIDATION, group)
-        source = group.source(setup.random_source(options, train.device))
-        _prepare([network], train.device, source, group)
+        device, arithmetic = setup.device_and_precision(options)
+        train, validation = _load(options, options.dataset, AUTOENCODER_VALIDATION, device, group)
+        source = group.source(setup.random_source(options, device))
+        _prepare([network.to(device, arithmetic.dtype)], source, group)
         _draw_weights(network, source)
         with closing(setup.open_plots(options)) as plots:
             sgd = (options.learning_rate, options.momentum)
             optimizer = setup.make_optimizer(options.optmethod, network, sgd)
             penalty = Penalty(options.coef_l1, options.coef_l2)
             player = Player(network, optimizer, penalty, clamp=0)
-            model = Reconstruction([player], absolute_error, group=group)
+            model = Reconstruction([player], absolute_error, None, group, arithmetic.autocast)
             task = AutoencoderTask(
                 options, "autoencoder.net", model, {"AE": network}, train, validation, source, plots
             )
@@ -117,32 +118,41 @@ def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
     networks = {"AE1_ENCODER": encoder, "AE1_DECODER": first, "AE2_DECODER": second}
     with joined(options, stop) as (group, options, stop):
         path = chosen_pictures(options.dataset, options.aws)
-        train, validation = _load(options, path, DENOISER_VALIDATION, group)
-        source = group.source(setup.random_source(options, train.device))
-        _prepare(list(networks.values()), train.device, source, group)
+        device, arithmetic = setup.device_and_precision(options)
+        train, validation = _load(options, path, DENOISER_VALIDATION, device, group)
+        source = group.source(setup.random_source(options, device))
+        _prepare([net.to(device, arithmetic.dtype) for net in networks.values()], source, group)
         _draw_weights(encoder, source)
         _draw_weights(first, source)
         second.load_state_dict(first.state_dict())  # both stages start alike
         with closing(setup.open_plots(options)) as plots:
             penalty = Penalty(options.coef_l1, options.coef_l2)
             stages = [
-                Player(net, setup.make_optimizer("adam", net, (0, 0)), penalty, options.AE_clamp)
+                Player(
+                    net,
+                    setup.make_optimizer("adam", net, (0, 0)),
+                    penalty,
+                    options.AE_clamp,
+                )
                 for net in (first, second)
             ]
-            model = Reconstruction(stages, bce_loss, encoder, group)
+            model = Reconstruction(stages, bce_loss, encoder, group, arithmetic.autocast)
             name = "denoiser_{}x{}x{}.net".format(*options.dims)
             task = DenoiserTask(options, name, model, networks, train, validation, source, plots)
             Run(task, options, stop, group.leads).go()
 
 
 def _load(
-    options: AutoencoderOptions | DenoiserOptions, path: str | None, validation: int, group: Alone
+    options: AutoencoderOptions | DenoiserOptions,
+    path: str | None,
+    validation: int,
+    device: torch.device,
+    group: Alone,
 ) -> tuple[Dataset, Dataset]:
     """Pictures to train on and at most `validation` others."""
     if options.batch_size < 2:
         raise UserError(f"--batchSize={options.batch_size}: give a number of at least 2")
-    set_threads(options.threads, "threads" in options.typed)
-    device, (channels, size, _) = choose_device(options.gpu, "gpu" in options.typed), options.dims
+    channels, size, _ = options.dims
     data = group.in_turn(lambda: load_dataset(path, channels, size, device))
     return split(data, validation)
 
@@ -161,11 +171,9 @@ def split(data: Dataset, validation: int) -> tuple[Dataset, Dataset]:
     return train, rest
 
 
-def _prepare(
-    networks: Sequence[nn.Module], device: torch.device, source: RandomSource, group: Alone
-) -> None:
+def _prepare(networks: Sequence[nn.Module], source: RandomSource, group: Alone) -> None:
     for net in networks:
-        set_random_source(net.to(device), source)
+        set_random_source(net, source)
         group.share_statistics(net)
 
 
@@ -194,6 +202,7 @@ class ReconstructionTask:
         self.source, self.plots = source, plots
         self.schedule = Schedule(len(train), options.batch_size, options.batch_size, smallest=2)
         self.device = train.device
+        self.dtype = next(model.stages[0].network.parameters()).dtype
         self.order = torch.arange(len(train), device=self.device)  # rows as the epoch takes them
         self.taken = 0  # of them, how many it has taken
         stages = len(model.stages)
@@ -209,7 +218,7 @@ class ReconstructionTask:
 
     def iteration(self, n: int, log: LossLog | None) -> None:
         rows = self.order[self.taken : self.taken + n]
-        losses = self.model.step(self.train.floats(rows))
+        losses = self.model.step(self.train.floats(rows, self.dtype))
         self.taken += n
         self.sums += losses * n
         if log:
@@ -224,8 +233,11 @@ class ReconstructionTask:
         data = self.validation
         total = torch.zeros_like(self.sums)
         for rows in torch.arange(len(data), device=self.device).split(VALIDATION_BATCH):
-            total += self.model.losses(data.floats(rows)) * len(rows)
+            total += self.model.losses(data.floats(rows, self.dtype)) * len(rows)
         return (total / len(data)).tolist()
+
+    def finish(self) -> None:
+        wait_for(self.device)
 
     def end_epoch(self, epoch: int, seconds: float) -> dict[str, Any]:
         train = (self.sums / max(self.taken, 1)).tolist()
@@ -262,7 +274,7 @@ class ReconstructionTask:
         examples = []
         for name, data in (("train", self.train), ("val", self.validation)):
             rows = torch.arange(min(SHOWN, len(data)), device=self.device)
-            images = data.floats(rows)
+            images = data.floats(rows, self.dtype)
             examples.append((name, [images, *self.model.outputs(images)]))
         return examples
 

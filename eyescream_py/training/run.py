@@ -22,6 +22,7 @@ from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.logs import Logs, LossLog
 from eyescream_py.training.save_folder import prepare_folder
 
+SECONDS_BETWEEN_WAITS = 0.5
 MAX_ROLLBACKS = 3
 MAX_FAILED_SAVES = 3
 MAX_HALVINGS = 100
@@ -66,6 +67,10 @@ class Task(Protocol):
     def begin_epoch(self) -> None: ...
 
     def iteration(self, n: int, log: LossLog | None) -> None: ...
+
+    def finish(self) -> None:
+        """Wait until the device has done what it was given: a clock read before would be early."""
+        ...
 
     def end_epoch(self, epoch: int, seconds: float) -> dict[str, Any]:
         """Print the epoch's lines; give its metrics."""
@@ -238,6 +243,7 @@ class Run:
         print(f"<trainer> Epoch #{epoch} [batchSize = {schedule.batch}]")
         start = time.perf_counter() - self.at.seconds
         self._iterations()
+        self.task.finish()
         seconds = time.perf_counter() - start
         if self.at.iteration < len(schedule):
             self.at.seconds = seconds
@@ -250,13 +256,17 @@ class Run:
 
     def _iterations(self) -> None:
         """The iterations that the epoch still lacks, as long as nobody asks the run to stop."""
-        schedule = self.task.schedule
-        with Progress(len(schedule), "iterations", enabled=self._shows_progress()) as progress:
+        schedule, shown, waited = self.task.schedule, self._shows_progress(), time.perf_counter()
+        with Progress(len(schedule), "iterations", enabled=shown) as progress:
             progress.update(self.at.iteration)
             while self.at.iteration < len(schedule):
                 self.task.iteration(schedule.size(self.at.iteration), self._log())
                 self._unsaved = True
                 self.at.iteration += 1
+                # now and then the bar waits for the device, lest it count what is only queued
+                if shown and time.perf_counter() - waited > SECONDS_BETWEEN_WAITS:
+                    self.task.finish()
+                    waited = time.perf_counter()
                 progress.update(1)
                 # asked between two iterations, when everything is in a state to be saved
                 if self.stop.asked():

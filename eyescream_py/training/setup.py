@@ -13,7 +13,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from eyescream_py.game import precision
+from eyescream_py.game.precision import Precision
 from eyescream_py.plots.windows import Plots
+from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam, LuaOptimizer
 from eyescream_py.torch7.random import LuaSource, RandomSource, TorchSource
@@ -35,9 +38,29 @@ class CommonOptions(RunOptions):
     visdom_port: int
     visdom_env: str  # "": the name of `save`
     precision: str  # "auto", "fp32", "bf16" or "fp64"
+    strict: bool = False  # on CUDA: no TF32
+    fast: bool = False  # on CUDA: runs need not repeat to the bit
+    no_capture: bool = False  # on CUDA: every iteration by Python
     rng: str = "torch"  # or "lua": the streams of Lua Torch, for replays
     typed: frozenset[str]  # names of the fields that a person gave, as against defaults
     table: dict[str, Any] = field(repr=False)  # Lua's `opt`: flag -> value, as files keep it
+
+
+def device_and_precision(options: CommonOptions) -> tuple[torch.device, Precision]:
+    """What the flags ask for; a replay runs on the CPU, in fp32 unless fp64 is asked for."""
+    set_threads(options.threads, "threads" in options.typed)
+    if options.rng == "lua":
+        if "gpu" in options.typed and options.gpu >= 0:
+            raise UserError(f"--rng=lua runs on the CPU only, --gpu={options.gpu} asks for a GPU")
+        device = torch.device("cpu")
+        name = "fp32" if options.precision == "auto" else options.precision
+        return device, precision.choose(name, device)
+    device = choose_device(options.gpu, "gpu" in options.typed)
+    if device.type == "cuda":
+        prepare_cuda(options.fast, options.strict)
+        if options.fast:
+            print("--fast: two runs of the same command will differ a little.")
+    return device, precision.choose(options.precision, device)
 
 
 def random_source(options: CommonOptions, device: torch.device) -> RandomSource:
@@ -56,12 +79,15 @@ def make_optimizer(
     sgd: tuple[float, float],
     lr: float = -1,
     betas: tuple[float, float] = (0.9, 0.999),
+    capturable: bool = False,
 ) -> LuaOptimizer:
-    """`sgd` is (learning rate, momentum); `lr` that of adam and adagrad, -1 for Lua's 0.001."""
+    """`sgd` is (learning rate, momentum); `lr` that of adam and adagrad, -1 for Lua's 0.001.
+
+    `capturable` where its steps are to become part of a CUDA graph.
+    """
     if lr < 0 and lr != -1:
         raise UserError(f"a learning rate of {lr:g}: give a positive one, or -1 for the default")
     lr = 1e-3 if lr == -1 else lr
-    capturable = next(network.parameters()).is_cuda
     if method == "sgd":
         return SGD(network.parameters(), sgd[0], sgd[1], capturable)
     if method == "adagrad":

@@ -14,6 +14,7 @@ from eyescream_py.game.adversarial import (
     Game,
     Penalty,
     Player,
+    bound_,
 )
 from eyescream_py.game.answers import bce_loss
 from eyescream_py.game.group import Alone
@@ -49,14 +50,14 @@ def test_penalties_value_and_gradient():
     penalty = Penalty(l1=0.1, l2=0.01)
     assert float(penalty.value([weights])) == pytest.approx(0.1 * 7 + 0.01 / 2 * 21)
     gradient = torch.zeros(2, 2)
-    penalty.add_gradient(weights, gradient)
+    penalty.add_gradients([weights], [gradient])
     torch.testing.assert_close(gradient, 0.1 * weights.sign() + 0.01 * weights)
     assert Penalty().value([weights]) == 0
 
 
 def test_the_penalty_that_a_replay_keeps():
     weights, gradient = torch.tensor([2.0, -3.0]), torch.zeros(2)
-    FaultyPenalty(l1=5.0, l2=0.1).add_gradient(weights, gradient)
+    FaultyPenalty(l1=5.0, l2=0.1).add_gradients([weights], [gradient])
     torch.testing.assert_close(gradient, 0.1 * (weights.sign() + weights))
 
 
@@ -73,6 +74,15 @@ def test_gradients_are_clamped_after_the_penalty():
     made.clamp = 0.0
     made.backward(network(torch.tensor([[0.1, 0.1]])).sum(), Alone())
     torch.testing.assert_close(network.weight.grad, torch.tensor([[100.1, -99.9]]))
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_bounds_hold_in_every_tensor_and_nan_stays(at_once):
+    tensors = [torch.tensor([-3.0, 0.25, math.nan]), torch.tensor([[7.0]])]
+    bound_(tensors, 0.5, at_once)
+    assert tensors[0][:2].tolist() == [-0.5, 0.25]
+    assert tensors[0].isnan().tolist() == [False, False, True]
+    assert tensors[1].item() == 0.5
 
 
 def test_the_objective_is_the_loss_with_its_penalty():

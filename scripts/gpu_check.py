@@ -1,0 +1,251 @@
+"""All that only a GPU can show, in one command of at most six minutes: `make gpu-check`.
+
+    python -m scripts.gpu_check [--device cuda|cpu] [--dataset FOLDER] [--output FILE] [--only WORD]
+
+Runs the tests of CUDA, runs that are repeated and continued to the bit, every trainer and sibling
+on real pictures, and the table of training iterations. Each section is a process with its own time
+limit; a failing one is recorded and the others go on. Writes a summary of at most 60 lines and
+ends with exit code 1 where a section failed. `--device cpu` tries the script itself, on tiny sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from benchmarks.report import machine, today
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = sys.executable
+DETAILS = 4  # last lines of a section that failed, in the summary
+MOST_LINES = 60
+SLOWER_ON_CPU = 4
+
+
+@dataclass(frozen=True)
+class Section:
+    """Commands one after the other, `limit` seconds in all; `alone`: what it times wants quiet."""
+
+    name: str
+    commands: list[list[str]]
+    limit: int
+    save: Path | None = None  # a trainer's, whose last metrics are worth a line
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    section: Section
+    passed: bool
+    seconds: float
+    output: str
+
+    @property
+    def words(self) -> str:
+        """What the summary's table says of it."""
+        if self.section.save:
+            return _last_metrics(self.section.save)
+        lines = [line for line in self.output.splitlines() if line.strip()]
+        return lines[-1].strip(" =")[:90] if lines else ""
+
+
+def run(section: Section, patience: float = 1) -> Outcome:
+    start, output = time.monotonic(), ""
+    for command in section.commands:
+        left = patience * section.limit - (time.monotonic() - start)
+        code, said = _run(command, left)
+        output += said
+        if code:
+            break
+    seconds = time.monotonic() - start
+    print(f"{'ok    ' if code == 0 else 'FAILED'} {seconds:5.0f} s  {section.name}", flush=True)
+    if code:
+        print("\n".join(output.splitlines()[-30:]), flush=True)
+    return Outcome(section, code == 0, seconds, output)
+
+
+def _run(command: list[str], limit: float) -> tuple[int, str]:
+    """(exit code, output); a command that takes too long has failed."""
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, timeout=max(limit, 1), text=True, errors="replace",
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as late:
+        said = late.stdout or b""
+        text = said.decode(errors="replace") if isinstance(said, bytes) else said
+        return 124, f"{text}\nstopped after its {limit:.0f} s\n"
+    except OSError as error:
+        return 127, f"{error}\n"
+    return done.returncode, done.stdout
+
+
+def _last_metrics(save: Path) -> str:
+    try:
+        record = json.loads((save / "metrics.jsonl").read_text().splitlines()[-1])
+    except (OSError, ValueError, IndexError):
+        return "no metrics"
+    wanted = ("epoch", "D_loss", "G_loss", "D_accuracy", "images_per_second", "parzen",
+              "train", "validation")  # fmt: skip
+    return ", ".join(f"{name} {_short(record[name])}" for name in wanted if name in record)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return "/".join(_short(part) for part in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def sections(gpu: bool, pictures: Path, work: Path) -> list[Section]:
+    """In the order of the summary; the timed one is last and alone."""
+    number = "0" if gpu else "-1"
+    made = [_tests(gpu), _repeats(gpu, pictures, number)]
+    made += _trainers(gpu, pictures, work, number)
+    made += _siblings(gpu, pictures, work, number)
+    table = [PYTHON, "-m", "benchmarks.gpu_step", "--gpu", number]
+    small = [] if gpu else ["--only=16px", "--batch=4", "--bursts=1", "--burst=1"]
+    made.append(Section("training iterations", [[*table, *small]], 170, alone=True))
+    return made
+
+
+def _tests(gpu: bool) -> Section:
+    files = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if "cuda.is_available" in path.read_text(encoding="utf-8")
+    ]
+    if not gpu:
+        files = ["tests/game/test_capture.py"]
+    return Section("tests of CUDA", [[PYTHON, "-m", "pytest", "-q", "-rs", *files]], 150)
+
+
+def _repeats(gpu: bool, pictures: Path, number: str) -> Section:
+    command = [PYTHON, "-m", "scripts.gpu_repeat", "--gpu", number, "--dataset", str(pictures)]
+    return Section("repeated and continued runs", [command + ([] if gpu else ["--tiny"])], 150)
+
+
+def _trainers(gpu: bool, pictures: Path, work: Path, number: str) -> list[Section]:
+    long = {
+        "train_16_gray": ["train.py", "--scale=16", "--grayscale", "--N_epoch=8000"],
+        "train_best": ["train.py", "--scale=16", "--grayscale", "--recipe=best", "--N_epoch=8000"],
+        "train_32_colour": ["train.py", "--scale=32", "--N_epoch=8000"],
+        "train_upsampling": ["train.py", "--scale=32", "--G_arch=upsampling", "--D_arch=b",
+                             "--D_r1=1", "--G_ema=0.999", "--N_epoch=4000"],
+        "train_c2f": ["train_c2f.py", "--grayscale", "--N_epoch=4000", "--epochs=2"],
+        "train_autoencoder": ["train_autoencoder.py", "--scale=16", "--epochs=2"],
+        "train_denoiser": ["train_denoiser.py", "--scale=16", "--grayscale", "--epochs=2"],
+    }  # fmt: skip
+    if not gpu:
+        long = {"train_16_gray": ["train.py", "--scale=8", "--grayscale", "--N_epoch=8",
+                                  "--batchSize=4"]}  # fmt: skip
+    made = []
+    for name, (script, *flags) in long.items():
+        save = work / name
+        noplot = [] if "autoencoder" in script else ["--noplot"]
+        epochs = [] if any(flag.startswith("--epochs") for flag in flags) else ["--epochs=1"]
+        command = [PYTHON, script, *flags, *noplot, *epochs, f"--gpu={number}"]
+        command += [f"--save={save}", f"--dataset={pictures}"]
+        made.append(Section(name, [command], 100, save))
+    return made
+
+
+def _siblings(gpu: bool, pictures: Path, work: Path, number: str) -> list[Section]:
+    srez, image, hd, mln = (work / name for name in ("srez", "image", "ganless_hd", "mln"))
+    module = [PYTHON, "-m"]
+    made = [
+        Section("srez", [[
+            *module, "eyescream_py.srez", "--run=train", f"--dataset={pictures}", "--crop=none",
+            f"--checkpoint_dir={srez / 'c'}", f"--train_dir={srez / 't'}",
+            f"--summary_dir={srez / 's'}", "--cache_dir=", f"--max_batches={300 if gpu else 1}",
+            f"--gpu={number}",
+        ]], 100),
+        Section("image-model", [
+            [*module, "eyescream_py.image_model", "make-data", f"--output_dir={image}",
+             "--image_size=64", "--unpaired=40", "--pairs=20", "--tests=4"],
+            [*module, "eyescream_py.image_model", "train", f"--synth_dir={image / 'Faces_depth'}",
+             f"--real_dir={image / 'Faces_real'}", f"--log_dir={image / 'logs'}",
+             "--image_size=64", "--max_steps=200", "--noplot", f"--gpu={number}"],
+        ], 100),
+        Section("ganless-hd", [[
+            *module, "eyescream_py.ganless_hd", "train", f"--dataroota={pictures}", f"--out={hd}",
+            "--max-steps=60", "--loadSize=128", "--imgSize=128", "--noplot", f"--gpu={number}",
+        ]], 100),
+        Section("mln", [
+            [*module, "eyescream_py.mln", "simulate", f"--out={mln}", "--side=32", "--coils=4"],
+            [*module, "eyescream_py.mln", "train", f"--params={mln / 'Params.txt'}",
+             f"--out={mln / 'out'}", "--batches=200", f"--gpu={number}"],
+        ], 100),
+    ]  # fmt: skip
+    return made if gpu else []
+
+
+def embedded_faces(folder: Path) -> Path:
+    """The hundred faces that scikit-image brings along, as PNG files of 64 pixels a side."""
+    import numpy as np
+    from PIL import Image
+    from skimage.data import lfw_subset
+
+    folder.mkdir(parents=True)
+    for number, face in enumerate(lfw_subset()[:100]):
+        picture = Image.fromarray(np.uint8(255 * face)).convert("RGB")
+        picture.resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{number:03d}.png")
+    return folder
+
+
+def summary(outcomes: list[Outcome], title: str, words: str) -> str:
+    """Markdown of at most MOST_LINES lines."""
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    lines = [f"# {title}", "", words, "", "| section | | s | |", "|---|---|---|---|"]
+    for outcome in outcomes:
+        mark = "ok" if outcome.passed else "FAILED"
+        told = outcome.words.replace("|", "/")
+        lines.append(f"| {outcome.section.name} | {mark} | {outcome.seconds:.0f} | {told} |")
+    for outcome in outcomes:
+        table = [line for line in outcome.output.splitlines() if line.startswith("| ")]
+        if outcome.section.alone and table:
+            lines += ["", *table]
+    for outcome in failed:
+        said = [line for line in outcome.output.splitlines() if line.strip()][-DETAILS:]
+        lines += ["", f"{outcome.section.name}:", *(f"    {line[:150]}" for line in said)]
+    return "\n".join(lines[:MOST_LINES]) + "\n"
+
+
+@click.command()
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda")
+@click.option("--dataset", type=click.Path(exists=True, path_type=Path), help="Real pictures.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where the summary goes.")
+@click.option("--only", default="", help="Sections whose name contains this.")
+@click.option("--jobs", default=0, help="Sections at a time (0: 5 on a GPU, 1 on a CPU).")
+def main(device: str, dataset: Path | None, output: Path | None, only: str, jobs: int) -> None:
+    import torch
+
+    gpu = device == "cuda"
+    if gpu and not torch.cuda.is_available():
+        raise click.ClickException("there is no CUDA device here; --device=cpu tries the script")
+    start, patience = time.monotonic(), 1 if gpu else SLOWER_ON_CPU
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        pictures = dataset.resolve() if dataset else embedded_faces(work / "faces")
+        todo = [part for part in sections(gpu, pictures, work) if only in part.name]
+        beside = [part for part in todo if not part.alone]
+        with ThreadPoolExecutor(jobs or (5 if gpu else 1)) as pool:
+            outcomes = list(pool.map(lambda part: run(part, patience), beside))
+        outcomes += [run(part, patience) for part in todo if part.alone]
+        words = f"{machine(torch.device(device))}; {today()}; {time.monotonic() - start:.0f} s"
+        text = summary(outcomes, "What a GPU showed (`make gpu-check`)", words)
+    print(f"\n{text}")
+    if output:
+        output.write_text(text, encoding="utf-8")
+    sys.exit(any(not outcome.passed for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    main()
