@@ -104,6 +104,13 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Mo
     return [nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2), nn.PReLU()]
 
 
+def _dense(dims: Dims, width: int) -> nn.Sequential:
+    """A branch that sees all pixels at once."""
+    size = math.prod(dims)
+    layers = [nn.Linear(size, width), nn.PReLU(), Dropout(), nn.Linear(width, width), nn.PReLU()]
+    return nn.Sequential(View(size), *layers)
+
+
 def _D16(dims: Dims) -> nn.Sequential:
     channels = dims[0]
     conv = nn.Sequential(
@@ -117,15 +124,9 @@ def _D16(dims: Dims) -> nn.Sequential:
         nn.Linear(4096, 1024),
         nn.PReLU(),
     )
-    dense = nn.Sequential(
-        View(math.prod(dims)),
-        nn.Linear(math.prod(dims), 128),
-        nn.PReLU(),
-        Dropout(),
-        nn.Linear(128, 128),
-        nn.PReLU(),
+    return nn.Sequential(
+        ConcatTable(conv, _dense(dims, 128)), JoinTable(2), nn.Linear(1152, 1), nn.Sigmoid()
     )
-    return nn.Sequential(ConcatTable(conv, dense), JoinTable(2), nn.Linear(1152, 1), nn.Sigmoid())
 
 
 def _D32(dims: Dims) -> nn.Sequential:
@@ -156,16 +157,8 @@ def _D32(dims: Dims) -> nn.Sequential:
         nn.Linear(1024, 1024),
         nn.PReLU(),
     )
-    dense = nn.Sequential(
-        View(math.prod(dims)),
-        nn.Linear(math.prod(dims), 1024),
-        nn.PReLU(),
-        Dropout(),
-        nn.Linear(1024, 1024),
-        nn.PReLU(),
-    )
     return nn.Sequential(
-        ConcatTable(fine, coarse, dense),
+        ConcatTable(fine, coarse, _dense(dims, 1024)),
         JoinTable(2),
         nn.Linear(3072, 1024),
         nn.PReLU(),

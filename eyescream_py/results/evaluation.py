@@ -160,11 +160,7 @@ def measure(
     """
     images = subject.images
     noise = TorchSource(seed + 2, images.device).uniform_(torch.empty_like(images), 0, 1)
-    swd = {
-        "real": quality.distances(reference, seen, seed),
-        "generated": quality.distances(reference, images, seed),
-        "noise": quality.distances(reference, noise, seed),
-    }
+    sets = {"real": seen, "generated": images, "noise": noise}
     near = {
         "generated to training": quality.nearest_distances(images, seen),
         "generated to reference": quality.nearest_distances(images, reference),
@@ -174,7 +170,7 @@ def measure(
     figures: dict[str, Any] = {
         "images": len(images),
         "note": note,
-        "swd": swd,
+        "swd": {name: quality.distances(reference, each, seed) for name, each in sets.items()},
         "diversity": {
             "real": quality.diversity(reference), "generated": quality.diversity(images),
         },
@@ -182,20 +178,25 @@ def measure(
         "nearer_to_training": float(closer.double().mean()),
     }  # fmt: skip
     if seeing != NO_FEATURES:
-        sets = {"real": seen, "generated": images, "noise": noise}
-        figures["features"] = asdict(
-            features.compared(features.judge(seeing, reference), reference, sets)
-        )
-    scores = {}
+        found = features.compared(features.judge(seeing, reference), reference, sets)
+        figures["features"] = asdict(found)
+    scores: dict[str, Tensor] = {}
     if subject.D is not None:
-        judged = (("reference", reference), ("training", seen), ("generated", images))
-        scores = {name: judge(subject.D, pictures).cpu() for name, pictures in judged}
-        figures["D_auc"] = {
-            "reference against generated": quality.auc(scores["reference"], scores["generated"]),
-            "training against reference": quality.auc(scores["training"], scores["reference"]),
-        }
+        scores, figures["D_auc"] = _opinions(subject.D, images, reference, seen)
     examples = {"generated": images[:40].cpu(), "reference": reference[:40].cpu()}
     return Findings(figures, {n: v.cpu() for n, v in near.items()}, scores, examples)
+
+
+def _opinions(
+    D: nn.Module, images: Tensor, reference: Tensor, seen: Tensor
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """D's scores of each set, and how well they tell the sets apart."""
+    judged = {"reference": reference, "training": seen, "generated": images}
+    scores = {name: judge(D, pictures).cpu() for name, pictures in judged.items()}
+    return scores, {
+        "reference against generated": quality.auc(scores["reference"], scores["generated"]),
+        "training against reference": quality.auc(scores["training"], scores["reference"]),
+    }
 
 
 def _write(findings: Findings, folder: Path) -> None:

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from eyescream_py.networks import checkpoints
 from eyescream_py.results.generator_layers import build, describe
 from eyescream_py.results.sampling import generate
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.safe_tensors import TensorsError, load_module, read_header
+from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
 
 FORMAT = "eyescream_py generator 1"
@@ -71,7 +72,7 @@ def load_generator(
         try:
             network = _read_safetensors(path)
         except (TensorsError, OSError, *_MISFITS) as error:
-            raise UserError(f"{path} holds no exported generator: {_line(error)}") from error
+            raise UserError(f"{path} holds no exported generator: {first_line(error)}") from error
     elif path.suffix in (".pt", ".pth", ".onnx"):
         raise UserError(
             f"{path}: TorchScript and ONNX files are for other runtimes (and may be programs); "
@@ -79,31 +80,41 @@ def load_generator(
         )
     else:
         network = _read_net(path, ema)
-    return described(network.float().eval().to(device), path)
+    return described(network.float().eval().to(device), str(path))
 
 
 def _read_net(path: Path, ema: bool) -> nn.Module:
-    content = checkpoints.read(path, "FILE")
-    G = checkpoints.module(content, "G_ema" if ema and "G_ema" in content else "G", path, "FILE")
+    return G_of(checkpoints.read(path, "FILE"), path, "FILE", ema)
+
+
+def G_of(content: Table, path: Path, option: str, ema: bool) -> nn.Module:
+    """The G in a file's table: with `ema` the averaged one, where there is one, and behind the
+    decoder that it was trained with. Raises UserError that names `option` and `path`.
+    """
+    key = "G_ema" if ema and "G_ema" in content else "G"
+    G = checkpoints.module(content, key, path, option)
     if "AE_decoder" not in content:
         return G
-    return nn.Sequential(checkpoints.module(content, "AE_decoder", path, "FILE"), G)
+    return nn.Sequential(checkpoints.module(content, "AE_decoder", path, option), G)
 
 
-def described(network: nn.Module, path: Path) -> Generator:
-    """Find the noise's length and the pictures' shape by trying the network once."""
+def described(network: nn.Module, name: str) -> Generator:
+    """Find the noise's length and the pictures' shape by trying the network once.
+
+    Raises UserError that begins with `name` where it makes no pictures of noise.
+    """
     weights = dict(network.named_parameters())
     first = next(iter(weights.values()), None)
     if first is None or first.ndim != 2:
-        raise UserError(f"{path}: its G does not begin with a Linear layer on noise")
+        raise UserError(f"{name}: its G does not begin with a Linear layer on noise")
     noise_dim = first.shape[1]
     try:
         _try_shapes(network, noise_dim)
         picture = generate(network, torch.zeros(2, noise_dim, device=first.device))
     except _MISFITS as error:
-        raise UserError(f"{path}: G takes no {noise_dim} numbers: {_line(error)}") from error
+        raise UserError(f"{name}: G takes no {noise_dim} numbers: {first_line(error)}") from error
     if picture.ndim != 4 or picture.shape[1] not in (1, 3):
-        raise UserError(f"{path}: G makes {tuple(picture.shape[1:])}, not pictures")
+        raise UserError(f"{name}: G makes {tuple(picture.shape[1:])}, not pictures")
     dims = (picture.shape[1], picture.shape[2], picture.shape[3])
     return Generator(network, noise_dim, dims, first.device)
 
@@ -126,10 +137,6 @@ def _try_shapes(network: nn.Module, noise_dim: int) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def export(G: Generator, path: Path) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from eyescream_py.data.dataset import Dataset, load_dataset
 from eyescream_py.networks import checkpoints
-from eyescream_py.results import films as movies
-from eyescream_py.results import generator
+from eyescream_py.results import films, generator
+from eyescream_py.results.generator import Generator
 from eyescream_py.results.refiner import Refiner, read_refiner
 from eyescream_py.results.sampling import generate, judge, nearest, save_grid
 from eyescream_py.system.device import choose_device, set_threads
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.torch7.random import TorchSource
@@ -56,13 +56,10 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class Base:
-    """G and D of a run, and what their pictures are: [N,noise_dim] -> [N,channels,size,size]."""
+    """A run's G and the D that judges its pictures."""
 
-    G: nn.Module
+    G: Generator
     D: nn.Module
-    noise_dim: int
-    channels: int
-    size: int
 
 
 def sample(options: SampleOptions) -> None:
@@ -71,8 +68,7 @@ def sample(options: SampleOptions) -> None:
     device = choose_device(options.gpu, "gpu" in options.typed)
     base = load_base(options, device)
     if options.export:
-        G = generator.described(base.G.float().eval(), Path(options.G_base))
-        generator.export(G, Path(options.export))
+        generator.export(base.G, Path(options.export))
         print(f"Written: {options.export}")
         return
     refiner = load_refiner(options, base, device)
@@ -103,47 +99,33 @@ def load_base(options: SampleOptions, device: torch.device) -> Base:
     G_path = _network_file(options.G_base, options.save_base, "--G_base")
     D_path = _network_file(options.D_base, options.save_base, "--D_base")
     content = checkpoints.read(G_path, "--G_base")
-    key = "G_ema" if options.ema and "G_ema" in content else "G"
-    G = checkpoints.module(content, key, G_path, "--G_base")
-    if "AE_decoder" in content:
-        decoder = checkpoints.module(content, "AE_decoder", G_path, "--G_base")
-        G = nn.Sequential(decoder, G)
+    network = generator.G_of(content, G_path, "--G_base", options.ema)
+    G = generator.described(network.eval().to(device), f"--G_base={G_path}")
     D_content = content if D_path == G_path else checkpoints.read(D_path, "--D_base")
-    D = checkpoints.module(D_content, "D", D_path, "--D_base")
-    base = _described(G.to(device), D.to(device), G_path)
-    _check_typed(options, base, G_path)
-    return base
-
-
-def _described(G: nn.Module, D: nn.Module, path: Path) -> Base:
-    """Find the noise's length and the pictures' shape by looking at G and trying it once."""
-    first = next((layer for layer in G.modules() if isinstance(layer, nn.Linear)), None)
-    if first is None:
-        raise UserError(f"--G_base={path}: its G does not begin with a Linear layer on noise")
-    device = first.weight.device
+    D = checkpoints.module(D_content, "D", D_path, "--D_base").to(device)
     try:
-        picture = generate(G, torch.zeros(2, first.in_features, device=device))
-        judge(D, picture)
+        judge(D, torch.zeros(2, *G.dims, device=device))
     except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--G_base={path}: G and D do not fit together: {reason}") from error
-    if picture.ndim != 4 or picture.shape[1] not in (1, 3):
-        raise UserError(f"--G_base={path}: G makes {tuple(picture.shape[1:])}, not pictures")
-    return Base(G, D, first.in_features, picture.shape[1], picture.shape[-1])
+        raise UserError(
+            f"--G_base={G_path}: G and D do not fit together: {first_line(error)}"
+        ) from error
+    _check_typed(options, G, G_path)
+    return Base(G, D)
 
 
-def _check_typed(options: SampleOptions, base: Base, path: Path) -> None:
-    gray = base.channels == 1
+def _check_typed(options: SampleOptions, G: Generator, path: Path) -> None:
+    channels, size, _ = G.dims
+    gray = channels == 1
     for name, given, found in (
-        ("scale", options.scale, base.size),
-        ("noise_dim", options.noise_dim, base.noise_dim),
+        ("scale", options.scale, size),
+        ("noise_dim", options.noise_dim, G.noise_dim),
         ("grayscale", options.grayscale, gray),
     ):
         if name in options.typed and given != found:
             flag = "noiseDim" if name == "noise_dim" else name
             raise UserError(
-                f"--{flag}: {path} makes {base.size}x{base.size} pictures in "
-                f"{'gray' if gray else 'colour'} from {base.noise_dim} numbers; leave the flag out"
+                f"--{flag}: {path} makes {size}x{size} pictures in "
+                f"{'gray' if gray else 'colour'} from {G.noise_dim} numbers; leave the flag out"
             )
 
 
@@ -157,12 +139,13 @@ def load_refiner(options: SampleOptions, base: Base, device: torch.device) -> Re
             print(f"No refined pictures: there is no {Path(options.save_c2f32) / name}.")
             return None
     refiner = read_refiner(paths[0], paths[1], device, ("--G_c2f32", "--D_c2f32"))
-    if not refiner.takes(base.channels, base.size):
-        gray = " --grayscale" if base.channels == 1 else ""
+    channels, size, _ = base.G.dims
+    if not refiner.takes(channels, size):
+        gray = " --grayscale" if channels == 1 else ""
         print(
-            f"No refined pictures: {paths[0]} does not fit {base.channels} channel(s) at "
-            f"{base.size} px; make one that does with: python train_c2f.py "
-            f"--coarseSize={base.size} --fineSize={2 * base.size}{gray}"
+            f"No refined pictures: {paths[0]} does not fit {channels} channel(s) at "
+            f"{size} px; make one that does with: python train_c2f.py "
+            f"--coarseSize={size} --fineSize={2 * size}{gray}"
         )
         return None
     return refiner
@@ -170,7 +153,7 @@ def load_refiner(options: SampleOptions, base: Base, device: torch.device) -> Re
 
 def _neighbour_data(options: SampleOptions, base: Base, device: torch.device) -> Dataset:
     path = chosen_pictures(options.dataset, options.aws)
-    return load_dataset(path, base.channels, base.size, device)
+    return load_dataset(path, *base.G.dims[:2], device)
 
 
 def _one_run(
@@ -183,9 +166,9 @@ def _one_run(
     data: Dataset | None,
 ) -> None:
     start = time.perf_counter()
-    noise = torch.empty(IMAGES, base.noise_dim, device=source.device)
+    noise = torch.empty(IMAGES, base.G.noise_dim, device=source.device)
     source.uniform_(noise, -1, 1)
-    images = generate(base.G, noise, options.batch_size)
+    images = generate(base.G.network, noise, options.batch_size)
     order = judge(base.D, images, options.batch_size).argsort(descending=True, stable=True)
     grids = {
         "best": images[order[:GRID]],
@@ -206,7 +189,7 @@ def _one_run(
             save_grid(folder / f"{name}_{run:04d}_c2f_{refiner.size}.jpg", refined, 8)
     if options.interpolate:
         path = folder / f"interpolate_{run:04d}.gif"
-        movies.write(path, _between(base, noise[:5], options.interpolate))
+        films.write(path, _between(base, noise[:5], options.interpolate))
     seconds = time.perf_counter() - start
     print(f"run {run} of {options.runs}: base grids {base_seconds:.1f} s, all {seconds:.1f} s")
 
@@ -223,4 +206,4 @@ def _between(base: Base, corners: Tensor, frames: int) -> Tensor:
     at = torch.linspace(0, len(corners), frames + 1, device=corners.device)[:-1]
     index = at.long()
     share = (at - index)[:, None]
-    return generate(base.G, stops[index] * (1 - share) + stops[index + 1] * share)
+    return generate(base.G.network, stops[index] * (1 - share) + stops[index + 1] * share)

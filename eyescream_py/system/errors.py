@@ -7,3 +7,8 @@ class UserError(click.ClickException):
     """One line on stderr (`Error: ...`) naming the file or flag and the remedy; exit code 2."""
 
     exit_code = 2
+
+
+def first_line(error: BaseException) -> str:
+    """An error's words for a line of ours; its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

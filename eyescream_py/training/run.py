@@ -16,7 +16,7 @@ from torch import nn
 
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import story
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.logs import Logs, LossLog
@@ -176,7 +176,7 @@ class Run:
             halvings = range(MAX_HALVINGS)[(content.get("resume") or {}).get("halvings", 0)]
         except NONSENSE as error:
             raise UserError(
-                f"--network={path} makes no sense ({type(error).__name__}: {_first_line(error)}); "
+                f"--network={path} makes no sense ({type(error).__name__}: {first_line(error)}); "
                 f"is {path}.old whole?"
             ) from error
         if not self.task.is_finite():
@@ -381,10 +381,6 @@ def _whole(value: Any) -> int:
 def trainer_of(task: Task) -> str:
     """Whose lines a log holds: `adversarial`, `adversarial_c2f_16_to_32`, `autoencoder`, ..."""
     return Path(task.file_name).stem
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]
 
 
 def _bytes(network: nn.Module) -> int:
