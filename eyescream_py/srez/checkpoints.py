@@ -11,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from eyescream_py.srez.networks import Generator, build_critic, build_generator
@@ -27,6 +27,7 @@ from eyescream_py.srez.options import Options
 from eyescream_py.srez.steps import Networks
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.safe_tensors import TensorsError, on_meta, read_header, read_tensors
 
 FORMAT = "srez-2"
 READABLE = ("srez-1", FORMAT)
@@ -107,11 +108,11 @@ def read_checkpoint(path: str | Path) -> Stored:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; `--run train` writes one")
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        header = read_header(path)
+        tensors = read_tensors(header)
+    except (TensorsError, OSError) as error:
         raise UserError(f"{path}: damaged, or no safetensors file ({error})") from None
+    facts = header.metadata
     if facts.get("format") not in READABLE:
         raise UserError(f"{path}: not a checkpoint of srez (its format is {facts.get('format')!r})")
     try:
@@ -144,9 +145,9 @@ def _demand_shapes(stored: Stored, role: str, path: Path) -> None:
     found = {name: t.shape for name, t in _part(stored.tensors, f"{role}/").items()}
     if role == "critic" and not found:
         return
-    build = build_generator if role == "generator" else build_critic
-    with torch.device("meta"):
-        wanted = {name: t.shape for name, t in build(stored.options).state_dict().items()}
+    build: Callable[[Options], nn.Module] = build_generator if role == "generator" else build_critic
+    network = on_meta(lambda: build(stored.options))
+    wanted = {name: t.shape for name, t in network.state_dict().items()}
     wrong = sorted(set(wanted.items()) ^ set(found.items()))
     if wrong:
         name, shape = wrong[0]

@@ -53,6 +53,10 @@ class DivergedError(UserError):
         )
 
 
+def metrics_path(options: Options) -> Path:
+    return Path(options.summary_dir) / "metrics.jsonl"
+
+
 class Report:
     """Writes beside a run; `resumed_at` batches the metrics file is cut back to."""
 
@@ -67,7 +71,7 @@ class Report:
     ) -> None:
         self.options, self.plots, self.say = options, plots, say
         self.inputs, self.label = held_out_pictures(test, options, device)
-        path = Path(options.summary_dir) / "metrics.jsonl"
+        path = metrics_path(options)
         keep = (lambda record: record.get("batch", 0) <= resumed_at) if resumed_at else None
         self.metrics = JsonLines(path, keep)
 
@@ -101,6 +105,7 @@ class Report:
         """
         generated = enlarge(generator, self.inputs, self.options)
         folder = Path(self.options.train_dir)
+        folder.mkdir(parents=True, exist_ok=True)  # it may have been removed
         from_noise, fork = self.options.input == "noise", self.options.preset == "2017"
         if from_noise:
             save_png(folder / f"gen_batch{batch:06d}_out_s.png", strip(generated, STRIP_LENGTH))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable
@@ -22,11 +23,18 @@ from eyescream_py.srez.data import Faces, load_split, split_digest
 from eyescream_py.srez.networks import parameter_count
 from eyescream_py.srez.optimizers import learning_rate, set_learning_rate
 from eyescream_py.srez.options import Options
-from eyescream_py.srez.report import REPORT_PERIOD, CurvePlots, DivergedError, Report
+from eyescream_py.srez.report import (
+    REPORT_PERIOD,
+    CurvePlots,
+    DivergedError,
+    Report,
+    metrics_path,
+)
 from eyescream_py.srez.steps import Networks, build_networks, build_step
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import remove_stale_temporaries
+from eyescream_py.system.locks import writing
 from eyescream_py.system.signals import StopSignal
 
 
@@ -49,10 +57,33 @@ def run_train(
         options.dataset, options.crop, options.test_vectors, options.random_seed,
         options.test_list, options.train_images, options.cache_dir,
     )  # fmt: skip
+    if options.resume:
+        read_checkpoint(checkpoint_path(options.checkpoint_dir))  # before any folder is made
+    _make_folders(options)
+    with contextlib.ExitStack() as locks:
+        for path in (checkpoint_path(options.checkpoint_dir), metrics_path(options)):
+            locks.enter_context(writing(path, "give folders of its own to a second run"))
+        _demand_free_folders(options)  # again: now nobody else writes into them
+        stop = _train(options, train, test, device, plots, say)
+    if stop.requested:
+        say(f"stopped by {stop.name}; --resume goes on from the checkpoint")
+    elif options.on_finish:
+        say(f"--on_finish: {options.on_finish}")
+        subprocess.run(options.on_finish, shell=True, check=False)  # noqa: S602  a person's command
+    return not stop.requested
+
+
+def _train(
+    options: Options,
+    train: Faces,
+    test: Faces,
+    device: torch.device,
+    plots: CurvePlots | None,
+    say: Callable[[str], None],
+) -> StopSignal:
     networks = build_networks(options, device)
     split = split_digest(train, test, options.crop)
     batch, seconds = _resume(networks, options, split) if options.resume else (0, 0.0)
-    _make_folders(options)
     say(f"{len(train)} faces to train on, {len(test)} held out")
     _say_what_is_untied(options, say)
     say(
@@ -67,12 +98,7 @@ def run_train(
             _loop(state, options, train, device, report, stop)
     finally:
         report.close()
-    if stop.requested:
-        say(f"stopped by {stop.name}; --resume goes on from the checkpoint")
-    elif options.on_finish:
-        say(f"--on_finish: {options.on_finish}")
-        subprocess.run(options.on_finish, shell=True, check=False)  # noqa: S602  a person's command
-    return not stop.requested
+    return stop
 
 
 @dataclass
@@ -87,6 +113,7 @@ class State:
 
     def save(self, options: Options) -> Path:
         _demand_finite(self.networks, self.batch)
+        Path(options.checkpoint_dir).mkdir(parents=True, exist_ok=True)  # it may have been removed
         return save_checkpoint(
             options.checkpoint_dir, self.networks, options, self.batch, self.seconds, self.split,
             self.grey,
@@ -179,13 +206,18 @@ def _demand_free_folders(options: Options) -> None:
         folder = Path(getattr(options, name))
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--{name}={folder}: this is a file, a folder is needed")
-        taken = [p for p in folder.iterdir() if p.name != "README.md"] if folder.is_dir() else []
+        taken = [p for p in folder.iterdir() if not _is_no_run_s(p.name)] if folder.is_dir() else []
         if taken:
             raise UserError(
                 f"--{name}={folder}: holds {len(taken)} entries of an earlier run, which would be "
                 "overwritten; "
                 "give another folder, move them away, or --resume that run"
             )
+
+
+def _is_no_run_s(name: str) -> bool:
+    """Whether a file says nothing of a run: a README, or what a killed process left."""
+    return name == "README.md" or (name[0] == "." and name.endswith((".lock", ".tmp")))
 
 
 def _make_folders(options: Options) -> None:

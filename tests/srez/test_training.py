@@ -353,3 +353,36 @@ def test_what_killed_writers_left_is_removed(tiny):
             pass
     run_train(dataclasses.replace(options, max_batches=2, resume=True), CPU, say=quiet)
     assert not [path for path in stale if os.path.exists(path)]
+
+
+def test_a_second_run_in_the_same_folders_is_refused_and_names_the_first(tiny, monkeypatch):
+    original = Batches.batch
+
+    def second(self, number):
+        if number == 1:
+            with pytest.raises(UserError, match=f"process {os.getpid()} .* is writing"):
+                run_train(dataclasses.replace(tiny, resume=True), CPU, say=quiet)
+        return original(self, number)
+
+    run_train(dataclasses.replace(tiny, max_batches=1), CPU, say=quiet)
+    monkeypatch.setattr(Batches, "batch", second)
+    with pytest.raises(UserError, match="would be overwritten"):
+        run_train(tiny, CPU, say=quiet)
+    run_train(dataclasses.replace(tiny, resume=True), CPU, say=quiet)
+    assert read_checkpoint(checkpoint_path(tiny.checkpoint_dir)).batch == 4
+    assert not [n for n in os.listdir(tiny.checkpoint_dir) if n.endswith(".lock")]
+
+
+def test_folders_that_vanish_come_back(tiny, monkeypatch):
+    original = Batches.batch
+
+    def removing(self, number):
+        if number == 2:
+            shutil.rmtree(tiny.checkpoint_dir)
+            shutil.rmtree(tiny.train_dir)
+        return original(self, number)
+
+    monkeypatch.setattr(Batches, "batch", removing)
+    run_train(tiny, CPU, say=quiet)
+    assert read_checkpoint(checkpoint_path(tiny.checkpoint_dir)).batch == 4
+    assert os.listdir(tiny.train_dir) == ["batch000004_out.png"]
