@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from eyescream_py.srez.flags import DEFAULTS, machine_flags, run_flags, with_preset
 from eyescream_py.srez.options import Options
 from eyescream_py.system.commands import Command
+from eyescream_py.system.device import memory_in_words
 from eyescream_py.system.numbers import FINITE
 from eyescream_py.system.places import PATH
 
@@ -79,7 +80,8 @@ def main(context: click.Context, action: str, images: tuple[str, ...], **values:
 
         run_demo(options.train_dir)
         return
-    _run_with_torch(action, images, options, values, typed)
+    with memory_in_words("give a smaller --batch_size, --width or --sample_size"):
+        _run_with_torch(action, images, options, values, typed)
 
 
 def _run_with_torch(
@@ -89,10 +91,12 @@ def _run_with_torch(
     values: dict[str, Any],
     typed: dict[str, bool],
 ) -> None:
-    from eyescream_py.system.device import choose_device, set_threads
+    from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 
     set_threads(values["threads"], typed["threads"])
     device = choose_device(values["gpu"], typed["gpu"])
+    if device.type == "cuda":
+        prepare_cuda(fast=False, strict=False)
     if action == "train":
         _train(options, device, values)
     elif action == "evaluate" and images:

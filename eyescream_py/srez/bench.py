@@ -19,7 +19,7 @@ from eyescream_py.srez.flags import machine_flags, run_flags
 from eyescream_py.srez.options import Options
 from eyescream_py.system import voice
 from eyescream_py.system.commands import Command
-from eyescream_py.system.device import choose_device, set_threads
+from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.json_lines import read_json_lines
@@ -265,6 +265,8 @@ def main(context: click.Context, objectives: str, architectures: str, norms: str
 
     set_threads(threads, typed("threads"))
     device = choose_device(gpu, typed("gpu"))
+    if device.type == "cuda":
+        prepare_cuda(fast=False, strict=False)
     folder.mkdir(parents=True, exist_ok=True)
     run_bench(cells, folder, device)
     voice.say((folder / "table.md").read_text())
