@@ -24,10 +24,6 @@ class CapturedIteration:
     def __init__(self, game: Game, batch: int, source: RandomSource) -> None:
         self.game, self.batch, self.source = game, batch, source
         self.stream = torch.cuda.Stream(game.figures.device)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the graphs: what was baked into them (a learning rate) has changed."""
         self.graphs: dict[tuple[bool, ...], torch.cuda.CUDAGraph] = {}
         self._warm = 0
 

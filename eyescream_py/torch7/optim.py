@@ -34,9 +34,11 @@ class LuaOptimizer(torch.optim.Optimizer):
         self.parameters: list[Tensor] = self.param_groups[0]["params"]
         first = self.parameters[0]
         self.t: float | Tensor = 0
-        self.factor = 1.0  # of the learning rate, for rates that fall
+        self._factor = 1.0
+        self._rate: Tensor | None = None
         if capturable:
             self.t = torch.zeros((), dtype=torch.float64, device=first.device)
+            self._rate = torch.full_like(self.t, lr)
         self.moments = {
             name: [
                 torch.zeros_like(p, memory_format=torch.preserve_format) for p in self.parameters
@@ -47,6 +49,32 @@ class LuaOptimizer(torch.optim.Optimizer):
     @property
     def lr(self) -> float:
         return float(self.param_groups[0]["lr"]) * self.factor
+
+    @property
+    def rate(self) -> float | Tensor:
+        """`lr` as a step multiplies by it: on the device where steps are captured, so that a graph
+        need not be made anew for another rate.
+        """
+        return self.lr if self._rate is None else self._rate
+
+    @property
+    def factor(self) -> float:
+        """Of the learning rate, for rates that fall."""
+        return self._factor
+
+    @factor.setter
+    def factor(self, value: float) -> None:
+        self._factor = value
+        self._tell_device()
+
+    def halve(self) -> None:
+        """Learn at half the rate from here on."""
+        self.param_groups[0]["lr"] /= 2
+        self._tell_device()
+
+    def _tell_device(self) -> None:
+        if self._rate is not None:
+            self._rate.fill_(self.lr)
 
     @torch.no_grad()
     def step(self, gate: Tensor | None = None) -> None:  # type: ignore[override]
@@ -140,7 +168,7 @@ class Adam(LuaOptimizer):
         size: float | Tensor  # on a GPU the kernel wants it in the weights' type
         if isinstance(t, Tensor):
             at = t.clamp(min=1)  # a gate closed from the start leaves t at 0
-            size = self.lr * torch.sqrt(1 - beta2**at) / (1 - beta1**at)
+            size = self.rate * torch.sqrt(1 - beta2**at) / (1 - beta1**at)
             size = size.to(self.parameters[0].dtype)
         else:
             size = self.lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
@@ -171,7 +199,7 @@ class Adagrad(LuaOptimizer):
         denominator = torch._foreach_sqrt(self.moments["paramVariance"])
         torch._foreach_add_(denominator, 1e-10)
         step = torch._foreach_div(gradients, denominator)
-        torch._foreach_mul_(step, self._scaled(self.lr, gate))
+        torch._foreach_mul_(step, self._scaled(self.rate, gate))
         torch._foreach_sub_(self.parameters, step)
 
 
@@ -192,7 +220,7 @@ class SGD(LuaOptimizer):
         if self.momentum:
             direction = self.moments["dfdx"]
             self._blend(direction, gradients, t, gate)
-        step = torch._foreach_mul(direction, self._scaled(self.lr, gate))
+        step = torch._foreach_mul(direction, self._scaled(self.rate, gate))
         torch._foreach_sub_(self.parameters, step)
 
     def _blend(

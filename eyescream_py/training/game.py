@@ -210,10 +210,7 @@ class GameTask:
         """Set the learning rates of an epoch (from 1), which fall towards the last one."""
         factor = falling(epoch, self.options.epochs, self.options.lr_fall)
         for player in (self.game.D, self.game.G):
-            if player.optimizer.factor != factor:
-                player.optimizer.factor = factor
-                if isinstance(self._step, CapturedIteration):
-                    self._step.reset()
+            player.optimizer.factor = factor
 
     def begin_epoch(self) -> None:
         self.game.feed.begin_epoch()
@@ -279,9 +276,7 @@ class GameTask:
 
     def halve_learning_rate(self) -> None:
         for player in (self.game.D, self.game.G):
-            player.optimizer.param_groups[0]["lr"] /= 2
-        if isinstance(self._step, CapturedIteration):
-            self._step.reset()
+            player.optimizer.halve()
 
     def networks(self) -> dict[str, nn.Module]:
         networks = {"D": self.game.D.network, "G": self.game.G.network}

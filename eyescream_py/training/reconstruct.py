@@ -267,7 +267,7 @@ class ReconstructionTask:
 
     def halve_learning_rate(self) -> None:
         for stage in self.model.stages:
-            stage.optimizer.param_groups[0]["lr"] /= 2
+            stage.optimizer.halve()
 
     def _examples(self) -> list[tuple[str, list[Tensor]]]:
         """(set's name, [originals, what each stage makes of them]), 100 pictures each."""

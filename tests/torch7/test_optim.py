@@ -52,6 +52,46 @@ def test_steps_equal_the_formula_and_a_closed_gate_changes_nothing(name, captura
     assert optimizer.export_state()["t"] == 6
 
 
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_a_rate_that_was_halved_and_one_that_falls(name, capturable):
+    moved = []
+    for halvings, factor in ((0, 1.0), (1, 1.0), (0, 0.25)):
+        p = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        optimizer = CASES[name][1]([p], capturable=capturable)
+        for _ in range(halvings):
+            optimizer.halve()
+        optimizer.factor = factor
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        moved.append(float(p.detach()[0]))
+    assert moved[1] == pytest.approx(moved[0] / 2)
+    assert moved[2] == pytest.approx(moved[0] / 4)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_device_adam_in_single_precision_follows_the_formula(gated):
+    """As the kernel of a GPU is called: counters, rate and gate in tensors."""
+    rng = np.random.default_rng(5)
+    start = rng.normal(size=1000)
+    p = torch.nn.Parameter(torch.from_numpy(start).float())
+    optimizer = Adam([p], capturable=True)
+    expected, state = start, {"t": 0}
+    for step in range(100):
+        g = rng.normal(size=1000) * 10.0 ** rng.integers(-4, 1)
+        p.grad = torch.from_numpy(g).float()
+        is_open = not gated or step % 3 > 0
+        before = p.detach().clone()
+        optimizer.step(torch.tensor(float(is_open), dtype=torch.float64))
+        if is_open:
+            expected = adam(expected, g, state)
+        else:
+            assert torch.equal(p.detach(), before)
+    change = np.abs(p.detach().numpy() - expected) / np.abs(expected).max()
+    assert change.max() < 1e-6
+    assert int(optimizer.t) == state["t"]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_state_goes_out_and_in(name):
     _, make = CASES[name]
