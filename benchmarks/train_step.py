@@ -20,9 +20,10 @@ from benchmarks.report import Table, machine
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.pairs import coarse_and_diff
 from eyescream_py.game import precision
-from eyescream_py.game.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
+from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.adversarial_c2f import PairFeed
 from eyescream_py.game.capture import CapturedIteration
+from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.system.device import prepare_cuda
@@ -63,8 +64,8 @@ def ours(
     )
     cuda = device.type == "cuda"
     game = Game(
-        Player(D, Adam(D.parameters(), capturable=cuda), penalty, 1.0),
-        Player(G, Adam(G.parameters(), capturable=cuda), Penalty(), 5.0),
+        Learner(D, Adam(D.parameters(), capturable=cuda), penalty, 1.0),
+        Learner(G, Adam(G.parameters(), capturable=cuda), Penalty(), 5.0),
         feed,
         AccuracyGate(1.01, batch, device),
         autocast=arithmetic.autocast,

@@ -1,6 +1,6 @@
 """One D step, one G step, one iteration of the adversarial game (`adversarial.lua`).
 
-`Game` owns the two players and the epoch's figures; a feed hands it batches (`FaceFeed` here, the
+`Game` owns the two players and the epoch's figures; a feed hands it batches (`feeds.py`, the
 coarse-to-fine one in `adversarial_c2f.py`). Nothing in an iteration waits for the device, so that
 an iteration can be captured.
 """
@@ -10,19 +10,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.data.dataset import Dataset
-from eyescream_py.data.epoch_pool import EpochPool
 from eyescream_py.game.answers import Answers, Logits
 from eyescream_py.game.group import Alone
-from eyescream_py.game.precision import Autocast
 from eyescream_py.game.taming import Taming
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
-from eyescream_py.torch7.random import RandomSource
+
+if TYPE_CHECKING:
+    from eyescream_py.game.precision import Autocast
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Penalty:
             total = total + self.l1 * flat.abs().sum() + self.l2 / 2 * torch.dot(flat, flat)
         return total
 
-    def add_gradients(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    def add_gradients(self, parameters: Sequence[Tensor], gradients: list[Tensor]) -> None:
         """Add the penalty's gradient to each of `gradients`, in place."""
         weights = [p.detach() for p in parameters]
         if self.l1:
@@ -52,14 +51,14 @@ class Penalty:
 class FaultyPenalty(Penalty):
     """Lua's penalty of G: l2*(sign(w)+w) in the gradient, whatever l1 is. For replays."""
 
-    def add_gradients(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    def add_gradients(self, parameters: Sequence[Tensor], gradients: list[Tensor]) -> None:
         if self.l2:
             weights = [p.detach() for p in parameters]
             faulty = torch._foreach_add(torch._foreach_sign(weights), weights)
             torch._foreach_add_(gradients, faulty, alpha=self.l2)
 
 
-def bound_(tensors: Sequence[Tensor], bound: float, at_once: bool) -> None:
+def bound_(tensors: list[Tensor], bound: float, at_once: bool) -> None:
     """Clamp every element to -bound..bound, in place; NaN stays.
 
     `at_once` takes two kernels for all tensors (GPUs), else it is one pass over each (CPUs).
@@ -73,7 +72,7 @@ def bound_(tensors: Sequence[Tensor], bound: float, at_once: bool) -> None:
 
 
 @dataclass
-class Player:
+class Learner:
     """A network with what changes it: optimizer, penalty and the bound of each gradient element (0
     = none).
     """
@@ -148,89 +147,6 @@ class Feed(Protocol):
         ...
 
 
-class FaceFeed:
-    """Real faces drawn by index, generated ones from uniform noise in [-1,1].
-
-    An epoch's pool is `epoch_size` pictures drawn without replacement (all, if there are fewer);
-    batches draw from the pool with replacement, as `adversarial.lua` did. `real_target` is what D
-    is to say of real faces: below 1 for one-sided label smoothing (Salimans et al. 2016). With
-    `shared` G's step judges the n/2 pictures that D's step was shown.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        generate: Callable[[Tensor], Tensor],
-        noise_dim: int,
-        epoch_size: int,
-        source: RandomSource,
-        dtype: torch.dtype = torch.float32,
-        real_target: float = 1.0,
-        shared: bool = False,
-    ) -> None:
-        self.shared = shared
-        self._made: Tensor | None = None  # what D's step has seen, for G's step
-        self.dataset, self.generate, self.source = dataset, generate, source
-        self.noise_dim, self.dtype, self.real_target = noise_dim, dtype, real_target
-        self.device = dataset.device
-        self.pool = EpochPool(dataset, epoch_size)
-        self._buffers: dict[int, _Buffers] = {}
-
-    def begin_epoch(self) -> None:
-        self.pool.draw(self.source)
-
-    def buffers(self, n: int) -> _Buffers:
-        if n not in self._buffers:
-            made = _Buffers.make(n, self.noise_dim, self.device, self.dtype)
-            made.targets[: n // 2] = self.real_target
-            self._buffers[n] = made
-        return self._buffers[n]
-
-    def discriminator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
-        half = n // 2
-        buffers = self.buffers(n)
-        self.source.indices_(buffers.indices, len(self.pool))
-        real = self.pool.floats(buffers.indices, self.dtype)
-        noise = self.source.uniform_(buffers.noise[:half], -1, 1)
-        with torch.set_grad_enabled(self.shared):
-            generated = self.generate(noise)
-        # one pass of G serves both steps: D's takes the pictures, G's the way back to the weights
-        self._made = generated if self.shared else None
-        generated = generated.detach()
-        return (torch.cat([real, generated.to(self.dtype)]),), buffers.targets
-
-    def generator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
-        buffers = self.buffers(n)
-        if self._made is not None:
-            made, self._made = self._made, None
-            return (made,), buffers.ones[: len(made)]
-        noise = self.source.uniform_(buffers.noise, -1, 1)
-        return (self.generate(noise),), buffers.ones
-
-    def state(self) -> dict[str, Any]:
-        return self.pool.state()
-
-    def set_state(self, state: dict[str, Any]) -> bool:
-        return self.pool.set_state(state)
-
-
-@dataclass
-class _Buffers:
-    indices: Tensor  # [n/2] into the pool
-    noise: Tensor  # [n, noise_dim]
-    targets: Tensor  # [n]: n/2 for real ones, n/2 zeros
-    ones: Tensor  # [n]
-
-    @staticmethod
-    def make(n: int, noise_dim: int, device: torch.device, dtype: torch.dtype) -> _Buffers:
-        return _Buffers(
-            indices=torch.zeros(n // 2, dtype=torch.int64, device=device),
-            noise=torch.empty(n, noise_dim, device=device, dtype=dtype),
-            targets=torch.zeros(n, device=device, dtype=dtype),
-            ones=torch.ones(n, device=device, dtype=dtype),
-        )
-
-
 CallLog = Callable[[str, float | None], None]  # network "D" or "G", its loss or None where withheld
 
 
@@ -269,8 +185,8 @@ class Game:
 
     def __init__(
         self,
-        D: Player,
-        G: Player,
+        D: Learner,
+        G: Learner,
         feed: Feed,
         gate: AccuracyGate,
         iterations: tuple[int, int] = (1, 1),

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyescream_py.game.precision import exact_output
+from eyescream_py.networks.modes import exact_output
 
 EPSILON = 1e-12
 CERTAIN = 13.8155  # logit of a probability 1e-6 away from 0 or 1

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from eyescream_py.networks.modes import Forward
-from eyescream_py.torch7.random import RandomSource
+
+if TYPE_CHECKING:
+    from eyescream_py.torch7.random import RandomSource
 
 T = TypeVar("T")
 

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
-from eyescream_py.networks.modes import Forward
 from eyescream_py.system.errors import UserError
 
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -45,20 +43,3 @@ def multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-class InFull(Forward):
-    """A layer whose output has to be exact: computes in its weights' type under any autocast."""
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        layer = self.layer
-        with torch.autocast(x.device.type, enabled=False):
-            y: torch.Tensor = type(layer).forward(layer, x.to(layer.weight.dtype))
-        return y
-
-
-def exact_output(network: nn.Module) -> None:
-    """Let the last layer with weights compute in full, and what follows it with it."""
-    weighted = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    if weighted:
-        InFull(weighted[-1]).install()

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.game.adversarial import Player
+from eyescream_py.game.adversarial import Learner
 from eyescream_py.game.group import Alone
-from eyescream_py.game.precision import Autocast, exact_output
-from eyescream_py.networks.modes import evaluating
+from eyescream_py.game.precision import Autocast
+from eyescream_py.networks.modes import evaluating, exact_output
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
@@ -25,7 +25,7 @@ class Reconstruction:
 
     def __init__(
         self,
-        stages: Sequence[Player],
+        stages: Sequence[Learner],
         criterion: Criterion,
         encoder: nn.Module | None = None,
         group: Alone | None = None,

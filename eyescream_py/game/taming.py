@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from eyescream_py.game.answers import Logits
 from eyescream_py.networks.modes import plain
-from eyescream_py.torch7.random import RandomSource
+
+if TYPE_CHECKING:
+    from eyescream_py.torch7.random import RandomSource
 
 SHIFT = 1 / 8  # of the side, at most
 HOLE = 1 / 2  # side of the hole, of the picture's

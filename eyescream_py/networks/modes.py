@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextlib.contextmanager
@@ -66,3 +66,20 @@ def plain(network: nn.Module) -> Iterator[None]:
     finally:
         for layer, forward in exchanged:
             layer.forward = forward
+
+
+class InFull(Forward):
+    """A layer whose output has to be exact: computes in its weights' type under any autocast."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        with torch.autocast(x.device.type, enabled=False):
+            y: Tensor = type(layer).forward(layer, x.to(layer.weight.dtype))
+        return y
+
+
+def exact_output(network: nn.Module) -> None:
+    """Let the last layer with weights compute in full, and what follows it with it."""
+    weighted = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    if weighted:
+        InFull(weighted[-1]).install()

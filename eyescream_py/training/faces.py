@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.game.adversarial import FaceFeed, Game
+from eyescream_py.game.adversarial import Game
+from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.taming import SlopePenalty, SpectralBound, Taming, Views
 from eyescream_py.networks import checkpoints, models, models_small
 from eyescream_py.networks.models_autoencoder import DECODER_START

@@ -19,8 +19,8 @@ from eyescream_py.game.adversarial import (
     FaultyPenalty,
     Feed,
     Game,
+    Learner,
     Penalty,
-    Player,
 )
 from eyescream_py.game.answers import Logits, Probabilities
 from eyescream_py.game.averaging import Ema
@@ -152,12 +152,12 @@ def build_game(
     )
 
 
-def _player(options: GameOptions, name: str, network: nn.Module, penalty: Penalty) -> Player:
+def _player(options: GameOptions, name: str, network: nn.Module, penalty: Penalty) -> Learner:
     method, clamp = getattr(options, f"{name}_optmethod"), getattr(options, f"{name}_clamp")
     betas = (options.adam_beta1, options.adam_beta2)
     on_gpu = next(network.parameters()).is_cuda
     optimizer = make_optimizer(method, network, *options.rates(name), betas, on_gpu)
-    return Player(network, optimizer, penalty, clamp)
+    return Learner(network, optimizer, penalty, clamp)
 
 
 def falling(epoch: int, epochs: int, start: float) -> float:

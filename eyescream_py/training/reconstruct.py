@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.data.dataset import Dataset, load_dataset
-from eyescream_py.game.adversarial import Penalty, Player
+from eyescream_py.game.adversarial import Learner, Penalty
 from eyescream_py.game.answers import bce_loss
 from eyescream_py.game.group import Alone
 from eyescream_py.game.reconstruction import Reconstruction
@@ -102,7 +102,7 @@ def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
             sgd = (options.learning_rate, options.momentum)
             optimizer = setup.make_optimizer(options.optmethod, network, sgd)
             penalty = Penalty(options.coef_l1, options.coef_l2)
-            player = Player(network, optimizer, penalty, clamp=0)
+            player = Learner(network, optimizer, penalty, clamp=0)
             model = Reconstruction([player], absolute_error, None, group, arithmetic.autocast)
             task = AutoencoderTask(
                 options, "autoencoder.net", model, {"AE": network}, train, validation, source, plots
@@ -128,7 +128,7 @@ def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
         with closing(setup.open_plots(options)) as plots:
             penalty = Penalty(options.coef_l1, options.coef_l2)
             stages = [
-                Player(
+                Learner(
                     net,
                     setup.make_optimizer("adam", net, (0, 0)),
                     penalty,

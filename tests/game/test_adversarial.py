@@ -9,14 +9,14 @@ from torch import nn
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game.adversarial import (
     AccuracyGate,
-    FaceFeed,
     FaultyPenalty,
     Game,
+    Learner,
     Penalty,
-    Player,
     bound_,
 )
 from eyescream_py.game.answers import bce_loss
+from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.group import Alone
 from eyescream_py.torch7.layers import View
 from eyescream_py.torch7.optim import SGD, ConfusionMatrix
@@ -62,7 +62,7 @@ def test_the_penalty_that_a_replay_keeps():
 
 
 def player(network, clamp=0.0, penalty=None, lr=1.0):
-    return Player(network, SGD(network.parameters(), lr), penalty or Penalty(), clamp)
+    return Learner(network, SGD(network.parameters(), lr), penalty or Penalty(), clamp)
 
 
 def test_gradients_are_clamped_after_the_penalty():

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from eyescream_py.data.dataset import Dataset
-from eyescream_py.game.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
+from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.answers import Logits, Probabilities
+from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.precision import choose
 from eyescream_py.game.taming import SlopePenalty
 from eyescream_py.networks import models, models_c2f
@@ -118,7 +119,7 @@ def stuck_game(precision):
     pixels = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8)
     feed = FaceFeed(Dataset(pixels, "noise"), G, 10, 64, TorchSource(1))
     players = [
-        Player(net, Adam(net.parameters()), Penalty(0.0, l2), clamp)
+        Learner(net, Adam(net.parameters()), Penalty(0.0, l2), clamp)
         for net, l2, clamp in ((D, 1e-4, 1.0), (G, 0.0, 5.0))
     ]
     autocast = choose(precision, CPU).autocast

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from eyescream_py.data.dataset import Dataset
-from eyescream_py.game.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
+from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.capture import CapturedIteration
+from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam
 from eyescream_py.torch7.random import TorchSource
@@ -41,8 +42,8 @@ def game(optimizer, capturable, bound=1.01, device="cpu"):
     data = Dataset(pixels.to(device), "noise")
     make = OPTIMIZERS[optimizer]
     made = Game(
-        Player(D, make(D.parameters(), capturable), Penalty(1e-5, 1e-4), 1.0),
-        Player(G, make(G.parameters(), capturable), Penalty(), 5.0),
+        Learner(D, make(D.parameters(), capturable), Penalty(1e-5, 1e-4), 1.0),
+        Learner(G, make(G.parameters(), capturable), Penalty(), 5.0),
         FaceFeed(data, G, 4, 40, source),
         AccuracyGate(bound, BATCH, torch.device(device)),
         iterations=(2, 1),

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from eyescream_py.data.dataset import Dataset
-from eyescream_py.game.adversarial import Penalty, Player
+from eyescream_py.game.adversarial import Learner, Penalty
 from eyescream_py.game.answers import bce_loss
 from eyescream_py.game.reconstruction import Reconstruction
 from eyescream_py.torch7.optim import SGD
@@ -12,7 +12,7 @@ from eyescream_py.training.reconstruct import absolute_error, split
 
 
 def stage(network, lr=0.1):
-    return Player(network, SGD(network.parameters(), lr), Penalty(), 0.0)
+    return Learner(network, SGD(network.parameters(), lr), Penalty(), 0.0)
 
 
 def linear():

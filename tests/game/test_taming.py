@@ -6,8 +6,9 @@ from torch import nn
 
 from eyescream_py.cli.options import VIEWS
 from eyescream_py.data.dataset import Dataset
-from eyescream_py.game.adversarial import AccuracyGate, FaceFeed, Game, Penalty, Player
+from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.answers import Logits
+from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.taming import (
     SlopePenalty,
     SpectralBound,
@@ -126,7 +127,7 @@ def game(taming=None, real_target=1.0, seed=1):
     G = nn.Sequential(nn.Linear(3, 16), nn.Sigmoid(), View(1, 4, 4))
     data = Dataset(torch.arange(160, dtype=torch.uint8).view(10, 1, 4, 4), "counted")
     players = [
-        Player(network, SGD(network.parameters(), 0.5), Penalty(), 0.0) for network in (D, G)
+        Learner(network, SGD(network.parameters(), 0.5), Penalty(), 0.0) for network in (D, G)
     ]
     feed = FaceFeed(data, G, 3, 10, TorchSource(seed), real_target=real_target)
     feed.begin_epoch()
