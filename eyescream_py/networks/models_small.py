@@ -58,8 +58,8 @@ def create_G(dims: Dims, noise_dim: int = 100) -> nn.Sequential:
 def create_D(dims: Dims, architecture: str = "small") -> nn.Sequential:
     """Pictures (N,C,H,W) in 0..1 -> probability of being real (N,1), by strided convolutions.
 
-    `tiny` has half the planes of `small`. No dropout and no batch normalisation: a penalty on its slope (`--D_r1`) is what holds it.
-    Raises UserError for pictures that are no squares.
+    `tiny` has half the planes of `small`. No dropout and no batch normalisation: a penalty on its
+    slope (`--D_r1`) is what holds it. Raises UserError for pictures that are no squares.
     """
     channels, side, levels = dims[0], *_levels(dims)
     planes = max(NARROWEST, WIDEST[architecture] >> levels)
