@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from eyescream_py.networks.models import Dims
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import CAddTable, Dropout, JoinTable, View
+from eyescream_py.torch7.layers import CAddTable, Copy, Dropout, JoinTable, View
 
 # (output planes, kernel) of each convolution but the last, then the last one's kernel
 _G_LAYERS = {
@@ -71,3 +71,16 @@ def create_D(dims: Dims, architecture: str = "default") -> PairSequential:
     modules += [Dropout(), View(flat), nn.Linear(flat, 512), nn.PReLU(), Dropout()]
     modules += [nn.Linear(512, 1), nn.Sigmoid()]
     return PairSequential(*modules)
+
+
+def as_lua_saves(network: nn.Sequential) -> nn.Sequential:
+    """The same layers in the tree that the Lua program writes after training on a GPU.
+
+    Its `sample.lua` puts a nn.Copy first in a network that has none, and that cannot take the two
+    pictures: so Copy layers stand behind the layer that joins them, and at the end.
+    """
+    inner = nn.Sequential(*network[1:])
+    saved = nn.Sequential(network[0], Copy(), inner, Copy())
+    for part in (saved, inner):
+        part.training = network.training
+    return saved

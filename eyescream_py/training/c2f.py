@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.pairs import coarse_and_diff
@@ -151,6 +151,9 @@ class PairTask(GameTask):
             if self.game.group.leads:
                 self._save_best(epoch)
         return {**record, "parzen": score}
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {name: models_c2f.as_lua_saves(net) for name, net in super().networks().items()}
 
     def _save_best(self, epoch: int) -> None:
         print(f"<trainer> saving network to {self.best_path}")

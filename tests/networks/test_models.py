@@ -1,8 +1,11 @@
 """The networks against outputs, gradients and optimizer steps of the real Lua Torch 7."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from eyescream_py import torch7
 from eyescream_py.game.answers import bce_loss
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.system.errors import UserError
@@ -12,6 +15,7 @@ from eyescream_py.torch7.random import TorchSource
 from tests.golden_data import assert_summary, fill, read
 
 GOLDEN = read("networks.json")
+FILES = Path(__file__).parents[1] / "golden"
 OPTIMIZERS = {
     "adam": Adam,
     "adagrad": Adagrad,
@@ -167,3 +171,18 @@ def test_start_weights_reach_top_level_modules_only():
 def test_sizes_that_cannot_work_are_errors_for_people(make):
     with pytest.raises(UserError, match=r"multiple|squares"):
         make()
+
+
+@pytest.mark.parametrize("key", ["G", "D"])
+def test_c2f_networks_are_written_as_lua_writes_its_gpu_ones(key):
+    """The golden file is Lua's; its sample.lua looks for the nn.Copy layers."""
+    lua = torch7.load(FILES / "adversarial_c2f_4_to_8_mini.net")[key]
+    network = getattr(models_c2f, f"create_{key}")((1, 8, 8)).eval()
+    obj = torch7.from_module(models_c2f.as_lua_saves(network))
+    names = [[m.typename for m in net.fields["modules"].to_list()] for net in (obj, lua)]
+    assert names[0] == names[1]
+    copies = [set(net.fields["modules"][2].fields) - {"train"} for net in (obj, lua)]
+    assert copies[0] == copies[1]
+    pair = [torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)]
+    assert torch.equal(torch7.to_module(obj)(pair), network(pair))
+    assert obj.fields["train"] is False
