@@ -353,7 +353,9 @@ class LookupTable(nn.Module):
     def __init__(self, n_index: int, n_output: int, padding_value: int = 0) -> None:
         super().__init__()
         self.padding_value = padding_value
-        self.weight = nn.Parameter(torch.randn(n_index, n_output))
+        weight = torch.empty(n_index, n_output)
+        # random numbers on the meta device would make torch load sympy, which takes a second
+        self.weight = nn.Parameter(weight if weight.is_meta else weight.normal_())
 
     def forward(self, x: Tensor) -> Tensor:
         padding = self.padding_value - 1 if self.padding_value > 0 else None

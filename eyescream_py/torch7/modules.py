@@ -17,6 +17,7 @@ from . import (
     modules_containers,
     modules_convolution,
     modules_dpnn,
+    modules_fused,
     modules_graph,
     modules_linear,
     modules_normalization,
@@ -55,6 +56,7 @@ _CODECS: list[Codec] = [
     *modules_linear.CODECS,
     *modules_simple.CODECS,
     *modules_dpnn.CODECS,
+    *modules_fused.CODECS,
 ]
 _READERS: dict[str, Codec] = {name: codec for codec in reversed(_CODECS) for name in codec.lua}
 _PACKAGES = ("nn", "cudnn", "")

@@ -1,4 +1,4 @@
-"""Converters of the packages rnn and torch-rnn; see `recurrent` and its neighbours."""
+"""Converters of the package rnn's layers; see `recurrent` and `recurrent_sequences`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import torch
 from torch import nn
 
 from . import recurrent, recurrent_fused, recurrent_sequences
-from .modules_codec import Codec, Node, Plain, Writer, long_storage, plain
+from .modules_codec import Codec, Node, Plain, Writer, plain
+from .modules_fused import kept_fields, read_sequence, remember, remember_fields
 from .modules_weights import read_linear, without_memory, write_weights
 from .values import Storage, Table, TorchObject
-
-_KEPT = (bool, int, float, str)
-_NOT_KEPT = {"step", "train", "_type"}
 
 
 def field_module(node: Node, *names: str) -> nn.Module:
@@ -29,21 +27,6 @@ def only_child(node: Node) -> nn.Module:
     if len(children) != 1:
         raise node.fail(f"it wraps {len(children)} modules, not one")
     return children[0]
-
-
-def plain_fields(node: Node) -> dict[str, Any]:
-    """The numbers, strings and booleans of an object, so that they can be written again."""
-    fields = node.obj.fields.items()
-    return {k: v for k, v in fields if isinstance(v, _KEPT) and k not in _NOT_KEPT}
-
-
-def remember_fields(module: nn.Module, node: Node) -> nn.Module:
-    module.lua_fields = plain_fields(node)  # type: ignore[assignment]
-    return module
-
-
-def kept_fields(module: nn.Module) -> dict[str, Any]:
-    return dict(getattr(module, "lua_fields", {}))
 
 
 def read_gated(python: type[Any]) -> Callable[[Node], nn.Module]:
@@ -167,19 +150,11 @@ def write_stabilizer(module: Any, writer: Writer) -> dict[str, Any]:
     }
 
 
-def _remember(node: Node) -> str:
-    """Which modes remember; torch-rnn has one switch for both."""
-    value = node.obj.fields.get("_remember", "neither")
-    if node.obj.fields.get("remember_states") is True:
-        return "both"
-    return value if value in ("train", "eval", "both") else "neither"
-
-
 def read_sequencer(node: Node) -> nn.Module:
     """Before 2015-11 a Sequencer held layers without a memory as they were, without a Recursor."""
     name = "module" if node.has("module") else "modules"
     module = field_module(node, "module") if name == "module" else only_child(node)
-    return recurrent_sequences.Sequencer(module, _remember(node))
+    return recurrent_sequences.Sequencer(module, remember(node))
 
 
 def write_sequencer(module: Any, writer: Writer) -> dict[str, Any]:
@@ -275,124 +250,6 @@ def write_bi_sequencer_lm(module: Any, writer: Writer) -> dict[str, Any]:
     return {**named, "modules": parts, "output": Table(), "gradInput": Table()}
 
 
-def read_sequence(python: type[Any]) -> Callable[[Node], nn.Module]:
-    """The layers of one weight. torch-rnn's, and rnn's first SeqLSTM, have the batch first."""
-
-    def read(node: Node) -> nn.Module:
-        size_in = node.count("inputsize", None) or node.count("inputSize", None)
-        size_in = size_in or node.count("input_dim")
-        rows, columns = _matrix(node)
-        hidden, out = columns // python.gates, rows - size_in
-        if out < 1 or (out != hidden and python is not recurrent_fused.SeqLSTMP):
-            raise node.fail(f"weight is of {rows} rows, which is not inputs and outputs")
-        options = {
-            "batch_first": node.boolean("batchfirst", node.has("remember_states")),
-            "mask_zero": node.boolean("maskzero", False),
-            "remember": _remember(node),
-            "keeps": node.has("remember_states"),
-        }
-        module = without_memory(lambda: python(size_in, hidden, out, **options))
-        return node.fill(module)
-
-    return read
-
-
-def _matrix(node: Node) -> tuple[int, int]:
-    shape = node.tensor("weight").shape
-    if len(shape) != 2 or node.tensor("bias").shape != shape[1:]:
-        raise node.fail("weight is no matrix with one column for each element of bias")
-    return shape[0], shape[1]
-
-
-_LUA_SIZES = {  # how each class names the sizes of input, output and state
-    recurrent_fused.SeqLSTM: ("inputsize", "outputsize", "hiddensize"),
-    recurrent_fused.SeqLSTMP: ("inputsize", "outputsize", "hiddensize"),
-    recurrent_fused.SeqGRU: ("inputSize", "outputSize", ""),
-    recurrent_fused.SequenceLSTM: ("input_dim", "hidden_dim", ""),
-    recurrent_fused.VanillaRNN: ("input_dim", "hidden_dim", ""),
-}
-_BUFFERS = ("gates", "buffer1", "buffer2", "buffer3", "grad_a_buffer", "h0", "c0", "cell")
-_GRADIENTS = ("grad_c0", "grad_h0", "grad_x")
-
-
-def write_sequence(module: Any, writer: Writer) -> dict[str, Any]:
-    sizes = (module.input_size, module.output_size, module.hidden_size)
-    named = {k: v for k, v in zip(_LUA_SIZES[type(module)], sizes, strict=True) if k}
-    gradients = {name: writer.empty() for name in _GRADIENTS[2 - module.states :]}
-    options: dict[str, Any] = {
-        "batchfirst": module.batch_first,
-        "maskzero": module.mask_zero,
-        "_remember": module.remember,
-    }
-    if module.keeps:
-        options = {"remember_states": module.remember != "neither"}
-    fields = {
-        **named,
-        **options,
-        **writer.weights_of(module),
-        **{name: writer.empty() for name in _BUFFERS},
-        **gradients,
-        "gradInput": Table.from_list(gradients.values()),
-    }
-    if isinstance(module, recurrent_fused.SeqLSTMP):
-        fields["weightO"], fields["gradWeightO"] = writer.weight(module.weightO)
-    return fields
-
-
-def read_language_model(node: Node) -> nn.Module:
-    """The views, whose sizes Lua sets before each run, become layers that know what is meant."""
-    net = node.obj.fields.get("net")
-    if not isinstance(net, TorchObject) or not isinstance(net.fields, Table):
-        raise node.fail("the field net is no module")
-    fold = [node.obj.fields.get("view1"), *_entries(node, "bn_view_in")]
-    unfold = [node.obj.fields.get("view2"), *_entries(node, "bn_view_out")]
-    listed = net.fields.get("modules")
-    layers: list[nn.Module] = []
-    for number, child in enumerate(listed.to_list() if isinstance(listed, Table) else [], 1):
-        if any(child is view for view in fold):
-            layers.append(recurrent_fused.FoldTime())
-        elif any(child is view for view in unfold):
-            layers.append(recurrent_fused.UnfoldTime())
-        else:
-            layers.append(node.reader.module(child, f"{node.place} > net > ({number})"))
-    signs = _entries(node, "idx_to_token")
-    vocabulary = tuple(sign for sign in signs if isinstance(sign, str))
-    model = recurrent_fused.LanguageModel(nn.Sequential(*layers), vocabulary)
-    return remember_fields(model, node)
-
-
-def _entries(node: Node, name: str) -> list[Any]:
-    value = node.obj.fields.get(name)
-    return value.to_list() if isinstance(value, Table) else []
-
-
-def write_language_model(module: Any, writer: Writer) -> dict[str, Any]:
-    net = writer.obj(module.net)
-    layers = list(zip(module.net, net.fields["modules"].to_list(), strict=True))
-    folds = [obj for layer, obj in layers if isinstance(layer, recurrent_fused.FoldTime)]
-    unfolds = [obj for layer, obj in layers if isinstance(layer, recurrent_fused.UnfoldTime)]
-    rnns = [obj for layer, obj in layers if isinstance(layer, recurrent_fused.SequenceLayer)]
-    signs = list(enumerate(module.vocabulary, start=1))
-    return {
-        **kept_fields(module),
-        "net": net,
-        "view1": folds[-1] if folds else None,  # those before it belong to batch normalisations
-        "view2": unfolds[-1] if unfolds else None,
-        "bn_view_in": Table.from_list(folds[:-1]),
-        "bn_view_out": Table.from_list(unfolds[:-1]),
-        "rnns": Table.from_list(rnns),
-        "idx_to_token": Table(signs),
-        "token_to_idx": Table((sign, index) for index, sign in signs),
-    }
-
-
-def _write_view(sizes: tuple[int, ...], dims: int) -> Callable[[Any, Writer], dict[str, Any]]:
-    def write(module: Any, writer: Writer) -> dict[str, Any]:
-        return {"size": long_storage(sizes), "numElements": 1, "numInputDims": dims}
-
-    return write
-
-
 def read_mask_lookup(node: Node) -> nn.Module:
     rows, columns = _weight_shape(node)
     if rows < 2:
@@ -454,16 +311,4 @@ SEQUENCES = [
     plain("ExpandAs", _Seq.ExpandAs, buffers=("sum1", "sum2"), tables=("output", "gradInput")),
     plain("CopyGrad", _Seq.CopyGrad),
 ]
-_Fused = recurrent_fused
-FUSED = [
-    *(
-        Codec((python.__name__,), python, read_sequence(python), write_sequence)
-        for python in (_Fused.SeqLSTM, _Fused.SeqLSTMP, _Fused.SeqGRU, _Fused.VanillaRNN)
-    ),
-    Codec((), _Fused.SequenceLSTM, read_lstm, write_sequence, written="nn.LSTM"),
-    Codec(("LanguageModel",), _Fused.LanguageModel, read_language_model, write_language_model),
-    Codec((), _Fused.FoldTime, read_lstm, _write_view((1, -1), 3), written="nn.View"),
-    Codec((), _Fused.UnfoldTime, read_lstm, _write_view((1, 1, -1), 2), written="nn.View"),
-]
-
-CODECS = [*STEPS, *SEQUENCES, *FUSED]
+CODECS = [*STEPS, *SEQUENCES]

@@ -237,11 +237,13 @@ class TrimZero(MaskZero):
         return whole.index_copy(0, rows, y[: len(rows)])
 
 
-class LookupTableMaskZero(nn.Embedding):
+class LookupTableMaskZero(nn.Module):
     """Rows of a table by index; index 0 is a row of zeros (nn.LookupTableMaskZero)."""
 
     def __init__(self, indices: int, outputs: int) -> None:
-        super().__init__(indices + 1, outputs)
+        super().__init__()
+        weight = torch.empty(indices + 1, outputs)
+        self.weight = nn.Parameter(weight if weight.is_meta else weight.normal_())
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():

@@ -1,5 +1,6 @@
 """nn.gModule: graphs that Lua wrote, graphs that we write, and graphs that are none."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -279,3 +280,11 @@ def test_spoilt_graphs_can_be_shown_but_not_converted(spoil, tmp_path: Path):
     result = run(*out, tmp_path / "m.py")
     assert (result.exit_code, result.output.count("\n")) == (2, 1)
     assert [p.name for p in tmp_path.iterdir()] == ["net.t7"]
+
+
+def test_damaged_networks_open_or_are_refused(monkeypatch):
+    """A short run of fuzz/torch7_graphs.py; docs/torch7-format.md has the long ones."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    fuzz = importlib.import_module("fuzz.torch7_graphs")
+    done, good = fuzz.run(0, 200, 60)
+    assert 0 < good <= done

@@ -13,6 +13,7 @@ from eyescream_py.torch7 import (
     TorchObject,
     from_module,
     load,
+    modules_fused,
     modules_graph,
     modules_recurrent,
     save,
@@ -25,7 +26,7 @@ from .class_cases_images import IMAGE_CASES
 from .golden_classes import golden_classes
 
 CASES = [*PLAIN_CASES, *IMAGE_CASES]
-ELSEWHERE = [*modules_graph.CODECS, *modules_recurrent.CODECS]
+ELSEWHERE = [*modules_graph.CODECS, *modules_recurrent.CODECS, *modules_fused.CODECS]
 
 
 def fresh(x: Any) -> Any:

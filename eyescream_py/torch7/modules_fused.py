@@ -1,0 +1,185 @@
+"""Converters of the layers that keep one weight for a whole sequence; see `recurrent_fused`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from . import recurrent_fused as fused
+from .modules_codec import Codec, Node, Writer, long_storage
+from .modules_weights import without_memory
+from .values import Table, TorchObject
+
+_KEPT = (bool, int, float, str)
+_NOT_KEPT = {"step", "train", "_type"}
+
+
+def plain_fields(node: Node) -> dict[str, Any]:
+    """The numbers, strings and booleans of an object, so that they can be written again."""
+    fields = node.obj.fields.items()
+    return {k: v for k, v in fields if isinstance(v, _KEPT) and k not in _NOT_KEPT}
+
+
+def remember_fields(module: nn.Module, node: Node) -> nn.Module:
+    module.lua_fields = plain_fields(node)  # type: ignore[assignment]
+    return module
+
+
+def kept_fields(module: nn.Module) -> dict[str, Any]:
+    return dict(getattr(module, "lua_fields", {}))
+
+
+def remember(node: Node) -> str:
+    """Which modes remember; torch-rnn has one switch for both."""
+    value = node.obj.fields.get("_remember", "neither")
+    if node.obj.fields.get("remember_states") is True:
+        return "both"
+    return value if value in ("train", "eval", "both") else "neither"
+
+
+def read_sequence(python: type[Any]) -> Callable[[Node], nn.Module]:
+    """The layers of one weight. torch-rnn's, and rnn's first SeqLSTM, have the batch first."""
+
+    def read(node: Node) -> nn.Module:
+        size_in = node.count("inputsize", None) or node.count("inputSize", None)
+        size_in = size_in or node.count("input_dim")
+        rows, columns = _matrix(node)
+        hidden, out = columns // python.gates, rows - size_in
+        if out < 1 or (out != hidden and python is not fused.SeqLSTMP):
+            raise node.fail(f"weight is of {rows} rows, which is not inputs and outputs")
+        options = {
+            "batch_first": node.boolean("batchfirst", node.has("remember_states")),
+            "mask_zero": node.boolean("maskzero", False),
+            "remember": remember(node),
+            "keeps": node.has("remember_states"),
+        }
+        module = without_memory(lambda: python(size_in, hidden, out, **options))
+        return node.fill(module)
+
+    return read
+
+
+def _matrix(node: Node) -> tuple[int, int]:
+    shape = node.tensor("weight").shape
+    if len(shape) != 2 or node.tensor("bias").shape != shape[1:]:
+        raise node.fail("weight is no matrix with one column for each element of bias")
+    return shape[0], shape[1]
+
+
+_LUA_SIZES = {  # how each class names the sizes of input, output and state
+    fused.SeqLSTM: ("inputsize", "outputsize", "hiddensize"),
+    fused.SeqLSTMP: ("inputsize", "outputsize", "hiddensize"),
+    fused.SeqGRU: ("inputSize", "outputSize", ""),
+    fused.SequenceLSTM: ("input_dim", "hidden_dim", ""),
+    fused.VanillaRNN: ("input_dim", "hidden_dim", ""),
+}
+_BUFFERS = ("gates", "buffer1", "buffer2", "buffer3", "grad_a_buffer", "h0", "c0", "cell")
+_GRADIENTS = ("grad_c0", "grad_h0", "grad_x")
+
+
+def write_sequence(module: Any, writer: Writer) -> dict[str, Any]:
+    sizes = (module.input_size, module.output_size, module.hidden_size)
+    named = {k: v for k, v in zip(_LUA_SIZES[type(module)], sizes, strict=True) if k}
+    gradients = {name: writer.empty() for name in _GRADIENTS[2 - module.states :]}
+    options: dict[str, Any] = {
+        "batchfirst": module.batch_first,
+        "maskzero": module.mask_zero,
+        "_remember": module.remember,
+    }
+    if module.keeps:
+        options = {"remember_states": module.remember != "neither"}
+    fields = {
+        **named,
+        **options,
+        **writer.weights_of(module),
+        **{name: writer.empty() for name in _BUFFERS},
+        **gradients,
+        "gradInput": Table.from_list(gradients.values()),
+    }
+    if isinstance(module, fused.SeqLSTMP):
+        fields["weightO"], fields["gradWeightO"] = writer.weight(module.weightO)
+    return fields
+
+
+def read_language_model(node: Node) -> nn.Module:
+    """The views, whose sizes Lua sets before each run, become layers that know what is meant."""
+    net = node.obj.fields.get("net")
+    if not isinstance(net, TorchObject) or not isinstance(net.fields, Table):
+        raise node.fail("the field net is no module")
+    fold = [node.obj.fields.get("view1"), *_entries(node, "bn_view_in")]
+    unfold = [node.obj.fields.get("view2"), *_entries(node, "bn_view_out")]
+    listed = net.fields.get("modules")
+    layers: list[nn.Module] = []
+    for number, child in enumerate(listed.to_list() if isinstance(listed, Table) else [], 1):
+        if any(child is view for view in fold):
+            layers.append(fused.FoldTime())
+        elif any(child is view for view in unfold):
+            layers.append(fused.UnfoldTime())
+        else:
+            layers.append(node.reader.module(child, f"{node.place} > net > ({number})"))
+    signs = _entries(node, "idx_to_token")
+    vocabulary = tuple(sign for sign in signs if isinstance(sign, str))
+    model = fused.LanguageModel(nn.Sequential(*layers), vocabulary)
+    return remember_fields(model, node)
+
+
+def _entries(node: Node, name: str) -> list[Any]:
+    value = node.obj.fields.get(name)
+    return value.to_list() if isinstance(value, Table) else []
+
+
+def write_language_model(module: Any, writer: Writer) -> dict[str, Any]:
+    net = writer.obj(module.net)
+    layers = list(zip(module.net, net.fields["modules"].to_list(), strict=True))
+    folds = [obj for layer, obj in layers if isinstance(layer, fused.FoldTime)]
+    unfolds = [obj for layer, obj in layers if isinstance(layer, fused.UnfoldTime)]
+    rnns = [obj for layer, obj in layers if isinstance(layer, fused.SequenceLayer)]
+    signs = list(enumerate(module.vocabulary, start=1))
+    return {
+        **kept_fields(module),
+        "net": net,
+        "view1": folds[-1] if folds else None,  # those before it belong to batch normalisations
+        "view2": unfolds[-1] if unfolds else None,
+        "bn_view_in": Table.from_list(folds[:-1]),
+        "bn_view_out": Table.from_list(unfolds[:-1]),
+        "rnns": Table.from_list(rnns),
+        "idx_to_token": Table(signs),
+        "token_to_idx": Table((sign, index) for index, sign in signs),
+    }
+
+
+def _write_view(sizes: tuple[int, ...], dims: int) -> Callable[[Any, Writer], dict[str, Any]]:
+    def write(module: Any, writer: Writer) -> dict[str, Any]:
+        return {"size": long_storage(sizes), "numElements": 1, "numInputDims": dims}
+
+    return write
+
+
+_read_lstm = read_sequence(fused.SequenceLSTM)  # nn.LSTM is read by modules_recurrent
+
+CODECS = [
+    *(
+        Codec((python.__name__,), python, read_sequence(python), write_sequence)
+        for python in (fused.SeqLSTM, fused.SeqLSTMP, fused.SeqGRU, fused.VanillaRNN)
+    ),
+    Codec(
+        (), fused.SequenceLSTM, read_sequence(fused.SequenceLSTM), write_sequence, written="nn.LSTM"
+    ),
+    Codec(("LanguageModel",), fused.LanguageModel, read_language_model, write_language_model),
+    Codec(
+        (),
+        fused.FoldTime,
+        read_sequence(fused.SequenceLSTM),
+        _write_view((1, -1), 3),
+        written="nn.View",
+    ),
+    Codec(
+        (),
+        fused.UnfoldTime,
+        read_sequence(fused.SequenceLSTM),
+        _write_view((1, 1, -1), 2),
+        written="nn.View",
+    ),
+]
