@@ -20,10 +20,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 def opened(entry) -> tuple[Table, nn.Module]:
     """A case and its module, made of a copy of the file's object."""
     case = case_of(entry)
-    try:
-        return case, to_module(case["net"], None).eval()
-    except T7Error as error:  # a layer within it that is not supported yet
-        pytest.skip(str(error))
+    return case, to_module(case["net"], None).eval()
 
 
 @pytest.mark.parametrize("entry", CASES, ids=lambda entry: entry.name)
