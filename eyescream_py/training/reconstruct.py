@@ -265,6 +265,9 @@ class ReconstructionTask:
         sums = bool(self.sums.isfinite().all())
         return sums and all(stage.optimizer.is_finite() for stage in self.model.stages)
 
+    def collapse(self) -> str:
+        return ""
+
     def halve_learning_rate(self) -> None:
         for stage in self.model.stages:
             stage.optimizer.halve()

@@ -22,6 +22,10 @@ from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.logs import Logs, LossLog
 from eyescream_py.training.save_folder import prepare_folder
 
+RESCUE = (
+    "start anew with a smaller --D_adam_lr or with --recipe=best, or go on from an older file with "
+    "--on_nan=rollback, which goes back by itself"
+)
 SECONDS_BETWEEN_WAITS = 0.5
 MAX_ROLLBACKS = 3
 MAX_FAILED_SAVES = 3
@@ -82,6 +86,10 @@ class Task(Protocol):
 
     def is_finite(self) -> bool:
         """Whether every loss of the epoch and every weight is a finite number."""
+        ...
+
+    def collapse(self) -> str:
+        """Whether the epoch shows that nothing more is learned, in words; "" where it does not."""
         ...
 
     def halve_learning_rate(self) -> None: ...
@@ -150,6 +158,7 @@ class Run:
         self._halvings = 0  # of the learning rate
         self._rollbacks = 0
         self._failed_saves = 0
+        self._collapsed = False  # which has been told
         if not len(task.schedule):
             raise UserError(f"an epoch of {task.schedule.length} pictures is shorter than a batch")
         if options.network:
@@ -252,7 +261,14 @@ class Run:
         if not self.task.is_finite():
             self._not_finite()
             return
+        collapse = self.task.collapse()
+        if collapse and self.options.on_nan == "rollback" and self._good is not None:
+            self._go_back(self._good, f"epoch {epoch}: {collapse}")
+            return
         self._end_epoch(epoch, seconds)
+        if collapse and not self._collapsed:
+            print(f"{collapse}; {RESCUE}")
+        self._collapsed = bool(collapse)
 
     def _iterations(self) -> None:
         """The iterations that the epoch still lacks, as long as nobody asks the run to stop."""
@@ -341,16 +357,20 @@ class Run:
                 f"{found}{kept}; try a smaller learning rate, a smaller --D_clamp, or "
                 "--on_nan=rollback with a smaller --saveFreq"
             )
+        self._go_back(self._good, found)
+
+    def _go_back(self, good: Path, found: str) -> None:
+        """Go on from a checkpoint with half the learning rate, unless that has failed too often."""
         if self._rollbacks == MAX_ROLLBACKS:
             raise UserError(
-                f"{found} again after {MAX_ROLLBACKS} rollbacks; {self._good} holds the last good "
+                f"{found} again after {MAX_ROLLBACKS} rollbacks; {good} holds the last good "
                 "state: continue it with a much smaller learning rate"
             )
         self._rollbacks += 1
-        self._restore(self._good)
+        self._restore(good)
         self._halve_learning_rate()
         self._unsaved = False
-        print(f"{found}; back to {self._good} with half the learning rate.")
+        print(f"{found}; back to {good} with half the learning rate.")
         self._close_logs()
         self._open_logs(keep=True)
 
