@@ -101,7 +101,7 @@ def weight_penalties() -> Decorator:
 
 def own_options() -> Decorator:
     """Flags that the Lua program had not."""
-    on_nan = "When losses are no numbers, or when a game is dead: stop, or go back at half the rate."
+    on_nan = "When losses are no numbers: stop, or (from a dead game too) go back at half the rate."
     return group(
         words("--dataset", None, "Folder of pictures, or a .t7 file with an (N,C,H,W) tensor."),
         count("--epochs", "Epochs in all, resumed ones included; 0: until Ctrl-C."),
