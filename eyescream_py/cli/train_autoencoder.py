@@ -33,6 +33,7 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.scale_option()
 @options.own_options()
 @options.seed_option()
+@options.rng_option()
 @options.choice("--optmethod", options.OPTIMIZERS, "Optimizer.")
 def main(plot: bool, **values: Any) -> None:
     """Train an autoencoder of gray faces; train.py --autoencoder puts its decoder before G."""
