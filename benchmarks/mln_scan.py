@@ -25,10 +25,13 @@ from torch import Tensor
 from benchmarks.mln import fine_tune, machine, mean_nrmse, reconstructed, save_jpeg
 from eyescream_py.mln.analytic import set_regression_weights
 from eyescream_py.mln.baselines import adjoint_image, cg_sense
+from eyescream_py.mln.coil_estimation import estimated_maps, map_difference
 from eyescream_py.mln.covariance import covariance_start
 from eyescream_py.mln.data import Examples, load_images
+from eyescream_py.mln.fast import FastNetwork
 from eyescream_py.mln.forward import Acquisition, segment_phases
 from eyescream_py.mln.mat import read_mat
+from eyescream_py.mln.methods import Settings, model_methods
 from eyescream_py.mln.metrics import magnitude_correlation
 from eyescream_py.mln.networks import Shape, build_network
 from eyescream_py.mln.nufft import choose_operator
@@ -188,6 +191,89 @@ def scan_turns(field: Path) -> Tensor:
     phases = read_mat(field, ["TSC"])["TSC"]
     step = -np.angle(phases[..., 1] * phases[..., 0].conj()) / (2 * np.pi)
     return torch.from_numpy(step * (phases.shape[2] - 1)).float()
+
+
+@main.command()
+@click.option("--data", required=True, type=Path)
+@click.option("--images", required=True)
+@click.option("--ridge", default=1e-3, show_default=True)
+@click.option("--noise", default=0.003, show_default=True)
+@click.option("--neighbours", default=12, show_default=True)
+@click.option("--coils", default=8, show_default=True)
+@click.option("--sweeps", default=2, show_default=True)
+@click.option("--picture", default=None, type=Path)
+def methods(
+    data: Path, images: str, ridge: float, noise: float, neighbours: int, coils: int, sweeps: int,
+    picture: Path | None,
+) -> None:  # fmt: skip
+    """Every method: correlation with the published output, change under noise, CPU ms.
+
+    The file's rows are equal, so no two repetitions can be compared. Instead noise of the size of
+    the outermost samples, which hold little else, is added twice; the change is |x1 - x2| / |x|.
+    """
+    torch.set_num_threads(1)
+    protocol = scan_protocol(data, coils)
+    samples = protocol.samples
+    signal = read_scan(data / "Sli6_r01.mat", samples, 13, coils)[:1]
+    original = read_mat(data / "OnRealData01.mat", ["x"])["x"][0]
+    reference, mask = original[..., 0] + 1j * original[..., 1], protocol.mask[0].numpy()
+    level = float(signal[..., -samples // 20 :].abs().square().mean().div(2).sqrt())
+    generator = torch.Generator().manual_seed(1)
+    parts = level * torch.randn(2, *signal.shape[1:], 2, generator=generator)
+    twice = signal + torch.view_as_complex(parts)
+    params = replace(Params(), image_side=128, k_grid="matched")
+    shape = Shape(128, 128, 64.0, coils, neighbours, 8, k_grid="matched")
+    network = build_network(shape, protocol.trajectory)
+    stream = Examples(params, protocol, load_images(images, 100, 128))
+    covariance_start(network, protocol, stream, 60, ridge, 8, sweeps, noise)
+    known = {name: model_methods(protocol, Settings())[name] for name in ("adjoint", "cg")}
+    for weight in (0.002, 0.005, 0.02):
+        known[f"wavelet {weight:g}"] = model_methods(protocol, Settings(wavelet_weight=weight))[
+            "wavelet"
+        ]
+        known[f"TV {weight / 2:g}"] = model_methods(protocol, Settings(tv_weight=weight / 2))["tv"]
+    known["MLN"] = FastNetwork(network)
+    click.echo(f"{machine()}; noise added {level:.4f} per real number")
+    click.echo("| method | correlation | change | CPU ms |\n|---|---|---|---|")
+    shown = []
+    for name, method in known.items():
+        image, _ = reconstructed(method, signal)
+        begun = time.process_time()
+        pair = method(twice)
+        milliseconds = 500 * (time.process_time() - begun)
+        change = float((pair[0] - pair[1]).norm() / image.norm()) / 2**0.5
+        agreement = magnitude_correlation(image[0, 0].numpy(), reference, mask)
+        click.echo(f"| {name} | {agreement:.4f} | {change:.4f} | {milliseconds:.0f} |")
+        shown += [image[0, 0].abs().numpy()] if name != "wavelet 0.002" else []
+    if picture:
+        cells = [cell / np.percentile(cell, 99.7) for cell in [*shown, np.abs(reference)]]
+        rows = [np.concatenate(cells[i : i + 4], 1) for i in (0, 4)]
+        save_jpeg(np.concatenate(rows).clip(0, 1).repeat(2, 0).repeat(2, 1), picture)
+
+
+@main.command()
+@click.option("--data", required=True, type=Path)
+def maps(data: Path) -> None:
+    """Coil maps from the scan's own samples against SensCC1.mat, and CG-SENSE with each."""
+    torch.set_num_threads(1)
+    protocol = scan_protocol(data, 13)
+    signal = read_scan(data / "Sli6_r01.mat", protocol.samples, 13, 13)[:1]
+    original = read_mat(data / "OnRealData01.mat", ["x"])["x"][0]
+    reference, mask = original[..., 0] + 1j * original[..., 1], protocol.mask[0]
+    given = protocol.acquisition.coils[0]
+    click.echo("| maps | difference from SensCC | correlation, CG 12 steps | CPU s |")
+    click.echo("|---|---|---|---|")
+    for name in ("given", "espirit", "joint"):
+        begun = time.process_time()
+        own = given
+        if name != "given":
+            own = estimated_maps(protocol.trajectory, signal[0], 128, name)[0] * mask
+        seconds = time.process_time() - begun
+        acquisition = replace(protocol.acquisition, coils=own[None])
+        image = cg_sense(acquisition, signal, 12)[0, 0].numpy()
+        agreement = magnitude_correlation(image, reference, mask.numpy())
+        difference = map_difference(own, given, mask)
+        click.echo(f"| {name} | {difference:.3f} | {agreement:.4f} | {seconds:.1f} |")
 
 
 @main.command()

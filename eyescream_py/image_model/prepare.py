@@ -18,13 +18,7 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
-from eyescream_py.image_model.data import (
-    by_stem,
-    list_files,
-    list_pictures,
-    read_picture,
-    to_bytes,
-)
+from eyescream_py.image_model.data import by_stem, list_pictures, read_picture, to_bytes
 from eyescream_py.image_model.ply import Mesh, read_ply
 from eyescream_py.system.errors import UserError
 
@@ -86,7 +80,9 @@ def depth_map(points: np.ndarray, size: int) -> np.ndarray:
 
 def meshes_to_depth_maps(source: str | Path, target: str | Path, size: int) -> int:
     """Every `.ply` of `source` -> a depth map PNG (size x size) of the same name; their number."""
-    files = list_files(source, (".ply",), ".ply file", "IN")
+    files = sorted(Path(source).glob("*.ply")) if Path(source).is_dir() else []
+    if not files:
+        raise UserError(f"{source} holds no .ply file")
     target = new_folder(target)
     for number, path in enumerate(tqdm(files, "meshes", leave=False, disable=None)):
         mesh: Mesh = read_ply(path)
@@ -229,7 +225,11 @@ def flatten(source: str | Path, target: str | Path) -> int:
 
     UserError where two files have the same name.
     """
-    files = list_pictures(source, "IN")
+    files = sorted(
+        p for p in Path(source).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")
+    )
+    if not files:
+        raise UserError(f"{source} holds no .png or .jpg file in any folder")
     names = [p.name for p in files]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -248,7 +248,10 @@ def notre_dame_pairs(
     Photo and depth are cut alike around the face, and the depth's gaps are filled by rows. Pairs
     without exactly one face or of unequal sizes are left out. Returns the number written.
     """
-    files = list_files(source, (".abs.gz", ".abs"), ".abs.gz range image", "IN")
+    folder = Path(source)
+    files = sorted([*folder.glob("*.abs.gz"), *folder.glob("*.abs")]) if folder.is_dir() else []
+    if not files:
+        raise UserError(f"{source} holds no .abs.gz range image")
     target = new_folder(target)
     written = 0
     for path in tqdm(files, "range images", leave=False, disable=None):

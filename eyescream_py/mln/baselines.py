@@ -106,7 +106,7 @@ def wavelet_l1(
     return estimate
 
 
-def largest_eigenvalue(acquisition: Acquisition, like: Tensor, iterations: int = 10) -> float:
+def largest_eigenvalue(acquisition: Acquisition, like: Tensor, iterations: int = 20) -> float:
     """A little more than the largest eigenvalue of A^H A, by power iteration on images like
     `like`, from a fixed start.
     """
@@ -114,7 +114,7 @@ def largest_eigenvalue(acquisition: Acquisition, like: Tensor, iterations: int =
     vector = noise.to(like)
     for _ in range(iterations):
         vector = acquisition.adjoint(acquisition.forward(vector / vector.norm()))
-    return 1.05 * vector.norm().item()
+    return 1.1 * vector.norm().item()
 
 
 def linear_optimum(

@@ -12,7 +12,6 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from eyescream_py.data.pictures import PictureError, open_picture
 from eyescream_py.results import films as movies
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
@@ -70,10 +69,9 @@ def evenly(items: list[Any], most: int) -> list[Any]:
 
 def _named(epoch: int, path: Path) -> Image.Image:
     """A grid under a line that names its epoch; sides even, as MP4 wants them."""
-    try:
-        picture = open_picture(path, "RGB")
-    except PictureError as error:
-        raise UserError(f"{path}: {error}; remove it") from error
+    with Image.open(path) as grid:
+        grid.load()
+        picture = grid.convert("RGB")
     factor = max(1, movies.LONGEST_SIDE // max(picture.size))
     picture = picture.resize(
         (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST

@@ -1,5 +1,6 @@
 """The commands as a person runs them, on a protocol that `simulate` wrote."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,67 @@ def test_a_scan_that_does_not_fit_is_refused_before_anything_is_written(
     assert result.exit_code == 2
     assert "with 3 coils the file has 250 samples" in result.output
     assert not out.exists()
+
+
+def test_every_method_runs_and_reports_on_a_scan(
+    folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    words = (
+        "reconstruct", "--checkpoint", checkpoint, "--prefix", folder / "Scan_", "--out", tmp_path,
+        "--method", "all", "--reference", folder / "Truth.mat", "--gpu", -1, "--threads", 1,
+    )  # fmt: skip
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    names = ["MLN", "adjoint", "CG-SENSE", "wavelet-L1", "TV"]
+    records = json.loads((tmp_path / "report.json").read_text())
+    assert [record["method"] for record in records] == names
+    assert records[2]["nrmse"] < records[1]["nrmse"]  # CG-SENSE is better than the adjoint
+    x = read_mat(tmp_path / "OnRealData01_cg.mat", ["x"])["x"]
+    truth = read_mat(folder / "Truth.mat", ["x"])["x"]
+    assert np.linalg.norm(x[0, ..., 0] + 1j * x[0, ..., 1] - truth) < 0.2 * np.linalg.norm(truth)
+    again = run(*words)
+    assert again.exit_code == 2
+    assert "give --overwrite" in again.output
+    assert run(*words, "--overwrite").exit_code == 0
+
+
+def test_a_method_without_training_needs_no_checkpoint(folder: Path, tmp_path: Path) -> None:
+    result = run(
+        "reconstruct", "--params", folder / "Params.txt", "--out", tmp_path, "--method", "tv",
+        "--format", "png", "--gpu", -1, "--threads", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "OnRealData01_tv.png").is_file()
+
+
+def test_equal_rows_are_told_and_rows_are_chosen(
+    folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    data = read_mat(folder / "Scan_01.mat", ["Data"])["Data"]
+    write_mat(tmp_path / "s01.mat", {"Data": np.repeat(data, 4, 0)})
+    words = ("reconstruct", "--checkpoint", checkpoint, "--prefix", tmp_path / "s", "--gpu", -1)
+    result = run(*words, "--out", tmp_path / "a")
+    assert "all 4 rows are equal; --rows 1" in result.output
+    assert read_mat(tmp_path / "a" / "OnRealData01.mat", ["x"])["x"].shape[0] == 4
+    assert run(*words, "--out", tmp_path / "b", "--rows", 1).exit_code == 0
+    assert read_mat(tmp_path / "b" / "OnRealData01.mat", ["x"])["x"].shape[0] == 1
+
+
+@pytest.mark.parametrize("b0", [0, 60])
+def test_the_defaults_beat_the_adjoint_and_cg_on_their_own_simulation(
+    tmp_path: Path, b0: int
+) -> None:
+    """As the guide shows them, but smaller and for 12 batches; Adam must not spoil the start."""
+    size = ("--side", 24, "--samples", 500, "--turns", 6, "--noise", 0.03, "--segments", 3)
+    assert (
+        run("simulate", "--out", tmp_path / "sim", "--b0", b0, *size, "--coils", 4).exit_code == 0
+    )
+    result = run(
+        "train", "--params", tmp_path / "sim" / "Params.txt", "--out", tmp_path, "--batches", 12,
+        "--InitExamples", 60, "--nToLoad", 16, "--gpu", -1, "--threads", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (path,) = tmp_path.glob("*_train/comparison.json")
+    scores = {record["method"]: record["nrmse"] for record in json.loads(path.read_text())}
+    assert scores["MLN"] < scores["CG-SENSE, 12 steps"] < 2
+    assert scores["MLN"] < 0.9 * scores["adjoint"]

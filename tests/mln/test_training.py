@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from eyescream_py.mln import checkpoints, training
 from eyescream_py.mln.data import Batch, Examples
-from eyescream_py.mln.mat import read_mat
+from eyescream_py.mln.mat import read_mat, write_mat
 from eyescream_py.mln.networks import Shape, build_network
 from eyescream_py.mln.params import Params
-from eyescream_py.mln.protocol import Protocol
+from eyescream_py.mln.protocol import Protocol, network_shape
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.errors import UserError
 from tests.mln.small import SIDE, phantoms, random_images, small_params, spiral_protocol
@@ -220,3 +220,49 @@ def test_broken_checkpoints_are_named(tmp_path: Path) -> None:
     save_file(tensors, foreign)
     with pytest.raises(UserError, match="not written by this program"):
         checkpoints.load_checkpoint(foreign)
+
+
+def test_steps_after_a_linear_start_are_shares_of_each_kernels_size() -> None:
+    """A kernel a thousand times smaller moves a thousand times less."""
+    protocol = spiral_protocol()
+    net = build_network(Shape(SIDE, SIDE, 8, 3, 4, 1, k_grid="matched"), protocol.trajectory)
+    with torch.no_grad():
+        net.k_layer.weight[: SIDE**2 // 2] *= 1e-3
+    before = net.k_layer.weight.detach().clone()
+    params = small_params(Init="covariance")
+    batch = Examples(params, protocol, phantoms()).batch(0, 4)
+    training.train_step(net, training.adam(net, params), batch, params, 0.01)
+    moved = torch.view_as_real(net.k_layer.weight.detach() - before).abs().amax((1, 2, 3))
+    size = before.abs().square().mean((1, 2)).sqrt()
+    torch.testing.assert_close(moved / size, torch.full_like(size, 0.01), rtol=0.1, atol=1e-4)
+
+
+@pytest.mark.parametrize("relaxed", [0, 1])
+def test_a_bias_is_added_with_and_without_trained_fourier_layers(relaxed: int) -> None:
+    params = small_params(CmplxBias=1, RelaxedFT=relaxed)
+    net = build_network(network_shape(params, spiral_protocol()), spiral_protocol().trajectory)
+    signal = torch.zeros(1, 3, 320, dtype=torch.complex64)
+    assert net(signal).abs().max() == 0
+    with torch.no_grad():
+        net.rows.bias.fill_(1)
+    assert net(signal).abs().max() > 0
+
+
+def test_settings_without_effect_are_told() -> None:
+    from eyescream_py.mln.params import warnings_of
+
+    assert "WPhaseOnly" in warnings_of(small_params(WPhaseOnly=0.1))[0]
+    assert not warnings_of(small_params(WPhaseOnly=0.1, RelaxedFT=1))
+
+
+def test_the_closing_comparison_has_pictures_of_its_own(tmp_path: Path) -> None:
+    from eyescream_py.mln.data import training_images
+
+    stack = np.arange(40 * 20 * 20, dtype=np.float32).reshape(40, 20, 20)
+    write_mat(tmp_path / "images.mat", {"HCPData": stack})
+    params = small_params(DatasetMatFN=str(tmp_path / "images.mat"))
+    seen, unseen = training_images(params)
+    assert (len(seen), len(unseen)) == (35, 5)
+    assert not set(seen[:, 0, 0]) & set(unseen[:, 0, 0])
+    one, other = training_images(small_params(nToLoad=3))  # phantoms: of another seed
+    assert not np.array_equal(one[1:], other[1:])
