@@ -1,6 +1,7 @@
 """ganless-hd: seconds per training batch (two steps) beside the plainest implementation.
 
-python -m benchmarks.ganless_hd [--size 256] [--batch 4] [--width 1] [--rounds 3] [--gpu -1]
+python -m benchmarks.ganless_hd [--size 256] [--batch 4] [--width 1] [--rounds 3] [--features lite0]
+    [--gpu -1]
 
 The plain side does what the published program is described to do: kernels composed layer by layer
 in NCHW float32, SELU before pooling, a ResNet-18 with separate normalisations whose weights gather
@@ -20,8 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eyescream_py.features import calibrate, frozen
-from eyescream_py.features.resnet import random_resnet
+from eyescream_py.features import calibrate, frozen, load
 from eyescream_py.ganless_hd.averaging import WEIGHTS
 from eyescream_py.ganless_hd.losses import PerceptualLoss
 from eyescream_py.ganless_hd.networks import BasisConv2d, DecoderLevel, UNet, parameter_count
@@ -119,18 +119,27 @@ def memory(trainer: Trainer | PlainTrainer, batch: tuple[torch.Tensor, torch.Ten
 @click.option("--width", default=1.0, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--recompute", is_flag=True, help="Our side recomputes activations backwards.")
+@click.option("--features", "name", default="random", show_default=True, help="Or lite0.")
 @click.option("--gpu", default=-1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(
-    size: int, batch: int, width: float, rounds: int, recompute: bool, gpu: int, threads: int
+    size: int,
+    batch: int,
+    width: float,
+    rounds: int,
+    recompute: bool,
+    name: str,
+    gpu: int,
+    threads: int,
 ) -> None:
     """Print a table of seconds per batch of two steps, and the ratio."""
     torch.set_num_threads(threads)
     device = choose_device(gpu, True)
     data = pictures(batch, size, device)
-    features = [random_resnet(width, seed=0) for _ in range(2)]
-    for network in features:
-        calibrate(network.to(device), [data[1]])
+    features = [load(name, width=width).to(device) for _ in range(2)]
+    if name == "random":
+        for network in features:
+            calibrate(network, [data[1]])
     ours = Trainer(
         UNet(width, recompute=recompute), PerceptualLoss(frozen(features[0])), Options(), device
     )

@@ -4,7 +4,7 @@ python -m fuzz.ganless_files [--inputs 200000] [--seed 0]
 
 Starts from a network and a state (.safetensors) and from the network as .pth; changes bytes, cuts,
 doubles parts, and swaps numbers and words of the headers. Anything but a UserError ends the run and
-leaves the file as `fuzz_crash.bin`.
+leaves the file as fuzz/findings/ganless.bin.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from eyescream_py.ganless_hd.options import Options, resumed
 from eyescream_py.ganless_hd.resuming import check_tensors, earlier_run, state_file
 from eyescream_py.system.errors import UserError
 
+FINDING = Path(__file__).parent / "findings" / "ganless.bin"
 WIDTH = 0.01  # small files, many inputs
 WORDS = (
     "-1",
@@ -138,7 +139,8 @@ def main(inputs: int, seed: int) -> None:
                     reader(path)
                     opened += 1
             except BaseException:
-                Path("fuzz_crash.bin").write_bytes(data)
+                FINDING.parent.mkdir(exist_ok=True)
+                FINDING.write_bytes(data)
                 raise
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start
     click.echo(

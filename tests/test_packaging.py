@@ -169,7 +169,7 @@ class TestPageFiles:
     ) -> None:
         pack(fake_npm, CONTENT | {"dist/page.js": b"steal();"})
         static = tmp_path / "static"
-        with pytest.raises(UserError, match=r"lacks 1 .*js/page.js.*visdom_assets"):
+        with pytest.raises(UserError, match=r"lacks 1 .*js/page.js.*plots.assets"):
             ensure_assets(ASSETS, static)
         assert not (static / "js/page.js").exists()
         assert not (static / "version.built").exists()

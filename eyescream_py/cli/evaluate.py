@@ -8,22 +8,24 @@ import click
 
 from eyescream_py.cli import options
 from eyescream_py.system.commands import Command
+from eyescream_py.system.places import PATH
 
 
 @click.command(cls=Command, context_settings={"max_content_width": 100})
-@click.argument("subject", default="logs/adversarial.net")
-@options.words("--dataset", None, "Pictures it trained on, as train.py --dataset.")
-@options.words("--heldout", None, "Real pictures it never saw; else half of --dataset serves.")
+@click.argument("subject", type=PATH, default="logs/adversarial.net")
+@options.place("--dataset", None, "Pictures it trained on, as train.py --dataset.")
+@options.place("--heldout", None, "Real pictures it never saw; else half of --dataset serves.")
 @options.number("--images", 2000, "Pictures per set, at most.", options.AT_LEAST_1)
 @options.number("--scale", 32, "Size, where SUBJECT is a folder.", options.AT_LEAST_1)
 @options.switch("--grayscale", "Gray, where SUBJECT is a folder.")
-@options.words("--writeto", "samples", "Folder for the results.")
+@options.place("--writeto", "samples", "Folder for the results.")
 @options.seed_option()
 @options.gpu_option()
 @options.threads_option()
 @options.use_averaged_option()
 @click.option(
     "--features",
+    type=PATH,
     default="auto",
     show_default=True,
     metavar="auto|lite0|random|none|FILE",

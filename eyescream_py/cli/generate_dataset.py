@@ -34,7 +34,8 @@ from eyescream_py.system.files import (
     remove_stale_temporaries,
     temporary_name,
 )
-from eyescream_py.system.places import dataset_folder
+from eyescream_py.system.numbers import SEED
+from eyescream_py.system.places import PATH, dataset_folder
 from eyescream_py.system.processes import usable_cores, worker_processes
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.voice import say, warn
@@ -57,15 +58,20 @@ class Job:
 
 @click.command(cls=Command, help=__doc__)
 @click.option(
-    "--path", metavar="LFW", required=True, help="Folder of LFW photos, sub-folders included."
+    "--path",
+    type=PATH,
+    metavar="LFW",
+    required=True,
+    help="Folder of LFW photos, sub-folders included.",
 )
 @click.option(
     "--out",
+    type=PATH,
     metavar="FOLDER",
     default=str(dataset_folder()),
     help="Where the two output folders go (default: the project's dataset/).",
 )
-@click.option("--seed", default=43, show_default=True, help="Of the augmentation.")
+@click.option("--seed", type=SEED, default=43, show_default=True, help="Of the augmentation.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),

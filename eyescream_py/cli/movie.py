@@ -7,14 +7,16 @@ from pathlib import Path
 import click
 
 from eyescream_py.system.commands import Command
+from eyescream_py.system.numbers import Finite
+from eyescream_py.system.places import PATH
 
 
 @click.command(cls=Command, context_settings={"max_content_width": 100})
-@click.argument("save", default="logs")
+@click.argument("save", type=PATH, default="logs")
 @click.option("--mp4", is_flag=True, help="Films as MP4 instead of GIF.")
 @click.option(
     "--seconds", default=0.25, show_default=True, help="Time each grid is seen.",
-    type=click.FloatRange(0.02, 60),
+    type=Finite(0.02, most=60),
 )  # fmt: skip
 def main(save: str, mp4: bool, seconds: float) -> None:
     """Make of the grids in SAVE/pictures a contact sheet over time and a film, and of

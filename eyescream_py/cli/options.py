@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from eyescream_py.system.numbers import FINITE, MOMENTUM, NOT_NEGATIVE, SEED, Finite
+from eyescream_py.system.places import PATH
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 VIEWS = ("colour", "translation", "cutout", "mirror")
@@ -43,6 +44,11 @@ def words(flags: str, default: str | None, text: str, name: str = "") -> Decorat
     return _option(flags, name, default=default, show_default=bool(default), help=text)
 
 
+def place(flags: str, default: str | None, text: str, name: str = "") -> Decorator:
+    """A file or folder; `~` is the home folder."""
+    return _option(flags, name, default=default, type=PATH, show_default=bool(default), help=text)
+
+
 def switch(flags: str, text: str, name: str = "") -> Decorator:
     return _option(flags, name, is_flag=True, help=text)
 
@@ -57,9 +63,9 @@ def run_options(save_freq: int, batch_size: int, threads: int, gpu: int, window:
     """Where a run reads, writes, shows and computes."""
     return group(
         number("--batchSize", batch_size, "Pictures per step of G.", int, "batch_size"),
-        words("--save", "logs", "Folder for what the run writes."),
+        place("--save", "logs", "Folder for what the run writes."),
         number("--saveFreq", save_freq, "Save every so many epochs.", AT_LEAST_1, "save_freq"),
-        words("--network", "", "Continue from this .net file (as given, else in --save)."),
+        place("--network", "", "Continue from this .net file (as given, else in --save)."),
         switch("--noplot", "No Visdom windows."),
         threads_option(threads),
         gpu_option(gpu),
@@ -101,14 +107,14 @@ def weight_penalties() -> Decorator:
 
 def own_options() -> Decorator:
     """Flags that the Lua program had not."""
-    on_nan = "When losses are no numbers: stop, or go back and halve the learning rate."
+    on_nan = "When losses are no numbers: stop, or (from a dead game too) go back at half the rate."
     return group(
-        words("--dataset", None, "Folder of pictures, or a .t7 file with an (N,C,H,W) tensor."),
+        place("--dataset", None, "Folder of pictures, or a .t7 file with an (N,C,H,W) tensor."),
         count("--epochs", "Epochs in all, resumed ones included; 0: until Ctrl-C."),
         count("--log_every", "A line in SAVE/losses.jsonl every so many iterations."),
         words("--visdom_server", "127.0.0.1", "Where Visdom listens."),
         number("--visdom_port", 8097, "Port of Visdom.", click.IntRange(1, 65535)),
-        words("--visdom_env", "", "Visdom environment (default: the name of --save)."),
+        words("--visdom_env", "", "Visdom environment (default: --save's name and a few letters)."),
         choice(
             "--precision", ("auto", "fp32", "bf16", "fp64"),
             "Arithmetic; auto: bf16 where the machine has it natively.",
@@ -139,7 +145,7 @@ def use_averaged_option() -> Decorator:
 
 def average_option() -> Decorator:
     text = "Decay of an averaged G, 0.999 for example (0: none)."
-    return number("--G_ema", 0.0, text, click.FloatRange(0, 1, max_open=True))
+    return number("--G_ema", 0.0, text, MOMENTUM)
 
 
 class Views(click.ParamType):

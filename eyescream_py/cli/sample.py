@@ -12,27 +12,27 @@ from eyescream_py.system.signals import stoppable
 
 
 @click.command(cls=Command, context_settings={"max_content_width": 100})
-@options.words("--save_base", "logs", "Folder of G_base and D_base.")
-@options.words("--save_c2f32", "logs", "Folder of the c2f pair.")
-@options.words("--G_base", "adversarial.net", "File of G.")
-@options.words("--D_base", "adversarial.net", "File of D.")
-@options.words("--G_c2f32", "adversarial_c2f_16_to_32.net", "File of the upscaling G.")
-@options.words("--D_c2f32", "adversarial_c2f_16_to_32.net", "File of the upscaling D.")
+@options.place("--save_base", "logs", "Folder of G_base and D_base.")
+@options.place("--save_c2f32", "logs", "Folder of the c2f pair.")
+@options.place("--G_base", "adversarial.net", "File of G.")
+@options.place("--D_base", "adversarial.net", "File of D.")
+@options.place("--G_c2f32", "adversarial_c2f_16_to_32.net", "File of the upscaling G.")
+@options.place("--D_c2f32", "adversarial_c2f_16_to_32.net", "File of the upscaling D.")
 @options.switch("--neighbours", "Show the best beside their nearest training pictures.")
 @options.number("--scale", 32, "Checked against the network if given.", int)
 @options.switch("--grayscale", "Checked against the network if given.")
-@options.words("--writeto", "samples", "Folder for the pictures.")
+@options.place("--writeto", "samples", "Folder for the pictures.")
 @options.seed_option()
 @options.gpu_option()
 @options.number("--runs", 3, "How many sets of grids.", options.AT_LEAST_1)
 @options.number("--noiseDim", 100, "Checked against the network if given.", int, "noise_dim")
 @options.number("--batchSize", 16, "Pictures per forward pass.", options.AT_LEAST_1, "batch_size")
 @options.aws_option()
-@options.words("--dataset", None, "Pictures for --neighbours: a folder or .t7 file.")
+@options.place("--dataset", None, "Pictures for --neighbours: a folder or .t7 file.")
 @options.threads_option()
 @options.use_averaged_option()
 @options.count("--interpolate", "Also a film of so many frames between noise vectors.")
-@options.words(
+@options.place(
     "--export", "", "Write G to this .safetensors, .pt (TorchScript) or .onnx file, and no grids."
 )
 def main(**values: Any) -> None:

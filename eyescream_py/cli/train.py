@@ -25,7 +25,7 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.scale_option()
 @options.seed_option()
 @options.gray_option()
-@options.words("--autoencoder", "", "Autoencoder .net whose decoder stands before G.")
+@options.place("--autoencoder", "", "Autoencoder .net whose decoder stands before G.")
 @options.switch("--denoise", "Show denoised samples too (train_denoiser.py).")
 @options.count(
     "--weightsVisFreq", "Show D's activity every so many batches (0: never).", "weights_vis_freq"

@@ -13,9 +13,9 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
 @click.command(cls=Command, context_settings={"max_content_width": 100})
-@options.words("-s --save", "logs", "Folder for what the run writes.")
+@options.place("-s --save", "logs", "Folder for what the run writes.")
 @options.number("--saveFreq", 50, "Save every so many epochs.", options.AT_LEAST_1, "save_freq")
-@options.words("-n --network", "", "Continue from this .net file (as given, else in --save).")
+@options.place("-n --network", "", "Continue from this .net file (as given, else in --save).")
 @options.switch("-p --plot", "Show windows in Visdom.")
 @options.number(
     "-r --learningRate", 0.02, "Learning rate of SGD only.", NOT_NEGATIVE, "learning_rate"
@@ -33,6 +33,7 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.scale_option()
 @options.own_options()
 @options.seed_option()
+@options.rng_option()
 @options.choice("--optmethod", options.OPTIMIZERS, "Optimizer.")
 def main(plot: bool, **values: Any) -> None:
     """Train an autoencoder of gray faces; train.py --autoencoder puts its decoder before G."""

@@ -20,6 +20,7 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.seed_option()
 @options.gray_option()
 @options.aws_option()
+@options.rng_option()
 @options.own_options()
 def main(**values: Any) -> None:
     """Train a denoiser in two stages; train.py --denoise shows its work on G's pictures."""

@@ -95,6 +95,11 @@ class Learner:
         if self.clamp:
             bound_(gradients, self.clamp, at_once=gradients[0].is_cuda)
 
+    def has_slope(self) -> bool:
+        """Whether the last step had a gradient that is not 0. Waits for the device."""
+        gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
+        return not gradients or bool(torch.stack(torch._foreach_norm(gradients)).any())
+
     def objective(self, loss: Tensor) -> float:
         """The number that Lua's optimizer call returned: the loss with its penalty."""
         return float(loss.detach() + self.penalty.value(self.optimizer.parameters))
@@ -157,7 +162,7 @@ class Figures:
     device: torch.device
     sums: dict[str, Tensor] = field(default_factory=dict)
 
-    NAMES = ("D_loss", "G_loss", "D_trained")
+    NAMES = ("D_loss", "G_loss", "D_trained", "D_certain")
 
     def __post_init__(self) -> None:
         for name in self.NAMES:
@@ -174,7 +179,7 @@ class Figures:
 
     def set_state(self, state: dict[str, Any]) -> None:
         for name, value in self.sums.items():
-            value.copy_(torch.as_tensor(state["sums"][name]).reshape(()))
+            value.copy_(torch.as_tensor(state["sums"].get(name, 0)).reshape(()))
         self.confusion.counts.copy_(state["confusion"])
 
 
@@ -231,6 +236,7 @@ class Game:
             self.taming.bound.apply()
         self.figures.sums["D_loss"] += loss
         self.figures.sums["D_trained"] += 1 if opened is None else opened
+        self.figures.sums["D_certain"] += self.answers.certain(judged[:, 0]).sum()
         self.figures.confusion.add(said, judged[:, 1])
 
     def generator_step(self, n: int, log: CallLog | None = None) -> None:
@@ -244,6 +250,19 @@ class Game:
             log("G", self.G.objective(loss))
         self.G.optimizer.step()
         self.figures.sums["G_loss"] += loss
+
+    def is_stuck(self) -> str:
+        """Why no step can change anything any more, in words; "" where one can.
+
+        To be asked at the end of an epoch. Waits for the device.
+        """
+        answers = int(self.figures.confusion.counts.sum())
+        if answers and int(self.figures.sums["D_certain"]) == answers:
+            return "D was certain of every picture of the epoch, right or wrong"
+        for name, player in (("D", self.D), ("G", self.G)):
+            if not player.has_slope():
+                return f"{name}'s gradients are all 0"
+        return ""
 
     def _over_group(self, loss: Tensor) -> Tensor:
         mean = loss.detach().clone()

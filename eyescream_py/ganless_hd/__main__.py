@@ -226,16 +226,27 @@ def sample(
 
 @main.command()
 @click.argument("network", type=PATH)
-@click.argument("pth", type=PATH)
-def export(network: str, pth: str) -> None:
-    """Write NETWORK (a saves/autoEncoder-* file) as the state dict PTH of the published program."""
-    from eyescream_py.ganless_hd.checkpoints import read_network, write_pth
+@click.argument("file", type=PATH)
+def export(network: str, file: str) -> None:
+    """Write NETWORK (a saves/autoEncoder-* file) as FILE.
 
-    if Path(pth).suffix != ".pth":
-        raise UserError(f"{pth}: give a name that ends in .pth")
+    A name that ends in .pth becomes the state dict that the published program opens, .safetensors a
+    copy in half precision, half as large.
+    """
+    from eyescream_py.ganless_hd.checkpoints import read_network, write_half, write_pth
+
+    path = Path(file)
+    if path.suffix not in (".pth", ".safetensors"):
+        raise UserError(f"{printable(file)}: give a name that ends in .pth or .safetensors")
+    if path.exists():
+        raise UserError(f"{printable(file)}: is there already, give another name")
     saved = read_network(network)
-    write_pth(Path(pth), saved.network)
-    say(f"{printable(pth)}: the published program opens it if it was trained at --width 1.")
+    if path.suffix == ".safetensors":
+        write_half(path, saved)
+        say(f"{printable(file)}: {path.stat().st_size:,} bytes")
+        return
+    write_pth(path, saved.network)
+    say(f"{printable(file)}: the published program opens it if it was trained at --width 1.")
 
 
 @main.command("make-data")

@@ -8,32 +8,45 @@ exactly 1 per picture, hence inside [-1, 1]: the seed's preprocessing.
 from __future__ import annotations
 
 import re
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from scipy import ndimage
 from torch import Tensor
 from tqdm import tqdm
 
+from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError, read_pixels
+from eyescream_py.data.walk import walk
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.voice import warn
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 _PAIR = re.compile(r"^(?P<name>.+)_(?P<side>[DI])$")
 
 
 def list_pictures(folder: str | Path, flag: str) -> list[Path]:
-    """The PNG and JPEG files of the top level of `folder`, sorted; UserError if there are none."""
-    folder = Path(folder)
-    if not folder.is_dir():
+    """The picture files of `folder`, at any depth, sorted by path; one line counts what else is
+    there. UserError if there are none.
+    """
+    return list_files(folder, ENDINGS, f"pictures ({IN_WORDS})", flag)
+
+
+def list_files(folder: str | Path, endings: Sequence[str], words: str, flag: str) -> list[Path]:
+    """The same for files of any `endings`, called `words` where there are none."""
+    if not Path(folder).is_dir():
         raise UserError(f"{flag}: there is no folder {folder}")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not files:
-        raise UserError(f"{flag}: {folder} holds no .png or .jpg file at its top level")
-    return files
+    try:
+        found = walk(folder, endings)
+    except OSError as error:
+        raise UserError(f"{flag}: {folder} cannot be read ({error.strerror})") from None
+    line = found.line()
+    if not found.files:
+        raise UserError(f"{flag}: {folder} holds no {words}{line and f' ({line})'}")
+    if line:
+        warn(f"{folder}: {line}")
+    return found.paths
 
 
 def by_stem(files: list[Path], flag: str) -> dict[str, Path]:
@@ -42,26 +55,21 @@ def by_stem(files: list[Path], flag: str) -> dict[str, Path]:
     for path in files:
         if named[path.stem] != path:
             raise UserError(
-                f"{flag}: {path} and {named[path.stem].name} differ in their ending only; "
+                f"{flag}: {path} and {named[path.stem]} have one name but for folder and ending; "
                 "rename one of them"
             )
     return named
 
 
 def read_picture(path: Path, channels: int) -> np.ndarray:
-    """A picture as float32 (channels, H, W) in its own range; `channels` 1 is grey, 3 is RGB.
+    """A picture as float32 (channels, H, W) in 0..255; `channels` 1 is grey, 3 is RGB. Depth maps
+    of more than 8 bits keep their depth as fractions.
 
     Raises UserError where the file is no readable picture.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file)
-                if not image.mode.startswith(("I", "F")):  # deep depth maps stay deep
-                    image = image.convert("L" if channels == 1 else "RGB")
-                values = np.asarray(image, np.float32)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning) as error:
+        values = read_pixels(path, "L" if channels == 1 else "RGB")
+    except PictureError as error:
         raise UserError(
             f"{path} cannot be read as a picture ({error}); remove or replace it"
         ) from None

@@ -18,7 +18,13 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
-from eyescream_py.image_model.data import by_stem, list_pictures, read_picture, to_bytes
+from eyescream_py.image_model.data import (
+    by_stem,
+    list_files,
+    list_pictures,
+    read_picture,
+    to_bytes,
+)
 from eyescream_py.image_model.ply import Mesh, read_ply
 from eyescream_py.system.errors import UserError
 
@@ -80,9 +86,7 @@ def depth_map(points: np.ndarray, size: int) -> np.ndarray:
 
 def meshes_to_depth_maps(source: str | Path, target: str | Path, size: int) -> int:
     """Every `.ply` of `source` -> a depth map PNG (size x size) of the same name; their number."""
-    files = sorted(Path(source).glob("*.ply")) if Path(source).is_dir() else []
-    if not files:
-        raise UserError(f"{source} holds no .ply file")
+    files = list_files(source, (".ply",), ".ply file", "IN")
     target = new_folder(target)
     for number, path in enumerate(tqdm(files, "meshes", leave=False, disable=None)):
         mesh: Mesh = read_ply(path)
@@ -225,11 +229,7 @@ def flatten(source: str | Path, target: str | Path) -> int:
 
     UserError where two files have the same name.
     """
-    files = sorted(
-        p for p in Path(source).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")
-    )
-    if not files:
-        raise UserError(f"{source} holds no .png or .jpg file in any folder")
+    files = list_pictures(source, "IN")
     names = [p.name for p in files]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -248,10 +248,7 @@ def notre_dame_pairs(
     Photo and depth are cut alike around the face, and the depth's gaps are filled by rows. Pairs
     without exactly one face or of unequal sizes are left out. Returns the number written.
     """
-    folder = Path(source)
-    files = sorted([*folder.glob("*.abs.gz"), *folder.glob("*.abs")]) if folder.is_dir() else []
-    if not files:
-        raise UserError(f"{source} holds no .abs.gz range image")
+    files = list_files(source, (".abs.gz", ".abs"), ".abs.gz range image", "IN")
     target = new_folder(target)
     written = 0
     for path in tqdm(files, "range images", leave=False, disable=None):

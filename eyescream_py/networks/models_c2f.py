@@ -73,14 +73,15 @@ def create_D(dims: Dims, architecture: str = "default") -> PairSequential:
     return PairSequential(*modules)
 
 
-def as_lua_saves(network: nn.Sequential) -> nn.Sequential:
+def as_lua_saves(network: nn.Module) -> nn.Sequential:
     """The same layers in the tree that the Lua program writes after training on a GPU.
 
     Its `sample.lua` puts a nn.Copy first in a network that has none, and that cannot take the two
     pictures: so Copy layers stand behind the layer that joins them, and at the end.
     """
-    inner = nn.Sequential(*network[1:])
-    saved = nn.Sequential(network[0], Copy(), inner, Copy())
+    join, *layers = network.children()
+    inner = nn.Sequential(*layers)
+    saved = nn.Sequential(join, Copy(), inner, Copy())
     for part in (saved, inner):
         part.training = network.training
     return saved

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from eyescream_py.data.pictures import PictureError, open_picture
 from eyescream_py.results import films as movies
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
@@ -69,9 +70,10 @@ def evenly(items: list[Any], most: int) -> list[Any]:
 
 def _named(epoch: int, path: Path) -> Image.Image:
     """A grid under a line that names its epoch; sides even, as MP4 wants them."""
-    with Image.open(path) as grid:
-        grid.load()
-        picture = grid.convert("RGB")
+    try:
+        picture = open_picture(path, "RGB")
+    except PictureError as error:
+        raise UserError(f"{path}: {error}; remove it") from error
     factor = max(1, movies.LONGEST_SIDE // max(picture.size))
     picture = picture.resize(
         (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.locks import alone_in
+from eyescream_py.system.voice import say
 
 MAX_UNWRITTEN = 1 << 20  # bytes of lines kept for a disk that is full
 
@@ -29,10 +33,11 @@ class JsonLines:
         start replaces stays beside it as `path.old`, with `keep_old` in any case. Raises OSError.
         """
         self.path = Path(path)
-        kept = [record for record in read_json_lines(self.path) if keep(record)] if keep else []
-        with atomic_write(self.path, keep_old=keep_old or keep is None) as file:
-            file.writelines(_line(record).encode() for record in kept)
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        with alone_in(self.path.parent):
+            kept = [record for record in read_json_lines(self.path) if keep(record)] if keep else []
+            with atomic_write(self.path, keep_old=keep_old or keep is None) as file:
+                file.writelines(_line(record).encode() for record in kept)
+            self._file = _opened(self.path)
         self._unwritten = b""
         self._failing = False
 
@@ -41,17 +46,42 @@ class JsonLines:
         if len(self._unwritten) < MAX_UNWRITTEN:
             self._unwritten += _line(record).encode()
         try:
-            while self._unwritten:
-                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+            with alone_in(self.path.parent):
+                self._follow()
+                while self._unwritten:
+                    self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
             self._failing = False
         except OSError as error:
             if not self._failing:
                 reason = error.strerror or error
-                print(f"Could not write {self.path}: {reason}; training goes on, trying again.")
+                say(f"Could not write {self.path}: {reason}; training goes on, trying again.")
             self._failing = True
+
+    def _follow(self) -> None:
+        """See that our file is the one at `path`: another trainer that starts in the folder
+        replaces it (by one with our lines), and a removed one comes back whole."""
+        try:
+            if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path)):
+                return
+            lines = b""
+        except FileNotFoundError:
+            lines = self._all_lines()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            say(f"{self.path} was removed: it is written anew, with all its lines.")
+        self._file.close()
+        self._file = _opened(self.path)
+        self._unwritten = lines + self._unwritten
+
+    def _all_lines(self) -> bytes:
+        self._file.seek(0)
+        return self._file.read() or b""
 
     def close(self) -> None:
         self._file.close()
+
+
+def _opened(path: Path) -> io.FileIO:
+    return open(path, "a+b", buffering=0)
 
 
 def _line(record: dict[str, Any]) -> str:

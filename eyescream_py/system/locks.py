@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,36 @@ def writing(path: str | Path, remedy: str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 path.with_name(f".{path.name}.lock").unlink()
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone_in(folder: str | Path, patience_s: float = 1.0) -> Iterator[None]:
+    """Let one process at a time change a file that several append to; for moments only.
+
+    The lock is that of the folder itself. Where it cannot be had in `patience_s` seconds (a
+    stopped process, a file system without locks) the block runs all the same.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        end = time.monotonic() + patience_s
+        while not _taken(descriptor) and time.monotonic() < end:
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    """Whether there is nothing to wait for: the lock is ours, or there are no locks here."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _UNSUPPORTED
+    return True
 
 
 def _locked(lock: Path, path: Path, remedy: str) -> int | None:

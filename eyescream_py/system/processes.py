@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def usable_cores() -> int:
@@ -22,8 +22,8 @@ def usable_cores() -> int:
 def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """`count` fresh processes; on an error or an interruption what has not begun is dropped.
 
-    The workers leave Ctrl-C and SIGTERM to their parent and end when it ends, even when it is
-    killed.
+    The workers leave Ctrl-C, SIGTERM and SIGHUP to their parent and end when it ends, even when it
+    is killed.
     """
     pool = ProcessPoolExecutor(count, _ShieldedSpawn(), initializer=_start_worker)
     # In a thread: what a signal handler raises strikes the main one only, and a process whose
@@ -45,7 +45,7 @@ def _start_all(pool: ProcessPoolExecutor, count: int) -> None:
 
 
 class _ShieldedProcess(SpawnProcess):
-    """Is born with both signals blocked, so that none strikes it while it still imports."""
+    """Is born with these signals blocked, so that none strikes it while it still imports."""
 
     def start(self) -> None:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

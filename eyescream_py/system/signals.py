@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a loop saves and stops, anything else stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: a loop saves and stops, anything else stops at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _StoppedAtOnce(SystemExit):
 
 
 class StopSignal:
-    """Ctrl-C and SIGTERM as a flag that a loop asks between steps.
+    """Ctrl-C, SIGTERM and SIGHUP (a closed terminal) as a flag that a loop asks between steps.
 
     While `at_once` holds words (which say what was saved or that nothing had to be), a signal ends
     the program there and then with exit code 0 and those words; `begin` empties it. A second signal
@@ -34,8 +34,10 @@ class StopSignal:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # nohup ignores SIGHUP, and means it
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def begin(self) -> None:
@@ -50,6 +52,9 @@ class StopSignal:
         self.requested = True
         self.name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         self._restore()
+        if number == signal.SIGHUP:
+            # a closing terminal sends two, one by its shell: the second is nobody's impatience
+            signal.signal(number, signal.SIG_IGN)
         if self.at_once:
             raise _StoppedAtOnce(0)
 

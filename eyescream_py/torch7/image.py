@@ -1,4 +1,4 @@
-"""The parts of Lua Torch's `image` package that the face programs use: load, scale, rgb2y,
+"""The parts of Lua Torch's `image` package that the face programs use: scale, rgb2y,
 toDisplayTensor.
 
 Numbers follow the package's C code (`generic/image.c`): `scale` samples bilinearly along an axis
@@ -9,8 +9,6 @@ share) along an axis that shrinks.
 from __future__ import annotations
 
 import functools
-import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,33 +17,6 @@ if TYPE_CHECKING:
     import torch
 
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
-
-
-class ImageError(ValueError):
-    """A file that holds no readable image."""
-
-
-def load(path: str | Path, channels: int | None = None) -> torch.Tensor:
-    """Read an image file as float32 (C,H,W) in 0..1, like `image.load(path, channels, 'float')`.
-
-    `channels` 1 turns colour into luma, 3 repeats gray; None keeps what the file has (gray 1, else
-    3). Raises ImageError where the file holds no complete image, OSError where it cannot be read.
-    """
-    import torch
-    from PIL import Image, UnidentifiedImageError
-
-    data = Path(path).read_bytes()  # so that OSError from here on means a broken image
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            gray = picture.mode in ("1", "L")
-            pixels = np.array(picture.convert("L" if gray else "RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{path} holds no readable image: {error}") from error
-    image = torch.from_numpy(pixels).float().div_(255)
-    image = image[None] if gray else image.movedim(-1, 0).contiguous()
-    if channels == 1 and len(image) == 3:
-        return rgb2y(image)
-    return image.repeat(3, 1, 1) if channels == 3 and gray else image
 
 
 def rgb2y(images: torch.Tensor) -> torch.Tensor:

@@ -31,6 +31,7 @@ from eyescream_py.training.game import (
     check_batch_size,
     epoch_length,
     load_pictures,
+    mean_deviation,
 )
 from eyescream_py.training.run import Run
 
@@ -162,13 +163,23 @@ class PairTask(GameTask):
         except OSError as error:
             print(f"Could not save {self.best_path}: {error.strerror or error}; training goes on.")
 
-    def _table(self) -> Tensor:
-        """20 rows of coarse, truth, refined, true diff, generated diff. [100,C,H,W]"""
+    def spread(self) -> tuple[float, float]:
+        coarse, diff = self._shown()
+        source = TorchSource(0, self.feed.device)  # the same noise each time
+        noise = source.uniform_(torch.empty_like(coarse[:, :1]), -1, 1)
+        with evaluating(self.game.G.network):
+            made = self.game.G.network(noise, coarse)
+        return mean_deviation(made), mean_deviation(diff)
+
+    def _shown(self) -> tuple[Tensor, Tensor]:
+        """The first validation pictures: coarse, and what they lack."""
         count = min(ROWS_SHOWN, len(self.validation))
         indices = torch.arange(count, device=self.feed.device)
-        coarse, diff = coarse_and_diff(
-            self.validation, indices, self.feed.coarse_size, self.feed.dtype
-        )
+        return coarse_and_diff(self.validation, indices, self.feed.coarse_size, self.feed.dtype)
+
+    def _table(self) -> Tensor:
+        """20 rows of coarse, truth, refined, true diff, generated diff. [100,C,H,W]"""
+        coarse, diff = self._shown()
         noise = self._plot_source.uniform_(torch.empty_like(coarse[:, :1]), -1, 1)
         with evaluating(self.sampler):
             made = self.sampler(noise, coarse)

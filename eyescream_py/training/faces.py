@@ -33,6 +33,7 @@ from eyescream_py.training.game import (
     check_batch_size,
     epoch_length,
     load_pictures,
+    mean_deviation,
 )
 from eyescream_py.training.logs import LossLog
 from eyescream_py.training.run import Run
@@ -277,6 +278,11 @@ class FaceTask(GameTask):
             title = f"activity of {name} after {self._batches} batches"
             columns = max(1, round(len(pictures) ** 0.5))
             self.plots.images(f"{self.window}_activity_{number:02d}", pictures, title, columns)
+
+    def spread(self) -> tuple[float, float]:
+        with evaluating(self.game.G.network):
+            made = self.feed.generate(self.plot_noise)
+        return mean_deviation(made), mean_deviation(self._originals())
 
     def make(self, noise: Tensor) -> Tensor:
         """Pictures from noise in evaluation mode, through the decoder where there is one."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eyescream_py.data.dataset import Dataset, load_dataset
 from eyescream_py.game.adversarial import (
@@ -41,6 +41,7 @@ from eyescream_py.training.run import Schedule
 from eyescream_py.training.setup import CommonOptions, make_optimizer
 
 SATURATED_EPOCHS = 5
+ALIKE, DIVERSE = 0.03, 0.15  # shares of the real pictures' spread
 CURVES = {  # window -> title, label, {curve: key in the metrics}
     "loss": ("loss of D and G", "loss", {"D": "D_loss", "G": "G_loss"}),
     "accuracy": ("accuracy of D", "share right", {"D": "D_accuracy"}),
@@ -49,6 +50,11 @@ CURVES = {  # window -> title, label, {curve: key in the metrics}
 }
 LAST_RATE = 0.02  # of the first one, where learning rates fall
 NEVER = 2.0  # an accuracy that D cannot reach: it is never held back
+
+
+def mean_deviation(pictures: Tensor) -> float:
+    """Over the batch, averaged over all values. [N,...] with N > 1"""
+    return float(pictures.float().std(0).mean())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +201,7 @@ class GameTask:
         averaged = options.G_ema or options.G_ema_power
         self.ema = Ema(game.G.network, options.G_ema, options.G_ema_power) if averaged else None
         self._saturated = 0
+        self._drew_many = False  # whether G's pictures have ever been many different ones
         self._step: Callable[..., None] = game.iteration
         if game.figures.device.type == "cuda" and not options.no_capture:
             self._step = CapturedIteration(game, batch, source)
@@ -273,6 +280,21 @@ class GameTask:
         if not all(math.isfinite(float(sums[name])) for name in ("D_loss", "G_loss")):
             return False
         return all(player.optimizer.is_finite() for player in (self.game.D, self.game.G))
+
+    def spread(self) -> tuple[float, float]:
+        """How far pictures of G lie apart, and real ones: mean deviation per value over a batch."""
+        raise NotImplementedError
+
+    def collapse(self) -> str:
+        stuck = self.game.is_stuck()
+        if stuck:
+            return stuck
+        made, real = self.spread()
+        # an untrained G draws the same of everything: only one that has drawn many things can fall
+        self._drew_many |= made > DIVERSE * real
+        if self._drew_many and made < ALIKE * real:
+            return f"G's pictures are all alike ({made / real:.1%} of the real ones' spread)"
+        return ""
 
     def halve_learning_rate(self) -> None:
         for player in (self.game.D, self.game.G):

@@ -103,7 +103,9 @@ def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
             optimizer = setup.make_optimizer(options.optmethod, network, sgd)
             penalty = Penalty(options.coef_l1, options.coef_l2)
             player = Learner(network, optimizer, penalty, clamp=0)
-            model = Reconstruction([player], absolute_error, None, group, arithmetic.autocast)
+            model = Reconstruction(
+                [player], absolute_error, None, group, arithmetic.autocast, with_penalty=True
+            )
             task = AutoencoderTask(
                 options, "autoencoder.net", model, {"AE": network}, train, validation, source, plots
             )
@@ -136,7 +138,10 @@ def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
                 )
                 for net in (first, second)
             ]
-            model = Reconstruction(stages, bce_loss, encoder, group, arithmetic.autocast)
+            model = Reconstruction(
+                stages, bce_loss, encoder, group, arithmetic.autocast,
+                as_lua=options.rng == "lua",
+            )  # fmt: skip
             name = "denoiser_{}x{}x{}.net".format(*options.dims)
             task = DenoiserTask(options, name, model, networks, train, validation, source, plots)
             Run(task, options, stop, group.leads).go()
@@ -264,6 +269,9 @@ class ReconstructionTask:
     def is_finite(self) -> bool:
         sums = bool(self.sums.isfinite().all())
         return sums and all(stage.optimizer.is_finite() for stage in self.model.stages)
+
+    def collapse(self) -> str:
+        return ""
 
     def halve_learning_rate(self) -> None:
         for stage in self.model.stages:

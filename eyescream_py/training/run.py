@@ -6,6 +6,7 @@ A trainer hands `run` a `Task`, which knows one iteration, one epoch's figures a
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from dataclasses import dataclass
@@ -17,11 +18,16 @@ from torch import nn
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import story
 from eyescream_py.system.errors import UserError, first_line
+from eyescream_py.system.locks import writing
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.logs import Logs, LossLog
-from eyescream_py.training.save_folder import prepare_folder
+from eyescream_py.training.save_folder import keep_earlier, make_again, prepare_folder
 
+RESCUE = (
+    "start anew with a smaller --D_adam_lr or with --recipe=best, or go on from an older file with "
+    "--on_nan=rollback, which goes back by itself"
+)
 SECONDS_BETWEEN_WAITS = 0.5
 MAX_ROLLBACKS = 3
 MAX_FAILED_SAVES = 3
@@ -82,6 +88,10 @@ class Task(Protocol):
 
     def is_finite(self) -> bool:
         """Whether every loss of the epoch and every weight is a finite number."""
+        ...
+
+    def collapse(self) -> str:
+        """Whether the epoch shows that nothing more is learned, in words; "" where it does not."""
         ...
 
     def halve_learning_rate(self) -> None: ...
@@ -150,6 +160,7 @@ class Run:
         self._halvings = 0  # of the learning rate
         self._rollbacks = 0
         self._failed_saves = 0
+        self._collapsed = False  # which has been told
         if not len(task.schedule):
             raise UserError(f"an epoch of {task.schedule.length} pictures is shorter than a batch")
         if options.network:
@@ -157,8 +168,26 @@ class Run:
         # SAVE is tried before hours are spent on what could not be kept
         room = COPIES_IN_FILE * sum(_bytes(net) for net in task.networks().values())
         prepare_folder(self.save, task.file_name, room)
-        self._open_logs(keep=bool(options.network))
-        story.replay(self.save, self.trainer, task.curves)
+        with contextlib.ExitStack() as held:
+            # of two runs that write one file, the later would take all of the earlier's work
+            if leads:
+                held.enter_context(writing(self.path, "wait, stop it, or give another --save"))
+            self._earlier = self._holds_earlier_run()
+            self._open_logs(keep=bool(options.network))
+            story.replay(self.save, self.trainer, task.curves)
+            self._held = held.pop_all()
+
+    def _holds_earlier_run(self) -> bool:
+        """Whether SAVE's checkpoint is of a run that this one does not continue; says so."""
+        ours = (self.path, self.path.with_name(self.path.name + ".old"))
+        continued = self._good is not None and self._good.resolve() in [p.resolve() for p in ours]
+        if continued or not self.path.is_file() or not self.leads:
+            return False
+        print(
+            f"{self.path} is of an earlier run: --network={self.path.name} would continue it. It "
+            "is kept under a name with its date when this run first saves."
+        )
+        return True
 
     def _resume(self, path: Path) -> None:
         stored = self._restore(path)
@@ -209,6 +238,7 @@ class Run:
                 story.write_curves_if_possible(self.save, self.trainer)
         finally:
             self._close_logs()
+            self._held.close()
 
     def _close_logs(self) -> None:
         if self.logs:
@@ -252,7 +282,14 @@ class Run:
         if not self.task.is_finite():
             self._not_finite()
             return
+        collapse = self.task.collapse()
+        if collapse and self.options.on_nan == "rollback" and self._good is not None:
+            self._go_back(self._good, f"epoch {epoch}: {collapse}")
+            return
         self._end_epoch(epoch, seconds)
+        if collapse and not self._collapsed:
+            print(f"{collapse}; {RESCUE}")
+        self._collapsed = bool(collapse)
 
     def _iterations(self) -> None:
         """The iterations that the epoch still lacks, as long as nobody asks the run to stop."""
@@ -312,6 +349,10 @@ class Run:
         print(f"<trainer> saving network to {self.path}")
         try:
             if self.leads:
+                make_again(self.save)
+                if self._earlier and self.path.is_file():
+                    print(f"The earlier {self.path.name} is now {keep_earlier(self.path).name}.")
+                self._earlier = False
                 checkpoints.write(self.path, self.task.networks(), content)
         except OSError as error:
             self._save_failed(error)
@@ -341,16 +382,20 @@ class Run:
                 f"{found}{kept}; try a smaller learning rate, a smaller --D_clamp, or "
                 "--on_nan=rollback with a smaller --saveFreq"
             )
+        self._go_back(self._good, found)
+
+    def _go_back(self, good: Path, found: str) -> None:
+        """Go on from a checkpoint with half the learning rate, unless that has failed too often."""
         if self._rollbacks == MAX_ROLLBACKS:
             raise UserError(
-                f"{found} again after {MAX_ROLLBACKS} rollbacks; {self._good} holds the last good "
+                f"{found} again after {MAX_ROLLBACKS} rollbacks; {good} holds the last good "
                 "state: continue it with a much smaller learning rate"
             )
         self._rollbacks += 1
-        self._restore(self._good)
+        self._restore(good)
         self._halve_learning_rate()
         self._unsaved = False
-        print(f"{found}; back to {self._good} with half the learning rate.")
+        print(f"{found}; back to {good} with half the learning rate.")
         self._close_logs()
         self._open_logs(keep=True)
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import shutil
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.files import remove_stale_temporaries
+from eyescream_py.system.files import (
+    atomic_write,
+    create_new,
+    remove_stale_temporaries,
+    temporary_name,
+)
+from eyescream_py.system.voice import say
 
 
 def prepare_folder(folder: Path, name: str, room: int) -> None:
@@ -25,18 +34,47 @@ def prepare_folder(folder: Path, name: str, room: int) -> None:
         for place in (folder, folder / "pictures"):
             if place.is_dir():
                 remove_stale_temporaries(place)
-        probe = folder / f".probe.{os.getpid()}.tmp"
-        descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        probe = temporary_name(folder / "probe")
         try:
-            _reserve(descriptor, room)
+            with create_new(probe) as file:
+                _reserve(file.fileno(), room)
         finally:
-            os.close(descriptor)
             probe.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
             f"--save={folder}: cannot write a checkpoint of {room / 1e6:.0f} MB there: {reason}"
         ) from error
+
+
+def make_again(folder: Path) -> None:
+    """Make SAVE where someone removed it while the run went on. OSError where that fails."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        say(f"The folder {folder} was removed: made again.")
+
+
+def keep_earlier(path: Path) -> Path:
+    """Give the checkpoint of an earlier run a name with its date, beside its present one.
+
+    Raises OSError where the folder takes no further file.
+    """
+    saved = datetime.fromtimestamp(path.stat().st_mtime)
+    stem = f"{path.stem}_{saved:%Y-%m-%d_%H%M%S}"
+    for number in itertools.count(1):
+        dated = path.with_name(f"{stem}{f'_{number}' if number > 1 else ''}{path.suffix}")
+        try:
+            os.link(path, dated)
+        except FileExistsError:
+            if dated.samefile(path):
+                return dated
+        except OSError:  # a file system without hard links
+            with open(path, "rb") as source, atomic_write(dated) as file:
+                shutil.copyfileobj(source, file)
+            return dated
+        else:
+            return dated
+    raise AssertionError("there is always a next number")
 
 
 def _reserve(descriptor: int, room: int) -> None:

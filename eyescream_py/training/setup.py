@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 
 from eyescream_py.game import precision
 from eyescream_py.game.precision import Precision
-from eyescream_py.plots.windows import Plots
+from eyescream_py.plots.windows import Plots, environment_of
 from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam, LuaOptimizer
@@ -36,7 +35,7 @@ class CommonOptions(RunOptions):
     dataset: str | None  # folder of pictures or .t7 file; None: the default folder
     visdom_server: str  # host name
     visdom_port: int
-    visdom_env: str  # "": the name of `save`
+    visdom_env: str  # "": the name of `save` and a few letters
     precision: str  # "auto", "fp32", "bf16" or "fp64"
     strict: bool = False  # on CUDA: no TF32
     fast: bool = False  # on CUDA: runs need not repeat to the bit
@@ -69,7 +68,7 @@ def random_source(options: CommonOptions, device: torch.device) -> RandomSource:
 
 
 def open_plots(options: CommonOptions) -> Plots:
-    env = options.visdom_env or Path(options.save).resolve().name
+    env = options.visdom_env or environment_of(options.save)
     return Plots.open(not options.noplot, options.visdom_server, options.visdom_port, env)
 
 

@@ -88,7 +88,18 @@ def test_an_exported_network_is_a_plain_state_dict(tmp_path, tensors):
     assert list(loaded) == list(tensors)
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
     assert torch.equal(read_network(target).network.collapse.weight, UNet(0.0625).collapse.weight)
-    assert "ends in .pth" in invoke("export", source, tmp_path / "n.bin").stderr
+    assert "ends in .pth or" in invoke("export", source, tmp_path / "n.bin").stderr
+    assert "is there already" in invoke("export", source, target).stderr
+
+
+def test_half_precision_is_half_as_large(tmp_path, tensors):
+    source, target = tmp_path / "n.safetensors", tmp_path / "half.safetensors"
+    write_tensors(source, tensors, NETWORK)
+    assert invoke("export", source, target).exit_code == 0
+    assert target.stat().st_size < 0.6 * source.stat().st_size
+    saved = read_network(target)
+    assert (saved.size, saved.colormap, saved.width) == (64, True, 0.0625)
+    assert torch.equal(saved.network.collapse.weight, tensors["collapse.weight"].half().float())
 
 
 def state(options, **changes):

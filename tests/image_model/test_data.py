@@ -84,7 +84,7 @@ def test_sixteen_bit_depth_maps_keep_their_depth(tmp_path: Path) -> None:
     stored = load_picture(path, 8, 1)
     assert stored is not None
     assert len(np.unique(stored)) == 64
-    np.testing.assert_array_equal(read_picture(path, 3)[2], deep)
+    np.testing.assert_allclose(read_picture(path, 3)[2], deep / 257, atol=1e-3)
 
 
 def test_stored_bytes_span_0_to_255_in_the_files_orientation(tmp_path: Path) -> None:
@@ -130,12 +130,12 @@ def test_pairs_stay_together(tmp_path: Path) -> None:
     assert torch.equal(depth, photo.transpose(2, 3))
 
 
-def test_only_the_top_level_is_read(tmp_path: Path) -> None:
+def test_any_depth_and_what_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     save(tmp_path / "below" / "b.png", gradient(4, 4))
     save(tmp_path / "a.JPG", gradient(4, 4))
     (tmp_path / "notes.txt").write_text("no picture")
-    assert [p.name for p in list_pictures(tmp_path, "--synth_dir")] == ["a.JPG"]
+    assert [p.name for p in list_pictures(tmp_path, "--synth_dir")] == ["a.JPG", "b.png"]
 
 
 def test_two_folders_of_equal_names_are_pairs(tmp_path: Path) -> None:
@@ -153,16 +153,16 @@ def test_two_folders_of_equal_names_are_pairs(tmp_path: Path) -> None:
 def test_files_that_differ_in_their_ending_only_are_refused(tmp_path: Path) -> None:
     for name in ("x_D.png", "x_I.png", "x_I.jpg"):
         save(tmp_path / name, gradient(8, 8))
-    with pytest.raises(UserError, match=r"x_I\.jpg and x_I\.png differ in their ending"):
+    with pytest.raises(UserError, match=r"x_I\.jpg and .*x_I\.png have one name but for"):
         find_pairs(tmp_path, "--nd_dir")
-    with pytest.raises(UserError, match=r"--synth_dir: .* differ in their ending only"):
+    with pytest.raises(UserError, match=r"--synth_dir: .* have one name but for folder"):
         load_by_name(tmp_path, tmp_path, 8, 1, rng())
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--real_dir: there is no folder .*none"):
         list_pictures(tmp_path / "none", "--real_dir")
-    with pytest.raises(UserError, match=r"holds no \.png or \.jpg"):
+    with pytest.raises(UserError, match=r"holds no pictures \(JPEG"):
         list_pictures(tmp_path, "--real_dir")
 
 
@@ -178,8 +178,8 @@ def test_truncated_and_oversized_pictures_are_named(tmp_path: Path, monkeypatch)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(UserError, match=r"cut\.png cannot be read"):
         read_picture(path, 1)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(UserError, match="decompression bomb"):
+    monkeypatch.setattr("eyescream_py.data.pictures.MAX_PIXELS", 100)
+    with pytest.raises(UserError, match="64x64 pixels are too many"):
         read_picture(save(tmp_path / "huge.png", gradient(64, 64)), 1)
 
 

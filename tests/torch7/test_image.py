@@ -1,11 +1,8 @@
 """Against arrays made by Lua Torch's image package (tests/golden/image.json)."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from eyescream_py.torch7 import image
 from tests.golden_data import fill, read
@@ -71,26 +68,3 @@ def test_to_display_tensor_with_padding_and_a_fixed_range():
     assert grid[0, 2, 2] == 0.25  # the gap: the brightest of the images
     with pytest.raises(ValueError, match=r"not \(3, 2, 4, 4\)"):
         image.toDisplayTensor(torch.zeros(3, 2, 4, 4))
-
-
-def test_load_turns_colour_into_luma_and_gray_into_colour(tmp_path):
-    colour = (np.arange(48).reshape(4, 4, 3) * 5).astype(np.uint8)
-    Image.fromarray(colour).save(tmp_path / "c.png")
-    Image.fromarray(colour[..., 0]).save(tmp_path / "g.png")
-    planes = torch.from_numpy(colour).permute(2, 0, 1) / 255
-    assert torch.equal(image.load(tmp_path / "c.png"), planes)
-    assert torch.equal(image.load(tmp_path / "c.png", 1), image.rgb2y(planes))
-    assert torch.equal(image.load(tmp_path / "g.png"), planes[:1])
-    assert torch.equal(image.load(tmp_path / "g.png", 3), planes[:1].repeat(3, 1, 1))
-
-
-def test_load_names_the_file_that_holds_no_image(tmp_path):
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), "red").save(buffer, "JPEG")
-    (tmp_path / "cut.jpg").write_bytes(buffer.getvalue()[:-300])
-    (tmp_path / "text.jpg").write_text("no image")
-    for name in ("cut.jpg", "text.jpg"):
-        with pytest.raises(image.ImageError, match=name):
-            image.load(tmp_path / name)
-    with pytest.raises(FileNotFoundError):
-        image.load(tmp_path / "missing.jpg")

@@ -41,6 +41,7 @@ CASES = {
     "autoencoder_sgd": ("train_autoencoder", "--optmethod=sgd", "--momentum=0.5"),
     "autoencoder_adagrad": ("train_autoencoder", "--optmethod=adagrad"),
     "denoiser": ("train_denoiser",),
+    "denoiser_lua": ("train_denoiser", "--rng=lua"),
 }  # fmt: skip
 
 

@@ -1,0 +1,119 @@
+"""A game in which nothing more is learned is noticed, and only then."""
+
+import pytest
+import torch
+
+from eyescream_py.game.adversarial import Game
+from eyescream_py.training.game import GameTask
+from tests.small_runs import pictures, records, small_run, use_small_networks
+
+LINES = ("certain of every picture", "are all alike", "gradients are all 0")
+
+
+def told(output):
+    return [line for line in output.splitlines() if any(words in line for words in LINES)]
+
+
+def after(monkeypatch, epoch, damage):
+    """Do `damage` to the game at the start of an epoch."""
+    original = GameTask.begin_epoch
+    begun = []
+
+    def begin(self):
+        original(self)
+        begun.append(1)
+        if len(begun) == epoch:
+            with torch.no_grad():
+                damage(self.game)
+
+    monkeypatch.setattr(GameTask, "begin_epoch", begin)
+
+
+def certain(game):
+    game.D.network[-2].weight.zero_()
+    game.D.network[-2].bias.fill_(60.0)
+
+
+def forget(game):
+    for p in game.G.network.parameters():
+        p.zero_()
+
+
+def test_a_D_that_is_certain_of_everything_is_told_once(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    after(monkeypatch, 2, certain)
+    output = small_run("train", tmp_path, pictures(tmp_path, "train"), "--epochs=4")
+    assert len(told(output)) == 1
+    assert "--on_nan=rollback" in told(output)[0]
+    assert len(records(tmp_path / "metrics.jsonl")) == 4  # it goes on: it may recover
+
+
+def test_gradients_of_nothing_are_told(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    dead = Game.generator_step
+
+    def without_slope(self, n, log=None):
+        dead(self, n, log)
+        for p in self.G.optimizer.parameters:
+            p.grad.zero_()
+
+    monkeypatch.setattr(Game, "generator_step", without_slope)
+    output = small_run("train", tmp_path, pictures(tmp_path, "train"), "--epochs=1")
+    assert "G's gradients are all 0" in told(output)[0]
+
+
+@pytest.mark.parametrize("script", ["train", "train_c2f"])
+def test_a_G_that_forgets_to_vary_is_told(script, tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    drawn = iter([(0.02, 0.2), (0.1, 0.2), (0.1, 0.2), (0.001, 0.2)])
+    monkeypatch.setattr(GameTask, "spread", lambda self: next(drawn))
+    monkeypatch.setattr(f"eyescream_py.training.{place(script)}.spread", GameTask.spread)
+    output = small_run(script, tmp_path, pictures(tmp_path, script), "--epochs=4")
+    assert told(output)[0].startswith("G's pictures are all alike (0.5% of the real ones' spread)")
+
+
+def place(script):
+    return "faces.FaceTask" if script == "train" else "c2f.PairTask"
+
+
+def test_the_spread_of_a_G_without_weights_is_none(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    spreads = []
+    collapse = GameTask.collapse
+
+    def looked_at(self):
+        with torch.no_grad():
+            spreads.append(self.spread())
+            forget(self.game)
+            spreads.append(self.spread())
+        return collapse(self)
+
+    monkeypatch.setattr(GameTask, "collapse", looked_at)
+    for script in ("train", "train_c2f"):
+        small_run(script, tmp_path / script, pictures(tmp_path, script), "--epochs=1")
+        (made, real), (nothing, same) = spreads
+        assert made > 0 == nothing
+        assert real == same > 0
+        spreads.clear()
+
+
+def test_rollback_goes_back_before_the_collapse(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    after(monkeypatch, 3, certain)
+    output = small_run(
+        "train", tmp_path, pictures(tmp_path, "train"), "--epochs=4", "--saveFreq=1",
+        "--on_nan=rollback",
+    )  # fmt: skip
+    assert "epoch 3: D was certain of every picture" in output
+    assert "back to" in output
+    assert [r["epoch"] for r in records(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("script", "epochs"), [("train", 3), ("train_c2f", 1)])
+def test_healthy_runs_hear_nothing(script, epochs, tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    data = pictures(tmp_path, script)
+    for seed in range(10):
+        save = tmp_path / str(seed)
+        output = small_run(script, save, data, f"--epochs={epochs}", f"--seed={seed}")
+        assert told(output) == []
