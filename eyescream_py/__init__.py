@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     from eyescream_py.results.refiner import Refiner
 
 
-def load_generator(path: str | Path, device: str = "cpu", ema: bool = True) -> Generator:
+def load_generator(
+    path: str | Path = "pretrained:faces32", device: str = "cpu", ema: bool = True
+) -> Generator:
     """A trained G: `load_generator("logs/adversarial.net").sample(64, seed=1)` is (64,C,H,W) 0..1.
 
-    `path` is a trainer's .net or what `sample.py --export` wrote (.safetensors); its
-    `noise_dim` and `dims` say what it takes and makes. torch is imported by the call.
+    `path` is a trainer's .net, what `sample.py --export` wrote (.safetensors), or a network that
+    comes with the package (`pretrained:faces16`, `pretrained:faces32`); the result's `noise_dim`
+    and `dims` say what it takes and makes. torch is imported by the call.
     """
     from eyescream_py.results.generator import load_generator as load
 

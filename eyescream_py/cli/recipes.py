@@ -19,7 +19,7 @@ RECIPES: dict[str, Mapping[str, Any]] = {
         "adam_beta1": 0.5,
         "adam_beta2": 0.99,
         "lr_fall": 0.5,
-        "D_r1": 0.1,
+        "D_r1": 0.05,
         "D_r1_every": 8,
         "G_ema_power": 13.0,
         # what Lua's networks needed and these do not

@@ -41,7 +41,7 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.taming_options()
 @options.pace_options()
 @options.choice("--G_arch", ("mlp", "upsampling", "conv"), "Generator.")
-@options.choice("--D_arch", ("default", "b", "small", "tiny"), "Discriminator.")
+@options.choice("--D_arch", ("default", "b", "small"), "Discriminator.")
 def main(**values: Any) -> None:
     """Train a generator (G) and a discriminator (D) of faces; Ctrl-C saves and stops.
 

@@ -15,13 +15,29 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.torch7.layers import keep_batches
 
+PRETRAINED = "pretrained:"  # before the name of a network that comes with the package
+_BOX = Path(__file__).parents[1] / "pretrained"
+
 
 def find(name: str, folder: Path, option: str = "--network") -> Path:
-    """The file as named, else the one of that name in `folder`; a UserError names both."""
+    """The file as named, else the one of that name in `folder`; a UserError names both.
+
+    `pretrained:NAME` is a network that comes with the package.
+    """
+    if name.startswith(PRETRAINED):
+        return pretrained(name.removeprefix(PRETRAINED), option)
     for path in (Path(name), folder / name):
         if path.is_file():
             return path
     raise UserError(f"{option}={name}: neither {name} nor {folder / name} is a file")
+
+
+def pretrained(name: str, option: str = "--network") -> Path:
+    """The file of a network that comes with the package; a UserError lists their names."""
+    names = sorted(path.stem for path in _BOX.glob("*.net"))
+    if name not in names:
+        raise UserError(f"{option}={PRETRAINED}{name}: there is only {', '.join(names)}")
+    return _BOX / f"{name}.net"
 
 
 def read(path: Path, option: str = "--network") -> torch7.Table:

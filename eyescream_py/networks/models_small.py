@@ -25,7 +25,7 @@ from eyescream_py.torch7.random import RandomSource
 
 SLOPE = 0.2  # of the leaky rectifiers
 SMALLEST_SIDE = 7  # of the planes that G starts from and D ends with, at most where halving allows
-WIDEST = {"small": 256, "tiny": 128}  # planes before D's last layer
+WIDEST = 128  # planes before D's last layer: twice as many are slower and no better
 NARROWEST = 16
 
 
@@ -55,14 +55,14 @@ def create_G(dims: Dims, noise_dim: int = 100) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def create_D(dims: Dims, architecture: str = "small") -> nn.Sequential:
+def create_D(dims: Dims) -> nn.Sequential:
     """Pictures (N,C,H,W) in 0..1 -> probability of being real (N,1), by strided convolutions.
 
-    `tiny` has half the planes of `small`. No dropout and no batch normalisation: a penalty on its
-    slope (`--D_r1`) is what holds it. Raises UserError for pictures that are no squares.
+    No dropout and no batch normalisation: a penalty on its slope (`--D_r1`) is what holds it.
+    Raises UserError for pictures that are no squares.
     """
     channels, side, levels = dims[0], *_levels(dims)
-    planes = max(NARROWEST, WIDEST[architecture] >> levels)
+    planes = max(NARROWEST, WIDEST >> levels)
     layers: list[nn.Module] = [
         AddConstant(-0.5),
         MulConstant(4.0),  # pictures of unit variance, more or less

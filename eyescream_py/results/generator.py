@@ -67,7 +67,10 @@ def load_generator(
 
     Raises UserError where the file holds no G that makes pictures of noise.
     """
-    path, device = Path(path), torch.device(device)
+    device = torch.device(device)
+    if str(path).startswith(checkpoints.PRETRAINED):
+        path = checkpoints.find(str(path), Path())
+    path = Path(path)
     if path.suffix == ".safetensors":
         try:
             network = _read_safetensors(path)

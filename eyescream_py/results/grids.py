@@ -24,6 +24,7 @@ from eyescream_py.torch7.random import TorchSource
 IMAGES = 1024
 GRID = 64
 NEIGHBOURS = 16
+BOXED = "pretrained:faces32"
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,15 @@ def sample(options: SampleOptions) -> None:
     print(f"The pictures are in {folder}.")
 
 
-def _network_file(name: str, folder: str, option: str) -> Path:
+def _network_file(options: SampleOptions, name: str, option: str) -> Path:
+    folder = Path(options.save_base)
     try:
-        return checkpoints.find(name, Path(folder), option)
+        return checkpoints.find(name, folder, option)
     except UserError as error:
+        # a newcomer who has trained nothing yet sees the faces that come with the package
+        if not options.typed & {"save_base", "G_base", "D_base"}:
+            print(f"{folder} holds no {name}: taking the trained faces of the package ({BOXED}).")
+            return checkpoints.find(BOXED, folder, option)
         raise UserError(
             f"{error.message}; train one first: python train.py --scale=16 --grayscale"
         ) from error
@@ -96,8 +102,9 @@ def _network_file(name: str, folder: str, option: str) -> Path:
 
 def load_base(options: SampleOptions, device: torch.device) -> Base:
     """G and D of `--G_base` and `--D_base`; their sizes come from the networks themselves."""
-    G_path = _network_file(options.G_base, options.save_base, "--G_base")
-    D_path = _network_file(options.D_base, options.save_base, "--D_base")
+    G_path = _network_file(options, options.G_base, "--G_base")
+    same = options.D_base == options.G_base
+    D_path = G_path if same else _network_file(options, options.D_base, "--D_base")
     content = checkpoints.read(G_path, "--G_base")
     network = generator.G_of(content, G_path, "--G_base", options.ema)
     G = generator.described(network.eval().to(device), f"--G_base={G_path}")

@@ -120,8 +120,8 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
 
 
 def create_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]:
-    small_D = options.D_arch in models_small.WIDEST
-    D = models_small.create_D(options.dims, options.D_arch) if small_D else _lua_D(options)
+    small_D = options.D_arch == "small"
+    D = models_small.create_D(options.dims) if small_D else _lua_D(options)
     if options.autoencoder:
         return D, models.create_corrector(options.dims)
     if options.G_arch == "conv":
@@ -144,7 +144,7 @@ def _draw_weights(
     for net in networks:
         models.reset_layers(net.to(device, dtype), source)
     small = (
-        options.D_arch in models_small.WIDEST,
+        options.D_arch == "small",
         options.G_arch == "conv" and not options.autoencoder,
     )
     for net, is_small in zip(networks, small, strict=True):
