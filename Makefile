@@ -1,4 +1,4 @@
-# make demo   train small faces for about three minutes with plots on, then sample them
+# make demo   train small faces for a minute or two with plots on, then show them
 # make test   all tests      make lint   style and types      make bench   timings
 # make gpu-check   what only a GPU can show, in six minutes
 # make audit  known vulnerabilities      make lock   pin again after a change of requirements
@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EPOCHS ?= 12
+EPOCHS ?= 100
 PYTEST_ARGS ?=
 
 .PHONY: demo test lint bench gpu-check audit lock install clean-venv
@@ -30,9 +30,9 @@ $(STAMP): requirements.txt requirements-dev.txt requirements.lock packaging/pip.
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python train.py --scale=16 --grayscale --G_ema=0.995 --epochs $(EPOCHS) --N_epoch 1000 --saveFreq 1
-	$(BIN)/python sample.py
-	@echo "The pictures are in $(CURDIR)/samples:" && find samples -name '*.jpg' -o -name '*.png' | sort
+	$(BIN)/python train.py --scale=16 --grayscale --recipe=best --epochs $(EPOCHS) --N_epoch 1000 --saveFreq 10
+	$(BIN)/python -m eyescream_py movie
+	$(BIN)/python sample.py --neighbours --runs 1 --interpolate 60
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

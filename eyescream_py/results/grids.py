@@ -15,6 +15,7 @@ from eyescream_py.results import films, generator
 from eyescream_py.results.generator import Generator
 from eyescream_py.results.refiner import Refiner, read_refiner
 from eyescream_py.results.sampling import generate, judge, nearest, save_grid
+from eyescream_py.results.sheet import Section, write_sheet
 from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.files import remove_stale_temporaries
@@ -83,7 +84,7 @@ def sample(options: SampleOptions) -> None:
             _one_run(options, folder, run, source, base, refiner, data)
     except OSError as error:
         raise UserError(f"--writeto={folder}: cannot write: {error.strerror or error}") from error
-    print(f"The pictures are in {folder}.")
+    print(f"The pictures are in {folder}; look at {folder / 'sheet_0001.png'} first.")
 
 
 def _network_file(options: SampleOptions, name: str, option: str) -> Path:
@@ -186,9 +187,16 @@ def _one_run(
         save_grid(folder / f"{name}_{run:04d}_base.jpg", pictures, 8)
     save_grid(folder / f"random256_{run:04d}_base.jpg", images[:256], 16)
     save_grid(folder / f"random1024_{run:04d}_base.jpg", images, 32)
+    best = images[order[:NEIGHBOURS]]
+    sections = [
+        Section("random faces, as they come", images[:GRID], 16),
+        Section("the best of 1024 by the discriminator", images[order[:GRID]], 16),
+    ]
     if data is not None:
-        best = images[order[:NEIGHBOURS]]
-        _save_neighbours(folder / f"best_{run:04d}_neighbours_base.jpg", best, data)
+        pairs = _beside_neighbours(best, data)
+        save_grid(folder / f"best_{run:04d}_neighbours_base.jpg", pairs, 8)
+        sections.append(Section("the best, each with the training picture nearest to it", pairs, 8))
+    write_sheet(folder / f"sheet_{run:04d}.png", sections)
     base_seconds = time.perf_counter() - start
     if refiner is not None:
         for name, pictures in grids.items():
@@ -201,10 +209,10 @@ def _one_run(
     print(f"run {run} of {options.runs}: base grids {base_seconds:.1f} s, all {seconds:.1f} s")
 
 
-def _save_neighbours(path: Path, images: Tensor, data: Dataset) -> None:
+def _beside_neighbours(images: Tensor, data: Dataset) -> Tensor:
+    """Each picture followed by the training picture nearest to it. [N,C,H,W] -> [2N,C,H,W]"""
     indices = nearest(images, data.images)
-    pairs = torch.stack([images, data.floats(indices, images.dtype)], 1).flatten(0, 1)
-    save_grid(path, pairs, 8)
+    return torch.stack([images, data.floats(indices, images.dtype)], 1).flatten(0, 1)
 
 
 def _between(base: Base, corners: Tensor, frames: int) -> Tensor:

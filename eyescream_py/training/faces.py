@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -234,6 +235,7 @@ class FaceTask(GameTask):
         self.activity_every = options.weights_vis_freq if plots.is_on else 0
         self.plot_noise, self.decoder, self.denoiser = plot_noise, decoder, denoiser
         self._batches = 0
+        self._best = (math.inf, 0)  # least distance to real pictures, and its epoch
         self._plot_source = TorchSource(0, plot_noise.device)  # plots take nothing from the run's
 
     @property
@@ -259,7 +261,11 @@ class FaceTask(GameTask):
         record = super().end_epoch(epoch, seconds)
         if self.evaluate_every and epoch % self.evaluate_every == 0:
             record["swd"] = self._distance()
-            print(f"<trainer> distance to real pictures (SWD x1000) = {record['swd']:.1f}")
+            self._best = min(self._best, (record["swd"], epoch))
+            print(
+                f"<trainer> distance to real pictures (SWD x1000) = {record['swd']:.1f}, "
+                "least so far {:.1f} after epoch {}".format(*self._best)
+            )
         return record
 
     def _distance(self) -> float:

@@ -1,0 +1,49 @@
+"""The networks of --recipe best: shapes, sizes, start weights, and a .net that holds them."""
+
+import io
+
+import pytest
+import torch
+
+from eyescream_py import torch7
+from eyescream_py.networks import models_small
+from eyescream_py.system.errors import UserError
+from eyescream_py.torch7.random import TorchSource
+
+SIZES = [(1, 16, 299_841), (1, 32, 304_353), (3, 32, 304_643), (1, 64, 806_753), (1, 24, 558_401)]
+
+
+@pytest.mark.parametrize(("channels", "size", "parameters"), SIZES)
+def test_noise_becomes_pictures_and_pictures_become_answers(channels, size, parameters):
+    dims = (channels, size, size)
+    G, D = models_small.create_G(dims), models_small.create_D(dims)
+    assert sum(p.numel() for p in G.parameters()) == parameters
+    pictures = G(torch.rand(3, 100) * 2 - 1)
+    assert pictures.shape == (3, *dims)
+    assert float(pictures.min()) > 0
+    assert float(pictures.max()) < 1
+    assert D(pictures).shape == (3, 1)
+
+
+def test_start_weights_keep_the_variance_of_real_pictures():
+    source, D = TorchSource(1), models_small.create_D((1, 16, 16)).double()
+    models_small.draw_small_weights(D, source)
+    pictures = torch.rand(200, 1, 16, 16, dtype=torch.float64)
+    assert 0.3 < float(D[:-1](pictures).std()) < 3
+
+
+def test_a_net_file_keeps_them(tmp_path):
+    networks = models_small.create_G((1, 16, 16)), models_small.create_D((1, 16, 16))
+    for network, x in zip(networks, (torch.rand(2, 100), torch.rand(2, 1, 16, 16)), strict=True):
+        models_small.draw_small_weights(network, TorchSource(1))
+        network.to(memory_format=torch.channels_last).eval()
+        file = io.BytesIO()
+        torch7.save(file, torch7.from_module(network))
+        file.seek(0)
+        again = torch7.to_module(torch7.load(file)).eval()
+        torch.testing.assert_close(again(x), network(x), rtol=1e-5, atol=1e-6)
+
+
+def test_oblongs_are_refused():
+    with pytest.raises(UserError, match="squares"):
+        models_small.create_D((1, 16, 32))
