@@ -7,9 +7,10 @@ memory, with the parameters, statistics, gradients and mode that the module has 
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +35,14 @@ class Origin:
     settings: dict[str, Any]
     tensors: list[tuple[str, Tensor]]
     whole: bool
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Origin:
+        """A module's copy is of the same object; copying that could be too deep, as of graphs."""
+        return replace(self, parts=[copy.deepcopy(part, memo) for part in self.parts])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickled module forgets its object: None stands for it."""
+        return type(None), ()
 
 
 def remember(module: nn.Module, obj: TorchObject, taken: Iterable[tuple[Tensor, Tensor]]) -> None:

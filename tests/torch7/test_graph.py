@@ -1,6 +1,8 @@
 """nn.gModule: graphs that Lua wrote, graphs that we write, and graphs that are none."""
 
+import copy
 import importlib
+import pickle
 from pathlib import Path
 
 import pytest
@@ -285,3 +287,13 @@ def test_damaged_networks_open_or_are_refused(monkeypatch):
     fuzz = importlib.import_module("fuzz.torch7_graphs")
     done, good = fuzz.run(0, 200, 60)
     assert 0 < good <= done
+
+
+def test_a_long_graph_can_be_written_copied_and_pickled():
+    nodes = [GraphNode(()), *(GraphNode((i,), f"t_{i}") for i in range(1000))]
+    graph = GraphModule(nodes, {f"t_{i}": nn.Tanh() for i in range(1000)}, [1000])
+    module = to_module(load(save(None, from_module(nn.Sequential(graph)))))
+    x = torch.ones(2)
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):  # noqa: S301
+        assert torch.equal(other(x), graph(x))
+        assert isinstance(from_module(other), TorchObject)

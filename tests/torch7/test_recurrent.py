@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from eyescream_py.torch7 import T7Error, Table, TorchObject, from_module, load, save, to_module
+from eyescream_py.torch7 import (
+    Storage,
+    T7Error,
+    Table,
+    TorchObject,
+    from_module,
+    load,
+    save,
+    to_module,
+)
 from eyescream_py.torch7 import recurrent as r
 from eyescream_py.torch7 import recurrent_fused as f
 from eyescream_py.torch7 import recurrent_sequences as s
@@ -75,6 +84,56 @@ def test_seq_gru_by_the_equations():
         new = torch.tanh(step @ wx[:, 4:] + (gate[:, :2] * h) @ wh[:, 4:] + b[4:])
         h = (1 - gate[:, 2:]) * new + gate[:, 2:] * h
         torch.testing.assert_close(got, h)
+
+
+def test_vanilla_rnn_is_torchs_rnn():
+    ours = filled(f.VanillaRNN(3, 4, batch_first=True))
+    theirs = nn.RNN(3, 4, batch_first=True)
+    with torch.no_grad():
+        theirs.weight_ih_l0.copy_(ours.weight[:3].T)
+        theirs.weight_hh_l0.copy_(ours.weight[3:].T)
+        theirs.bias_ih_l0.copy_(ours.bias)
+        theirs.bias_hh_l0.zero_()
+    x = torch.randn(2, 5, 3)
+    torch.testing.assert_close(ours(x), theirs(x)[0])
+
+
+def test_torch_rnns_model_with_batch_normalisation_sets_its_views():
+    """As LanguageModel.lua builds it: views around each normalisation, sizes set at each run."""
+    rnn = {"input_dim": 3, "hidden_dim": 4, "remember_states": True}
+    weights = {"weight": torch.randn(7, 4), "bias": torch.randn(4)}
+    view = [TorchObject("nn.View", Table(size=Storage(torch.tensor([1, -1])))) for _ in range(4)]
+    ones = {"running_mean": torch.zeros(4), "running_var": torch.ones(4)}
+    layers = [
+        TorchObject("nn.LookupTable", Table(weight=torch.randn(6, 3))),
+        TorchObject("nn.VanillaRNN", Table(rnn, **weights)),
+        view[0],
+        TorchObject("nn.BatchNormalization", Table(ones, eps=1e-5), 2),
+        view[1],
+        view[2],
+        TorchObject("nn.Linear", Table(weight=torch.randn(6, 4), bias=torch.zeros(6))),
+        view[3],
+    ]
+    net = TorchObject("nn.Sequential", Table(modules=Table.from_list(layers)))
+    fields = Table(
+        net=net, view1=view[2], view2=view[3], bn_view_in=Table.from_list(view[:1]),
+        bn_view_out=Table.from_list(view[1:2]), idx_to_token=Table.from_list("abcdef"),
+    )  # fmt: skip
+    model = to_module(TorchObject("nn.LanguageModel", fields)).eval()
+    indices = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    scores = model(indices)
+    assert scores.shape == (2, 3, 6)
+    again = to_module(load(save(None, from_module(model, as_read=False)))).eval()
+    assert again.vocabulary == tuple("abcdef")
+    torch.testing.assert_close(again(indices), scores)
+
+
+def test_layers_made_in_python_can_be_written():
+    attention = s.RecurrentAttention(r.Recursor(nn.Identity()), nn.Tanh(), 2, (3,), True)
+    for layer in (attention, f.VanillaRNN(2, 3, batch_first=True), s.ExpandAs(), s.SAdd(1.0)):
+        again = to_module(load(save(None, from_module(layer))))
+        assert type(again) is type(layer)
+        assert repr(again) == repr(layer)
 
 
 def test_gradients_in_evaluation_are_the_true_ones():

@@ -1,5 +1,7 @@
 """Classes of other programs: registered in three lines, and those that are known already."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -37,6 +39,14 @@ def test_three_lines_open_an_unknown_class(doubling):
     assert to_module(net)(torch.ones(2)).tolist() == [3, 3]
     inside = TorchObject("nn.Sequential", Table(modules=Table.from_list([net, net])))
     assert to_module(inside)(torch.ones(1)).tolist() == [9]
+
+
+def test_a_copy_is_written_as_its_file_too(doubling):
+    """The class has no way back of its own: only the file's object can be written."""
+    net = TorchObject("my.Doubling", Table(factor=3, _type="torch.FloatTensor"))
+    outer = TorchObject("nn.Sequential", Table(modules=Table.from_list([net])))
+    written = from_module(copy.deepcopy(to_module(outer)))
+    assert written.fields["modules"][1].fields["factor"] == 3
 
 
 def test_what_a_layer_asks_for_is_checked(doubling):
