@@ -11,22 +11,35 @@ most inputs get past the first checks.
 """
 
 import argparse
+import lzma
+import math
 import random
 import re
 import resource
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from eyescream_py.torch7 import Limits, T7Error, load, save  # noqa: E402
+from eyescream_py.torch7 import (  # noqa: E402
+    Limits,
+    T7Error,
+    Table,
+    TorchObject,
+    from_module,
+    load,
+    save,
+    to_module,
+)
 from eyescream_py.torch7.binary_format import BinaryReader  # noqa: E402
 from eyescream_py.torch7.reader import Reader  # noqa: E402
 from eyescream_py.torch7.source import Source  # noqa: E402
@@ -34,8 +47,15 @@ from eyescream_py.torch7.source import Source  # noqa: E402
 GOLDEN = ROOT / "tests" / "golden"
 ZOOS = ("zoo.t7", "zoo_b32.t7", "zoo_ascii.t7", "zoo_unreferenced.t7")
 NETS = ("adversarial_c2f_4_to_8_mini.net", "autoencoder_mini.net")
+SMALL_CASES = 6_000  # bytes of a golden network that is a seed by itself
 INTS = (-(2**31), -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 63, 64, 255, 65536, 2**31 - 1)
 LONGS = (-(2**63), -1, 0, 1, 2, 3, 24, 2**31, 2**32, 2**40, 2**61, 2**62, 2**63 - 1)
+NASTY: tuple[Any, ...] = (
+    *(None, True, False, -1, 0, 1, 2, 3, 7, 63, 1000, 2**20, 2**31, 2**40, -(2**53)),
+    *(0.5, -0.5, 1e-300, 1e300, math.inf, -math.inf, math.nan, "", "x", "bf", "nearest"),
+    *(torch.zeros(0), torch.zeros(1), torch.ones(2, 3), torch.arange(3), torch.ones(1, 1, 1, 1)),
+    *(torch.zeros(1).expand(2**20), Table(), Table.from_list([1, 2]), TorchObject("nn.Tanh")),
+)
 NAMES = (b"torch.FloatTensor", b"torch.LongStorage", b"torch.CudaTensor", b"nn.Linear", b"V 0")
 
 
@@ -79,7 +99,44 @@ def seeds() -> list[Seed]:
         found.update(save(None, value, **form) for value in zoo.values())
         found.add(save(None, [zoo["shared_a"], zoo["view_a"], zoo["view_b"], zoo["cycle"]], **form))
     found.update((GOLDEN / name).read_bytes() for name in NETS)
+    found.update(save(None, network) for network in networks())
+    found.update(save(None, value, **form) for value in odd_objects() for form in forms)
     return [make_seed(data) for data in sorted(found, key=lambda data: (len(data), data))]
+
+
+def networks() -> list[TorchObject]:
+    """One small golden network of each kind."""
+    kinds = {}
+    for path in sorted((GOLDEN / "classes").glob("*.t7.xz")):
+        for case in load(lzma.decompress(path.read_bytes())).values():
+            if len(save(None, case["net"])) <= SMALL_CASES:
+                kinds.setdefault(case["kind"], case["net"])
+    return list(kinds.values())
+
+
+def odd_objects() -> list[TorchObject]:
+    """Objects whose contents are not one table: see `classes`."""
+    return [
+        TorchObject("torch.Timer", None),
+        TorchObject("tds.Hash", Table(a=1, b=Table(c=True)), 0),
+        TorchObject("tds.Vec", Table.from_list(["x", 2, None]), 0),
+        TorchObject("nn.GPU", Table(device=1, modules=Table())),
+    ]
+
+
+def objects_of(value: Any) -> Iterator[TorchObject]:
+    """The class instances within a value, once each."""
+    stack, met = [value], set()
+    while stack:
+        value = stack.pop()
+        if id(value) in met or not isinstance(value, Table | TorchObject):
+            continue
+        met.add(id(value))
+        if isinstance(value, TorchObject):
+            yield value
+            stack.append(value.fields)
+        else:
+            stack += [*value, *value.values()]
 
 
 class Mutator:
@@ -88,9 +145,33 @@ class Mutator:
     def __init__(self, number: int):
         self.random = random.Random(number)  # noqa: S311
         self.seeds = seeds()
-        self._small = [seed for seed in self.seeds if len(seed.data) < 1000]
+        self.networks = [seed for seed in self.seeds if b"nn." in seed.data[:60]]
+        self._small = [seed for seed in self.seeds if len(seed.data) <= SMALL_CASES]
+
+    def fields(self) -> bytes:
+        """A network of which some fields are of other values, kinds or shapes."""
+        network = load(self.random.choice(self.networks).data)
+        objects = list(objects_of(network))
+        for _ in range(self.random.choice((1, 1, 2, 4))):
+            fields = self.random.choice(objects).fields
+            if isinstance(fields, Table) and fields:
+                name = self.random.choice(list(fields))
+                fields[name] = self.other(fields[name])
+        return save(None, network)
+
+    def other(self, value: Any) -> Any:
+        """Another value instead of a field's: like it, or not at all."""
+        if isinstance(value, torch.Tensor) and value.numel() and self.random.random() < 0.7:
+            return self.random.choice(
+                (value[:0], value[:1], value.reshape(-1), value[None], value.long(), -value)
+            )
+        if isinstance(value, Table) and value and self.random.random() < 0.5:
+            return Table.from_list(list(value.values())[: self.random.randrange(len(value) + 1)])
+        return self.random.choice(NASTY)
 
     def __call__(self) -> bytes:
+        if self.random.random() < 0.5:
+            return self.fields()
         pool = self._small if self.random.random() < 0.98 else self.seeds
         return self.mutate(self.random.choice(pool))
 
@@ -153,7 +234,18 @@ def check(data: bytes) -> bool:
     written = save(None, value)
     if save(None, load(written)) != written:
         raise AssertionError("what was read does not survive being written and read again")
+    if isinstance(value, TorchObject):
+        check_module(value)
     return True
+
+
+def check_module(value: TorchObject) -> None:
+    """A network becomes a module that can be written, or a T7Error says why not."""
+    try:
+        module = to_module(value)
+        save(None, from_module(module))
+    except T7Error:
+        return
 
 
 def run(mutate: Callable[[], bytes], count: int, seconds: float, findings: Path) -> tuple[int, int]:

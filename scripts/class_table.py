@@ -1,4 +1,4 @@
-"""Write docs/torch7-classes.md from the code and the golden networks: `python -m scripts.class_table`.
+"""Write docs/torch7-classes.md from the golden networks: `python -m scripts.class_table`.
 
 Run from the root of a checkout: every network of tests/golden/classes is run for it.
 """
@@ -18,16 +18,18 @@ from tests.torch7 import golden_classes as golden
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "torch7-classes.md"
 HEAD = """# Lua Torch 7's classes: what opens
 
-Written by `python -m scripts.class_table`; a test compares it with the code.
+Written by `python -m scripts.class_table`; a test compares classes and sum with the code.
 
-{networks} networks made by the real Lua Torch 7 (`tests/golden/classes/`) are opened by `to_module` and run: {good} of
-{networks} agree, of which {gradients} with the gradients of input and parameters too. Agreement is 1e-5 (float) or
-1e-10 (double) of max(1, |value|), and 1e-6 where Lua itself computes a double layer in float (one network).
+{networks} networks made by the real Lua Torch 7 (`tests/golden/classes/`) are opened by `to_module`
+and run: {good} of {networks} agree, {gradients} of them with gradients of input and parameters
+too. Agreement is 1e-5 (float) or 1e-10 (double) of max(1, |value|), and 1e-6 where Lua itself
+computes a double layer in float (one network).
 {open}
-**read**: `to_module` makes a torch module of it. **write**: *anew*: `from_module` writes it from any torch module of that
-kind; *as read*: a module that came from a file is written as that file again, with its present weights (so are all
-others, bit for bit, until they are changed). **networks**: golden networks with that class that agree, and of how many;
-where there are none, the class has a test of its own formula or of a file in Lua's form.
+**read**: `to_module` makes a torch module of it. **write**, *anew*: `from_module` takes any
+torch module of that kind; *as read*: a module that came from a file is written as that file again,
+with its present weights (so are all others, bit for bit, until they are changed). **networks**:
+golden networks with that class that agree, and of how many; where there are none, the class has a
+test of its own formula or of a file in Lua's form.
 
 | class | read | write | networks |
 |---|---|---|---|
@@ -37,14 +39,14 @@ REFUSED = """
 
 | what | why |
 |---|---|
-| criterions (nn.ClassNLLCriterion, ...) | losses are no networks; `load` reads them, `to_module` does not |
-| nn.NCEModule that is not `normalized` | it draws noise by word frequency in every pass; its files open, `to_module` says so |
-| nn.ReinforceGamma, nn.TemporalGlimpse, nn.SoftMaxTree, nn.SoftMaxForest | no file of theirs was at hand to check numbers |
+| criterions (nn.ClassNLLCriterion, ...) | losses are no networks: `load` reads them |
+| nn.NCEModule that is not `normalized` | it draws noise by word frequency in every pass |
+| nn.ReinforceGamma, nn.TemporalGlimpse, nn.SoftMaxTree | no file was at hand to check numbers |
 | classes of your own program | `register("my.Class", build)` adds them; the error names it |
-| torch.DiskFile and the like | a file that holds them cannot be read on: their contents have no layout |
+| torch.DiskFile and the like | their contents have no layout, so the file cannot be read on |
 
-What training alone does is told apart: REINFORCE layers draw in training and pass no gradient (their reward is not in
-the network), nn.PrintSize prints nothing, nn.NaN and nn.Profile are what they wrap.
+What only training does: REINFORCE layers draw in training and pass no gradient (their reward is not
+in the network), nn.PrintSize prints nothing, nn.NaN and nn.Profile are what they wrap.
 """
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -211,8 +212,20 @@ class Identity(nn.Identity):
     """Return the input, which may be a list (nn.Identity)."""
 
 
-class Copy(nn.Identity):
-    """Lua's transfer between CPU and GPU (nn.Copy). Here networks live on one device: identity."""
+class Copy(nn.Module):
+    """Lua's transfer between CPU and GPU or between types (nn.Copy).
+
+    Here networks live on one device; ``dtype`` None leaves the type as it is too.
+    """
+
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Any) -> Any:
+        if self.dtype is None:
+            return x
+        return [self.forward(part) for part in x] if isinstance(x, list) else x.to(self.dtype)
 
 
 class View(nn.Module):

@@ -184,9 +184,16 @@ class LookupTableMaxNorm(nn.Module):
     """
 
     def __init__(
-        self, n_index: int, n_output: int, padding: int, max_norm: float, norm_type: float = 2.0
+        self,
+        n_index: int,
+        n_output: int,
+        padding: int,
+        max_norm: float,
+        norm_type: float = 2.0,
+        scale_by_freq: bool = False,
     ) -> None:
         super().__init__()
+        self.scale_by_freq = scale_by_freq
         self.padding_value, self.max_norm, self.norm_type = padding, max_norm, norm_type
         self.weight = nn.Parameter(torch.zeros(n_index, n_output))
 
@@ -198,4 +205,4 @@ class LookupTableMaxNorm(nn.Module):
             scale = torch.where(norm > self.max_norm, self.max_norm / (norm + 1e-7), 1)
             self.weight[met] = self.weight[met] * scale
         padding = self.padding_value - 1 if self.padding_value > 0 else None
-        return F.embedding(rows, self.weight, padding)
+        return F.embedding(rows, self.weight, padding, scale_grad_by_freq=self.scale_by_freq)

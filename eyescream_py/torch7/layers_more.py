@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eyescream_py.torch7.layers import batched_dim, python_dim
+from eyescream_py.torch7.layers_pooling import resize_linear
 
 
 class Narrow(nn.Module):
@@ -60,9 +61,9 @@ class Squeeze(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.dim is not None:
-            return x.squeeze(batched_dim(self.dim, x, self.num_input_dims))
+            return at_least_1d(x.squeeze(batched_dim(self.dim, x, self.num_input_dims)))
         has_batch = self.num_input_dims is not None and x.dim() == self.num_input_dims + 1
-        return x.squeeze(tuple(range(int(has_batch), x.dim())))
+        return at_least_1d(x.squeeze(tuple(range(int(has_batch), x.dim()))))
 
 
 class Unsqueeze(nn.Module):
@@ -98,7 +99,7 @@ class Replicate(nn.Module):
         self.nfeatures, self.dim, self.ndim = nfeatures, dim, ndim
 
     def forward(self, x: Tensor) -> Tensor:
-        dim = batched_dim(self.dim, x, self.ndim)
+        dim = self.dim - 1 + int(self.ndim is not None and x.dim() > self.ndim)
         shape = (*x.shape[:dim], self.nfeatures, *x.shape[dim:])
         return x.unsqueeze(dim).expand(shape)
 
@@ -123,7 +124,7 @@ class Padding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         has_batch = self.n_input_dim is not None and x.dim() != self.n_input_dim
-        dim = self.dim - 1 + int(has_batch)
+        dim = self.dim - 1 + int(has_batch) if self.dim > 0 else x.dim() + self.dim
         before = self.index - 1 if self.pad < 0 else x.shape[dim] - self.index + 1
         shape = (*x.shape[:dim], abs(self.pad), *x.shape[dim + 1 :])
         left, right = x.split([before, x.shape[dim] - before], dim)
@@ -347,19 +348,23 @@ class CMul(nn.Module):
 class LookupTable(nn.Module):
     """Rows of a learnt table, chosen by indices 1..n_index (nn.LookupTable).
 
-    ``padding_value``: the index whose row gets no gradient (0: none), as in Lua.
+    ``padding_value``: the index whose row gets no gradient (0: none), as in Lua. With
+    ``scale_by_freq`` gradients are divided by how often their index occurs.
     """
 
-    def __init__(self, n_index: int, n_output: int, padding_value: int = 0) -> None:
+    def __init__(
+        self, n_index: int, n_output: int, padding_value: int = 0, scale_by_freq: bool = False
+    ) -> None:
         super().__init__()
-        self.padding_value = padding_value
+        self.padding_value, self.scale_by_freq = padding_value, scale_by_freq
         weight = torch.empty(n_index, n_output)
         # random numbers on the meta device would make torch load sympy, which takes a second
         self.weight = nn.Parameter(weight if weight.is_meta else weight.normal_())
 
     def forward(self, x: Tensor) -> Tensor:
         padding = self.padding_value - 1 if self.padding_value > 0 else None
-        return F.embedding(x.long() - 1, self.weight, padding)
+        scale = self.scale_by_freq
+        return F.embedding(x.long() - 1, self.weight, padding, scale_grad_by_freq=scale)
 
 
 class SpatialUpSamplingBilinear(nn.Module):
@@ -374,6 +379,5 @@ class SpatialUpSamplingBilinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch = x if x.dim() == 4 else x[None]
-        scale = float(self.scale_factor)
-        larger = F.interpolate(batch, scale_factor=scale, mode="bilinear", align_corners=True)
+        larger = resize_linear(batch, [size * self.scale_factor for size in batch.shape[2:]])
         return larger if x.dim() == 4 else larger[0]

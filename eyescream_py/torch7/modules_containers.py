@@ -39,6 +39,15 @@ def read_wrapper(node: Node) -> nn.Module:
     return node.first_child()
 
 
+def read_dont_cast(node: Node) -> nn.Module:
+    """A layer of another type than what is around it, if types are kept at all."""
+    layer, outer = node.first_child(), node.value_type()
+    inner = next((p.dtype for p in layer.parameters() if p.is_floating_point()), outer)
+    if node.reader.dtype is not None or inner == outer:
+        return layer
+    return nn.Sequential(layers.Copy(inner), layer, layers.Copy(outer))
+
+
 def read_view(node: Node) -> nn.Module:
     dims = node.count("numInputDims", None)
     return layers.View(*node.sizes("size"), num_input_dims=dims, keep_batch=False)
@@ -106,7 +115,7 @@ def write_padding(module: Any, writer: Writer) -> dict[str, Any]:
 
 def read_padding(node: Node) -> nn.Module:
     return layers_more.Padding(
-        node.count("dim"),
+        node.integer("dim"),
         node.integer("pad"),
         node.count("nInputDim", None),
         node.number("value", 0.0),
@@ -145,9 +154,10 @@ CONTAINERS = [
         lambda node: layers_tables.DepthConcat(node.integer("dimension"), *node.children()),
         write_concat,
     ),
+    Codec(("DontCast",), None, read_dont_cast),
     Codec(
         (
-            *("Decorator", "DontCast", "NoBackprop", "GPU", "DataParallelTable"),
+            *("Decorator", "NoBackprop", "GPU", "DataParallelTable"),
             *("Serial", "NaN", "Profile", "FireModule"),
         ),
         None,

@@ -114,11 +114,12 @@ def read_lookup_table(node: Node) -> nn.Module:
     if len(shape) != 2:
         raise node.fail(f"weight has shape {tuple(shape)}, expected (indices, outputs)")
     padding, max_norm = node.integer("paddingValue", 0), node.number("maxNorm", None)
+    by_freq = node.boolean("shouldScaleGradByFreq", False)
     if max_norm is None:
-        return node.fill(without_memory(lambda: layers_more.LookupTable(*shape, padding)))
+        return node.fill(without_memory(lambda: layers_more.LookupTable(*shape, padding, by_freq)))
     norm = node.number("normType", 2)
     make = layers_linear.LookupTableMaxNorm
-    return node.fill(without_memory(lambda: make(*shape, padding, max_norm, norm)))
+    return node.fill(without_memory(lambda: make(*shape, padding, max_norm, norm, by_freq)))
 
 
 def write_lookup_table(module: Any, writer: Writer) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def write_lookup_table(module: Any, writer: Writer) -> dict[str, Any]:
         norms = {"maxNorm": module.max_norm, "normType": module.norm_type}
     return {
         "paddingValue": module.padding_value,
-        "shouldScaleGradByFreq": False,
+        "shouldScaleGradByFreq": module.scale_by_freq,
         **norms,
         **writer.weights_of(module),
         "_count": torch.empty(0, dtype=torch.int32),

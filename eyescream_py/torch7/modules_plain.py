@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from . import layers, layers_more, layers_tables
 from .layers_inplace import CAddTableInPlace
@@ -27,6 +27,13 @@ def write_leaky_relu(module: Any, writer: Writer) -> dict[str, Any]:
 
 def write_add_number(module: Any, writer: Writer) -> dict[str, Any]:
     return {"constant_scalar": module.constant, **IN_PLACE}
+
+
+def read_copy(node: Node) -> nn.Module:
+    """The type to which it copies is that of its output, if types are kept at all."""
+    output = node.obj.fields.get("output")
+    known = isinstance(output, Tensor) and output.is_floating_point()
+    return layers.Copy(output.dtype if known and node.reader.dtype is None else None)
 
 
 def read_clipped_relu(node: Node) -> nn.Module:
@@ -81,7 +88,7 @@ ACTIVATIONS = [
     plain("Tanh", nn.Tanh),
     plain(("Identity", "Contiguous", "PrintSize"), layers.Identity),
     plain("Identity", nn.Identity),
-    plain("Copy", layers.Copy),
+    Codec(("Copy",), layers.Copy, read_copy),
     Codec(("LeakyReLU",), layers.LeakyReLU, read_leaky_relu, write_leaky_relu),
     Codec(("LeakyReLU",), nn.LeakyReLU, read_leaky_relu, write_leaky_relu),
     plain(
