@@ -19,9 +19,9 @@ import torch
 
 from eyescream_py.data import embedded
 from eyescream_py.data.cache import cached_rows
+from eyescream_py.data.decode import decode_all
 from eyescream_py.data.pictures import ENDINGS, IN_WORDS
 from eyescream_py.data.walk import FoundFile, Walk, walk
-from eyescream_py.data.workers import decode_all
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import dataset_folder
 from eyescream_py.system.voice import printable, say

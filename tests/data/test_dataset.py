@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 
 from eyescream_py import torch7
-from eyescream_py.data import dataset
-from eyescream_py.data import workers as dataset_workers
+from eyescream_py.data import dataset, decode
 from eyescream_py.data.dataset import EMBEDDED, Dataset, load_dataset
 from eyescream_py.data.pairs import coarse_and_diff, coarse_images
 from eyescream_py.system.errors import UserError
@@ -60,13 +59,13 @@ def test_processes_and_one_process_give_the_same(tmp_path, monkeypatch, capsys):
     write_faces(tmp_path, 9)
     (tmp_path / "face_004.png").write_bytes(b"")
     names = sorted(path.name for path in tmp_path.iterdir())
-    monkeypatch.setattr(dataset_workers, "BLOCK", 2)
-    monkeypatch.setattr(dataset_workers, "usable_cores", lambda: 2)
+    monkeypatch.setattr(decode, "BLOCK", 2)
+    monkeypatch.setattr(decode, "usable_cores", lambda: 2)
     results = []
     for limit in (1, 1000):
-        monkeypatch.setattr(dataset_workers, "WORTH_PROCESSES", limit)
+        monkeypatch.setattr(decode, "WORTH_PROCESSES", limit)
         rows = np.full((9, 3, 16, 16), 7, np.uint8)
-        broken = dataset_workers.decode_all(tmp_path, names, rows, True)
+        broken = decode.decode_all(tmp_path, names, rows, True)
         assert [name for name, _ in broken] == ["face_004.png"]
         results.append(rows)
     np.testing.assert_array_equal(*results)

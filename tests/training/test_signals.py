@@ -84,11 +84,11 @@ def test_a_second_signal_does_not_wait_and_loses_nothing(tmp_path, monkeypatch, 
 
 DECODE = """
 import sys
-from eyescream_py.data import workers as dataset_workers
+from eyescream_py.data import decode
 from eyescream_py.cli.train import main
-dataset_workers.BLOCK = 4
-dataset_workers.WORTH_PROCESSES = 10
-dataset_workers.usable_cores = lambda: 2
+decode.BLOCK = 4
+decode.WORTH_PROCESSES = 10
+decode.usable_cores = lambda: 2
 if __name__ == "__main__":
     main(sys.argv[1:])
 """
