@@ -13,7 +13,7 @@ from eyescream_py.system.numbers import FINITE, MOMENTUM, NOT_NEGATIVE, SEED, Fi
 from eyescream_py.system.places import PATH
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-VIEWS = ("colour", "translation", "cutout", "mirror")
+AUGMENTATIONS = ("colour", "translation", "cutout", "mirror")
 OPTIMIZERS = ("adam", "adagrad", "sgd")
 AT_LEAST_1 = click.IntRange(1)
 NOT_BELOW_0 = click.IntRange(0)
@@ -148,7 +148,7 @@ def average_option() -> Decorator:
     return number("--G_ema", 0.0, text, MOMENTUM)
 
 
-class Views(click.ParamType):
+class Augmentations(click.ParamType):
     """Kinds of views, separated by commas: `colour,translation`."""
 
     name = "list"
@@ -158,8 +158,8 @@ class Views(click.ParamType):
             return value
         kinds = tuple(kind.strip() for kind in value.split(",") if kind.strip())
         for kind in kinds:
-            if kind not in VIEWS:
-                self.fail(f"{kind!r} is none of {', '.join(VIEWS)}.", param, ctx)
+            if kind not in AUGMENTATIONS:
+                self.fail(f"{kind!r} is none of {', '.join(AUGMENTATIONS)}.", param, ctx)
         return kinds
 
 
@@ -169,8 +169,8 @@ def taming_options() -> Decorator:
     return group(
         number("--D_smooth", 0.0, "D is to say 1 minus this of real pictures.", Finite(0, 0.5)),
         click.option(
-            "--D_augment", "D_augment", default="", type=Views(), metavar="LIST",
-            help=f"D sees pictures changed at random, some of: {','.join(VIEWS)}.",
+            "--D_augment", "D_augment", default="", type=Augmentations(), metavar="LIST",
+            help=f"D sees pictures changed at random, some of: {','.join(AUGMENTATIONS)}.",
         ),
         number("--D_r1", 0.0, "Weight of R1, on D's slope at real pictures.", NOT_NEGATIVE),
         number("--D_r1_every", 4, "R1 is taken every so many steps, times as many.", AT_LEAST_1),

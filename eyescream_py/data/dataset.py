@@ -28,7 +28,7 @@ from eyescream_py.system.voice import printable, say
 
 DEFAULT_FOLDER = dataset_folder() / "out_aug_64x64"
 EMBEDDED = "embedded"
-EMBEDDED_SOURCE = "100 embedded LFW faces of scikit-image"
+EMBEDDED_NAME = "100 embedded LFW faces of scikit-image"
 BROKEN_SHARE = 0.05  # a folder with more broken pictures than this (and more than one) is refused
 VALIDATION_SHARE = 0.1
 RESIDENT_SHARE = 0.5  # of a device's free memory, for the whole data set
@@ -46,7 +46,7 @@ class Dataset:
     """
 
     images: torch.Tensor
-    source: str
+    name: str
     borders: tuple[int, ...] | None = None
     target: torch.device | None = None
 
@@ -80,7 +80,7 @@ class Dataset:
         cut = self._picture_border(max(wanted, 1))
         if not 0 < cut < len(self):
             raise UserError(
-                f"{self.source}: {len(self)} images cannot be split into {validation} for "
+                f"{self.name}: {len(self)} images cannot be split into {validation} for "
                 "validation and some for training; give more pictures"
             )
         return self.rows(0, cut), self.rows(cut, len(self))
@@ -96,7 +96,7 @@ class Dataset:
         borders = self.borders
         if borders is not None:
             borders = tuple(b - start for b in borders if start <= b < stop)
-        return Dataset(self.images[start:stop], self.source, borders, self.target)
+        return Dataset(self.images[start:stop], self.name, borders, self.target)
 
 
 def load_dataset(
@@ -121,7 +121,7 @@ def load_dataset(
     if path is None:
         path = DEFAULT_FOLDER
         if not DEFAULT_FOLDER.exists():
-            say(f"No folder {_shown(DEFAULT_FOLDER)}: using the {EMBEDDED_SOURCE}.")
+            say(f"No folder {_shown(DEFAULT_FOLDER)}: using the {EMBEDDED_NAME}.")
             path = EMBEDDED
     if path == EMBEDDED:
         data = _load_embedded(channels, size, augment_seed)
@@ -142,8 +142,8 @@ def _placed(data: Dataset, device: torch.device) -> Dataset:
                 f"<dataset> {data.images.nbytes / 1e9:.0f} GB of pictures stay in host memory: the "
                 f"device has {free / 1e9:.0f} GB free"
             )
-            return Dataset(data.images, data.source, data.borders, device)
-    return Dataset(data.images.to(device), data.source, data.borders)
+            return Dataset(data.images, data.name, data.borders, device)
+    return Dataset(data.images.to(device), data.name, data.borders)
 
 
 def _shown(path: Path) -> str:
@@ -155,7 +155,7 @@ def _load_embedded(channels: int, size: int, seed: int) -> Dataset:
     images = embedded.augmented_faces(channels, size, seed)
     say(f"<dataset> Loaded {embedded.PICTURES} filepaths")
     borders = tuple(range(0, len(images), embedded.COPIES))
-    return Dataset(images, EMBEDDED_SOURCE, borders)
+    return Dataset(images, EMBEDDED_NAME, borders)
 
 
 def _load_t7(path: Path, channels: int, size: int) -> Dataset:

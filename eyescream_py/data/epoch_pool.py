@@ -26,7 +26,7 @@ class Carrier:
         self.images, self.device = dataset.images, dataset.device
         shape, dtype = (size, *self.images.shape[1:]), self.images.dtype
         self._check_room(size)
-        self.rows = Dataset(torch.zeros(shape, dtype=dtype, device=self.device), dataset.source)
+        self.rows = Dataset(torch.zeros(shape, dtype=dtype, device=self.device), dataset.name)
         self.next: Tensor | None = None
         self._buffer = torch.empty(shape, dtype=dtype, pin_memory=self.device.type == "cuda")
         self._thread = ThreadPoolExecutor(1, "pictures of the next epoch")

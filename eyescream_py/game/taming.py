@@ -23,12 +23,12 @@ SHIFT = 1 / 8  # of the side, at most
 HOLE = 1 / 2  # side of the hole, of the picture's
 
 
-class Views:
+class DiffAugment:
     """Differentiable augmentation (Zhao et al. 2020): D sees real and generated pictures alike
     changed at random, so that a small data set is harder to learn by heart.
 
-    `kinds` are some of `options.VIEWS`. Pictures [N,C,H,W] in 0..1 give pictures of the same shape,
-    which may leave 0..1. Seven numbers per picture are drawn, whatever the kinds.
+    `kinds` are some of `cli.options.AUGMENTATIONS`. Pictures [N,C,H,W] in 0..1 become pictures of
+    the same shape, which may leave 0..1. Seven numbers per picture are drawn, whatever the kinds.
     """
 
     def __init__(self, kinds: Sequence[str], source: RandomSource) -> None:
@@ -148,14 +148,14 @@ class SpectralBound:
 
 @dataclass(frozen=True)
 class Taming:
-    """`views` change what D sees, `slope` is added to its loss, `bound` acts after its step."""
+    """`augment` changes what D sees, `slope` is added to its loss, `bound` acts after its step."""
 
-    views: Views | None = None
+    augment: DiffAugment | None = None
     slope: SlopePenalty | None = None
     bound: SpectralBound | None = None
 
     def seen(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (self.views(inputs[0]), *inputs[1:]) if self.views else inputs
+        return (self.augment(inputs[0]), *inputs[1:]) if self.augment else inputs
 
     def penalty(self, D: Logits, pictures: Tensor) -> Tensor | float:
         """On the real half of a batch."""

@@ -133,10 +133,10 @@ def real_sets(
     data = load_dataset(options.dataset, channels, size, device)
     if options.heldout:
         held = load_dataset(options.heldout, channels, size, device)
-        return held, data, f"reference: {held.source} (held out); training: {data.source}"
+        return held, data, f"reference: {held.name} (held out); training: {data.name}"
     reference, seen = data.split(len(data) // 2, force=True)
     return reference, seen, (
-        f"reference and training: two halves of {data.source}; a G trained on all of it has seen "
+        f"reference and training: two halves of {data.name}; a G trained on all of it has seen "
         "both, so the memorisation check says nothing (give --heldout)"
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from eyescream_py.game.adversarial import Game
 from eyescream_py.game.feeds import FaceFeed
-from eyescream_py.game.taming import SlopePenalty, SpectralBound, Taming, Views
+from eyescream_py.game.taming import DiffAugment, SlopePenalty, SpectralBound, Taming
 from eyescream_py.networks import checkpoints, models, models_small
 from eyescream_py.networks.models_autoencoder import DECODER_START
 from eyescream_py.networks.modes import evaluating
@@ -158,7 +158,7 @@ def _draw_weights(
 
 def _taming(options: FaceOptions, D: nn.Module, source: RandomSource) -> Taming:
     return Taming(
-        Views(options.D_augment, source) if options.D_augment else None,
+        DiffAugment(options.D_augment, source) if options.D_augment else None,
         SlopePenalty(options.D_r1, options.D_r1_every) if options.D_r1 else None,
         SpectralBound(D, options.D_spectral) if options.D_spectral else None,
     )

@@ -170,7 +170,7 @@ def split(data: Dataset, validation: int) -> tuple[Dataset, Dataset]:
     borders = [b for b in data.borders or () if b <= cut]
     cut = borders[-1] if borders and borders[-1] > 0 else cut
     if cut < 2:
-        raise UserError(f"{data.source}: {len(data)} pictures are too few to train on")
+        raise UserError(f"{data.name}: {len(data)} pictures are too few to train on")
     train, rest = data.rows(0, cut), data.rows(cut, min(cut + held, len(data)))
     print(f"<dataset> {len(train)} images train, {len(rest)} validate")
     return train, rest

@@ -120,7 +120,7 @@ def test_t7_that_is_missing_or_no_torch_file_is_named(tmp_path):
 def test_embedded_faces_stand_in_for_a_missing_default_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dataset, "DEFAULT_FOLDER", tmp_path / "out_aug_64x64")
     data = load(None, 3, 32)
-    assert data.source == "100 embedded LFW faces of scikit-image"
+    assert data.name == "100 embedded LFW faces of scikit-image"
     assert data.images.shape == (5000, 3, 32, 32)
     assert "using the 100 embedded LFW faces of scikit-image" in capsys.readouterr().out
     write_faces(tmp_path / "out_aug_64x64", 2)

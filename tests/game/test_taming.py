@@ -1,19 +1,19 @@
-"""Views, the slope penalty, the spectral bound, and where the game uses them."""
+"""DiffAugment, the slope penalty, the spectral bound, and where the game uses them."""
 
 import pytest
 import torch
 from torch import nn
 
-from eyescream_py.cli.options import VIEWS
+from eyescream_py.cli.options import AUGMENTATIONS
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.answers import Logits
 from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.taming import (
+    DiffAugment,
     SlopePenalty,
     SpectralBound,
     Taming,
-    Views,
     hole,
     shifted,
     squared_slope,
@@ -29,10 +29,10 @@ def pictures(n=6, channels=3, size=16):
     return torch.rand(n, channels, size, size, generator=generator) * 0.5 + 0.25
 
 
-@pytest.mark.parametrize("kind", VIEWS)
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_each_kind_of_view_changes_the_pictures_and_lets_gradients_through(kind):
     images = pictures().requires_grad_()
-    seen = Views([kind], TorchSource(1))(images)
+    seen = DiffAugment([kind], TorchSource(1))(images)
     assert seen.shape == images.shape
     assert not torch.equal(seen, images)
     seen.sum().backward()
@@ -42,12 +42,12 @@ def test_each_kind_of_view_changes_the_pictures_and_lets_gradients_through(kind)
 
 def test_no_kinds_leave_the_pictures_alone():
     images = pictures()
-    assert torch.equal(Views([], TorchSource(1))(images), images)
+    assert torch.equal(DiffAugment([], TorchSource(1))(images), images)
 
 
 def test_a_mirrored_view_is_the_picture_or_its_mirror_image():
     images = pictures(40)
-    seen = Views(["mirror"], TorchSource(1))(images)
+    seen = DiffAugment(["mirror"], TorchSource(1))(images)
     same = [torch.equal(a, b) for a, b in zip(seen, images, strict=True)]
     mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(seen, images, strict=True)]
     assert all(a != b for a, b in zip(same, mirrored, strict=True))
@@ -147,7 +147,7 @@ def test_taming_that_does_nothing_changes_nothing_and_each_kind_changes_d():
     plain, idle = game(), game(Taming())
     others = [
         game(Taming(slope=SlopePenalty(5.0))),
-        game(Taming(views=Views(["cutout"], TorchSource(9)))),
+        game(Taming(augment=DiffAugment(["cutout"], TorchSource(9)))),
     ]
     bounded = game()
     bounded.taming = Taming(bound=SpectralBound(bounded.D.network, 0.01))
