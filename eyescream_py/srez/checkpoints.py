@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from eyescream_py.srez.networks import Generator, build_critic, build_generator
 from eyescream_py.srez.old_checkpoints import upgraded
-from eyescream_py.srez.options import Options
+from eyescream_py.srez.options import Options, told_by
 from eyescream_py.srez.steps import Networks
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
@@ -32,6 +32,7 @@ from eyescream_py.system.safe_tensors import TensorsError, on_meta, read_header,
 FORMAT = "srez-2"
 READABLE = ("srez-1", FORMAT)
 NAME = "checkpoint.safetensors"
+DAMAGED = (UserError, LookupError, ValueError, TypeError, ArithmeticError, RecursionError)
 SHAPING = (
     "sample_size", "input_side", "gen_architect", "gen_norm", "width", "width_of_critic",
     "norm_of_critic", "optimizer", "objective", "input",
@@ -117,7 +118,14 @@ def read_checkpoint(path: str | Path) -> Stored:
         raise UserError(f"{path}: not a checkpoint of srez (its format is {facts.get('format')!r})")
     try:
         stored = _stored(tensors, facts)
-    except (UserError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        UserError,
+        LookupError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise UserError(f"{path}: its header is damaged ({str(error)[:200]})") from None
     for role in ("generator", "critic"):
         _demand_shapes(stored, role, path)
@@ -125,9 +133,10 @@ def read_checkpoint(path: str | Path) -> Stored:
 
 
 def _stored(tensors: dict[str, Tensor], facts: dict[str, str]) -> Stored:
-    known = {f.name for f in dataclasses.fields(Options)}
     told = json.loads(facts["options"])
-    options = Options(**{k: v for k, v in told.items() if k in known})
+    if not isinstance(told, dict):
+        raise TypeError("its options are no table")
+    options = told_by(told)
     options.check()
     batch, seconds = int(facts["batch"]), float(facts["seconds"])
     if not (batch >= 0 and math.isfinite(seconds) and seconds >= 0):

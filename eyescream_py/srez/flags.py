@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from eyescream_py.srez.options import PRESETS, Options
+from eyescream_py.srez.options import CHOICES, PRESETS, Options
 from eyescream_py.system.numbers import FINITE
 from eyescream_py.system.places import PATH, PathText
 
@@ -16,8 +16,8 @@ DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)}
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _choice(values: str) -> click.Choice[str]:
-    return click.Choice(values.split("|"))
+def _choice(name: str) -> click.Choice[str]:
+    return click.Choice(CHOICES[name])
 
 
 class PathOrNone(PathText):
@@ -34,7 +34,7 @@ FLAGS: dict[str, tuple[Any, str]] = {
     "summary_dir": (PATH, "Where metrics.jsonl and evaluations go."),
     "cache_dir": (PathOrNone(), "Where decoded pictures are kept; '' keeps none."),
     "crop": (
-        _choice("celeba|lfw|none"),
+        _choice("crop"),
         "Where the face is: CelebA's or LFW's fixed window, or the middle.",
     ),
     "test_vectors": (int, "Pictures held out of training."),
@@ -42,7 +42,7 @@ FLAGS: dict[str, tuple[Any, str]] = {
     "train_images": (int, "Train on this many pictures only, 0 for all."),
     "sample_size": (int, "Side of the large picture, a multiple of 16 from 32 to 128."),
     "scale": (int, "Enlargement, 2, 4 or 8."),
-    "input": (_choice("scaled|noise"), "What the generator sees: the small picture, or noise."),
+    "input": (_choice("input"), "What the generator sees: the small picture, or noise."),
     "noise_dimension": (int, "Side of the square of noise."),
     "batch_size": (int, "Pictures per batch."),
     "random_seed": (int, "Seed of everything random."),
@@ -51,31 +51,31 @@ FLAGS: dict[str, tuple[Any, str]] = {
     "learning_beta1": (FINITE, "Adam's beta1."),
     "learning_beta2": (FINITE, "Adam's beta2."),
     "epsilon": (FINITE, "Adam's epsilon."),
-    "optimizer": (_choice("adam|rmsprop"), "Optimizer of both networks."),
+    "optimizer": (_choice("optimizer"), "Optimizer of both networks."),
     "gene_l1_factor": (FINITE, "f in (1-f)*adversarial + f*L1 tie to the small picture."),
     "pixel_factor": (FINITE, "Weight of the error against the true large picture (not published)."),
     "train_noise": (FINITE, "Deviation of the noise added to the generator's input."),
-    "loss_func": (_choice("dcgan|gan|wgan|wgangp"), "Objective; gan is another name for dcgan."),
+    "loss_func": (_choice("loss_func"), "Objective; gan is another name for dcgan."),
     "weigh_clip": (click.IntRange(0, 1), "Clip the critic to +-0.01. Default: 1 for wgan."),
     "LAMBDA": (FINITE, "Weight of the gradient penalty. Default: 10 for wgangp."),
     "n_critic": (int, "Critic updates per generator update; WGAN papers use 5."),
     "critic_norm": (
-        _choice("batch|layer|none"),
+        _choice("critic_norm"),
         "Critic's normalisation. Default: batch, layer for wgangp.",
     ),
     "gen_norm": (click.IntRange(0, 1), "Batch norm in the generator."),
-    "gen_architect": (_choice("resnet|deconv"), "Generator's stages."),
+    "gen_architect": (_choice("gen_architect"), "Generator's stages."),
     "width": (FINITE, "Multiplies the generator's widths."),
     "critic_width": (FINITE, "Multiplies the critic's widths. Default: as --width."),
-    "bn": (_choice("running|batch"), "Statistics of the generator's batch norm outside training."),
+    "bn": (_choice("bn"), "Statistics of the generator's batch norm outside training."),
     "back_projection": (
         click.IntRange(0, 1),
         "Outside training: correct the output so that, reduced, it is the small picture.",
     ),
-    "precision": (_choice("fp32|bf16"), "Arithmetic of training; bf16 pays on a GPU."),
+    "precision": (_choice("precision"), "Arithmetic of training; bf16 pays on a GPU."),
     "capture": (click.IntRange(0, 1), "On a GPU, record the step as a graph and replay it."),
     "preset": (
-        _choice("2016|2017"),
+        _choice("preset"),
         "Defaults of the original program, or of its fork, for the flags that are not given.",
     ),
     "train_time": (FINITE, "Minutes to train, over resumptions."),

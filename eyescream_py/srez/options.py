@@ -7,6 +7,7 @@ The names follow MandyZChen/srez; `width`, `critic_width`, `scale`, `crop`, `tes
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,17 @@ MINIMUM_SIDE = 32
 SEEDS = 1 << 63  # torch takes seeds from -SEEDS to SEEDS - 1
 WIDEST = 64.0  # times the originals' channels
 MOST = 1 << 31  # of any count: far beyond what memory or a life can hold
+CHOICES: dict[str, tuple[str, ...]] = {
+    "crop": ("celeba", "lfw", "none"),
+    "input": ("scaled", "noise"),
+    "optimizer": ("adam", "rmsprop"),
+    "loss_func": ("dcgan", "gan", "wgan", "wgangp"),
+    "critic_norm": ("batch", "layer", "none"),
+    "gen_architect": ("resnet", "deconv"),
+    "bn": ("running", "batch"),
+    "precision": ("fp32", "bf16"),
+    "preset": ("2016", "2017"),
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "2016": {
         "learning_rate_start": 2e-4, "learning_beta2": 0.999, "train_time": 20.0, "bn": "batch",
@@ -121,9 +133,36 @@ class Options:
 
     def check(self) -> None:
         """Raise UserError for the first thing that cannot work, naming its flag."""
+        _check_choices(self)
         _check_numbers(self)
         _check_sizes(self)
         _check_objective(self)
+
+
+def told_by(values: dict[str, Any]) -> Options:
+    """Options from a file's words; unknown ones are dropped. Raises TypeError for a value of
+    another type than the option has, and ValueError for a number of too many digits.
+    """
+    types: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": (int, float)}
+    known: dict[str, Any] = {}
+    for field in dataclasses.fields(Options):
+        if field.name not in values:
+            continue
+        value, kind = values[field.name], str(field.type).partition(" | ")[0]
+        if value is None and field.default is None:
+            known[field.name] = None
+            continue
+        if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "bool"):
+            raise TypeError(f"{field.name} is {value!r:.40}")
+        known[field.name] = float(value) if kind == "float" else value
+    return Options(**known)
+
+
+def _check_choices(options: Options) -> None:
+    for name, choices in CHOICES.items():
+        value = getattr(options, name)
+        unset = value is None and getattr(Options, name) is None
+        _demand(unset or value in choices, options, name, f"give one of {', '.join(choices)}")
 
 
 def _check_numbers(options: Options) -> None:

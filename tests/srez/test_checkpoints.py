@@ -112,7 +112,9 @@ def test_numbers_in_a_header_build_nothing(saved):
 @pytest.mark.parametrize(
     "options",
     ["[" * 100_000, '{"width": 1e300}', '{"width": NaN}', '{"sample_size": 1e9}',
-     '{"random_seed": ' + "9" * 400 + "}", '{"sample_size": 64, "scale": 0}', "7", "null"],
+     '{"random_seed": ' + "9" * 400 + "}", '{"optimizer": "sgd"}', '{"learning_beta1": "0.5"}',
+     '{"width": true}', '{"crop": null}', '{"batch_size": 1.5}',
+     '{"test_list": 7}', '{"bn": []}', '{"sample_size": 64, "scale": 0}', "7", "null"],
 )  # fmt: skip
 def test_hostile_options_are_refused_in_one_line(saved, options):
     _, path = saved

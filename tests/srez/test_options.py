@@ -43,6 +43,13 @@ def test_stages_follow_from_sizes():
         ({"learning_beta1": 1.0}, "learning_beta1=1"),
         ({"train_time": 0.0}, "train_time=0"),
         ({"max_batches": -1}, "max_batches=-1"),
+        ({"optimizer": "sgd"}, "optimizer=sgd"),
+        ({"critic_norm": "group"}, "critic_norm=group"),
+        ({"random_seed": 1 << 63}, "random_seed=9223372036854775808"),
+        ({"LAMBDA": float("nan"), "loss_func": "wgangp"}, "LAMBDA=nan"),
+        ({"learning_rate_start": float("inf")}, "learning_rate_start=inf"),
+        ({"width": 65.0}, "width=65"),
+        ({"summary_period": 1 << 31}, "summary_period=2147483648"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(wrong, named):
