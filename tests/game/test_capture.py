@@ -1,6 +1,8 @@
 """The path that a CUDA graph captures: gates and step counters on the device."""
 
+import contextlib
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from eyescream_py.data.dataset import Dataset
 from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.game.feeds import FaceFeed
+from eyescream_py.game.taming import SlopePenalty, Taming
+from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam
 from eyescream_py.torch7.random import TorchSource
@@ -97,3 +101,78 @@ def test_a_captured_iteration_is_the_eager_one(optimizer, bound):
         step(n)
     assert step.graphs
     assert_same_game(eager, captured, 1e-4)
+
+
+class FakeGraph:
+    """Records as a CUDA graph does: what runs within `recording` has an effect only in `replay`."""
+
+    def __init__(self):
+        self.replays = 0
+
+    def register_generator_state(self, generator): ...
+
+    def replay(self):
+        self.replays += 1
+
+
+class FakeStream:
+    def wait_stream(self, other): ...
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch):
+    """The parts of torch.cuda that a capture asks for; `fault` makes the recording fail."""
+    fake = SimpleNamespace(fault=None)
+
+    @contextlib.contextmanager
+    def recording(graph, stream):
+        yield
+        if fake.fault:
+            raise RuntimeError(fake.fault)
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: FakeStream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    return fake
+
+
+def test_r1_has_a_graph_of_its_own_and_comes_in_its_turn(fake_cuda):
+    made, source = game("adam", True)
+    made.D_iterations = 1
+    made.taming = Taming(slope=SlopePenalty(1.0, every=4))
+    step = CapturedIteration(made, BATCH, source)
+    seen = []
+    for _ in range(12):
+        due = made.taming.due(1)[0]
+        before = {kind: graph.replays for kind, graph in step.graphs.items()}
+        step(BATCH)
+        ran = [k for k, g in step.graphs.items() if g.replays > before.get(k, 0)]
+        seen.append((due, ran))
+    assert [due for due, _ in seen] == [i % 4 == 0 for i in range(12)]
+    assert [ran for _, ran in seen[3:]] == [[(due,)] for due, _ in seen[3:]]
+    assert made.taming.slope.steps == 12
+
+
+def test_logged_and_shorter_batches_run_eagerly_and_keep_the_turn(fake_cuda):
+    made, source = game("adam", True)
+    made.taming = Taming(slope=SlopePenalty(1.0, every=3))
+    step = CapturedIteration(made, BATCH, source)
+    for n in [BATCH] * 5:
+        step(n)
+    replays = sum(graph.replays for graph in step.graphs.values())
+    step(BATCH - 2)
+    step(BATCH, lambda network, loss: None)
+    assert sum(graph.replays for graph in step.graphs.values()) == replays == 2
+    assert made.taming.slope.steps == 14  # two steps of D an iteration
+
+
+def test_a_capture_that_fails_ends_the_run_in_one_line(fake_cuda):
+    made, source = game("adam", True)
+    step = CapturedIteration(made, BATCH, source)
+    for _ in range(3):
+        step(BATCH)
+    fake_cuda.fault = "operation not permitted when stream is capturing\nmore"
+    with pytest.raises(UserError, match=r"not permitted when stream is capturing\).*--no_capture"):
+        step(BATCH)
