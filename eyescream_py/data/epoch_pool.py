@@ -115,6 +115,10 @@ class EpochPool:
         if stored.shape != self.numbers.shape or state.get("pictures", pictures) != pictures:
             return False
         following = state.get("next")
+        if any(
+            numbers.dtype != torch.int64 for numbers in (stored, following) if numbers is not None
+        ):
+            raise ValueError("the epoch's pool is not one of whole numbers")
         for numbers in [stored] if following is None else [stored, following]:
             self._check(numbers)
         self.numbers.copy_(stored)
@@ -125,7 +129,11 @@ class EpochPool:
         return True
 
     def _check(self, numbers: Tensor) -> None:
-        if len(numbers) != len(self) or numbers.min() < 0 or numbers.max() >= len(self.dataset):
+        if (
+            numbers.shape != self.numbers.shape
+            or numbers.min() < 0
+            or numbers.max() >= len(self.dataset)
+        ):
             raise ValueError("the epoch's pool names pictures that there are not")
 
     @staticmethod

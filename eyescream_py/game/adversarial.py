@@ -19,6 +19,7 @@ from eyescream_py.game.answers import Answers, Logits
 from eyescream_py.game.group import Alone
 from eyescream_py.game.taming import Taming
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
+from eyescream_py.torch7.states import fill
 
 if TYPE_CHECKING:
     from eyescream_py.game.precision import Autocast
@@ -179,8 +180,8 @@ class Figures:
 
     def set_state(self, state: dict[str, Any]) -> None:
         for name, value in self.sums.items():
-            value.copy_(torch.as_tensor(state["sums"].get(name, 0)).reshape(()))
-        self.confusion.counts.copy_(state["confusion"])
+            fill(value, state["sums"].get(name, 0), name)
+        fill(self.confusion.counts, state["confusion"], "confusion")
 
 
 class Game:

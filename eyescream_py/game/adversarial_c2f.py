@@ -13,6 +13,7 @@ from eyescream_py.data.epoch_pool import EpochPool
 from eyescream_py.data.pairs import coarse_and_diff
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.torch7.random import RandomSource
+from eyescream_py.torch7.states import fill
 
 Generate = Callable[[Tensor, Tensor], Tensor]
 
@@ -101,7 +102,7 @@ class StalePairFeed(PairFeed):
         if state["diff"].shape != self.diff.shape:
             return False
         for name in ("diff", "coarse", "targets"):
-            getattr(self, name).copy_(state[name])
+            fill(getattr(self, name), state[name], name)
         return super().set_state(state)
 
 

@@ -157,8 +157,8 @@ class SharedSource:
     def state(self) -> dict[str, Any]:
         return self.whole.state()
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        self.whole.set_state(state)
+    def set_state(self, state: dict[str, Any]) -> bool:
+        return self.whole.set_state(state)
 
 
 class _Sum(torch.autograd.Function):

@@ -182,5 +182,5 @@ class Taming:
         stored = state.get("directions")
         lengths = [len(u) for u in ours]
         if stored is not None and stored.numel() == sum(lengths):
-            for u, part in zip(ours, stored.split(lengths), strict=True):
+            for u, part in zip(ours, stored.reshape(-1).split(lengths), strict=True):
                 u.copy_(part)

@@ -43,7 +43,15 @@ class RandomSource(Protocol):
 
     def state(self) -> dict[str, Any]: ...
 
-    def set_state(self, state: dict[str, Any]) -> None: ...
+    def set_state(self, state: dict[str, Any]) -> bool:
+        """Go on from `state`; False, and nothing changed, where another kind of device drew it.
+
+        Raises KeyError for that of another kind of source, ValueError for what is no state.
+        """
+        ...
+
+
+STATE_BYTES = {"cpu": 5056, "cuda": 16}  # of torch's generators
 
 
 class TorchSource:
@@ -73,8 +81,18 @@ class TorchSource:
     def state(self) -> dict[str, Any]:
         return {"torch": self.generator.get_state()}
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        self.generator.set_state(state["torch"].cpu())
+    def set_state(self, state: dict[str, Any]) -> bool:
+        stored = state["torch"]
+        sizes = (STATE_BYTES["cpu"], STATE_BYTES["cuda"])
+        if not isinstance(stored, torch.Tensor) or stored.numel() not in sizes:
+            raise ValueError("the random numbers' state is none")
+        if stored.numel() != self.generator.get_state().numel():
+            return False
+        try:
+            self.generator.set_state(stored.cpu())
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"the random numbers' state is none ({error})") from error
+        return True
 
 
 class TorchRandom:
@@ -238,9 +256,10 @@ class LuaSource:
     def state(self) -> dict[str, Any]:
         return {"tensors": self.tensors.state(), "numbers": self.numbers.state()}
 
-    def set_state(self, state: dict[str, Any]) -> None:
+    def set_state(self, state: dict[str, Any]) -> bool:
         self.tensors.set_state(state["tensors"])
         self.numbers.set_state([str(word) for word in _values(state["numbers"])])
+        return True
 
 
 def _values(items: Any) -> list[Any]:

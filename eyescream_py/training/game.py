@@ -36,9 +36,10 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.random import RandomSource
+from eyescream_py.torch7.states import fill
 from eyescream_py.training.logs import LossLog
 from eyescream_py.training.run import Schedule
-from eyescream_py.training.setup import CommonOptions, make_optimizer
+from eyescream_py.training.setup import CommonOptions, go_on_drawing, make_optimizer
 
 SATURATED_EPOCHS = 5
 ALIKE, DIVERSE = 0.03, 0.15  # shares of the real pictures' spread
@@ -349,7 +350,7 @@ class GameTask:
         if self.ema:
             self.ema.updates = int(state.get("averaged", 0))
         try:
-            self.source.set_state(state["random"])
+            go_on_drawing(self.source, state["random"])
         except KeyError as error:
             raise UserError(f"--network={path} was trained with another --rng") from error
         return game.feed.set_state(state["feed"])
@@ -357,5 +358,5 @@ class GameTask:
     def _load_gate(self, gate: Any) -> None:
         ours = self.game.gate
         if len(gate["accuracies"]) == len(ours.accuracies):  # its length follows the batch size
-            ours.accuracies.copy_(gate["accuracies"])
-            ours.count.copy_(gate["count"])
+            fill(ours.accuracies, gate["accuracies"], "accuracies")
+            fill(ours.count, gate["count"], "count")

@@ -30,6 +30,7 @@ from eyescream_py.system.places import chosen_pictures
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.random import RandomSource
+from eyescream_py.torch7.states import fill
 from eyescream_py.training import setup
 from eyescream_py.training.distributed import joined
 from eyescream_py.training.logs import LossLog
@@ -335,12 +336,12 @@ class ReconstructionTask:
                 f"--network={path}: {error}; give the --optmethod it was trained with"
             ) from error
         self.smallest = [float(state["smallest"][name]) for name in self._stage_names()]
-        self.source.set_state(state["random"])
+        setup.go_on_drawing(self.source, state["random"])
         if len(state["order"]) != len(self.order):
             return False
-        self.order.copy_(state["order"])
+        fill(self.order, state["order"], "order")
         self.taken = int(state["taken"])
-        self.sums.copy_(state["sums"])
+        fill(self.sums, state["sums"], "sums")
         return True
 
 

@@ -33,7 +33,7 @@ MAX_ROLLBACKS = 3
 MAX_FAILED_SAVES = 3
 MAX_HALVINGS = 100
 COPIES_IN_FILE = 4  # of each weight: itself, its gradient (as in Lua), two moments of Adam
-NONSENSE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
+NONSENSE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,9 @@ class Run:
         try:
             same_epoch = self.task.load(content, path)
             self.at = _stored_position(content, self.task.schedule)
-            halvings = range(MAX_HALVINGS)[(content.get("resume") or {}).get("halvings", 0)]
+            halvings = _whole((content.get("resume") or {}).get("halvings", 0))
+            if halvings > MAX_HALVINGS:
+                raise ValueError(f"a learning rate halved {halvings} times")
         except NONSENSE as error:
             raise UserError(
                 f"--network={path} makes no sense ({type(error).__name__}: {first_line(error)}); "

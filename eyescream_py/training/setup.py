@@ -67,6 +67,18 @@ def random_source(options: CommonOptions, device: torch.device) -> RandomSource:
     return LuaSource(options.seed) if lua else TorchSource(options.seed, device)
 
 
+def go_on_drawing(source: RandomSource, state: Any) -> None:
+    """Go on with stored random numbers; those of another kind of device start anew, with a line.
+
+    Raises KeyError for those of another `--rng`.
+    """
+    if not source.set_state(state):
+        print(
+            "The random numbers start anew: the file's are those of another kind of device. "
+            "Weights and the optimizers' moments go on as they were."
+        )
+
+
 def open_plots(options: CommonOptions) -> Plots:
     env = options.visdom_env or environment_of(options.save)
     return Plots.open(not options.noplot, options.visdom_server, options.visdom_port, env)
