@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .errors import T7Error
 from .graph import GraphModule
+from .recurrent import forget
 from .source_code import network_source, network_weights
 from .values import Table, TorchObject
 
@@ -101,8 +102,8 @@ class _OneByOne(nn.Module):
 def exported(module: nn.Module, inputs: list[Tensor], kind: str) -> bytes:
     """The network for inputs of just these shapes, as the bytes of a .pt2 or .onnx file.
 
-    Several inputs are one list in Lua; they are arguments here. Raises T7Error where torch cannot
-    export the network.
+    Several inputs are one list in Lua; they are arguments here. Layers with a memory begin anew
+    with each call of what is exported. Raises T7Error where torch cannot export the network.
     """
     if not inputs:
         raise T7Error("say with --input which shape goes in, such as --input 1x3x64x64")
@@ -113,11 +114,17 @@ def exported(module: nn.Module, inputs: list[Tensor], kind: str) -> bytes:
     }
     try:
         with _silence(), torch.no_grad():
-            network.eval()(*inputs)
+            forget(network)
+            network.eval()(
+                *inputs
+            )  # what does not even run has a better message than an exporter's
+            forget(network)  # or what was remembered would become part of the program
             return write[kind](network, tuple(inputs))
     except Exception as error:  # torch's exporters raise errors of many classes
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise T7Error(f"torch cannot export this network for that input: {reason[:300]}") from error
+    finally:
+        forget(network)  # exporters leave tensors without values there
 
 
 @contextmanager

@@ -175,6 +175,16 @@ def test_several_inputs_are_arguments_of_what_is_exported():
     assert torch.equal(program(*x), net(x))
 
 
+@pytest.mark.parametrize("name", ["rnn_GRU", "torchrnn_lstm_2"])
+def test_layers_with_a_memory_begin_anew_in_what_is_exported(name):
+    case = case_of(next(e for e in entries() if e.name == name))
+    module, x = to_module(case["net"]), python_value(case["input"]).detach()
+    program = torch.export.load(io.BytesIO(exported(module, [x], ".pt2"))).module()
+    for _ in range(2):
+        torch.testing.assert_close(program(x), case["output"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(module(x), case["output"], atol=1e-5, rtol=1e-5)
+
+
 def test_what_cannot_be_exported_is_one_line(tmp_path):
     save(tmp_path / "old.t7", from_module(nn.Linear(3, 2)))
     for out, shape, reason in [
