@@ -1,68 +1,90 @@
-"""Which options give the better faces in the same CPU time.
+"""Which options draw the better faces in the same processor time.
 
-python -m benchmarks.recipes --seen FOLDER --unseen FOLDER --out FOLDER [RECIPE ...]
+    python -m benchmarks.recipes --seen FOLDER --unseen FOLDER --out FOLDER [RECIPE ...]
 
-Every recipe (a name below, or flags in quotes) trains on --seen until its process has used --cpu
-seconds, is stopped by SIGTERM as a person would with Ctrl-C, and is measured against --unseen. The
-lines go to OUT/figures.jsonl, one folder per recipe keeps its network and its evaluation. On a
-machine with other jobs, which make the same work cost more processor time, --epochs compares after
-equal work instead.
+Every recipe (a name below, or flags in quotes) trains on --seen with every seed for about --cpu
+seconds of processor time, two runs side by side, and is measured against --unseen. How many epochs
+that is, is found by two short runs: learning rates that fall need to know it. The lines go to
+OUT/figures.jsonl and OUT/table.md; one folder per run keeps its network, its evaluation and a grid.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import signal
+import re
 import subprocess
 import sys
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import click
+import numpy as np
+import skimage.data
+import skimage.feature
+from PIL import Image
+
+from eyescream_py import load_generator
+from eyescream_py.results.sampling import save_grid
 
 ROOT = Path(__file__).parents[1]
-RUN = ("--noplot", "--gpu=-1", "--threads=1", "--saveFreq=100000")
-TICKS = os.sysconf("SC_CLK_TCK")
-AVERAGED = "--G_ema=0.995"
+RUN = ("--noplot", "--threads=1", "--saveFreq=100000", "--evaluate_every=0")
 RECIPES = {
     "lua": "",
-    "averaged": AVERAGED,
-    "upsampling G": f"{AVERAGED} --G_arch=upsampling",
-    "D b": f"{AVERAGED} --D_arch=b",
-    "slower": f"{AVERAGED} --G_adam_lr=0.0003 --D_adam_lr=0.0003",
-    "smooth": f"{AVERAGED} --D_smooth=0.1",
-    "R1": f"{AVERAGED} --D_r1=0.1",
-    "spectral": f"{AVERAGED} --D_spectral=1.5",
-    "views": f"{AVERAGED} --D_augment=translation,cutout",
-    "mirror": f"{AVERAGED} --D_augment=mirror",
-    "batch 32": f"{AVERAGED} --batchSize=32",
-    "gate": f"{AVERAGED} --D_maxAcc=0.85",
+    "lua, averaged": "--G_ema=0.995",
+    "best": "--recipe=best",
+    "best, Lua's G": "--recipe=best --G_arch=mlp",
+    "best, Lua's D": "--recipe=best --D_arch=default",
+    "best, R1 0.1": "--recipe=best --D_r1=0.1",
+    "best, R1 0.02": "--recipe=best --D_r1=0.02",
+    "best, rate 2e-3": "--recipe=best --D_adam_lr=0.002 --G_adam_lr=0.002",
+    "best, rate 5e-4": "--recipe=best --D_adam_lr=0.0005 --G_adam_lr=0.0005",
+    "best, no momentum": "--recipe=best --adam_beta1=0",
+    "best, translation": "--recipe=best --D_augment=translation",
+    "best, steady rate": "--recipe=best --lr_fall=1",
 }
+SIDE, BORDER = 96, 48  # pixels of a face for the detector, and of the grey around it
 
 
-def cpu_seconds(process: int) -> float:
-    """User and system time that the process has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def processor_seconds(command: list[str], output: Path) -> float:
+    """Run it; user and system time that it and its children took."""
+    with open(output, "a") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)
+        _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{output}: training failed")
+    return used.ru_utime + used.ru_stime
 
 
-def train(flags: list[str], seen: str, folder: Path, seconds: float) -> float:
-    """CPU seconds used."""
-    command = [sys.executable, str(ROOT / "train.py"), *RUN, f"--dataset={seen}", *flags]
-    with open(folder / "output.txt", "w") as output:
-        process = subprocess.Popen([*command, f"--save={folder}"], stdout=output, stderr=output)
-        used = 0.0
-        while process.poll() is None and used < seconds:
-            used = cpu_seconds(process.pid)
-            time.sleep(0.5)
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        if process.wait(300):
-            raise SystemExit(f"{folder}/output.txt: training ended with {process.returncode}")
-    return used
+def train(flags: list[str], folder: Path, epochs: int) -> float:
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "train.py", *RUN, *flags, f"--epochs={epochs}", f"--save={folder}"]
+    return processor_seconds(command, folder / "output.txt")
+
+
+def epochs_within(flags: list[str], folder: Path, seconds: float) -> int:
+    """Epochs that take `seconds` of processor time, the start of the program left out."""
+    short, long = (train(flags, folder / f"trial{n}", n) for n in (2, 8))
+    return max(1, round(seconds * 6 / (long - short)))
+
+
+def faces_found(pictures: np.ndarray) -> float:
+    """Share of pictures [N,C,H,W] in 0..1 in which scikit-image's cascade finds a frontal face."""
+    detector = skimage.feature.Cascade(skimage.data.lbp_frontal_face_cascade_filename())
+    found = 0
+    for picture in pictures:
+        gray = Image.fromarray((picture.mean(0).clip(0, 1) * 255).astype(np.uint8))
+        large = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        framed = np.pad(large, BORDER, mode="edge")
+        found += bool(
+            detector.detect_multi_scale(
+                img=framed, scale_factor=1.1, step_ratio=1,
+                min_size=(SIDE // 2, SIDE // 2), max_size=(SIDE + BORDER, SIDE + BORDER),
+            )
+        )  # fmt: skip
+    return found / len(pictures)
 
 
 def measure(folder: Path, seen: str, unseen: str, images: int, *more: str) -> dict[str, Any]:
@@ -72,55 +94,86 @@ def measure(folder: Path, seen: str, unseen: str, images: int, *more: str) -> di
         "--threads=1", "--gpu=-1", *more,
     ]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-    return json.loads((folder / "evaluation.json").read_text())
+    found: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
+    return found
 
 
-def line(name: str, flags: list[str], folder: Path, used: float, found: Any) -> dict[str, Any]:
-    epochs = (folder / "metrics.jsonl").read_text().splitlines()
-    generated = found["swd"]["generated"]
-    return {
-        "recipe": name,
-        "flags": " ".join(flags),
+def one_run(
+    name: str, seed: int, epochs: int, flags: list[str], out: Path, seen: str, unseen: str,
+    images: int,
+) -> dict[str, Any]:  # fmt: skip
+    folder = out / f"{re.sub('[^A-Za-z0-9.]+', '_', name)}_{seed}"
+    used = train([*flags, f"--seed={seed}"], folder, epochs)
+    found, last = measure(folder, seen, unseen, images), None
+    generated, real = found["swd"]["generated"], found["swd"]["real"]
+    if "G_ema" in " ".join(flags) or "best" in " ".join(flags):
+        last = measure(folder, seen, unseen, images, "--no-ema")["swd"]["generated"]["mean"]
+        found = measure(folder, seen, unseen, images)
+    made = load_generator(folder / "adversarial.net").sample(500)
+    save_grid(folder / "grid.png", made[:100], 20)
+    figures = {
+        "recipe": name, "seed": seed, "flags": " ".join(flags), "epochs": epochs,
         "cpu_seconds": round(used),
-        "epochs": len(epochs),
-        "D_accuracy": round(json.loads(epochs[-1])["D_accuracy"], 3),
         **{f"swd {level}": round(value, 1) for level, value in generated.items()},
-        "swd floor": round(found["swd"]["real"]["mean"], 1),
+        "floor": round(real["mean"], 1), "floor of images": round(real["image"], 1),
+        "last G": last and round(last, 1),
         "diversity": round(found["diversity"]["generated"] / found["diversity"]["real"], 2),
         "nearer_to_training": round(found["nearer_to_training"], 2),
-    }
+        "faces found": round(faces_found(made.numpy()), 2),
+    }  # fmt: skip
+    print(json.dumps(figures), flush=True)
+    with open(out / "figures.jsonl", "a") as file:
+        file.write(json.dumps(figures) + "\n")
+    return figures
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One line per recipe: means over its seeds."""
+    names = list(dict.fromkeys(row["recipe"] for row in rows))
+    lines = [
+        "| recipe | seeds | CPU s | epochs | mean SWD | whole pictures | last G | diversity "
+        "| nearer to training | faces found |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    keys = ("cpu_seconds", "epochs", "swd mean", "swd image", "last G", "diversity")
+    for name in names:
+        of = [row for row in rows if row["recipe"] == name]
+        cells = [
+            f"{mean(row[key] for row in of):.4g}" if all(row[key] for row in of) else "-"
+            for key in (*keys, "nearer_to_training", "faces found")
+        ]
+        spread = "/".join(f"{row['swd mean']:.0f}" for row in of)
+        cells[2] += f" ({spread})"
+        lines.append(f"| {name} | {len(of)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 @click.command(help=__doc__)
 @click.argument("recipes", nargs=-1)
 @click.option("--seen", required=True, help="Folder of training pictures.")
 @click.option("--unseen", required=True, help="Folder of pictures of other people.")
-@click.option("--flags", default="--scale=16 --grayscale", show_default=True)
-@click.option("--cpu", default=600.0, show_default=True, help="CPU seconds per recipe.")
-@click.option("--epochs", default=0, help="Stop after these, whatever the time.")
+@click.option("--flags", default="--scale=16 --grayscale --gpu=-1", show_default=True)
+@click.option("--cpu", default=600.0, show_default=True, help="CPU seconds per run.")
+@click.option("--epochs", default=0, help="As many epochs, whatever the time.")
+@click.option("--seeds", default="1,2,3", show_default=True)
 @click.option("--images", default=1000, show_default=True, help="Pictures compared.")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--jobs", default=2, show_default=True, help="Runs side by side.")
 @click.option("--out", required=True, help="Folder for the runs.")
 def main(
     recipes: tuple[str, ...], seen: str, unseen: str, flags: str, cpu: float, epochs: int,
-    images: int, seed: int, out: str,
+    seeds: str, images: int, jobs: int, out: str,
 ) -> None:  # fmt: skip
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    plans = []
     for name in recipes or RECIPES:
-        folder = Path(out) / name.replace(" ", "_").replace("/", "_")
-        folder.mkdir(parents=True)
-        own = [
-            *flags.split(),
-            *RECIPES.get(name, name).split(),
-            f"--seed={seed}",
-            f"--epochs={epochs}",
-        ]
-        used = train(own, seen, folder, math.inf if epochs else cpu)
-        last = measure(folder, seen, unseen, images, "--no-ema")
-        figures = line(name, own, folder, used, measure(folder, seen, unseen, images))
-        figures["swd mean of the last G"] = round(last["swd"]["generated"]["mean"], 1)
-        print(json.dumps(figures), flush=True)
-        with open(Path(out) / "figures.jsonl", "a") as file:
-            file.write(json.dumps(figures) + "\n")
+        own = [*flags.split(), f"--dataset={seen}", *RECIPES.get(name, name).split()]
+        n = epochs or epochs_within(own, folder / "trial", cpu)
+        plans += [(name, int(seed), n, own) for seed in seeds.split(",")]
+    with ThreadPoolExecutor(jobs) as pool:
+        rows = list(pool.map(lambda plan: one_run(*plan, folder, seen, unseen, images), plans))
+    (folder / "table.md").write_text(table(rows))
+    print(table(rows))
 
 
 if __name__ == "__main__":
