@@ -77,7 +77,8 @@ def tally() -> Tally:
         count.with_gradients += not wrong and golden.has_gradients(case)
         count.total.update(names)
         if wrong:
-            count.faults.append(f"{entry.name} ({wrong})")
+            why = golden.differences().get(entry.name, "not known")
+            count.faults.append(f"| {entry.name} | {wrong} | {why} |")
         else:
             count.good.update(names)
     return count
@@ -112,12 +113,12 @@ def row(name: str, found: list[Codec], count: Tally) -> str:
 
 def page(count: Tally) -> str:
     known = codecs()
-    missing = "\n".join(f"Not yet: {fault}." for fault in count.faults)
+    missing = "\n".join(["| differs | by | why |", "|---|---|---|", *count.faults])
     head = HEAD.format(
         networks=count.networks,
         good=count.agree,
         gradients=count.with_gradients,
-        open=f"\n{missing}\n" if missing else "",
+        open=f"\n{missing}\n" if count.faults else "",
     )
     return head + "".join(row(name, known[name], count) for name in sorted(known)) + REFUSED
 

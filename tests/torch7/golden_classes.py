@@ -38,6 +38,12 @@ def entries() -> list[Entry]:
     return [Entry(**{**line, "path": tuple(line.get("path", ()))}) for line in lines]
 
 
+def differences() -> dict[str, str]:
+    """The cases that differ from Lua's, each with what does and why."""
+    lines = (Path(__file__).parent / "golden_differs.txt").read_text().splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
 @cache
 def raw(file: str) -> bytes:
     return lzma.decompress((FOLDER / f"{file}.xz").read_bytes())
