@@ -9,6 +9,7 @@ from torch import nn
 
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7 import layers as t7
+from eyescream_py.torch7.layers_normalization import BatchNormalization, SpatialBatchNormalization
 
 # class -> its constructor's arguments, read from a module
 _ARGUMENTS: dict[type[nn.Module], Callable[[Any], list[Any]]] = {
@@ -29,6 +30,11 @@ _ARGUMENTS: dict[type[nn.Module], Callable[[Any], list[Any]]] = {
     t7.SpatialUpSamplingNearest: lambda m: [m.scale_factor],
     t7.View: lambda m: list(m.sizes),
 }  # fmt: skip
+# layers of Lua's files that differ from torch's only for a sample without a batch
+_SAME: dict[type[nn.Module], type[nn.Module]] = {
+    BatchNormalization: nn.BatchNorm1d,
+    SpatialBatchNormalization: nn.BatchNorm2d,
+}
 _LEAVES = {kind.__module__.rpartition(".")[2] + "." + kind.__name__: kind for kind in _ARGUMENTS}
 _NAMES = {kind: name for name, kind in _LEAVES.items()}
 _CONTAINERS: dict[str, type[nn.Module]] = {
@@ -47,13 +53,13 @@ def describe(network: nn.Module) -> dict[str, Any]:
             return {"type": name, "layers": [describe(layer) for layer in network.children()]}
     if isinstance(network, _DROPOUTS):
         return {"type": _NAMES[nn.Identity], "arguments": []}
-    if type(network) not in _NAMES:
+    kind = _SAME.get(type(network), type(network))
+    if kind not in _NAMES:
         raise UserError(
             f"--export: safetensors files cannot describe a layer {type(network).__name__}; "
             "export .pt or .onnx"
         )
-    arguments = _ARGUMENTS[type(network)](network)
-    return {"type": _NAMES[type(network)], "arguments": arguments}
+    return {"type": _NAMES[kind], "arguments": _ARGUMENTS[kind](network)}
 
 
 def build(description: dict[str, Any]) -> nn.Module:

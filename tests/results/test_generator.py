@@ -16,6 +16,7 @@ from eyescream_py import load_generator, torch7
 from eyescream_py.networks import models
 from eyescream_py.results.generator import described, export
 from eyescream_py.results.generator_layers import _NAMES as KINDS
+from eyescream_py.results.generator_layers import describe
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.layers import Dropout, SpatialUpSamplingNearest, View
 from eyescream_py.torch7.random import TorchSource
@@ -167,6 +168,11 @@ def test_the_header_of_safetensors_says_what_it_holds(tmp_path):
     with safe_open(tmp_path / "g.safetensors", "pt") as file:
         header = file.metadata()
     assert (header["noise_dim"], header["dims"]) == ("5", "[3, 8, 8]")
+
+
+def test_batch_normalization_of_a_file_is_described_as_torchs():
+    batch_norm = torch7.to_module(torch7.from_module(nn.BatchNorm2d(3)))
+    assert describe(batch_norm) == describe(nn.BatchNorm2d(3))
 
 
 def test_a_layer_that_safetensors_cannot_describe(tmp_path):
