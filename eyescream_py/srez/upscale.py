@@ -221,10 +221,10 @@ def _photo_with_faces(painter: Painter, photo: Photo, times: float) -> tuple[Pho
             continue
         _paint(painter, photo, canvas, square, times)
         painted += 1
-    words = f", {painted} faces painted"
+    words = f", {painted} face{'' if painted == 1 else 's'} painted"
     if large:
         most = LARGEST_FACE * painter.side
-        words += f", {large} wider than {most} pixels have detail of their own and were left as is"
+        words += f", {large} left as is (wider than {most} pixels, with detail of its own)"
     return Photo(canvas), words
 
 

@@ -125,7 +125,7 @@ def test_the_shipped_network_paints_the_face_of_a_photo_and_says_where_it_comes_
     lines = []
     (path,) = upscale(shipped, [tmp_path / "me.png"], tmp_path, "photo", lines.append)
     assert "comes with" in lines[0]
-    assert lines[1].endswith("64x64 -> 256x256, 1 faces painted")
+    assert lines[1].endswith("64x64 -> 256x256, 1 face painted")
     truth = np.asarray(Image.fromarray(data.astronaut()).resize((256, 256), Image.Resampling.BOX))
     smooth = small_astronaut().resize((256, 256), Image.Resampling.BICUBIC)
     ours, bicubic = np.asarray(Image.open(path)), np.asarray(smooth)
@@ -172,7 +172,7 @@ def test_faces_that_have_detail_of_their_own_are_left(shipped, tmp_path):
     Image.fromarray(data.astronaut()).save(tmp_path / "large.png")
     lines = []
     (path,) = upscale(shipped, [tmp_path / "large.png"], tmp_path, "photo", lines.append, 1.5)
-    assert "0 faces painted, 1 wider than 32 pixels" in lines[-1]
+    assert "0 faces painted, 1 left as is (wider than 32 pixels" in lines[-1]
     with Image.open(path) as picture:
         assert picture.size == (768, 768)
 
