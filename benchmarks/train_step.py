@@ -22,8 +22,10 @@ from eyescream_py.data.pairs import coarse_and_diff
 from eyescream_py.game import precision
 from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.adversarial_c2f import PairFeed
+from eyescream_py.game.answers import Logits
 from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.game.feeds import FaceFeed
+from eyescream_py.game.working import Working
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.system.device import prepare_cuda
@@ -55,7 +57,9 @@ def ours(
     for net in (D, G):
         net.to(device)
         set_random_source(net, source)
-        if device.type == "cpu":
+        if device.type == "cuda":
+            net.to(memory_format=torch.channels_last)
+        else:
             speed_up(net, convolutions=arithmetic.name != "bf16")
     feed = (
         PairFeed(data, G, coarse, batch, len(data), source)
@@ -63,12 +67,22 @@ def ours(
         else FaceFeed(data, G, 100, len(data), source)
     )
     cuda = device.type == "cuda"
+    answers, rounded = Logits(D), arithmetic.name == "bf16"
     game = Game(
-        Learner(D, Adam(D.parameters(), capturable=cuda), penalty, 1.0),
-        Learner(G, Adam(G.parameters(), capturable=cuda), Penalty(), 5.0),
+        *(
+            Learner(
+                net,
+                Adam(net.parameters(), capturable=cuda),
+                drawn,
+                bound,
+                Working(net) if rounded else None,
+            )
+            for net, drawn, bound in ((D, penalty, 1.0), (G, Penalty(), 5.0))
+        ),
         feed,
         AccuracyGate(1.01, batch, device),
         autocast=arithmetic.autocast,
+        answers=answers,
     )
     if cuda:  # as the trainers do
         step = CapturedIteration(game, batch, source)

@@ -8,7 +8,7 @@ an iteration can be captured.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from eyescream_py.game.answers import Answers, Logits
 from eyescream_py.game.group import Alone
 from eyescream_py.game.taming import Taming
+from eyescream_py.game.working import Working
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
 from eyescream_py.torch7.states import fill
 
@@ -75,19 +76,32 @@ def bound_(tensors: list[Tensor], bound: float, at_once: bool) -> None:
 @dataclass
 class Learner:
     """A network with what changes it: optimizer, penalty and the bound of each gradient element (0
-    = none).
+    = none); with `working` it computes with rounded copies of its weights.
     """
 
     network: nn.Module
     optimizer: LuaOptimizer
     penalty: Penalty
     clamp: float
+    working: Working | None = None
+
+    def computing(self) -> contextlib.AbstractContextManager[None]:
+        """A block for forward passes."""
+        return self.working.in_use() if self.working else contextlib.nullcontext()
+
+    def refresh(self) -> None:
+        """To be called after each change of the weights."""
+        if self.working:
+            self.working.refresh()
 
     def backward(self, loss: Tensor, group: Alone) -> None:
         """Gradients of the group's `loss` and the penalty for this network's parameters only."""
         parameters = self.optimizer.parameters
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=parameters)
+        if self.working:
+            self.working.backward(loss)
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward(inputs=parameters)
         # every parameter takes part in its own loss, so that each has a gradient
         gradients = [p.grad for p in parameters if p.grad is not None]
         group.average_(gradients)
@@ -210,6 +224,12 @@ class Game:
         self.autocast = autocast
         self.figures = Figures(gate.accuracies.device)
 
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """A block for forward passes of either player."""
+        with self.autocast(), self.D.computing(), self.G.computing():
+            yield
+
     def iteration(self, n: int, log: CallLog | None = None) -> None:
         with self.group.sharing(n) as share:
             for _ in range(self.D_iterations):
@@ -218,7 +238,7 @@ class Game:
                 self.generator_step(share, log)
 
     def discriminator_step(self, n: int, log: CallLog | None = None) -> None:
-        with self.autocast():
+        with self.computing():
             inputs, targets = self.feed.discriminator_batch(n)
             seen = self.taming.seen(inputs)
             penalty = self.taming.penalty(self.logits, seen[0])
@@ -235,13 +255,14 @@ class Game:
         self.D.optimizer.step(opened)
         if self.taming.bound:
             self.taming.bound.apply()
+        self.D.refresh()
         self.figures.sums["D_loss"] += loss
         self.figures.sums["D_trained"] += 1 if opened is None else opened
         self.figures.sums["D_certain"] += self.answers.certain(judged[:, 0]).sum()
         self.figures.confusion.add(said, judged[:, 1])
 
     def generator_step(self, n: int, log: CallLog | None = None) -> None:
-        with self.autocast():
+        with self.computing():
             inputs, targets = self.feed.generator_batch(n)
             answers = self.answers(*self.taming.seen(inputs))  # [n]
         loss = self.answers.loss(answers, targets)
@@ -250,6 +271,7 @@ class Game:
         if log:
             log("G", self.G.objective(loss))
         self.G.optimizer.step()
+        self.G.refresh()
         self.figures.sums["G_loss"] += loss
 
     def is_stuck(self) -> str:

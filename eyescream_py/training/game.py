@@ -28,6 +28,7 @@ from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.game.group import Alone
 from eyescream_py.game.precision import Precision
 from eyescream_py.game.taming import Taming
+from eyescream_py.game.working import Working
 from eyescream_py.networks import checkpoints, models
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.plots.windows import Plots
@@ -139,32 +140,38 @@ def build_game(
         set_random_source(net, source)
         group.share_statistics(net)
         # a replay keeps torch's own arithmetic, bf16 torch's own convolutions
-        if options.rng != "lua" and not next(net.parameters()).is_cuda:
+        if next(net.parameters()).is_cuda:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        elif options.rng != "lua":
             speed_up(net, convolutions=arithmetic.name != "bf16")
     print(f"Discriminator network:\n{D}\nGenerator network:\n{G}")
     print(f"Number of free parameters in D: {models.free_parameters(D)}")
     print(f"Number of free parameters in G: {models.free_parameters(G)}")
     # a replay keeps the Lua program's fault, and listens to probabilities as Lua did
     penalty_of_G = FaultyPenalty if options.rng == "lua" else Penalty
+    answers = Probabilities(D) if options.rng == "lua" else Logits(D)
+    rounded = arithmetic.name == "bf16" and options.rng != "lua"
     return Game(
-        D=_player(options, "D", D, Penalty(options.D_L1, options.D_L2)),
-        G=_player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2)),
+        D=_player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded),
+        G=_player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded),
         feed=feed,
         gate=AccuracyGate(max_accuracy, options.batch_size, next(D.parameters()).device),
         iterations=(options.D_iterations, options.G_iterations),
         autocast=arithmetic.autocast,
         group=group,
         taming=taming,
-        answers=Probabilities(D) if options.rng == "lua" else Logits(D),
+        answers=answers,
     )
 
 
-def _player(options: GameOptions, name: str, network: nn.Module, penalty: Penalty) -> Learner:
+def _player(
+    options: GameOptions, name: str, network: nn.Module, penalty: Penalty, rounded: bool
+) -> Learner:
     method, clamp = getattr(options, f"{name}_optmethod"), getattr(options, f"{name}_clamp")
     betas = (options.adam_beta1, options.adam_beta2)
     on_gpu = next(network.parameters()).is_cuda
     optimizer = make_optimizer(method, network, *options.rates(name), betas, on_gpu)
-    return Learner(network, optimizer, penalty, clamp)
+    return Learner(network, optimizer, penalty, clamp, Working(network) if rounded else None)
 
 
 def falling(epoch: int, epochs: int, start: float) -> float:
@@ -329,6 +336,8 @@ class GameTask:
             checkpoints.copy_into(
                 self.ema.average, content, "G_ema" if "G_ema" in content else "G", path
             )
+        for player in (game.D, game.G):
+            player.refresh()
         if "resume" in content:
             return self._load_state(content["resume"]["state"], path)
         print(f"{path} holds no optimizer state (a file of the Lua program): starting it anew.")
