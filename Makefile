@@ -23,7 +23,7 @@ $(STAMP): requirements.txt requirements-dev.txt requirements.lock packaging/pip.
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing PyTorch and what else is needed into $(VENV): one to three minutes."
 	-$(BIN)/python -m pip install --require-hashes -r packaging/pip.txt
-	$(BIN)/python -m pip install --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --require-hashes --only-binary :all: -r requirements.lock
 	$(BIN)/python -m pip install -r requirements-dev.txt
 	@echo "Fetching the scripts of Visdom's page."
 	-$(BIN)/python -m eyescream_py.plots.assets

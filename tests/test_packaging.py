@@ -78,32 +78,67 @@ class TestRequirements:
 
 
 class TestVisdomBuild:
-    def test_the_inner_pip_sees_no_hook_of_the_outer_one(
+    def test_the_inner_pip_checks_hashes_and_sees_no_hook_of_the_outer_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         backend = load("packaging/visdom/build_visdom.py")
         monkeypatch.setenv("_PYPROJECT_HOOKS_BUILD_BACKEND", "build_visdom")
         monkeypatch.setenv("PEP517_BACKEND_PATH", "somewhere")
+        monkeypatch.setenv("PIP_CONSTRAINT", "somewhere")
         monkeypatch.setenv("PIP_REQUIRE_HASHES", "1")
+        commands = []
 
         def pip(command: list[str], env: dict[str, str], check: bool) -> None:
             assert check
             assert not [name for name in env if "HOOKS" in name or name.startswith("PEP517")]
-            assert "PIP_REQUIRE_HASHES" not in env
-            assert env["PATH"] == os.environ["PATH"]
-            folder = Path(command[command.index("--wheel-dir") + 1])
-            (folder / "visdom-0.2.4-py3-none-any.whl").write_bytes(b"wheel")
+            assert "PIP_CONSTRAINT" not in env
+            assert env["PIP_REQUIRE_HASHES"] == "1"
+            assert "--require-hashes" in command
+            assert "--no-deps" in command
+            commands.append(command)
+            if "wheel" in command:
+                assert env["PYTHONPATH"].split(os.pathsep)[0] == commands[0][-1]
+                folder = Path(command[command.index("--wheel-dir") + 1])
+                (folder / "visdom-0.2.4-py3-none-any.whl").write_bytes(b"wheel")
 
         monkeypatch.setattr(subprocess, "run", pip)
         assert backend.build_wheel(str(tmp_path)) == "visdom-0.2.4-py3-none-any.whl"
         assert (tmp_path / "visdom-0.2.4-py3-none-any.whl").read_bytes() == b"wheel"
+        assert len(commands) == 2
+
+    def test_everything_that_builds_it_is_pinned_by_hash(self) -> None:
+        for name in ("tools.txt", "source.txt"):
+            lines = (ROOT / "packaging" / "visdom" / name).read_text().splitlines()
+            for line in lines[1:]:
+                assert re.fullmatch(r"[a-z]+==[\d.]+ --hash=sha256:[0-9a-f]{64}", line), line
+        with open(ROOT / "packaging" / "visdom" / "pyproject.toml", "rb") as file:
+            needed = tomllib.load(file)["build-system"]["requires"]
+        assert needed == [(ROOT / "packaging/pip.txt").read_text().splitlines()[1].split()[0]]
+
+    def test_a_changed_archive_is_not_built(self, tmp_path: Path) -> None:
+        """pip itself, without an index: the hash is looked at before anything of it runs."""
+        backend = load("packaging/visdom/build_visdom.py")
+        archive = tmp_path / "visdom-0.2.4.tar.gz"
+        with tarfile.open(archive, "w:gz") as tar:
+            setup = b"open('/planted', 'w')"
+            entry = tarfile.TarInfo("visdom-0.2.4/setup.py")
+            entry.size = len(setup)
+            tar.addfile(entry, io.BytesIO(setup))
+        command = backend._wheel_command(str(tmp_path / "out"))
+        done = subprocess.run(
+            [*command, "--no-index", "--find-links", str(tmp_path)],
+            capture_output=True, text=True, env=backend._environment(), timeout=120,
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert "DO NOT MATCH THE HASHES" in done.stderr
+        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
     def test_a_failed_build_is_an_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         backend = load("packaging/visdom/build_visdom.py")
         failing = [sys.executable, "-c", "raise SystemExit(1)"]
-        monkeypatch.setattr(backend, "_pip_wheel_command", lambda folder: failing)
+        monkeypatch.setattr(backend, "_tools_command", lambda folder: failing)
         with pytest.raises(subprocess.CalledProcessError):
             backend.build_wheel(str(tmp_path))
         assert list(tmp_path.iterdir()) == []
@@ -250,7 +285,7 @@ class TestMake:
         plan = make(target, clone)
         assert "-m venv .venv" in plan
         newer_pip = plan.index("--require-hashes -r packaging/pip.txt")
-        assert newer_pip < plan.index("--require-hashes -r requirements.lock")
+        assert newer_pip < plan.index("--require-hashes --only-binary :all: -r requirements.lock")
 
     @pytest.mark.parametrize("target", ["demo", "test"])
     def test_the_second_time_does_not(self, clone: Path, target: str) -> None:
