@@ -88,6 +88,11 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(record) + "\n"
 
 
+def _whole(text: str) -> float:
+    """An integer; one too long to be a count becomes a float, infinite at worst."""
+    return int(text) if len(text) < 19 else float(text)
+
+
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     """The JSON objects of a file's lines; broken lines are left out, a missing file is empty."""
     try:
@@ -97,7 +102,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     records = []
     for line in lines:
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_int=_whole)
         except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):

@@ -123,7 +123,8 @@ class LuaOptimizer(torch.optim.Optimizer):
         """Continue from `export_state`, or from the state table of Lua's optim where its names are
         the same.
 
-        Raises ValueError where a buffer is missing or has another length.
+        Raises ValueError where a buffer is missing or has another length, or the count of steps is
+        none.
         """
         for name, tensors in self.moments.items():
             flat = state.get(name)
@@ -136,9 +137,17 @@ class LuaOptimizer(torch.optim.Optimizer):
             ):
                 tensor.copy_(part.view_as(tensor))
         if isinstance(self.t, Tensor):
-            self.t.fill_(int(state["t"]))
+            self.t.fill_(_steps(state["t"]))
         else:
-            self.t = int(state["t"])
+            self.t = _steps(state["t"])
+
+
+def _steps(value: Any) -> int:
+    """A count of steps that doubles hold exactly; of -2^31 the first correction is a division by
+    zero."""
+    if not 0 <= value < 2**53 or int(value) != value:
+        raise ValueError(f"optimizer state has taken {value!r} steps")
+    return int(value)
 
 
 class Adam(LuaOptimizer):

@@ -101,6 +101,8 @@ def test_a_full_disk_delays_lines_but_loses_none(tmp_path, capsys):
     real = lines._file
 
     class Full:
+        fileno = real.fileno
+
         def write(self, data):
             if len(data) > 5:
                 return real.write(data[:5])  # half a line is what full disks take
@@ -123,10 +125,11 @@ def test_what_a_full_disk_delays_is_bounded(tmp_path, monkeypatch):
     lines = JsonLines(tmp_path / "m.jsonl")
 
     class Full:
+        fileno = lines._file.fileno
+
         def write(self, data):
             raise OSError(28, "No space left on device")
 
-    lines._file.close()
     lines._file = Full()
     for epoch in range(50):
         lines.write({"epoch": epoch})
@@ -137,3 +140,11 @@ def test_a_missing_file_is_empty_and_a_folder_an_error(tmp_path):
     assert read_json_lines(tmp_path / "none.jsonl") == []
     with pytest.raises(IsADirectoryError):
         read_json_lines(tmp_path)
+
+
+def test_numbers_of_any_length_are_read(tmp_path):
+    digits = "9" * 401
+    (tmp_path / "m.jsonl").write_text(f'{{"epoch": {digits}, "loss": -{digits}, "n": 7}}\n')
+    assert read_json_lines(tmp_path / "m.jsonl") == [
+        {"epoch": float("inf"), "loss": -float("inf"), "n": 7}
+    ]

@@ -151,3 +151,11 @@ def test_one_number_that_is_none_is_noticed_in_weights_and_moments(fault):
     optimizer.moments["v"][1][0] = 0
     weights[0].data[2, 3] = fault
     assert not optimizer.is_finite()
+
+
+@pytest.mark.parametrize("steps", [-1, -(2**31), 2**60, 0.5, float("nan"), "many"])
+def test_a_count_of_steps_that_is_none_is_refused(steps):
+    optimizer = Adam([torch.nn.Parameter(torch.ones(3))])
+    state = optimizer.export_state()
+    with pytest.raises((ValueError, TypeError)):
+        optimizer.import_state({**state, "t": steps})
