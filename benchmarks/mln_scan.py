@@ -39,6 +39,7 @@ from eyescream_py.mln.params import Params
 from eyescream_py.mln.protocol import Protocol, read_scan
 from eyescream_py.mln.trajectories import density_compensation, segment_interpolation
 
+SHOWN = ("adjoint", "cg", "wavelet 0.005", "TV 0.0025", "MLN")
 STARTS = {"regression": set_regression_weights, "covariance": covariance_start}
 
 
@@ -244,10 +245,10 @@ def methods(
         change = float((pair[0] - pair[1]).norm() / image.norm()) / 2**0.5
         agreement = magnitude_correlation(image[0, 0].numpy(), reference, mask)
         click.echo(f"| {name} | {agreement:.4f} | {change:.4f} | {milliseconds:.0f} |")
-        shown += [image[0, 0].abs().numpy()] if name != "wavelet 0.002" else []
+        shown += [image[0, 0].abs().numpy()] if name in SHOWN else []
     if picture:
         cells = [cell / np.percentile(cell, 99.7) for cell in [*shown, np.abs(reference)]]
-        rows = [np.concatenate(cells[i : i + 4], 1) for i in (0, 4)]
+        rows = [np.concatenate(cells[i : i + 3], 1) for i in (0, 3)]
         save_jpeg(np.concatenate(rows).clip(0, 1).repeat(2, 0).repeat(2, 1), picture)
 
 
