@@ -20,7 +20,8 @@ from eyescream_py.torch7 import recurrent as r
 from eyescream_py.torch7 import recurrent_fused as f
 from eyescream_py.torch7 import recurrent_sequences as s
 
-from .golden_classes import case_of, entries, python_value, tensors
+from .golden_classes import case_of, entries, expected_gradients, python_value, tensors
+from .lua_buffers import outputs_with_lua_gradients
 
 CASES = [e for e in entries() if e.file.startswith("rnn_") or "torchrnn" in e.file]
 GENERATOR = torch.Generator().manual_seed(0)
@@ -142,6 +143,18 @@ def test_gradients_in_evaluation_are_the_true_ones():
     module = opened(entry)[1].double()
     x = python_value(case_of(entry)["input"]).detach().double().requires_grad_()
     assert torch.autograd.gradcheck(module, (x,))
+
+
+@pytest.mark.parametrize("name", ["Sequencer_GRU", "Sequencer_FastLSTM", "Sequencer_remember"])
+def test_luas_gradients_in_evaluation_are_of_the_last_steps_buffers(name):
+    case, module = opened(next(e for e in CASES if e.name == f"rnn_{name}"))
+    steps = python_value(case["input"])
+    outputs = outputs_with_lua_gradients(module, steps)
+    torch.autograd.backward(outputs, list(tensors(case["gradOutput"])))
+    got = [step.grad for step in steps] + [p.grad for p in module.parameters()]
+    expected = [*tensors(case["gradInput"]), *expected_gradients(case)]
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a.reshape(b.shape), b, atol=1e-5, rtol=1e-5)
 
 
 def lstm(remember: str = "neither") -> s.Sequencer:
