@@ -77,7 +77,10 @@ class WeightNorm(nn.Module):
         norm = (self.v.square().sum(1, keepdim=True) + 1e-4).sqrt()
         weight = (self.v * (self.g / norm)).reshape(self.shape)
         self.layer.weight = weight.movedim(0, self.output_dim - 1).contiguous()
-        return self.layer(x)
+        try:
+            return self.layer(x)
+        finally:
+            del self.layer.weight  # it belongs to this pass: a copy of the module would fail
 
 
 def without_parameters(module: nn.Module) -> nn.Module:

@@ -1,5 +1,6 @@
 """Layers against numbers from the real Lua Torch 7 (tests/golden/modules.json) and by hand."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.torch7 import layers, layers_more, layers_tables
+from eyescream_py.torch7 import layers, layers_more, layers_tables, to_module
+from eyescream_py.torch7.layers_inplace import InPlace, without_overwriting
 from eyescream_py.torch7.random import LuaSource, TorchSource
+
+from .golden_classes import case_of, entries, python_value, tensors
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "modules.json").read_text())
 
@@ -261,3 +265,29 @@ def test_lookup_table_gives_no_gradient_to_its_padding_row() -> None:
     assert torch.equal(rows[1, 1], table.weight[4])
     rows.sum().backward()
     assert table.weight.grad.sum(1).tolist() == [2, 0, 0, 0, 2]
+
+
+def test_every_golden_layer_trains_and_can_be_copied_afterwards() -> None:
+    for entry in entries():
+        if entry.kind in ("WeightNorm", "MaxUnpooling", "SpatialMaxUnpooling", "LookupTable"):
+            module = to_module(case_of(entry)["net"], dtype=None).train()
+            outputs = list(tensors(module(python_value(case_of(entry)["input"]))))
+            torch.autograd.backward(outputs, [torch.ones_like(y) for y in outputs])
+            assert all(p.grad is not None for p in module.parameters())
+            copy.deepcopy(module)
+
+
+def test_frequent_indices_share_one_gradient_when_told() -> None:
+    table = layers_more.LookupTable(3, 1, scale_by_freq=True)
+    table(torch.tensor([1, 1, 2])).sum().backward()
+    assert table.weight.grad.flatten().tolist() == [1, 1, 0]
+
+
+def test_overwriting_layers_change_what_other_branches_read() -> None:
+    overwriting = InPlace(nn.ReLU())
+    x = torch.tensor([-1.0, 2.0])
+    branches = layers.ConcatTable(layers.Identity(), overwriting)
+    assert [y.tolist() for y in branches(x)] == [[0, 2], [0, 2]]
+    assert x.tolist() == [0, 2]
+    kept = without_overwriting([nn.Linear(2, 2), overwriting, layers.View(2), overwriting])
+    assert [type(layer) for layer in kept] == [nn.Linear, nn.ReLU, layers.View, InPlace]
