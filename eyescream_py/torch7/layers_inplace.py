@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.torch7 import layers, layers_more, layers_tables
-from eyescream_py.torch7.layers import CAddTable, in_shape
+from eyescream_py.torch7.layers import CAddTable, ConcatTable, in_shape
 
 # The classes whose Lua constructor has an option for it; cudnn's Sigmoid and Tanh have it too.
 LUA_CLASSES = (
@@ -22,14 +22,18 @@ LUA_CLASSES = (
 )
 
 
+def same_memory(x: Tensor) -> Tensor:
+    """Another tensor over the memory of ``x``, which autograd knows nothing of."""
+    same = torch.empty(0, dtype=x.dtype, device=x.device)
+    return same.set_(x.untyped_storage(), x.storage_offset(), x.shape, x.stride())
+
+
 class _Overwrite(torch.autograd.Function):
     """``y``, in the memory of ``x``. Autograd takes it for a new tensor, as Lua's backward does."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor) -> Tensor:
-        same = torch.empty(0, dtype=x.dtype, device=x.device)
-        same.set_(x.untyped_storage(), x.storage_offset(), x.shape, x.stride())
-        return same.copy_(y)
+        return same_memory(x).copy_(y)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -56,13 +60,104 @@ class InPlace(nn.Module):
         return x if y is x else overwrite(x, y)
 
 
+class _AddInPlace(torch.autograd.Function):
+    """The sum in the first tensor's memory; the gradients of all tensors are one memory."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        ctx.shapes = [x.shape for x in inputs]
+        total = same_memory(inputs[0])
+        for x in inputs[1:]:
+            total += in_shape(x, total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        shared = grads[0].clone()
+        views = [shared.view(shape) for shape in ctx.shapes]
+        for view in views:
+            view.t7_shared = True  # type: ignore[attr-defined]
+        return tuple(views)
+
+
+class _InOrder(torch.autograd.Function):
+    """Branches over one memory. Backward goes from the first to the last, as Lua's does.
+
+    An overwriting layer then also writes its gradient over the one that it gets.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, branches: Sequence[nn.Module], x: Tensor, *parameters: Tensor) -> Any:
+        ctx.runs, ctx.parameters = [], parameters
+        for branch in branches:
+            leaf = same_memory(x).requires_grad_()
+            if isinstance(branch, InPlace):
+                y = same_memory(x).copy_(branch.layer(x.clone()))
+            else:
+                with torch.enable_grad():
+                    y = branch(leaf)
+            ctx.runs.append((branch, leaf, y))
+        return tuple(same_memory(y.detach()) for _, _, y in ctx.runs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        sums: list[Any] = [None] * (1 + len(ctx.parameters))
+        for (branch, leaf, y), grad in zip(ctx.runs, grads, strict=True):
+            if isinstance(branch, InPlace):
+                found: Any = (slope_in_memory(branch.layer, leaf.detach(), grad),)
+                if hasattr(grad, "t7_shared"):
+                    grad.copy_(found[0])
+            else:
+                wanted = (leaf, *ctx.parameters)
+                found = torch.autograd.grad(y, wanted, grad, allow_unused=True, retain_graph=True)
+            for i, part in enumerate(found):
+                if part is not None:
+                    sums[i] = part.clone() if sums[i] is None else sums[i] + part
+        return None, *sums
+
+
+_ONE_TENSOR = ("JoinTable", "MixtureTable", "LookupTable", "DotProduct")
+
+
+def returns_table(module: nn.Module) -> bool:
+    """Whether a layer's output may be a list of tensors."""
+    if isinstance(module, nn.Sequential):
+        return len(module) == 0 or returns_table(module[-1])
+    name = type(module).__name__
+    elementwise = name[:1] == "C" and name[1:2].isupper()  # CAddTable and its like
+    tables = "Table" in name and name not in _ONE_TENSOR and not elementwise
+    return tables or name in ("GraphModule", "Identity")
+
+
+def slope_in_memory(layer: nn.Module, memory: Tensor, grad: Tensor) -> Tensor:
+    """The gradient as Lua has it where the layer's input was overwritten: by what is there now."""
+    if isinstance(layer, nn.ELU):
+        return grad * torch.where(memory <= 0, memory + layer.alpha, 1)
+    with torch.enable_grad():
+        x = memory.clone().requires_grad_()
+        return torch.autograd.grad(layer(x), x, grad)[0]
+
+
+class ConcatTableInOrder(ConcatTable):
+    """ConcatTable of which a branch overwrites the input that others read too."""
+
+    def forward(self, x: Any) -> list[Any]:
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        needs = isinstance(x, Tensor) and torch.is_grad_enabled()
+        if not needs or not (x.requires_grad or parameters):
+            return super().forward(x)
+        return list(_InOrder.apply(tuple(self), x, *parameters))
+
+
 class CAddTableInPlace(nn.Module):
     """nn.CAddTable(true): add to the first tensor, one after the other, in its memory."""
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+            return _AddInPlace.apply(*inputs)
         total = inputs[0]
         for x in inputs[1:]:
-            total = overwrite(total, total + in_shape(x, total))
+            total += in_shape(x, total)
         return total
 
 
@@ -88,7 +183,7 @@ def is_fresh(module: nn.Module) -> bool:
     if isinstance(module, nn.Sequential):
         chain = [child for child in module if not isinstance(child, _PASS_ON)]
         return bool(chain) and chain[-1] is module[-1] and is_fresh(chain[-1])
-    if isinstance(module, layers.ConcatTable):
+    if isinstance(module, ConcatTable):
         return len(module) > 0 and is_fresh(module[0]) and not _overwrites(module)
     if isinstance(module, layers.ParallelTable):
         return len(module) > 0 and is_fresh(module[0])

@@ -8,7 +8,12 @@ from typing import Any
 from torch import nn
 
 from . import layers, layers_more, layers_tables
-from .layers_inplace import without_overwriting
+from .layers_inplace import (
+    ConcatTableInOrder,
+    InPlace,
+    returns_table,
+    without_overwriting,
+)
 from .modules_codec import Codec, Node, Plain, Writer, long_storage, plain
 from .values import Table
 
@@ -37,6 +42,13 @@ def write_concat(module: Any, writer: Writer) -> dict[str, Any]:
 def read_wrapper(node: Node) -> nn.Module:
     """A class that only wraps another one (dpnn's decorators, GPU placement): what it wraps."""
     return node.first_child()
+
+
+def read_concat_table(node: Node) -> nn.Module:
+    children = node.children()
+    overwrites = any(isinstance(child, InPlace) for child in children)
+    in_order = overwrites and not any(map(returns_table, children))
+    return (ConcatTableInOrder if in_order else layers.ConcatTable)(*children)
 
 
 def read_dont_cast(node: Node) -> nn.Module:
@@ -133,7 +145,7 @@ CONTAINERS = [
     Codec(
         ("ConcatTable",),
         layers.ConcatTable,
-        lambda node: layers.ConcatTable(*node.children()),
+        read_concat_table,
         write_concat_table,
     ),
     Codec(
