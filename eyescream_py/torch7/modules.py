@@ -31,6 +31,7 @@ from . import (
     modules_weights,
 )
 from .classes import TENSOR_CLASSES
+from .describe import printable
 from .errors import T7Error
 from .layers_inplace import LUA_CLASSES, InPlace
 from .modules_codec import Codec, Node, Reader, Writer
@@ -139,7 +140,7 @@ def _reader_of(obj: TorchObject, place: str) -> Codec:
 
 def _kind(value: Any) -> str:
     if isinstance(value, Table):
-        return f"a table with the keys {', '.join(map(str, list(value)[:10]))}"
+        return f"a table with the keys {', '.join(map(printable, list(value)[:10]))}"
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .classes import TENSOR_CLASSES, tensor_class_of
+from .describe import printable
 from .errors import T7Error
 from .values import Storage, Table, TorchObject
 
@@ -32,7 +33,8 @@ class Node:
     taken: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def fail(self, message: str) -> T7Error:
-        return T7Error(f"{self.place}: {message}")
+        """One line, whatever a string of the file or a message of torch holds."""
+        return T7Error(printable(" ".join(f"{self.place}: {message}".split("\n"))))
 
     def has(self, name: str) -> bool:
         return self.obj.fields.get(name) is not None

@@ -297,3 +297,9 @@ def test_a_long_graph_can_be_written_copied_and_pickled():
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):  # noqa: S301
         assert torch.equal(other(x), graph(x))
         assert isinstance(from_module(other), TorchObject)
+
+
+def test_an_error_is_one_line_whatever_the_file_holds():
+    """Found by the fuzzer: a table whose keys are characters, a newline among them."""
+    with pytest.raises(T7Error, match=r"keys a, \\n, \\x1b"):
+        to_module(Table({"a": 1, "\n": 2, "\x1b": 3}))
