@@ -17,6 +17,7 @@ _CHUNK_BYTES = 1 << 20
 class AsciiReader:
     """The same interface as BinaryReader. The whole file is held in memory."""
 
+    long_size = 8
     entry_bytes = 6  # of a table, at least: a boolean key ("5", "0") and a nil ("0") in lines
     longs_read = 0
 
@@ -129,6 +130,8 @@ def _narrow(values: list[Any], exact: torch.dtype, dtype: torch.dtype, start: in
 
 class AsciiWriter:
     """The same interface as BinaryWriter."""
+
+    long_size = 8
 
     def __init__(self, file: Any):
         self._file = file

@@ -81,7 +81,7 @@ class BinaryWriter:
     _GATHERED_BYTES = 1 << 18
 
     def __init__(self, file: Any, long_size: int):
-        self._long_size = long_size
+        self.long_size = long_size
         self._file = file
         self._gathered = bytearray()
 
@@ -92,7 +92,7 @@ class BinaryWriter:
         self._gathered += _DOUBLE.pack(value)
 
     def longs(self, values: Sequence[int]) -> None:
-        code = f"<{len(values)}{_LONG_CODE[self._long_size]}"
+        code = f"<{len(values)}{_LONG_CODE[self.long_size]}"
         try:
             self._gathered += struct.pack(code, *values)
         except struct.error as error:
@@ -105,7 +105,7 @@ class BinaryWriter:
 
     def elements(self, tensor: torch.Tensor) -> None:
         """The elements of a contiguous 1-D CPU tensor."""
-        if tensor.dtype is torch.int64 and self._long_size == 4:
+        if tensor.dtype is torch.int64 and self.long_size == 4:
             tensor = _narrowed(tensor)
         data = storage_bytes(tensor)
         if len(data) < self._GATHERED_BYTES:

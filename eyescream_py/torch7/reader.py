@@ -251,7 +251,8 @@ class Reader:
 
     def _generator(self) -> bytes:
         """The C structure of the Mersenne Twister, whose longs are as long as the file's."""
-        return self._items.chars(GENERATOR_BYTES[getattr(self._items, "long_size", 8)])
+        self._items.longs_read += 1  # a file that fails here may have longs of the other size
+        return self._items.chars(GENERATOR_BYTES[self._items.long_size])
 
     def _class_name(self) -> tuple[str, int]:
         start = self._items.position

@@ -176,8 +176,9 @@ class Writer:
         return iter((value.fields,))
 
     def _generator(self, state: Any) -> None:
-        if not isinstance(state, bytes) or len(state) not in GENERATOR_BYTES.values():
-            raise T7Error("a torch.Generator needs its state as bytes")
+        size = GENERATOR_BYTES[self._items.long_size]
+        if not isinstance(state, bytes) or len(state) != size:
+            raise T7Error(f"a torch.Generator needs its state of {size} bytes")
         self._items.chars(state)
 
     def _function(self, value: LuaFunction) -> None:

@@ -264,3 +264,45 @@ def test_public_names():
         load(b"", long_size=5)
     with pytest.raises(ValueError, match="long_size must be"):
         save(None, 1, long_size=2)
+
+
+ODD_OBJECTS = [
+    TorchObject("torch.Generator", bytes(range(256)) * 19 + bytes(184)),
+    TorchObject("torch.Timer", None),
+    TorchObject("tds.Vec", Table.from_list([1, "a", Table(x=1)]), 0),
+    TorchObject("tds.Hash", Table(k=2), 0),
+    TorchObject("tds.Hash", Table(), 0),
+    TorchObject("nn.GPU", Table(device=2), header=Table.from_list(["torch.CudaTensor", 2])),
+]
+
+
+@pytest.mark.parametrize("form", [{}, {"ascii": True}])
+def test_objects_that_are_not_one_table_of_fields(form):
+    values = load(save(None, [*ODD_OBJECTS, "end", ODD_OBJECTS[0]], **form)).to_list()
+    for old, new in zip(ODD_OBJECTS, values, strict=False):
+        assert (new.typename, new.fields, new.version) == (old.typename, old.fields, old.version)
+        assert new.header == old.header
+    assert values[-2] == "end"
+    assert values[-1] is values[0]
+
+
+def test_generators_of_4_byte_longs_are_smaller():
+    state = bytes(range(256)) * 9 + bytes(240)
+    generator = TorchObject("torch.Generator", state)
+    value = load(save(None, [generator, torch.arange(3)], long_size=4))
+    assert value[1].fields == state
+    with pytest.raises(T7Error, match="5048 bytes"):
+        save(None, generator)
+
+
+def test_a_cut_hash_is_refused():
+    data = save(None, TorchObject("tds.Hash", Table(a=1, b=2), 0))
+    with pytest.raises(T7Error, match="truncated"):
+        load(data[:-9])
+    with pytest.raises(T7Error):
+        load(data.replace(b"\2\0\0\0\0\0\0\0\2", b"\2\0\0\0\0\1\0\0\2", 1))
+
+
+def test_empty_storages_in_ascii_leave_no_trace():
+    empty = Storage(torch.empty(0, dtype=torch.int64))
+    assert save(None, empty, ascii=True).endswith(b"torch.LongStorage\n0\n")
