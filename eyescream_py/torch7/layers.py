@@ -332,6 +332,10 @@ class LeakyReLU(nn.LeakyReLU):
     def __init__(self, negval: float = 0.333) -> None:
         super().__init__(negval)
 
+    @property
+    def negval(self) -> float:
+        return self.negative_slope
+
 
 class SpatialConvolutionUpsample(nn.Conv2d):
     """Convolution to ``out_planes`` * factor^2 planes, read as larger planes (eyescream).

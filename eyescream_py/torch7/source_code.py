@@ -284,9 +284,16 @@ def arguments(module: nn.Module) -> tuple[list[Any], dict[str, Any]] | None:
             return None
         if parameter.default is parameter.empty:
             positional.append(value)
-        elif value is not _NO_VALUE and not _equal(value, parameter.default):
+        elif value is not _NO_VALUE and not _is_default(module, value, parameter.default):
             named[name] = value
     return positional, named
+
+
+def _is_default(module: nn.Module, value: Any, default: Any) -> bool:
+    """torch's convolutions make a pair of each number that they are given."""
+    if isinstance(module, nn.modules.conv._ConvNd) and isinstance(value, tuple):
+        return all(part == default for part in value)
+    return _equal(value, default)
 
 
 def _spread(module: nn.Module, name: str) -> list[Any]:

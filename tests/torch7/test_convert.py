@@ -17,7 +17,7 @@ from torch import nn
 from eyescream_py.torch7 import T7Error, Table, TorchObject, from_module, save, to_module
 from eyescream_py.torch7.__main__ import main
 from eyescream_py.torch7.convert import example_input, exported, network_of, weights_and_source
-from eyescream_py.torch7.layers import ConcatTable, JoinTable
+from eyescream_py.torch7.layers import ConcatTable, JoinTable, LeakyReLU
 from eyescream_py.torch7.source_code import literal, network_source, network_weights
 
 from .golden_classes import case_of, entries, python_value, raw
@@ -254,6 +254,18 @@ def test_names_from_files_cannot_break_out_of_the_source(tmp_path):
     space: dict = {"__name__": "model"}
     exec(compile(text, "model", "exec"), space)  # noqa: S102
     assert "os" not in space
+
+
+def test_layers_are_written_as_one_would_write_them():
+    net = nn.Sequential(LeakyReLU(0.2), nn.Conv2d(3, 8, 4, 2, 1), nn.BatchNorm2d(8, 1e-3))
+    text = network_source(net, "w.safetensors", "net")
+    for line in (
+        "        LeakyReLU(negval=0.2),",
+        "        nn.Conv2d(3, 8, (4, 4), stride=(2, 2), padding=(1, 1)),",
+        "        nn.BatchNorm2d(8, eps=0.001),",
+    ):
+        assert line in text.splitlines()
+    assert "restore" not in text
 
 
 def test_a_network_of_too_many_layers_is_not_written_out():
