@@ -70,10 +70,12 @@ def _write_step(module: Any, writer: Writer) -> dict[str, Any]:
 
 def _sizes(node: Node, value: Any, depth: int = 0) -> Any:
     """Sizes of a tensor, or nested lists of such for tables of tensors."""
+    entries: list[Any] = []
     if isinstance(value, Storage):
-        return tuple(value.tolist())
-    entries = value.to_list() if isinstance(value, Table) and depth < 10 else []
-    if entries and all(isinstance(entry, int) and entry > 0 for entry in entries):
+        entries = value.tolist()
+    elif isinstance(value, Table) and depth < 10:
+        entries = value.to_list()
+    if entries and all(type(entry) is int and entry > 0 for entry in entries):
         return tuple(entries)
     if not entries:
         raise node.fail("the field outputSize is no list of sizes")
