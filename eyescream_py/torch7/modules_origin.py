@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,10 +45,12 @@ class Origin:
         return type(None), ()
 
 
-def remember(module: nn.Module, obj: TorchObject, taken: Iterable[tuple[Tensor, Tensor]]) -> None:
+def remember(module: nn.Module, obj: TorchObject, taken: Sequence[tuple[Tensor, Tensor]]) -> None:
     """``taken``: pairs of the object's tensor and the module's parameter or buffer."""
-    names = {id(tensor): name for name, tensor in module.named_parameters()}
-    names.update({id(tensor): name for name, tensor in module.named_buffers()})
+    names: dict[int, str] = {}
+    if taken:  # a container's parts are not gone through again
+        names = {id(tensor): name for name, tensor in module.named_parameters()}
+        names.update({id(tensor): name for name, tensor in module.named_buffers()})
     pairs = [(names.get(id(made)), source) for source, made in taken]
     tensors = [(name, source) for name, source in pairs if name is not None]
     parts, settings = _parts(module), _settings(module)
