@@ -73,7 +73,7 @@ def _sizes(node: Node, value: Any, depth: int = 0) -> Any:
     entries: list[Any] = []
     if isinstance(value, Storage):
         entries = value.tolist()
-    elif isinstance(value, Table) and depth < 10:
+    elif isinstance(value, Table) and depth < 3 and len(value) <= 30:  # a table may hold itself
         entries = value.to_list()
     if entries and all(type(entry) is int and entry > 0 for entry in entries):
         return tuple(entries)

@@ -334,9 +334,12 @@ WRONG = {
 def test_sizes_in_a_storage_are_checked_too():
     """Found by the fuzzer: they were read, but what was written of them could not be."""
     step = TorchObject("nn.Identity")
-    fields = Table(outputSize=Storage(torch.tensor([2, -1])), nInputDim=1, recurrentModule=step)
-    with pytest.raises(T7Error, match="outputSize is no list of sizes"):
-        to_module(TorchObject("nn.Recurrence", fields))
+    itself = Table()
+    itself.update(dict.fromkeys(range(1, 31), itself))
+    for sizes in (Storage(torch.tensor([2, -1])), itself):
+        fields = Table(outputSize=sizes, nInputDim=1, recurrentModule=step)
+        with pytest.raises(T7Error, match="outputSize is no list of sizes"):
+            to_module(TorchObject("nn.Recurrence", fields))
 
 
 @pytest.mark.parametrize("name", WRONG)
