@@ -24,10 +24,23 @@ PRIVATE = ("save", "dataset", "network")  # options that name places of the mach
 
 
 def halved(network: torch.nn.Module) -> torch7.TorchObject:
-    """The network as a Torch 7 object whose weights are HalfTensors, without gradients."""
-    for parameter in network.parameters():
-        parameter.grad = None
-    return torch7.from_module(network.half())
+    """The network as a Torch 7 object whose numbers are HalfTensors, without gradients."""
+    whole = torch7.from_module(network, as_read=False)
+    _halve(whole)
+    return whole
+
+
+def _halve(value: object) -> None:
+    if isinstance(value, torch7.TorchObject):
+        for name in [name for name in value.fields if str(name).startswith("grad")]:
+            del value.fields[name]
+        _halve(value.fields)
+    elif isinstance(value, torch7.Table | dict):
+        for key, part in list(value.items()):
+            if isinstance(part, torch.Tensor) and part.is_floating_point():
+                value[key] = part.half()
+            else:
+                _halve(part)
 
 
 def box(run: Path, out: Path) -> None:
