@@ -58,7 +58,7 @@ def ours(
         net.to(device)
         set_random_source(net, source)
         if device.type == "cuda":
-            net.to(memory_format=torch.channels_last)
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         else:
             speed_up(net, convolutions=arithmetic.name != "bf16")
     feed = (
@@ -68,17 +68,16 @@ def ours(
     )
     cuda = device.type == "cuda"
     answers, rounded = Logits(D), arithmetic.name == "bf16"
+    D_learner, G_learner = (
+        Learner(
+            net, Adam(net.parameters(), capturable=cuda), drawn, bound,
+            Working(net) if rounded else None,
+        )
+        for net, drawn, bound in ((D, penalty, 1.0), (G, Penalty(), 5.0))
+    )  # fmt: skip
     game = Game(
-        *(
-            Learner(
-                net,
-                Adam(net.parameters(), capturable=cuda),
-                drawn,
-                bound,
-                Working(net) if rounded else None,
-            )
-            for net, drawn, bound in ((D, penalty, 1.0), (G, Penalty(), 5.0))
-        ),
+        D_learner,
+        G_learner,
         feed,
         AccuracyGate(1.01, batch, device),
         autocast=arithmetic.autocast,

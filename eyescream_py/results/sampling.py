@@ -39,7 +39,8 @@ def nearest(images: Tensor, candidates: Tensor, batch: int = 65536) -> Tensor:
     best = torch.full((len(images),), torch.inf, device=images.device)
     index = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     for start in range(0, len(candidates), batch):
-        part = candidates[start : start + batch].reshape(-1, wanted.shape[1])
+        # a data set larger than the device's memory stays on the host and comes part by part
+        part = candidates[start : start + batch].to(images.device).reshape(-1, wanted.shape[1])
         part = part.float() / 255 if part.dtype == torch.uint8 else part.float()
         distance = part.square().sum(1) - 2 * wanted @ part.T  # [N,batch], less |image|^2
         values, positions = distance.min(1)

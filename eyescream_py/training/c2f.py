@@ -96,7 +96,8 @@ def train(options: PairOptions, stop: StopSignal) -> None:
             )  # fmt: skip
             game = build_game(options, (D, G), feed, source, arithmetic, group)
             task = PairTask(options, game, length, source, plots, validation)
-            Run(task, options, stop, group.leads).go()
+            with closing(task):
+                Run(task, options, stop, group.leads).go()
 
 
 def create_networks(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from eyescream_py.system.processes import usable_cores
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.setup import CommonOptions
 
+LONGEST_WAIT = datetime.timedelta(days=2)  # while rank 0 alone decodes millions of pictures
 Options = TypeVar("Options", bound=CommonOptions)
 
 
@@ -43,7 +45,7 @@ def joined(options: Options, stop: StopSignal) -> Iterator[tuple[Alone, Options,
     if cuda:
         torch.cuda.set_device(device)
     # signals to stop are agreed upon by the CPUs: no process waits for its GPU to hear of them
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
     try:
         with _silence(dist.get_rank() > 0):
             yield Group(), options, SharedStop(stop)

@@ -93,6 +93,8 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
     with joined(options, stop) as (group, options, stop):
         # what cannot work is told before the pictures are read
         check_batch_size(options.batch_size)
+        if options.autoencoder and "G_arch" in options.typed:
+            raise UserError("--autoencoder has a G of its own: leave out --G_arch")
         flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"
         D, G = setup.built(lambda: create_networks(options), flags)
         device, arithmetic = setup.device_and_precision(options)
@@ -117,7 +119,8 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
                 options, (D, G), feed, source, arithmetic, group, options.D_maxAcc, taming
             )
             task = FaceTask(options, game, length, source, plots, plot_noise, decoder, denoiser)
-            Run(task, options, stop, group.leads).go()
+            with closing(task):
+                Run(task, options, stop, group.leads).go()
 
 
 def create_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]:

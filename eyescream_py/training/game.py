@@ -308,6 +308,10 @@ class GameTask:
         for player in (self.game.D, self.game.G):
             player.optimizer.halve()
 
+    def close(self) -> None:
+        """Let go of the graphs, which hold on to the communicator of several GPUs."""
+        self._step = self.game.iteration
+
     def networks(self) -> dict[str, nn.Module]:
         networks = {"D": self.game.D.network, "G": self.game.G.network}
         return {**networks, "G_ema": self.sampler} if self.ema else networks
@@ -340,7 +344,7 @@ class GameTask:
             player.refresh()
         if "resume" in content:
             return self._load_state(content["resume"]["state"], path)
-        print(f"{path} holds no optimizer state (a file of the Lua program): starting it anew.")
+        print(f"{path} holds no optimizer state, as Lua's files and a .bestnet: it starts anew.")
         return True
 
     def _load_state(self, state: Any, path: Path) -> bool:
