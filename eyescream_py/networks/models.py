@@ -132,7 +132,9 @@ def _D16(dims: Dims) -> nn.Sequential:
 def _D32(dims: Dims) -> nn.Sequential:
     channels, size, _ = dims
     if size % 4 or size < 8:
-        raise UserError(f"--scale={size}: the discriminator halves twice, give a multiple of 4")
+        raise UserError(
+            f"--scale={size}: the discriminator halves twice, give a multiple of 4, at least 8"
+        )
     fine = nn.Sequential(
         *_conv(channels, 64, 3),
         *_conv(64, 64, 3),

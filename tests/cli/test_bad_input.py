@@ -146,7 +146,7 @@ OTHERS = [
     ("generate_dataset", "--path={missing}", "missing"),
     ("generate_dataset", "--path={text}", "text"),
     ("generate_dataset", "--path={empty}", "empty"),
-    ("generate_dataset", "--path={broken_pictures}", "jpg"),
+    ("generate_dataset", "--path={broken_pictures}", "2.png (an unknown format"),
     ("generate_dataset", "--path={wrong_size}", "wrong_size"),
     ("generate_dataset", "--path={wrong_size} --jobs=0", "--jobs"),
     ("generate_dataset", "--path={wrong_size} --seed=x", "x"),
@@ -301,7 +301,7 @@ def test_a_few_broken_pictures_are_left_out_and_named(tmp_path, monkeypatch):
     args = [*SCRIPTS["train"], f"--save={tmp_path / 'save'}", f"--dataset={folder}", "--epochs=1"]
     done = invoke("train", *args)
     assert done.exit_code == 0, done.output
-    assert "1 broken pictures left out: zero.png" in done.output
+    assert "1 broken: zero.png (an empty file)" in done.output
 
 
 def test_an_epoch_larger_than_the_folder_keeps_its_length(tmp_path, monkeypatch):

@@ -186,3 +186,9 @@ def test_c2f_networks_are_written_as_lua_writes_its_gpu_ones(key):
     pair = [torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)]
     assert torch.equal(torch7.to_module(obj)(pair), network(pair))
     assert obj.fields["train"] is False
+
+
+@pytest.mark.parametrize("size", [1, 4, 6, 10])
+def test_the_least_size_of_D_is_said(size):
+    with pytest.raises(UserError, match=f"--scale={size}: .* multiple of 4, at least 8"):
+        models.create_D((1, size, size))
