@@ -1,7 +1,7 @@
 """Picture files -> uint8 pixels at the working size, a whole folder shared out to processes.
 
 Processes, because most of a small picture's time is Python's own (threads were slower than one
-thread: docs/benchmarks-dataset.md). Few files are decoded where they are asked for. Imports no
+thread: docs/benchmarks.md). Few files are decoded where they are asked for. Imports no
 torch, so that the processes start fast.
 """
 
