@@ -162,7 +162,9 @@ def _siblings(gpu: bool, pictures: Path, work: Path, number: str) -> list[Sectio
     module = [PYTHON, "-m"]
     made = [
         Section("srez", [[
-            *module, "eyescream_py.srez", "--run=train", f"--dataset={pictures}", "--crop=none",
+            *module, "eyescream_py.srez.make_data", f"--dataset={srez / 'faces'}", "--count=300",
+        ], [
+            *module, "eyescream_py.srez", "--run=train", f"--dataset={srez / 'faces'}",
             f"--checkpoint_dir={srez / 'c'}", f"--train_dir={srez / 't'}",
             f"--summary_dir={srez / 's'}", "--cache_dir=", f"--max_batches={300 if gpu else 1}",
             f"--gpu={number}",
@@ -176,7 +178,7 @@ def _siblings(gpu: bool, pictures: Path, work: Path, number: str) -> list[Sectio
         ], 100),
         Section("ganless-hd", [[
             *module, "eyescream_py.ganless_hd", "train", f"--dataroota={pictures}", f"--out={hd}",
-            "--max-steps=60", "--loadSize=128", "--imgSize=128", "--noplot", f"--gpu={number}",
+            "--max-steps=60", "--loadSize=144", "--imgSize=128", "--noplot", f"--gpu={number}",
         ]], 100),
         Section("mln", [
             [*module, "eyescream_py.mln", "simulate", f"--out={mln}", "--side=32", "--coils=4"],
