@@ -19,8 +19,12 @@ from eyescream_py.image_model.options import (
     RunOptions,
     SemiOptions,
 )
+from eyescream_py.image_model.prepare_commands import PREPARATIONS
+from eyescream_py.system.commands import Group
 from eyescream_py.system.device import memory_in_words
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.places import PATH
+from eyescream_py.system.voice import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,19 +36,15 @@ if TYPE_CHECKING:
 Options = TypeVar("Options")
 
 
-class Group(click.Group):
-    """Says in one line what the system refused: a full disk, a folder without rights, memory."""
+class ImageGroup(Group):
+    """The package's group, which says too when the memory does not suffice."""
 
     def invoke(self, context: click.Context) -> Any:
-        try:
-            with memory_in_words("give a smaller --batch_size or --image_size"):
-                return super().invoke(context)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise UserError(f"{where}{error.strerror or error}") from error
+        with memory_in_words("give a smaller --batch_size or --image_size"):
+            return super().invoke(context)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=ImageGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Depth maps to faces: an image-to-image GAN with replay, reconstruction and a paired stage."""
 
@@ -56,7 +56,12 @@ def _pick(kind: type[Options], values: dict[str, Any], **more: Any) -> Options:
 
 
 def _image_options(values: dict[str, Any]) -> ImageOptions:
-    return _pick(ImageOptions, {**values, "channels": int(values["channels"])})
+    norm = flags.norm(values["batch_norm"], values["norm"])
+    return _pick(ImageOptions, {**values, "channels": int(values["channels"]), "norm": norm})
+
+
+def _check_norm(image: ImageOptions, dense: bool, replay: bool = False) -> None:
+    flags.check_norm(image.norm, image.batch_size, image.image_size, dense, replay)
 
 
 def _gan_options(values: dict[str, Any]) -> GanOptions:
@@ -140,6 +145,9 @@ def _train(
     "--gen_arch", type=click.Choice(["U", "V", "F", "NU"]), default="U", show_default=True
 )
 @click.option("--L1", "l1", is_flag=True, help="Add L1 to the photo that belongs to a depth map.")
+@click.option("--pair_list", type=PATH, metavar="FILE",
+              help="Take the pairs of --L1 from --synth_dir and --real_dir: on each line a name in "
+              "the one, a tab, and a name in the other.")  # fmt: skip
 @click.option("--L1_weight", "l1_weight", type=flags.WEIGHT, default=1.0, show_default=True)
 @click.option("--self_l1", type=flags.WEIGHT, default=0.0, show_default=True, metavar="WEIGHT",
               help="Add L1 between a depth map and its own picture.")  # fmt: skip
@@ -163,6 +171,7 @@ def train(**values: Any) -> None:
     options = _pick(ModelOptions, values, use_gan=not values["no_gan"])
     image, gan = _image_options(values), _gan_options(values)
     check_options(options, image)
+    _check_norm(image, options.use_gan or options.gen_arch == "NU", gan.use_replay)
     if gan.use_replay and not options.use_gan:
         raise UserError("--use_replay is for the discriminator, which --no_gan leaves out")
     checkpoint = _read(values["load"], "image-model")
@@ -192,6 +201,7 @@ def semi_stage1(**values: Any) -> None:
     from eyescream_py.image_model.semi import CrossEncoder
 
     options, image = _pick(SemiOptions, values), _image_options(values)
+    _check_norm(image, dense=False)
     checkpoint = _read(values["load"], "cross-encoder")
     device, rng = _start(values)
     pairs = load_pairs(options.nd_dir, "--nd_dir", image.image_size, image.channels, rng)
@@ -199,7 +209,9 @@ def semi_stage1(**values: Any) -> None:
 
 
 @main.command("semi-stage2")
-@click.option("--load_encoder", metavar="FILE", help="Checkpoint of semi-stage1 (a new run).")
+@click.option(
+    "--load_encoder", type=PATH, metavar="FILE", help="Checkpoint of semi-stage1 (a new run)."
+)
 @click.option("--decoder", type=click.Choice(["real", "fresh"]), default="real", show_default=True,
               help="Start from stage 1's photo decoder, or afresh.")  # fmt: skip
 @click.option("--alpha", type=flags.WEIGHT, default=1.0, show_default=True,
@@ -216,6 +228,7 @@ def semi_stage2(**values: Any) -> None:
     from eyescream_py.image_model.semi import FrozenEncoderGan
 
     options, image, gan = _pick(SemiOptions, values), _image_options(values), _gan_options(values)
+    _check_norm(image, dense=True, replay=gan.use_replay)
     if (values["load_encoder"] is None) == (values["load"] is None):
         raise UserError("give --load_encoder to begin, or --load to go on with stage 2")
     checkpoint = _read(values["load"], "semi")
@@ -237,7 +250,9 @@ def semi_stage2(**values: Any) -> None:
 
 def _check_typed(checkpoint: Checkpoint, values: dict[str, Any]) -> None:
     """UserError where a typed flag differs from the checkpoint, which knows its own shape."""
-    for name in ("gen_arch", "image_size", "channels", "batch_norm"):
+    if values["batch_norm"] and checkpoint.settings["norm"] not in ("batch", "conv"):
+        raise UserError(f"--batch_norm: {checkpoint.path} was trained without")
+    for name in ("gen_arch", "image_size", "channels"):
         typed, stored = values.get(name), checkpoint.settings.get(name, values.get(name))
         if typed is not None and typed != stored:
             raise UserError(f"--{name}: {checkpoint.path} was trained with {stored}")
@@ -245,10 +260,14 @@ def _check_typed(checkpoint: Checkpoint, values: dict[str, Any]) -> None:
 
 @main.command()
 @click.option(
-    "--load", required=True, metavar="FILE", help="A checkpoint of train or semi-stage1/2."
+    "--load",
+    type=PATH,
+    required=True,
+    metavar="FILE",
+    help="A checkpoint of train or semi-stage1/2.",
 )
-@click.option("--test_dir", default="Data/Faces_depth_test", show_default=True)
-@click.option("--output_dir", default="Data/L1_test", show_default=True)
+@click.option("--test_dir", type=PATH, default="Data/Faces_depth_test", show_default=True)
+@click.option("--output_dir", type=PATH, default="Data/L1_test", show_default=True)
 @click.option("--pair_images", is_flag=True, help="Write generated and input side by side.")
 @click.option("--overwrite", is_flag=True, help="Replace pictures of equal names in --output_dir.")
 @click.option("--batch_size", type=flags.POSITIVE, default=8, show_default=True)
@@ -269,16 +288,23 @@ def test(**values: Any) -> None:
     folders = values["test_dir"], values["output_dir"]
     device = _device(values)
     count = generate_folder(checkpoint, *folders, batch_size, pair_images, overwrite, device)
-    print(f"Wrote {count} pictures to {values['output_dir']}")
+    say(f"Wrote {count} pictures to {values['output_dir']}")
 
 
 @main.command()
 @click.option(
-    "--load", required=True, metavar="FILE", help="A checkpoint of train or semi-stage1/2."
+    "--load",
+    type=PATH,
+    required=True,
+    metavar="FILE",
+    help="A checkpoint of train or semi-stage1/2.",
 )
-@click.option("--nd_dir", default="Data/Faces_ND_test", show_default=True, help="Held-out pairs.")
-@click.option("--real_dir", "--real_directory", "real_dir", default="Data/Faces_real",
-              show_default=True, help="Photos whose mean is the baseline.")  # fmt: skip
+@click.option(
+    "--nd_dir", type=PATH, default="Data/Faces_ND_test", show_default=True, help="Held-out pairs."
+)
+@click.option("--real_dir", "--real_directory", "real_dir", type=PATH,
+              default="Data/Faces_real", show_default=True,
+              help="Photos whose mean is the baseline.")  # fmt: skip
 @flags.device_options
 def evaluate(**values: Any) -> None:
     """Measure a generator on held-out pairs: L1, and sharpness beside the true photos'."""
@@ -294,13 +320,17 @@ def evaluate(**values: Any) -> None:
     held_out = load_pairs(values["nd_dir"], "--nd_dir", *shape, rng).to(device)
     photos = load_folder(values["real_dir"], "--real_dir", *shape, rng).to(device)
     scores = score(load_generator(checkpoint, device), held_out, photos.sides[0])
-    print(f"L1 {scores.l1:.4f}  mean photo {scores.baseline_l1:.4f}")
-    print(f"gradient energy {scores.energy:.6f}  true photos {scores.real_energy:.6f}")
+    say(f"L1 {scores.l1:.4f}  mean photo {scores.baseline_l1:.4f}")
+    say(f"gradient energy {scores.energy:.6f}  true photos {scores.real_energy:.6f}")
 
 
 @main.command("make-data")
 @click.option(
-    "--output_dir", default="Data", show_default=True, help="Folders Faces_* are made in it."
+    "--output_dir",
+    type=PATH,
+    default="Data",
+    show_default=True,
+    help="Folders Faces_* are made in it.",
 )
 @click.option("--image_size", type=click.IntRange(16, 512), default=128, show_default=True)
 @click.option("--unpaired", type=flags.POSITIVE, default=400, show_default=True,
@@ -318,70 +348,11 @@ def make_data(**values: Any) -> None:
         values[key] for key in ("image_size", "unpaired", "pairs", "tests", "meshes", "seed")
     )
     make(values["output_dir"], *numbers)
-    print(f"Wrote heads to {values['output_dir']}")
+    say(f"Wrote heads to {values['output_dir']}")
 
 
-@main.command("prepare-depth")
-@click.argument("ply_dir")
-@click.argument("out_dir")
-@click.argument("size", type=click.IntRange(8, 2048))
-def prepare_depth(ply_dir: str, out_dir: str, size: int) -> None:
-    """PLY meshes to depth maps of SIZE pixels."""
-    from eyescream_py.image_model.prepare import meshes_to_depth_maps
-
-    print(f"Wrote {meshes_to_depth_maps(ply_dir, out_dir, size)} depth maps to {out_dir}")
-
-
-_SCALE = click.FloatRange(0.1, 10)
-_no_detect = click.option("--no-detect", is_flag=True, help="Cut the centre; look for no face.")
-
-
-@main.command("prepare-faces")
-@click.argument("in_dir")
-@click.argument("out_dir")
-@click.argument("scale", type=_SCALE)
-@_no_detect
-def prepare_faces(in_dir: str, out_dir: str, scale: float, no_detect: bool) -> None:
-    """Photos with exactly one face to squares of SCALE times its box."""
-    from eyescream_py.image_model.prepare import crop_faces
-
-    print(f"Wrote {crop_faces(in_dir, out_dir, scale, not no_detect)} faces to {out_dir}")
-
-
-@main.command("prepare-flatten")
-@click.argument("in_dir")
-@click.argument("out_dir")
-def prepare_flatten(in_dir: str, out_dir: str) -> None:
-    """LFW's folder per person to one flat folder."""
-    from eyescream_py.image_model.prepare import flatten
-
-    print(f"Wrote {flatten(in_dir, out_dir)} files to {out_dir}")
-
-
-@main.command("prepare-nd")
-@click.argument("in_dir")
-@click.argument("out_dir")
-@click.argument("scale", type=_SCALE)
-@_no_detect
-def prepare_nd(in_dir: str, out_dir: str, scale: float, no_detect: bool) -> None:
-    """Notre Dame range images and photos to _D, _I pairs."""
-    from eyescream_py.image_model.prepare import notre_dame_pairs
-
-    print(f"Wrote {notre_dame_pairs(in_dir, out_dir, scale, not no_detect)} pairs to {out_dir}")
-
-
-@main.command("prepare-pairs")
-@click.argument("in_dir")
-@click.argument("out_dir")
-@click.argument("size", type=click.IntRange(8, 2048))
-@click.option("--source", type=click.Choice(["edges", "blur"]), default="edges", show_default=True)
-@click.option("--channels", type=click.Choice(["1", "3"]), default="1", show_default=True)
-def prepare_pairs(in_dir: str, out_dir: str, size: int, source: str, channels: str) -> None:
-    """Photos to pairs of their edges (or a blurred copy) and themselves."""
-    from eyescream_py.image_model.prepare import photo_pairs
-
-    print(f"Wrote {photo_pairs(in_dir, out_dir, source, size, int(channels))} pairs to {out_dir}")
-
+for command in PREPARATIONS:
+    main.add_command(command)
 
 if __name__ == "__main__":
     main(prog_name="python -m eyescream_py.image_model")

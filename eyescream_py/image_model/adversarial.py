@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from eyescream_py.image_model.losses import clip_weights, discriminator_loss, generator_loss
+from eyescream_py.image_model.losses import (
+    clip_weights,
+    discriminator_loss,
+    generator_loss,
+    separation,
+)
 from eyescream_py.image_model.options import GanOptions
 from eyescream_py.image_model.replay import ReplayCache
 from eyescream_py.image_model.schedule import CriticSchedule, DifferenceSchedule
@@ -62,27 +67,31 @@ class Game:
     def turn(self, x: Tensor, y: Tensor, fresh: Callable[[], Batch]) -> Metrics:
         """D steps as the schedule wants, first on (x, y), then on `fresh()` batches; then G on x.
 
-        A turn without a D step measures the difference anew, without learning from it.
+        G's pictures of x are made once: D's first step does not change G. A turn without a D step
+        measures the difference anew after G's step, as the seed did, without learning from it.
         """
         taken = 0
         d_loss = None
-        batch = (x, y)
+        fake = self.generator(x)
         while self.schedule.wants_step(taken):
-            d_loss = self.critic_step(*batch)
-            batch = fresh()
+            if taken:
+                x_now, y_now = fresh()
+                d_loss = self.critic_step(x_now, y_now)
+            else:
+                d_loss = self.critic_step(x, y, fake.detach())
             taken += 1
+        g_loss, fake = self.generator_step(x, fake)
         if d_loss is None:
             d_loss = self.judge(x, y)
-        g_loss, fake = self.generator_step(x)
         if self.replay is not None:
             self.replay.push(fake, self._rng)
         self.schedule.turn_done()
         difference = self.schedule.difference
         return {"D": d_loss, "G": g_loss, "difference": difference, "D_steps": taken}
 
-    def critic_step(self, x: Tensor, y: Tensor) -> float:
-        """One step of D on real pictures `y` and pictures made from `x`; its loss."""
-        loss = self._judge(x, y)
+    def critic_step(self, x: Tensor, y: Tensor, made: Tensor | None = None) -> float:
+        """One step of D on real pictures `y` and pictures `made` from `x`; its loss."""
+        loss = self._judge(x, y, made)
         descend(self._d_optimizer, loss)
         if self.objective == "wgan":
             clip_weights(self.discriminator.parameters())
@@ -93,28 +102,32 @@ class Game:
         """D's loss, and a fresh difference for the schedule, without a step."""
         return self._judge(x, y).item()
 
-    def _judge(self, x: Tensor, y: Tensor) -> Tensor:
+    def _judge(self, x: Tensor, y: Tensor, made: Tensor | None = None) -> Tensor:
         real = self.discriminator(y)
-        fake = self.discriminator(self.fakes(x))
-        self.schedule.observe((real - fake).mean().item())
+        fake = self.discriminator(self.fakes(x, made))
+        self.schedule.observe(separation(self.objective, real, fake).item())
         return discriminator_loss(self.objective, real, fake)
 
     @torch.no_grad()
-    def fakes(self, x: Tensor) -> Tensor:
-        """G(x); with a replay cache of more than half a batch, the second half is replayed.
+    def fakes(self, x: Tensor, made: Tensor | None = None) -> Tensor:
+        """G(x), `made` already or not; with a replay cache of more than half a batch, the second
+        half is replayed.
 
         The seed put depth maps there until the cache was filled so far; fresh fakes stand there.
         """
         half = len(x) // 2
         if self.replay is None or self.replay.count <= half:
-            return self.generator(x)
+            return self.generator(x) if made is None else made
         replayed = self.replay.sample(len(x) - half, self._rng).to(x.device)
-        return torch.cat([self.generator(x[:half]), replayed])
+        fresh = self.generator(x[:half]) if made is None else made[:half]
+        return torch.cat([fresh, replayed])
 
-    def generator_step(self, x: Tensor) -> tuple[float, Tensor]:
-        """One step of G; its loss and the pictures it had made. D gets no gradients."""
+    def generator_step(self, x: Tensor, fake: Tensor | None = None) -> tuple[float, Tensor]:
+        """One step of G; its loss and the pictures it had made (`fake`, where they are made
+        already). D gets no gradients.
+        """
         self.discriminator.requires_grad_(False)
-        fake = self.generator(x)
+        fake = self.generator(x) if fake is None else fake
         loss = generator_loss(self.objective, self.discriminator(fake))
         if self._extra_loss is not None:
             loss = loss + self._extra_loss(fake, x)

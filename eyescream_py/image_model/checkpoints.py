@@ -7,26 +7,33 @@ JSON in the file's metadata. Opening a checkpoint never runs code from it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from eyescream_py.image_model.losses import TensorFlowRMSProp
-from eyescream_py.image_model.networks import GENERATORS, NU_LIMIT
-from eyescream_py.system.errors import UserError
+from eyescream_py.image_model.networks import CRITICS, GENERATORS, NORMS, NU_LIMIT
+from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.safe_tensors import TensorsError, on_meta, read_header, read_tensors
 
 _KEY = "image_model"
+VERSION = 2  # 1, without a number: `batch_norm` meant what --norm=conv means now
 _RMSP = ("mean_square",)
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
+_DAMAGED = (
+    TensorsError, OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError,
+    AttributeError,
+)  # fmt: skip
 KINDS = ("image-model", "cross-encoder", "semi")
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -45,14 +52,28 @@ class Checkpoint:
 
     def restore(self, module: nn.Module, name: str) -> None:
         """Copy the stored weights into `module`; UserError naming what does not fit."""
-        wanted = module.state_dict()
-        stored = {key: self.tensors.get(f"{name}/{key}") for key in wanted}
-        for key, value in stored.items():
-            if value is None or value.shape != wanted[key].shape:
+        module.load_state_dict(self._fitting(module, name))
+
+    def build(self, build: Callable[[], M], name: str) -> M:
+        """The network that `build` makes, of the stored weights: nothing is allocated for a header
+        whose tensors do not bear it out. UserError naming what does not fit.
+        """
+        module = on_meta(build)
+        module.load_state_dict(self._fitting(module, name), assign=True)
+        return module
+
+    def _fitting(self, module: nn.Module, name: str) -> dict[str, Tensor]:
+        fitting = {}
+        for key, wanted in module.state_dict().items():
+            value = self.tensors.get(f"{name}/{key}")
+            if value is None or value.shape != wanted.shape:
                 has = "is missing" if value is None else f"has shape {tuple(value.shape)}"
-                shape = tuple(wanted[key].shape)
+                shape = tuple(wanted.shape)
                 raise UserError(f"{self.path}: {name}/{key} {has}, this network needs {shape}")
-        module.load_state_dict(stored)
+            if value.dtype != wanted.dtype or not value.isfinite().all():
+                raise UserError(f"{self.path}: {name}/{key} holds no numbers of this network's")
+            fitting[key] = value
+        return fitting
 
     def restore_optimizer(self, optimizer: Optimizer, name: str) -> None:
         """Put the stored moments into `optimizer`, whose rates stay; UserError where unfit."""
@@ -64,7 +85,8 @@ class Checkpoint:
             found = {key: self.tensors.get(prefix + key) for key in moments}
             stored = {key: value for key, value in found.items() if value is not None}
             shapes = {value.shape for value in stored.values()} - {torch.Size()}
-            if stored and (len(stored) < len(moments) or shapes != {parameter.shape}):
+            whole = len(stored) == len(moments) and shapes == {parameter.shape}
+            if stored and not (whole and all(v.isfinite().all() for v in stored.values())):
                 raise UserError(f"{self.path}: {prefix}* does not fit this network's optimizer")
             if stored:
                 states[index] = stored
@@ -98,7 +120,9 @@ def save_checkpoint(
     tensors["rng/torch"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
-    text = json.dumps({"step": step, "settings": dict(settings), "state": dict(state)})
+    text = json.dumps(
+        {"version": VERSION, "step": step, "settings": dict(settings), "state": dict(state)}
+    )
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with atomic_write(path) as file:
         file.write(save(contiguous, {_KEY: text}))
@@ -110,15 +134,20 @@ def read_checkpoint(path: str | Path, kinds: tuple[str, ...] = KINDS) -> Checkpo
     if not path.is_file():
         raise UserError(f"--load: there is no checkpoint {path}")
     try:
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {})[_KEY])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        header = read_header(path)
+        metadata = json.loads(header.metadata[_KEY])
+        version = metadata.get("version", 1)
         step, settings, state = (metadata[key] for key in ("step", "settings", "state"))
+        if version == 1:
+            settings = _upgraded(settings)
         _check_settings(step, settings, state)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        tensors = read_tensors(header)
+    except _DAMAGED as error:
         raise UserError(
-            f"{path} is no checkpoint of this program, or is damaged ({error})"
+            f"{path} is no checkpoint of this program, or is damaged ({first_line(error)})"
         ) from None
+    if version not in (1, VERSION):
+        raise UserError(f"{path} is of version {version!r:.20}; this program reads up to {VERSION}")
     if settings["kind"] not in kinds:
         raise UserError(
             f"{path} is a {settings['kind']} checkpoint; this needs {' or '.join(kinds)}"
@@ -126,17 +155,29 @@ def read_checkpoint(path: str | Path, kinds: tuple[str, ...] = KINDS) -> Checkpo
     return Checkpoint(path, step, settings, state, tensors)
 
 
+def _upgraded(settings: Any) -> Any:
+    """Settings of version 1 in today's words."""
+    if type(settings["batch_norm"]) is not bool:
+        raise ValueError("impossible settings")
+    changed = {**settings, "norm": "conv" if settings["batch_norm"] else "none"}
+    del changed["batch_norm"]
+    return changed
+
+
 def _check_settings(step: Any, settings: Any, state: Any) -> None:
     """ValueError unless the numbers are ones that a network could be built from."""
     fits = (
-        isinstance(step, int)
-        and step >= 0
+        type(step) is int
+        and 0 <= step < 2**53
         and isinstance(state, dict)
         and settings["kind"] in KINDS
-        and isinstance(settings["batch_norm"], bool)
+        and settings["norm"] in NORMS
+        and settings.get("critic", "dense") in CRITICS
         and settings["channels"] in (1, 3)
-        and isinstance(settings["image_size"], int)
+        and type(settings["image_size"]) is int
         and 4 <= settings["image_size"] <= 2048
+        and settings["image_size"] % 4 == 0
+        and ("gen_arch" in settings) == (settings["kind"] == "image-model")
         and settings.get("gen_arch", "U") in GENERATORS
         and (settings.get("gen_arch") != "NU" or settings["image_size"] <= NU_LIMIT)
     )

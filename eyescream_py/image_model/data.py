@@ -21,7 +21,7 @@ from tqdm import tqdm
 from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError, read_pixels
 from eyescream_py.data.walk import walk
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.voice import warn
+from eyescream_py.system.voice import say, warn
 
 _PAIR = re.compile(r"^(?P<name>.+)_(?P<side>[DI])$")
 
@@ -170,19 +170,30 @@ def load_rows(
     channels: int,
     rng: np.random.Generator,
 ) -> Pictures:
-    """Decode rows of files, one per side; a row with a constant picture is left out, and said."""
+    """Decode rows of files, one per side; rows with a constant or broken picture are left out, and
+    said. UserError where no row is left.
+    """
     kept, kept_names, constant = [], [], []
+    broken: list[str] = []
     for row, name in tqdm(
         list(zip(rows, names, strict=True)), "pictures", leave=False, disable=None
     ):
-        decoded = [load_picture(path, size, channels) for path in row]
+        try:
+            decoded = [load_picture(path, size, channels) for path in row]
+        except UserError as error:
+            broken.append(error.message)
+            continue
         if any(picture is None for picture in decoded):
             constant.append(name)
             continue
         kept.append([torch.from_numpy(picture) for picture in decoded])
         kept_names.append(name)
     if constant:
-        print(f"Left out {len(constant)} constant pictures, {constant[0]} first: nothing to learn.")
+        say(f"Left out {len(constant)} constant pictures, {constant[0]} first: nothing to learn.")
+    if broken:
+        if not kept:
+            raise UserError(broken[0])
+        warn(f"left out: {len(broken)} broken, {broken[0]}")
     if not kept:
         raise UserError(f"{rows[0][0].parent} holds only constant pictures; give others")
     sides = tuple(torch.stack(side) for side in zip(*kept, strict=True))
@@ -225,20 +236,34 @@ def load_pairs(
     return load_rows(list(pairs.values()), list(pairs), size, channels, rng)
 
 
-def load_by_name(
-    synth: str | Path, real: str | Path, size: int, channels: int, rng: np.random.Generator
-) -> Pictures:
-    """Pairs from two folders whose files have equal names; UserError if any name stands alone.
+def read_pair_list(path: str | Path) -> list[tuple[str, str]]:
+    """(name of the one picture, of the other) per line, separated by a tab; UserError."""
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise UserError(f"--pair_list: {path} cannot be read ({error.strerror})") from None
+    rows = [line.split("\t") for line in text.splitlines() if line.strip()]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2 or not all(name.strip() for name in row):
+            raise UserError(
+                f"--pair_list: {path}, pair {number}: give two names with a tab between"
+            )
+    if not rows:
+        raise UserError(f"--pair_list: {path} holds no pairs")
+    return [(row[0].strip(), row[1].strip()) for row in rows]
 
-    The seed took L1 between unrelated pictures here.
-    """
-    depths = by_stem(list_pictures(synth, "--synth_dir"), "--synth_dir")
-    photos = by_stem(list_pictures(real, "--real_dir"), "--real_dir")
-    if depths.keys() != photos.keys():
-        name = sorted(depths.keys() ^ photos.keys())[0]
-        raise UserError(
-            f"--L1: {synth} and {real} are no pairs ({name} stands in one only); give --use_nd_L1 "
-            "and --nd_dir with NAME_D and NAME_I files, or folders of equal file names"
-        )
-    names = sorted(depths)
-    return load_rows([(depths[n], photos[n]) for n in names], names, size, channels, rng)
+
+def load_listed(
+    listing: str | Path,
+    folders: tuple[str, str],
+    size: int,
+    channels: int,
+    rng: np.random.Generator,
+) -> Pictures:
+    """The pairs that the file `listing` names in `folders` (source, target)."""
+    names = read_pair_list(listing)
+    rows = [(Path(folders[0]) / one, Path(folders[1]) / other) for one, other in names]
+    missing = next((path for row in rows for path in row if not path.is_file()), None)
+    if missing:
+        raise UserError(f"--pair_list: {listing} names {missing}, which is not there")
+    return load_rows(list(rows), [Path(one).stem for one, _ in names], size, channels, rng)

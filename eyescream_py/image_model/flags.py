@@ -9,12 +9,26 @@ from typing import Any, TypeVar
 import click
 
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.numbers import COUNT, NOT_NEGATIVE, Finite
+from eyescream_py.system.places import PATH
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-POSITIVE = click.IntRange(min=1)
-RATE = click.FloatRange(min=0, min_open=True)
-WEIGHT = click.FloatRange(min=0)
-SHARE = click.FloatRange(-1, 1)
+
+
+class Rate(Finite):
+    """A number of single precision above 0."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = super().convert(value, param, ctx)
+        if number <= 0:
+            self.fail(f"{value} is not above 0.", param, ctx)
+        return number
+
+
+POSITIVE = COUNT
+RATE = Rate()
+WEIGHT = NOT_NEGATIVE
+SHARE = Finite(-1, most=1)
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: int) -> int:
@@ -33,8 +47,10 @@ def apply(options: list[Callable[[Command], Command]]) -> Callable[[Command], Co
 
 
 run_options = apply([
-    click.option("--log_dir", default="logs", show_default=True, help="Gets a folder per run."),
-    click.option("--load", metavar="FILE", help="Go on from this checkpoint for --max_steps more."),
+    click.option("--log_dir", type=PATH, default="logs", show_default=True,
+                 help="Gets a folder per run."),
+    click.option("--load", type=PATH, metavar="FILE",
+                 help="Go on from this checkpoint for --max_steps more."),
     click.option("--max_steps", type=POSITIVE, default=10000, show_default=True),
     click.option("--display_freq", type=POSITIVE, default=20, show_default=True,
                  help="Steps between printed lines."),
@@ -57,6 +73,9 @@ image_options = apply([
     click.option("--channels", type=click.Choice(["1", "3"]), default="1", show_default=True,
                  help="1 reads pictures as grey, 3 as RGB."),
     click.option("--batch_norm", is_flag=True, help="Batch normalisation in every layer."),
+    click.option("--norm", type=click.Choice(["none", "batch", "conv", "instance"]),
+                 help="batch is --batch_norm, conv the same but for dense layers, instance "
+                 "normalises each picture alone. Default: none."),
     click.option("--optim", type=click.Choice(["RMSP", "ADAM"]), default="RMSP", show_default=True),
 ])  # fmt: skip
 
@@ -64,6 +83,8 @@ gan_options = apply([
     click.option("--glr", type=RATE, default=1e-3, show_default=True,
                  help="Generator's rate; the seed ran at its --dlr, 1e-4 is the better choice."),
     click.option("--dlr", type=RATE, default=1e-4, show_default=True, help="Discriminator's rate."),
+    click.option("--critic", type=click.Choice(["dense", "patch"]), default="dense",
+                 show_default=True, help="D scores the whole picture, or each patch of it."),
     click.option("--L2gan", "l2gan", is_flag=True, help="Least-squares objective (LSGAN)."),
     click.option("--wgan", is_flag=True, help="Wasserstein objective with clipped weights."),
     click.option("--diter", type=POSITIVE, default=5, show_default=True,
@@ -75,7 +96,8 @@ gan_options = apply([
     click.option("--d_limit", type=POSITIVE, default=50, show_default=True,
                  help="Most D steps in one turn."),
     click.option("--use_replay", is_flag=True, help="Show D earlier fakes too."),
-    click.option("--cache_path", metavar="FILE", help="The replay cache; .npy is appended. "
+    click.option("--cache_path", type=PATH, metavar="FILE",
+                 help="The replay cache; .npy is appended. "
                  "Default: replay.npy in the run's folder."),
     click.option("--cache_size", type=POSITIVE, default=100_000, show_default=True,
                  help="Pictures in the cache."),
@@ -90,15 +112,42 @@ device_options = apply([
 ])  # fmt: skip
 
 domain_options = apply([
-    click.option("--synth_dir", "--synth_directory", "synth_dir", default="Data/Faces_depth",
-                 show_default=True, help="Depth maps."),
-    click.option("--real_dir", "--real_directory", "real_dir", default="Data/Faces_real",
-                 show_default=True, help="Photos of other people."),
+    click.option("--synth_dir", "--synth_directory", "synth_dir", type=PATH,
+                 default="Data/Faces_depth", show_default=True, help="Depth maps."),
+    click.option("--real_dir", "--real_directory", "real_dir", type=PATH,
+                 default="Data/Faces_real", show_default=True, help="Photos of other people."),
 ])  # fmt: skip
 
 pair_option = click.option(
-    "--nd_dir", default="Data/Faces_ND", show_default=True, help="Pairs NAME_D.png, NAME_I.png."
+    "--nd_dir",
+    type=PATH,
+    default="Data/Faces_ND",
+    show_default=True,
+    help="Pairs NAME_D.png, NAME_I.png.",
 )
+
+
+def norm(batch_norm: bool, norm: str | None) -> str:
+    """What --batch_norm and --norm mean together."""
+    if batch_norm and norm not in (None, "batch"):
+        raise UserError(f"--batch_norm and --norm={norm} contradict each other; give one")
+    return norm or ("batch" if batch_norm else "none")
+
+
+def check_norm(norm: str, batch_size: int, image_size: int, dense: bool, replay: bool) -> None:
+    """UserError where a normalisation would have a single value to normalise.
+
+    `dense`: a dense layer is normalised; `replay`: G sees half batches.
+    """
+    if norm == "instance" and image_size < 8:
+        raise UserError("--norm=instance: give an --image_size of at least 8")
+    single = image_size == 4 or (dense and norm == "batch")
+    least = 4 if replay else 2
+    if norm in ("batch", "conv") and single and batch_size < least:
+        raise UserError(
+            f"--batch_norm: --batch_size={batch_size} leaves one value to normalise; "
+            f"give at least {least}"
+        )
 
 
 def objective(l2gan: bool, wgan: bool) -> str:

@@ -30,17 +30,18 @@ from eyescream_py.system.errors import UserError
 def load_generator(checkpoint: Checkpoint, device: torch.device) -> nn.Module:
     """The depth-to-photo network of any checkpoint of this room, ready for use (eval mode)."""
     settings = checkpoint.settings
-    channels, batch_norm = settings["channels"], settings["batch_norm"]
+    channels, norm = settings["channels"], settings["norm"]
     if settings["kind"] == "image-model":
         size = settings["image_size"]
-        generator = build_generator(settings["gen_arch"], channels, size, batch_norm)
-        checkpoint.restore(generator, "generator")
+        arch = settings["gen_arch"]
+        generator = checkpoint.build(
+            lambda: build_generator(arch, channels, size, norm), "generator"
+        )
     else:
-        parts = Encoder(channels, batch_norm), Decoder(channels, batch_norm)
-        generator = EncodedGenerator(*parts)
-        checkpoint.restore(parts[0], "encoder")
         name = "decoder_real" if settings["kind"] == "cross-encoder" else "decoder"
-        checkpoint.restore(parts[1], name)
+        encoder = checkpoint.build(lambda: Encoder(channels, norm), "encoder")
+        decoder = checkpoint.build(lambda: Decoder(channels, norm), name)
+        generator = EncodedGenerator(encoder, decoder)
     return generator.to(device).eval()
 
 

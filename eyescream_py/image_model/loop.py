@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -19,9 +20,10 @@ from eyescream_py.image_model.checkpoints import (
 from eyescream_py.image_model.options import RunOptions
 from eyescream_py.image_model.pictures import save_samples, to_unit
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.files import atomic_write
+from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.system.voice import say
 
 if TYPE_CHECKING:
     from eyescream_py.plots.windows import Plots
@@ -57,6 +59,7 @@ class Learner(Protocol):
 
 def new_run_folder(log_dir: str | Path) -> Path:
     """`log_dir/<unix time>`, made anew (a later second if that one is taken)."""
+    _tidy(Path(log_dir))
     second = int(time.time())
     while True:
         folder = Path(log_dir) / str(second)
@@ -70,19 +73,27 @@ def new_run_folder(log_dir: str | Path) -> Path:
         return folder
 
 
+def _tidy(log_dir: Path) -> None:
+    """Remove what killed runs left half written in the run folders of `log_dir`."""
+    with contextlib.suppress(OSError):
+        for folder in log_dir.iterdir():
+            if folder.name.isdigit() and folder.is_dir() and not folder.is_symlink():
+                remove_stale_temporaries(folder, deep=True)
+
+
 def resume(learner: Learner, checkpoint: Checkpoint) -> None:
     """Put a checkpoint into `learner`. What the run did not have starts afresh."""
     for name, module in learner.modules.items():
         if checkpoint.has(name):
             checkpoint.restore(module, name)
         else:
-            print(f"{checkpoint.path} holds no {name}: it starts afresh.")
+            say(f"{checkpoint.path} holds no {name}: it starts afresh.")
     for name, optimizer in learner.optimizers.items():
         if checkpoint.has(f"optimizer:{name}"):
             checkpoint.restore_optimizer(optimizer, name)
     try:
         learner.load_state(checkpoint.state)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"{checkpoint.path} is damaged: its state lacks {error}") from None
     restore_random_state(checkpoint)
 
@@ -103,7 +114,7 @@ class Run:
     def train(self, start: int) -> None:
         """`max_steps` steps after `start` done ones; Ctrl-C and SIGTERM save and end early."""
         end = start + self.options.max_steps
-        print(f"Training for steps {start + 1} to {end} in {self.folder}")
+        say(f"Training for steps {start + 1} to {end} in {self.folder}")
         began = time.monotonic()
         with StopSignal() as stop:
             for step in range(start + 1, end + 1):
@@ -118,7 +129,7 @@ class Run:
                 if step % self.options.ckpt_freq == 0 or last:
                     self._save(step)
                 if stop.requested:
-                    print(f"{stop.name}: saved step {step} and stopped.")
+                    say(f"{stop.name}: saved step {step} and stopped.")
                     break
         self._log.close()
 
@@ -134,7 +145,7 @@ class Run:
     def _show(self, step: int, metrics: dict[str, float], rate: float) -> None:
         shown = {name: metrics[name] for name in SHOWN if name in metrics}
         parts = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-        print(f"step {step}  {parts}  ({rate:.1f} steps/s)", flush=True)
+        say(f"step {step}  {parts}  ({rate:.1f} steps/s)")
         losses = {name: value for name, value in shown.items() if name != "difference"}
         self._plots.curve("losses", step, losses, "losses", "step", "loss")
         if "difference" in shown:
@@ -158,7 +169,7 @@ class Run:
         except OSError as error:
             if self._last_saved is None:
                 raise
-            print(f"Could not save {path} ({error}); going on, {self._last_saved} stands.")
+            say(f"Could not save {path} ({error}); going on, {self._last_saved} stands.")
             return
         learner.saved()
         self._last_saved = path

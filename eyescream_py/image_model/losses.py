@@ -1,6 +1,7 @@
 """The three adversarial objectives, as small functions of D's outputs, and TensorFlow's RMSProp.
 
-Scores have shape (N, 1): probabilities for "log", unbounded for "l2" and "wgan". Every loss is to
+Scores have shape (N, K) and are unbounded; for "log" they are logits, whose losses keep their slope
+where a probability in single precision is 0 or 1 already. Every loss is to
 be minimised (the seed maximised the Wasserstein ones and, by mistake, L1 and reconstruction with
 them).
 """
@@ -11,11 +12,11 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 OBJECTIVES = ("log", "l2", "wgan")
 CLIP = 0.01
-_TINY = 1e-7
 
 
 def discriminator_loss(objective: str, real: Tensor, fake: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ def discriminator_loss(objective: str, real: Tensor, fake: Tensor) -> Tensor:
         return (fake - real).mean()
     if objective == "l2":
         return ((1 - real) ** 2 + fake**2).mean()
-    return -(torch.log(real + _TINY) + torch.log(1 - fake + _TINY)).mean()
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
 def generator_loss(objective: str, fake: Tensor) -> Tensor:
@@ -33,7 +34,14 @@ def generator_loss(objective: str, fake: Tensor) -> Tensor:
         return -fake.mean()
     if objective == "l2":
         return ((1 - fake) ** 2).mean()
-    return -torch.log(fake + _TINY).mean()
+    return F.softplus(-fake).mean()
+
+
+def separation(objective: str, real: Tensor, fake: Tensor) -> Tensor:
+    """mean(D(real) - D(fake)), of probabilities with the log loss: what the schedule watches."""
+    if objective == "log":
+        real, fake = real.sigmoid(), fake.sigmoid()
+    return real.mean() - fake.mean()
 
 
 def clip_weights(parameters: Iterable[Tensor], bound: float = CLIP) -> None:

@@ -1,9 +1,9 @@
 """The four generators, the discriminator, and the encoder and decoder of the semi-supervised model.
 
 Layers follow TensorFlow 1 as the seed used it: SAME padding, Glorot-uniform kernels, zero biases,
-leaky ReLU with slope 0.01, batch normalisation (when on) between convolution and activation, on
-output layers too. All networks map (N, C, S, S) to (N, C, S, S) or to (N, 1) scores; S must be a
-multiple of 4.
+leaky ReLU with slope 0.01, normalisation (when on) between layer and activation, that of batches on
+output and dense layers too, as there. All networks map (N, C, S, S) to (N, C, S, S) or to (N, K)
+scores; S must be a multiple of 4.
 """
 
 from __future__ import annotations
@@ -19,6 +19,26 @@ WIDTH = 32
 NOISE = 100
 GENERATORS = ("U", "V", "F", "NU")
 NU_LIMIT = 512  # pixels; its dense layer has about S^4/256 weights, 270 million there
+
+
+NORMS = ("none", "batch", "conv", "instance")  # conv: batch, but for dense layers
+CRITICS = ("dense", "patch")
+
+
+def _normalisation(norm: str, planes: int) -> nn.Module:
+    if norm == "instance":
+        return nn.InstanceNorm2d(planes, eps=1e-3, affine=True)
+    batch = norm in ("batch", "conv")
+    return nn.BatchNorm2d(planes, eps=1e-3, momentum=0.1) if batch else nn.Identity()
+
+
+def _dense_normalisation(norm: str, width: int) -> nn.Module:
+    return nn.BatchNorm1d(width, eps=1e-3, momentum=0.1) if norm == "batch" else nn.Identity()
+
+
+def _of_output(norm: str) -> str:
+    """An instance-normalised output could choose neither its brightness nor its contrast."""
+    return "none" if norm == "instance" else norm
 
 
 def _leaky(x: Tensor) -> Tensor:
@@ -45,7 +65,7 @@ class Conv(nn.Module):
         kernel: int,
         stride: int = 1,
         up: bool = False,
-        batch_norm: bool = False,
+        norm: str = "none",
         activation: Callable[[Tensor], Tensor] = _leaky,
     ) -> None:
         super().__init__()
@@ -55,7 +75,7 @@ class Conv(nn.Module):
         self.up = up
         self.conv = kind(inputs, outputs, kernel, stride, padding=before)
         _initialise(self.conv)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.1) if batch_norm else nn.Identity()
+        self.norm = _normalisation(norm, outputs)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,12 +90,12 @@ class Conv(nn.Module):
 class Encoder(nn.Module):
     """(N, C, S, S) -> code (N, 32, S/4, S/4): half of V, and the shared encoder."""
 
-    def __init__(self, channels: int, batch_norm: bool = False) -> None:
+    def __init__(self, channels: int, norm: str = "none") -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            Conv(channels, WIDTH, 5, 2, batch_norm=batch_norm),
-            Conv(WIDTH, WIDTH, 5, 2, batch_norm=batch_norm),
-            Conv(WIDTH, WIDTH, 3, batch_norm=batch_norm),
+            Conv(channels, WIDTH, 5, 2, norm=norm),
+            Conv(WIDTH, WIDTH, 5, 2, norm=norm),
+            Conv(WIDTH, WIDTH, 3, norm=norm),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,12 +105,12 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Code (N, 32, S/4, S/4) -> image (N, C, S, S) in (-1, 1), without skips."""
 
-    def __init__(self, channels: int, batch_norm: bool = False) -> None:
+    def __init__(self, channels: int, norm: str = "none") -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            Conv(WIDTH, WIDTH, 5, 2, up=True, batch_norm=batch_norm),
-            Conv(WIDTH, WIDTH, 5, 2, up=True, batch_norm=batch_norm),
-            Conv(WIDTH, channels, 1, batch_norm=batch_norm, activation=torch.tanh),
+            Conv(WIDTH, WIDTH, 5, 2, up=True, norm=norm),
+            Conv(WIDTH, WIDTH, 5, 2, up=True, norm=norm),
+            Conv(WIDTH, channels, 1, norm=_of_output(norm), activation=torch.tanh),
         )
 
     def forward(self, code: Tensor) -> Tensor:
@@ -117,16 +137,16 @@ class UGenerator(nn.Module):
     else from torch's global generator.
     """
 
-    def __init__(self, channels: int, batch_norm: bool = False, noise_size: int = 0) -> None:
+    def __init__(self, channels: int, norm: str = "none", noise_size: int = 0) -> None:
         super().__init__()
-        self.c1 = Conv(channels, WIDTH, 1, batch_norm=batch_norm)
-        self.c2 = Conv(WIDTH, WIDTH, 5, 2, batch_norm=batch_norm)
-        self.c3 = Conv(WIDTH, WIDTH, 5, 2, batch_norm=batch_norm)
-        self.mix = NoiseMixer(noise_size, batch_norm) if noise_size else None
-        self.c4 = Conv(WIDTH, WIDTH, 3, batch_norm=batch_norm)
-        self.d1 = Conv(WIDTH, WIDTH, 5, 2, up=True, batch_norm=batch_norm)
-        self.d2 = Conv(2 * WIDTH, WIDTH, 5, 2, up=True, batch_norm=batch_norm)
-        self.out = Conv(2 * WIDTH, channels, 1, batch_norm=batch_norm, activation=torch.tanh)
+        self.c1 = Conv(channels, WIDTH, 1, norm=norm)
+        self.c2 = Conv(WIDTH, WIDTH, 5, 2, norm=norm)
+        self.c3 = Conv(WIDTH, WIDTH, 5, 2, norm=norm)
+        self.mix = NoiseMixer(noise_size, norm) if noise_size else None
+        self.c4 = Conv(WIDTH, WIDTH, 3, norm=norm)
+        self.d1 = Conv(WIDTH, WIDTH, 5, 2, up=True, norm=norm)
+        self.d2 = Conv(2 * WIDTH, WIDTH, 5, 2, up=True, norm=norm)
+        self.out = Conv(2 * WIDTH, channels, 1, norm=_of_output(norm), activation=torch.tanh)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         full = self.c1(x)  # [N,32,S,S]
@@ -142,63 +162,82 @@ class UGenerator(nn.Module):
 class NoiseMixer(nn.Module):
     """(N, 32, S/4, S/4) -> the same shape, through one plane mixed with 100 normal draws."""
 
-    def __init__(self, image_size: int, batch_norm: bool = False) -> None:
+    def __init__(self, image_size: int, norm: str = "none") -> None:
         super().__init__()
         self.side = image_size // 4
-        self.squeeze = Conv(WIDTH, 1, 1, batch_norm=batch_norm)
+        self.squeeze = Conv(WIDTH, 1, 1, norm=norm)
         self.dense = nn.Linear(NOISE + self.side**2, self.side**2)
         _initialise(self.dense)
-        self.widen = Conv(1, WIDTH, 1, batch_norm=batch_norm)
+        self.dense_norm = _dense_normalisation(norm, self.side**2)
+        self.widen = Conv(1, WIDTH, 1, norm=norm)
 
     def forward(self, code: Tensor, noise: Tensor | None) -> Tensor:
         plane = self.squeeze(code).flatten(1)
         if noise is None:
             noise = torch.randn(len(code), NOISE, device=code.device, dtype=code.dtype)
-        mixed = F.relu(self.dense(torch.cat([noise, plane], 1)))
+        mixed = F.relu(self.dense_norm(self.dense(torch.cat([noise, plane], 1))))
         return self.widen(mixed.view(-1, 1, self.side, self.side))
 
 
 class FGenerator(nn.Sequential):
     """Four 3x3 layers at full size, then 1x1."""
 
-    def __init__(self, channels: int, batch_norm: bool = False) -> None:
+    def __init__(self, channels: int, norm: str = "none") -> None:
         sizes = [channels] + 4 * [WIDTH]
-        layers = [Conv(a, b, 3, batch_norm=batch_norm) for a, b in pairwise(sizes)]
-        out = Conv(WIDTH, channels, 1, batch_norm=batch_norm, activation=torch.tanh)
+        layers = [Conv(a, b, 3, norm=norm) for a, b in pairwise(sizes)]
+        out = Conv(WIDTH, channels, 1, norm=_of_output(norm), activation=torch.tanh)
         super().__init__(*layers, out)
 
 
 class Discriminator(nn.Module):
-    """(N, C, S, S) -> (N, 1): a probability in (0, 1) with `sigmoid`, else an unbounded score."""
+    """(N, C, S, S) -> (N, 1) unbounded scores; with the log loss they are logits."""
 
-    def __init__(
-        self, channels: int, image_size: int, batch_norm: bool = False, sigmoid: bool = True
-    ) -> None:
+    def __init__(self, channels: int, image_size: int, norm: str = "none") -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            Conv(channels, WIDTH, 5, 2, batch_norm=batch_norm),
-            Conv(WIDTH, WIDTH, 5, 2, batch_norm=batch_norm),
-            Conv(WIDTH, 16, 3, batch_norm=batch_norm),
+            Conv(channels, WIDTH, 5, 2, norm=norm),
+            Conv(WIDTH, WIDTH, 5, 2, norm=norm),
+            Conv(WIDTH, 16, 3, norm=norm),
         )
         self.dense = nn.Linear(image_size**2, 1)  # 16 planes of (S/4)^2 are S^2 values
         _initialise(self.dense)
-        self.sigmoid = sigmoid
+        self.dense_norm = _dense_normalisation(norm, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        scores = self.dense(self.layers(x).flatten(1))
-        return torch.sigmoid(scores) if self.sigmoid else scores
+        return self.dense_norm(self.dense(self.layers(x).flatten(1)))
 
 
-def build_generator(
-    arch: str, channels: int, image_size: int, batch_norm: bool = False
-) -> nn.Module:
+class PatchDiscriminator(nn.Module):
+    """(N, C, S, S) -> (N, (S/4)^2) scores, each of a patch of 21 pixels (Isola et al. 2017)."""
+
+    def __init__(self, channels: int, norm: str = "none") -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            Conv(channels, WIDTH, 5, 2),
+            Conv(WIDTH, 2 * WIDTH, 5, 2, norm=norm),
+            Conv(2 * WIDTH, 2 * WIDTH, 3, norm=norm),
+            Conv(2 * WIDTH, 1, 1, activation=nn.Identity()),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).flatten(1)
+
+
+def build_critic(kind: str, channels: int, image_size: int, norm: str = "none") -> nn.Module:
+    """The discriminator `kind` (one of CRITICS) for (N, channels, image_size, image_size)."""
+    if kind == "patch":
+        return PatchDiscriminator(channels, norm)
+    return Discriminator(channels, image_size, norm)
+
+
+def build_generator(arch: str, channels: int, image_size: int, norm: str = "none") -> nn.Module:
     """Generator `arch` (one of GENERATORS) for (N, channels, image_size, image_size) images."""
     if arch == "U":
-        return UGenerator(channels, batch_norm)
+        return UGenerator(channels, norm)
     if arch == "NU":
-        return UGenerator(channels, batch_norm, noise_size=image_size)
+        return UGenerator(channels, norm, noise_size=image_size)
     if arch == "V":
-        return EncodedGenerator(Encoder(channels, batch_norm), Decoder(channels, batch_norm))
+        return EncodedGenerator(Encoder(channels, norm), Decoder(channels, norm))
     if arch == "F":
-        return FGenerator(channels, batch_norm)
+        return FGenerator(channels, norm)
     raise ValueError(f"no generator is called {arch!r}, only {', '.join(GENERATORS)}")

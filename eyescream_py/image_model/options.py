@@ -26,7 +26,7 @@ class ImageOptions:
     batch_size: int = 8
     image_size: int = 128
     channels: int = 1
-    batch_norm: bool = False
+    norm: str = "none"
     optim: str = "RMSP"
 
     def settings(self, kind: str) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class ImageOptions:
             "kind": kind,
             "channels": self.channels,
             "image_size": self.image_size,
-            "batch_norm": self.batch_norm,
+            "norm": self.norm,
             "optim": self.optim,
         }
 
@@ -45,6 +45,7 @@ class GanOptions:
     """The adversarial game: objective, rates, schedule, replay."""
 
     objective: str = "log"
+    critic: str = "dense"
     glr: float = 1e-3
     dlr: float = 1e-4
     diter: int = 5
@@ -65,6 +66,7 @@ class ModelOptions:
     synth_dir: str = "Data/Faces_depth"
     real_dir: str = "Data/Faces_real"
     nd_dir: str = "Data/Faces_ND"
+    pair_list: str | None = None
     gen_arch: str = "U"
     use_nd_l1: bool = False
     use_nd_gan: bool = False

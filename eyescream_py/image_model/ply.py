@@ -16,6 +16,8 @@ _TYPES = {
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
 }  # fmt: skip
 _HEADER_LIMIT = 64 * 1024
+_FILE_LIMIT = 1 << 29  # bytes; heads have a few million
+_FARTHEST = 1e15  # a coordinate whose square and sums are still good numbers
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ def read_ply(path: str | Path) -> Mesh:
 
     Raises UserError where the file is no PLY file, is cut short, or holds no vertices.
     """
-    data = Path(path).read_bytes()
+    with open(path, "rb") as file:
+        data = file.read(_FILE_LIMIT + 1)
+    if len(data) > _FILE_LIMIT:
+        raise UserError(f"{path} is larger than {_FILE_LIMIT >> 20} MB; export a coarser mesh")
     end = data.find(b"end_header", 0, _HEADER_LIMIT)
     if not data.startswith(b"ply") or end < 0:
         raise UserError(f"{path} is no PLY mesh: it has no PLY header")
@@ -74,7 +79,7 @@ def read_ply(path: str | Path) -> Mesh:
             _read_ascii(body, elements) if form == "ascii" else _read_binary(body, elements, form)
         )
         mesh = _build_mesh(tables)
-    except (ValueError, KeyError, IndexError, UnicodeDecodeError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise UserError(f"{path} is no readable PLY mesh ({error}); export it anew") from None
     return mesh
 
@@ -102,16 +107,24 @@ def _parse_header(lines: list[str]) -> tuple[str, list[_Element]]:
     if form not in ("ascii", "binary_little_endian", "binary_big_endian"):
         raise ValueError(f"format {form or 'missing'}")
     for element in elements:
+        if element.count < 0:
+            raise ValueError(f"element {element.name} has {element.count} rows")
+        if any("f" in kinds[1] + kinds[2] for kinds in element.lists):
+            raise ValueError(f"element {element.name} counts or names corners in fractions")
         if element.lists and (element.scalars or len(element.lists) > 1):
             raise ValueError(f"element {element.name} mixes a list with other properties")
     return form, elements
 
 
 def _read_ascii(body: bytes, elements: list[_Element]) -> dict[str, Any]:
-    lines = iter(body.decode("ascii").splitlines())
+    lines = body.decode("ascii").splitlines()
     tables: dict[str, Any] = {}
+    at = 0
     for element in elements:
-        rows = [next(lines, "").split() for _ in range(min(element.count, len(body)))]
+        if element.count > len(lines) - at:
+            raise ValueError(f"it ends within its element {element.name}")
+        rows = [line.split() for line in lines[at : at + element.count]]
+        at += element.count
         if element.lists:
             tables[element.name] = [
                 [int(word) for word in row[1 : 1 + int(row[0])]] for row in rows
@@ -151,6 +164,8 @@ def _read_lists(body: bytes, at: int, element: _Element, order: str) -> tuple[An
     rows_read = []
     for _ in range(element.count):
         number = int(np.frombuffer(body, order + count_kind, 1, at)[0])
+        if number < 0:
+            raise ValueError(f"a row of {element.name} has {number} corners")
         at += np.dtype(count_kind).itemsize
         items = np.frombuffer(body, order + item_kind, number, at)
         rows_read.append(items.tolist())
@@ -161,8 +176,8 @@ def _read_lists(body: bytes, at: int, element: _Element, order: str) -> tuple[An
 def _build_mesh(tables: dict[str, Any]) -> Mesh:
     vertex = tables["vertex"]
     vertices = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], axis=1)
-    if not len(vertices) or not np.isfinite(vertices).all():
-        raise ValueError("no vertices, or vertices that are not finite")
+    if not len(vertices) or not (np.abs(vertices) < _FARTHEST).all():
+        raise ValueError("no vertices, or vertices that are nowhere")
     triangles = _fan(tables.get("face", []))
     if triangles.size and (triangles.min() < 0 or triangles.max() >= len(vertices)):
         raise ValueError("a face names a vertex that does not exist")

@@ -30,7 +30,9 @@ from eyescream_py.system.errors import UserError
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 SURFACE_POINTS = 100_000
-_ABS_LIMIT = 4096  # rows or columns
+_ABS_LIMIT = 1 << 20  # points; the cameras have 640x480
+_FARTHEST = 1e9  # beyond it a depth is no measure of anything
+_ABS_WORD = 32  # bytes that a number may take
 _ND_NAME = re.compile(r"^(?P<person>.+d)(?P<number>\d+)$")
 
 
@@ -101,21 +103,23 @@ def read_abs(path: str | Path) -> np.ndarray:
     Lines: "R rows", "C columns", a text, then flags, x, y, z with R*C numbers each. Depth is z
     less the smallest valid z. Raises UserError where the file is cut short or something else.
     """
-    opener: Callable = gzip.open if str(path).endswith(".gz") else open
+    opener: Callable = gzip.open if str(path).lower().endswith(".gz") else open
     try:
         with opener(path, "rb") as file:
             rows, columns = (int(file.readline(256).split()[0]) for _ in range(2))
-            if not (0 < rows <= _ABS_LIMIT and 0 < columns <= _ABS_LIMIT):
+            if rows < 1 or columns < 1 or rows * columns > _ABS_LIMIT:
                 raise ValueError(f"{rows} rows and {columns} columns")
             file.readline(256)
-            limit = 64 * rows * columns
+            limit = _ABS_WORD * rows * columns + 2
             flags, _, _, z = (_numbers(file.readline(limit), rows * columns) for _ in range(4))
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise UserError(f"{path} is no readable .abs range image ({error})") from None
     valid = (flags == 1).reshape(rows, columns)
+    depth = z.reshape(rows, columns)
     if not valid.any():
         raise UserError(f"{path} has no valid point")
-    depth = z.reshape(rows, columns)
+    if not (np.abs(depth[valid]) < _FARTHEST).all():
+        raise UserError(f"{path} has points without a depth among its valid ones")
     return np.where(valid, depth - depth[valid].min(), 0.0)
 
 
@@ -258,20 +262,25 @@ def notre_dame_pairs(
         depth, grey = read_abs(path), read_picture(photo, 1)[0]
         box = find_face(grey, scale, detect) if depth.shape == grey.shape else None
         if box:
-            name = path.name.split(".abs")[0]
+            name = _range_name(path)
             save_grey(target / f"{name}_D.png", fill_rows(cut(depth, box)))
             save_grey(target / f"{name}_I.png", cut(grey, box))
             written += 1
     return written
 
 
+def _range_name(path: Path) -> str:
+    """The name of a range image without `.abs` or `.abs.gz`, in whatever case."""
+    return re.sub(r"\.abs(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+
+
 def _next_photo(path: Path) -> Path | None:
-    match = _ND_NAME.match(path.name.split(".abs")[0])
+    match = _ND_NAME.match(_range_name(path))
     if not match:
         return None
     number = str(int(match["number"]) + 1).zfill(len(match["number"]))
-    photo = path.with_name(f"{match['person']}{number}.ppm")
-    return photo if photo.is_file() else None
+    photos = (path.with_name(f"{match['person']}{number}{end}") for end in (".ppm", ".PPM"))
+    return next((photo for photo in photos if photo.is_file()), None)
 
 
 def edge_picture(planes: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ met.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -31,7 +32,8 @@ from torch import Tensor
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.options import GanOptions
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.files import atomic_write
+from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.voice import say
 
 DTYPES = ("uint8", "float16")
 _RECORD = struct.Struct("<QQ")  # push number, slot
@@ -103,6 +105,8 @@ class ReplayCache:
         Raises UserError where it is missing, in use by another run, damaged, or of another shape.
         """
         path = cache_file(path)
+        with contextlib.suppress(OSError):
+            remove_stale_temporaries(path.parent)
         try:
             file = open(path, "rb+")  # noqa: SIM115 (closed by close)
         except OSError as error:
@@ -124,7 +128,7 @@ class ReplayCache:
             raise
         cache = cls(path, file, memory, array)
         if at is not None and at[0] < state[0]:
-            print(f"{path} is newer than the checkpoint: replayed pictures will differ from then.")
+            say(f"{path} is newer than the checkpoint: replayed pictures will differ from then.")
         cache._rewind(*(at if at is not None and at[0] >= state[0] else state))
         return cache
 
@@ -208,7 +212,7 @@ def _read_state(path: Path, capacity: int) -> tuple[int, int]:
     try:
         state = json.loads(_state_path(path).read_text())
         count, pushes = int(state["count"]), int(state["pushes"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         raise UserError(
             f"--reuse_replay: {_state_path(path)} is missing or damaged, so it is unknown how much "
             f"of {path} is filled; start with another --cache_path"
@@ -223,7 +227,7 @@ def _check_array(path: Path, file: BinaryIO, shape: tuple[int, ...], dtype: np.d
     try:
         version = npy.read_magic(file)
         found = npy.read_array_header_1_0(file) if version == (1, 0) else None
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError, MemoryError):
         found = None
     if found is None or found != (shape, False, dtype):
         has = f"holds {found[2]} {found[0]}" if found else "is no such array"
@@ -259,5 +263,5 @@ def _moment(checkpoint: Checkpoint | None) -> tuple[int, int] | None:
     try:
         stored = checkpoint.state["game"]["replay"] if checkpoint else None
         return (int(stored["pushes"]), int(stored["count"])) if stored else None
-    except (KeyError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, ArithmeticError):
         return None

@@ -18,7 +18,7 @@ from eyescream_py.image_model.adversarial import Batch, Game, Metrics, descend
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.data import Pictures
 from eyescream_py.image_model.losses import build_optimizer
-from eyescream_py.image_model.networks import Decoder, Discriminator, EncodedGenerator, Encoder
+from eyescream_py.image_model.networks import Decoder, EncodedGenerator, Encoder, build_critic
 from eyescream_py.image_model.options import GanOptions, ImageOptions, SemiOptions
 from eyescream_py.image_model.training import generate, replayed
 from eyescream_py.system.errors import UserError
@@ -45,7 +45,7 @@ class CrossEncoder:
         self._batch_size = image.batch_size
         self._rng = rng
         self.settings = image.settings("cross-encoder")
-        shape = image.channels, image.batch_norm
+        shape = image.channels, image.norm
         self.encoder = Encoder(*shape).to(device)
         self.decoders = {side: Decoder(*shape).to(device) for side in ("real", "synth")}
         self.modules: dict[str, nn.Module] = {
@@ -117,14 +117,12 @@ class FrozenEncoderGan:
         self._alpha = options.alpha
         self._batch_size = image.batch_size
         self._rng = rng
-        self.settings = image.settings("semi")
-        shape = image.channels, image.batch_norm
+        self.settings = image.settings("semi") | {"critic": gan.critic}
+        shape = image.channels, image.norm
         self.encoder = FrozenEncoder(*shape).to(device)
         self.decoder = Decoder(*shape).to(device)
         self.generator = EncodedGenerator(self.encoder, self.decoder)
-        critic = Discriminator(
-            image.channels, image.image_size, image.batch_norm, gan.objective == "log"
-        ).to(device)
+        critic = build_critic(gan.critic, image.channels, image.image_size, image.norm).to(device)
         self.modules: dict[str, nn.Module] = {
             "encoder": self.encoder,
             "decoder": self.decoder,
@@ -138,7 +136,7 @@ class FrozenEncoderGan:
 
     def start_from(self, stage1: Checkpoint, decoder: str) -> None:
         """Take a cross-encoder's encoder, and its photo decoder unless `decoder` is "fresh"."""
-        for name in ("channels", "batch_norm"):
+        for name in ("channels", "norm"):
             if stage1.settings[name] != self.settings[name]:
                 raise UserError(
                     f"--{name}: the encoder in {stage1.path} has {stage1.settings[name]}"
@@ -191,8 +189,8 @@ class FrozenEncoderGan:
 class FrozenEncoder(Encoder):
     """An encoder whose weights and batch statistics never move; gradients still pass through it."""
 
-    def __init__(self, channels: int, batch_norm: bool = False) -> None:
-        super().__init__(channels, batch_norm)
+    def __init__(self, channels: int, norm: str = "none") -> None:
+        super().__init__(channels, norm)
         self.requires_grad_(False)
         self.eval()
 

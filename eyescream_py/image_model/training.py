@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from eyescream_py.image_model.adversarial import Batch, Game, Metrics, descend
-from eyescream_py.image_model.data import Pictures, load_by_name, load_folder, load_pairs
+from eyescream_py.image_model.data import Pictures, load_folder, load_listed, load_pairs
 from eyescream_py.image_model.losses import build_optimizer
-from eyescream_py.image_model.networks import NU_LIMIT, Discriminator, build_generator
+from eyescream_py.image_model.networks import NU_LIMIT, build_critic, build_generator
 from eyescream_py.image_model.options import GanOptions, ImageOptions, ModelOptions
 from eyescream_py.system.errors import UserError
 
@@ -24,13 +24,13 @@ from eyescream_py.system.errors import UserError
 class Domains:
     """The sets that a run draws from; a set that its options do not need is None.
 
-    `pairs` are the paired set's (depth, photo), `named` those of two folders with equal names.
+    `pairs` are the paired set's (depth, photo), `listed` those that a list names.
     """
 
     synth: Pictures | None = None
     real: Pictures | None = None
     pairs: Pictures | None = None
-    named: Pictures | None = None
+    listed: Pictures | None = None
 
     def present(self) -> dict[str, Pictures]:
         return {name: pictures for name, pictures in vars(self).items() if pictures is not None}
@@ -44,6 +44,13 @@ def check_options(options: ModelOptions, image: ImageOptions) -> None:
         raise UserError("--no_gan: nothing is left to learn; add --L1, --self_l1 or --use_recon")
     if options.use_nd_l1 and not options.l1:
         raise UserError("--use_nd_L1: this chooses the pairs of --L1; add --L1 or leave it out")
+    if options.pair_list and (options.use_nd_l1 or not options.l1):
+        raise UserError("--pair_list: names the pairs of --L1, and --use_nd_L1 others; give one")
+    if options.l1 and not (options.use_nd_l1 or options.pair_list):
+        raise UserError(
+            "--L1 needs pairs, which equal names in two folders do not make: give --use_nd_L1 and "
+            "--nd_dir with NAME_D and NAME_I files, or --pair_list"
+        )
     if options.use_nd_gan and not options.use_gan:
         raise UserError("--use_nd_gan and --no_gan contradict each other; leave one out")
 
@@ -63,7 +70,8 @@ def load_domains(
     if options.use_nd_gan or options.use_nd_l1:
         sets["pairs"] = load_pairs(options.nd_dir, "--nd_dir", size, channels, rng)
     if options.l1 and not options.use_nd_l1:
-        sets["named"] = load_by_name(options.synth_dir, options.real_dir, size, channels, rng)
+        folders = options.synth_dir, options.real_dir
+        sets["listed"] = load_listed(str(options.pair_list), folders, size, channels, rng)
     return Domains(**{name: pictures.to(device) for name, pictures in sets.items()})
 
 
@@ -90,6 +98,8 @@ class ImageModel:
         self._pairs = _l1_pairs(options, domains)
         self._rng = rng
         self.settings = image.settings("image-model") | {"gen_arch": options.gen_arch}
+        if options.use_gan:
+            self.settings["critic"] = gan.critic
         self.modules = _build_modules(options, image, gan, device)
         self.optimizers = _build_optimizers(options, image.optim, gan, self.modules)
         self.game: Game | None = None
@@ -188,7 +198,7 @@ def _sources(options: ModelOptions, domains: Domains) -> list[Pictures]:
 def _l1_pairs(options: ModelOptions, domains: Domains) -> Pictures | None:
     if not options.l1:
         return None
-    return domains.pairs if options.use_nd_l1 else domains.named
+    return domains.pairs if options.use_nd_l1 else domains.listed
 
 
 @torch.no_grad()
@@ -212,12 +222,12 @@ def replayed(game: Game | None, number: int) -> dict[str, Tensor]:
 def _build_modules(
     options: ModelOptions, image: ImageOptions, gan: GanOptions, device: torch.device
 ) -> dict[str, nn.Module]:
-    shape = image.channels, image.image_size, image.batch_norm
+    shape = image.channels, image.image_size, image.norm
     builders: dict[str, Callable[[], nn.Module]] = {
         "generator": lambda: build_generator(options.gen_arch, *shape)
     }
     if options.use_gan:
-        builders["discriminator"] = lambda: Discriminator(*shape, sigmoid=gan.objective == "log")
+        builders["discriminator"] = lambda: build_critic(gan.critic, *shape)
     if options.use_recon:
         builders["reconstructor"] = lambda: build_generator(options.gen_arch, *shape)
     return {name: build().to(device) for name, build in builders.items()}

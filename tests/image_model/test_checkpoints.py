@@ -1,4 +1,7 @@
+import contextlib
 import json
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from eyescream_py.image_model.checkpoints import (
     read_checkpoint,
     save_checkpoint,
 )
+from eyescream_py.image_model.generate import load_generator
 from eyescream_py.image_model.losses import build_optimizer
 from eyescream_py.image_model.networks import build_generator
 from eyescream_py.image_model.options import ImageOptions
@@ -81,7 +85,7 @@ def test_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def hostile(path: Path, **changes) -> None:
-    record = {"step": 1, "settings": dict(SETTINGS), "state": {}}
+    record = {"version": 2, "step": 1, "settings": dict(SETTINGS), "state": {}}
     for key, value in changes.items():
         if key in record:
             record[key] = value
@@ -108,8 +112,16 @@ def hostile(path: Path, **changes) -> None:
         lambda p: hostile(p, image_size=2048, gen_arch="NU"),
         lambda p: hostile(p, channels=10**6),
         lambda p: hostile(p, gen_arch="__import__"),
-        lambda p: hostile(p, batch_norm="yes"),
+        lambda p: hostile(p, norm="yes"),
         lambda p: hostile(p, kind="pickle"),
+        lambda p: hostile(p, kind="semi"),
+        lambda p: hostile(p, image_size=30),
+        lambda p: hostile(p, image_size=True),
+        lambda p: hostile(p, critic=[]),
+        lambda p: hostile(p, step=2**60),
+        lambda p: save_file({"x": torch.zeros(1)}, p, {"image_model": "[" * 5000}),
+        lambda p: save_file({"x": torch.zeros(1)}, p, {"image_model": "{}"}),
+        lambda p: save_file({"x": torch.zeros(1)}, p, {"image_model": "[1]"}),
     ],
 )
 def test_damaged_and_hostile_files_are_one_line(tmp_path: Path, write) -> None:
@@ -118,6 +130,41 @@ def test_damaged_and_hostile_files_are_one_line(tmp_path: Path, write) -> None:
     with pytest.raises(UserError, match="is no checkpoint of this program, or is damaged") as error:
         read_checkpoint(path)
     assert "\n" not in error.value.message
+
+
+def test_a_header_that_asks_for_much_builds_nothing(tmp_path: Path) -> None:
+    """212 bytes would have made a dense layer of a gigabyte."""
+    path = tmp_path / "bomb.safetensors"
+    settings = SETTINGS | {"gen_arch": "NU", "image_size": 512}
+    record = {"version": 2, "step": 1, "settings": settings, "state": {}}
+    save_file({"x": torch.zeros(1)}, path, {"image_model": json.dumps(record)})
+    with peak_below(100e6), pytest.raises(UserError, match=r"generator/c1\.\S+ is missing"):
+        load_generator(read_checkpoint(path), torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def peak_below(limit: float) -> Iterator[None]:
+    """Fails if resident memory was ever higher by `limit` bytes."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < limit
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    network, optimizer = trained()
+    with torch.no_grad():
+        network.c1.conv.bias[0] = value
+    save(tmp_path / "c.safetensors", network, optimizer)
+    with pytest.raises(UserError, match=r"generator/c1\.conv\.bias holds no numbers"):
+        load_generator(read_checkpoint(tmp_path / "c.safetensors"), torch.device("cpu"))
+
+
+def test_a_checkpoint_of_the_future_is_named(tmp_path: Path) -> None:
+    record = {"version": 3, "step": 1, "settings": SETTINGS, "state": {}}
+    save_file({"x": torch.zeros(1)}, tmp_path / "c", {"image_model": json.dumps(record)})
+    with pytest.raises(UserError, match="is of version 3"):
+        read_checkpoint(tmp_path / "c")
 
 
 def test_a_file_cut_short_is_one_line(tmp_path: Path) -> None:

@@ -146,6 +146,16 @@ BAD_TRAIN = [
     (["--L1", "--use_nd_L1", "--nd_dir", misnamed_pairs], "lacks its _D or its _I"),
     (["--L1", "--use_nd_L1", "--nd_dir", broken_picture], "is named neither"),
     (["--use_nd_L1"], "add --L1"),
+    (["--L1"], "--L1 needs pairs, which equal names in two folders do not make"),  # make-data's
+    (["--L1", "--pair_list", "{tmp}/none"], "--pair_list: "),
+    (["--pair_list", "x"], "names the pairs of --L1"),
+    (["--synth_dir", ""], "give a path"),
+    (["--synth_dir", "~/no/such/folder"], "/no/such/folder"),
+    (["--batch_norm", "--norm", "instance"], "contradict"),
+    (["--norm", "instance", "--image_size", "4"], "at least 8"),
+    (["--batch_norm", "--batch_size", "1", "--image_size", "4"], "leaves one value to normalise"),
+    (["--norm", "conv", "--batch_size", "1", "--image_size", "4"], "leaves one value to normalise"),
+    (["--batch_norm", "--batch_size", "2", "--image_size", "4", "--use_replay"], "at least 4"),
     (["--no_gan"], "nothing is left to learn"),
     (["--no_gan", "--L1", "--use_nd_L1", "--use_nd_gan"], "contradict"),
     (["--no_gan", "--self_l1", "1", "--use_replay"], "--no_gan leaves out"),
@@ -159,6 +169,20 @@ BAD_TRAIN = [
     (["--batch_size", "0"], "--batch_size"),
     (["--max_steps", "0"], "--max_steps"),
     (["--max_steps", "many"], "--max_steps"),
+    *[
+        ([flag, value], flag)
+        for value in ("nan", "inf", "-inf", "1e39", "")
+        for flag in (
+            "--glr",
+            "--dlr",
+            "--llr",
+            "--rlr",
+            "--L1_weight",
+            "--self_l1",
+            "--diff_low",
+            "--diff_high",
+        )
+    ],
     (["--glr", "0"], "--glr"),
     (["--dlr", "-1"], "--dlr"),
     (["--L1_weight", "-1"], "--L1_weight"),
@@ -224,11 +248,14 @@ def test_bad_training_input(heads, tmp_path, checkpoint, words, message) -> None
         (["make-data", "--image_size", "4"], "--image_size"),
         (["prepare-depth", "{tmp}", "{tmp}/o", "16"], "holds no .ply"),
         (["prepare-depth", "{heads}/Faces_ply", "{tmp}/o", "big"], "SIZE"),
-        (["prepare-faces", "{tmp}", "{tmp}/o", "1"], "holds no pictures (JPEG"),
+        (["prepare-faces", "{tmp}", "{tmp}/o", "1"], "holds no pictures"),
         (["prepare-faces", "{heads}/Faces_real", "{tmp}/o", "0"], "SCALE"),
+        (["prepare-faces", "{heads}/Faces_real", "{tmp}/o", "nan"], "SCALE"),
+        (["semi-stage2", "--load_encoder", "a", "--alpha", "nan"], "--alpha"),
+        (["semi-stage1", "--llr", "inf"], "--llr"),
         (["prepare-faces", twins, "{tmp}/o", "1"], "have one name but for folder and ending"),
         (["prepare-pairs", twins, "{tmp}/o", "16"], "have one name but for folder and ending"),
-        (["prepare-flatten", "{tmp}", "{tmp}/o"], "holds no pictures (JPEG"),
+        (["prepare-flatten", "{tmp}", "{tmp}/o"], "holds no pictures"),
         (["prepare-nd", "{tmp}", "{tmp}/o", "1"], "holds no .abs"),
         (["prepare-pairs", "{heads}/Faces_real", "{heads}/Faces_ND", "16"], "is not empty"),
         (["no-such-command"], "No such command"),
@@ -238,6 +265,63 @@ def test_bad_training_input(heads, tmp_path, checkpoint, words, message) -> None
 def test_bad_input_of_the_other_commands(heads, tmp_path, checkpoint, words, message) -> None:
     result = run(*fill(words, tmp_path, heads, checkpoint))
     assert_one_line(result, message)
+
+
+def test_a_home_folder_is_found(heads: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(heads.parent))
+    short = [f"~/{heads.name}/{name}" for name in ("Faces_depth", "Faces_real")]
+    result = run("train", "--synth_dir", short[0], "--real_dir", short[1], *QUICK,
+                 "--log_dir", tmp_path)  # fmt: skip
+    assert result.exit_code == 0, result.output
+
+
+def test_meshes_in_capitals_are_found_and_hidden_ones_not(heads: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    mesh = (heads / "Faces_ply" / "00000.ply").read_bytes()
+    (folder / "HEAD.PLY").write_bytes(mesh)
+    (folder / "._HEAD.PLY").write_bytes(b"Mac")
+    (folder / "loop").symlink_to(folder)
+    result = run("prepare-depth", folder, tmp_path / "out", 16)
+    assert "Wrote 1 depth maps" in result.output
+    assert "1 hidden: ._HEAD.PLY" in result.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["HEAD.png"]
+
+
+def test_names_in_bytes_pass_through_test(heads: Path, tmp_path: Path, checkpoint: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    name = os.fsdecode(b"Jos\xe9.png")
+    picture = next((heads / "Faces_depth_test").iterdir()).read_bytes()
+    (folder / name).write_bytes(picture)
+    result = run("test", "--load", checkpoint, "--test_dir", folder, "--output_dir", out,
+                 "--gpu", -1, "--threads", 1)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert os.listdir(out) == [name]
+
+
+def test_what_killed_runs_left_half_written_is_removed(heads: Path, tmp_path: Path) -> None:
+    old = tmp_path / "123" / "step_4"
+    old.mkdir(parents=True)
+    (old / ".0.png.999999999.tmp").write_bytes(b"half")
+    (old.parent / ".model.ckpt-4.safetensors.999999999.tmp").write_bytes(b"half")
+    (old / "0.png").write_bytes(b"whole")
+    assert train(heads, tmp_path).exit_code == 0
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert (old / "0.png").read_bytes() == b"whole"
+
+
+def test_a_checkpoint_of_version_one_still_serves(heads: Path, tmp_path: Path) -> None:
+    """Made by `train --no_gan --L1 --use_nd_L1 --batch_norm --gen_arch F --image_size 16`, when
+    checkpoints bore no number."""
+    old = Path(__file__).parent / "checkpoints" / "version-1.safetensors"
+    result = run("test", "--load", old, "--test_dir", heads / "Faces_depth_test",
+                 "--output_dir", tmp_path / "out", "--gpu", -1, "--threads", 1)  # fmt: skip
+    assert "Wrote 8 pictures" in result.output
+    wanted = ["--no_gan", "--L1", "--use_nd_L1", "--gen_arch", "F", "--load", str(old)]
+    assert_one_line(train(heads, tmp_path, *wanted, "--batch_norm"), "was trained with conv")
+    result = train(heads, tmp_path, *wanted, "--norm", "conv")
+    assert "Training for steps 3 to 4" in result.output, result.output
 
 
 def test_a_folder_without_rights_is_one_line(heads: Path, tmp_path: Path, monkeypatch) -> None:

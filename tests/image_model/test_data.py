@@ -9,8 +9,8 @@ from eyescream_py.image_model.data import (
     ShuffledQueue,
     find_pairs,
     list_pictures,
-    load_by_name,
     load_folder,
+    load_listed,
     load_pairs,
     load_picture,
     normalise,
@@ -138,16 +138,47 @@ def test_any_depth_and_what_is_left_out(tmp_path: Path) -> None:
     assert [p.name for p in list_pictures(tmp_path, "--synth_dir")] == ["a.JPG", "b.png"]
 
 
-def test_two_folders_of_equal_names_are_pairs(tmp_path: Path) -> None:
-    for side in ("synth", "real"):
+def test_a_list_names_pairs_of_two_folders(tmp_path: Path) -> None:
+    for side, values in (("synth", gradient(8, 8)), ("real", gradient(8, 8).T)):
         (tmp_path / side).mkdir()
-        for name in "ab":
-            save(tmp_path / side / f"{name}.png", gradient(8, 8))
-    pairs = load_by_name(tmp_path / "synth", tmp_path / "real", 8, 1, rng())
-    assert pairs.names == ["a", "b"]
-    save(tmp_path / "real" / "c.png", gradient(8, 8))
-    with pytest.raises(UserError, match=r"no pairs \(c stands in one only\)"):
-        load_by_name(tmp_path / "synth", tmp_path / "real", 8, 1, rng())
+        for name in ("a b", "é", "c"):
+            save(tmp_path / side / f"{name}.png", values)
+    folders = str(tmp_path / "synth"), str(tmp_path / "real")
+    listing = tmp_path / "pairs.txt"
+    listing.write_bytes("\ufeffa b.png\té.png\r\n\r\né.png\tc.png\r\n".encode())
+    pairs = load_listed(listing, folders, 8, 1, rng())
+    assert pairs.names == ["a b", "é"]
+    assert torch.equal(pairs.sides[0], pairs.sides[1].transpose(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.png b.png", "pair 1: give two names"),
+        ("a.png\tb.png\tc.png", "pair 1"),
+        ("\ta.png", "pair 1"),
+        ("\n\n", "holds no pairs"),
+        ("a.png\tnone.png", r"none\.png, which is not there"),
+    ],
+)
+def test_lists_that_name_no_pairs_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    save(tmp_path / "a.png", gradient(8, 8))
+    (tmp_path / "list").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_listed(tmp_path / "list", (str(tmp_path), str(tmp_path)), 8, 1, rng())
+    with pytest.raises(UserError, match="cannot be read"):
+        load_listed(tmp_path / "no list", (str(tmp_path), str(tmp_path)), 8, 1, rng())
+
+
+def test_broken_pictures_are_counted_and_the_others_read(tmp_path: Path, capsys) -> None:
+    save(tmp_path / "a.png", gradient(8, 8))
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "._a.png").write_bytes(bytes.fromhex("0005160700020000") + bytes(99))
+    (tmp_path / "album.png").mkdir()
+    assert load_folder(tmp_path, "--synth_dir", 8, 1, rng()).names == ["a"]
+    lines = capsys.readouterr().err.splitlines()
+    assert any("1 hidden: ._a.png" in line for line in lines)
+    assert any(line.startswith("left out: 1 broken, ") and "broken.png" in line for line in lines)
 
 
 def test_files_that_differ_in_their_ending_only_are_refused(tmp_path: Path) -> None:
@@ -155,8 +186,6 @@ def test_files_that_differ_in_their_ending_only_are_refused(tmp_path: Path) -> N
         save(tmp_path / name, gradient(8, 8))
     with pytest.raises(UserError, match=r"x_I\.jpg and .*x_I\.png have one name but for"):
         find_pairs(tmp_path, "--nd_dir")
-    with pytest.raises(UserError, match=r"--synth_dir: .* have one name but for folder"):
-        load_by_name(tmp_path, tmp_path, 8, 1, rng())
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:

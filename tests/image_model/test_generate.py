@@ -105,7 +105,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
 
 def test_equal_stems_and_equal_folders_are_refused(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "in", ["a.png", "a.jpg"])
-    with pytest.raises(UserError, match="differ in their ending only"):
+    with pytest.raises(UserError, match="have one name but for folder and ending"):
         generate_folder(checkpoint(), source, tmp_path / "out", 8, False, False, CPU)
     (source / "a.jpg").unlink()
     with pytest.raises(UserError, match="another folder than --test_dir"):

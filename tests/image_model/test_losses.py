@@ -9,21 +9,31 @@ from eyescream_py.image_model.losses import (
     clip_weights,
     discriminator_loss,
     generator_loss,
+    separation,
 )
 
-HALF = torch.full((4, 1), 0.5)
+EVEN = torch.zeros(4, 1)  # logits of one half
 
 
 def test_log_losses_at_one_half() -> None:
-    assert discriminator_loss("log", HALF, HALF).item() == pytest.approx(2 * math.log(2), abs=1e-5)
-    assert generator_loss("log", HALF).item() == pytest.approx(math.log(2), abs=1e-5)
+    assert discriminator_loss("log", EVEN, EVEN).item() == pytest.approx(2 * math.log(2), abs=1e-5)
+    assert generator_loss("log", EVEN).item() == pytest.approx(math.log(2), abs=1e-5)
+    assert separation("log", EVEN + 100, EVEN - 100).item() == pytest.approx(1)
+    assert separation("l2", EVEN + 3, EVEN + 1).item() == pytest.approx(2)
 
 
-def test_log_losses_are_finite_where_d_is_certain_and_wrong() -> None:
-    zero, one = torch.zeros(2, 1), torch.ones(2, 1)
-    expected = -math.log(1e-7)
-    assert generator_loss("log", zero).item() == pytest.approx(expected, rel=1e-3)
-    assert discriminator_loss("log", zero, one).item() == pytest.approx(2 * expected, rel=0.02)
+@pytest.mark.parametrize("logit", [7.0, 9.0, 12.0, 20.0, 50.0])
+def test_log_losses_keep_their_slope_where_d_is_certain_and_wrong(logit: float) -> None:
+    """With a Sigmoid and a small number under the logarithm it was gone at 20."""
+    wrong = torch.full((2, 1), -logit, requires_grad=True)
+    generator_loss("log", wrong).backward()
+    torch.testing.assert_close(wrong.grad, torch.full((2, 1), -0.5 / (1 + math.exp(-logit))))
+    real, fake = (torch.full((2, 1), s * logit, requires_grad=True) for s in (-1, 1))
+    loss = discriminator_loss("log", real, fake)
+    assert loss.item() == pytest.approx(2 * logit, rel=1e-3)
+    loss.backward()
+    assert (real.grad < -0.49).all()
+    assert (fake.grad > 0.49).all()
 
 
 def test_least_squares_losses() -> None:

@@ -3,10 +3,12 @@ import torch
 
 from eyescream_py.image_model.networks import (
     GENERATORS,
+    NORMS,
     Conv,
     Decoder,
     Discriminator,
     Encoder,
+    build_critic,
     build_generator,
 )
 
@@ -28,13 +30,13 @@ def test_discriminator_parameter_count_at_128_grey() -> None:
 
 @pytest.mark.parametrize("arch", GENERATORS)
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
 def test_generators_keep_the_shape_and_stay_inside_minus_one_and_one(
-    arch: str, channels: int, batch_norm: bool
+    arch: str, channels: int, norm: str
 ) -> None:
     torch.manual_seed(0)
     x = 3 * torch.randn(2, channels, 20, 20)
-    y = build_generator(arch, channels, 20, batch_norm)(x)
+    y = build_generator(arch, channels, 20, norm)(x)
     assert y.shape == x.shape
     assert y.abs().max() <= 1
     assert y.std() > 1e-4
@@ -50,16 +52,49 @@ def test_noise_makes_nu_differ_and_u_is_deterministic() -> None:
     assert torch.equal(nu(x, noise), nu(x, noise))
 
 
-def test_discriminator_flattens_to_s_squared_and_its_sigmoid_is_optional() -> None:
+@pytest.mark.parametrize("norm", NORMS)
+def test_discriminator_flattens_to_s_squared(norm: str) -> None:
     torch.manual_seed(0)
-    x = 40 * torch.randn(4, 1, 24, 24)
-    probability, score = Discriminator(1, 24), Discriminator(1, 24, sigmoid=False)
-    assert probability.dense.in_features == 24**2
-    score.load_state_dict(probability.state_dict())
-    p, s = probability(x), score(x)
-    assert p.shape == s.shape == (4, 1)
-    assert 0 <= p.min() <= p.max() <= 1
-    torch.testing.assert_close(torch.sigmoid(s), p)
+    critic = Discriminator(1, 24, norm)
+    assert critic.dense.in_features == 24**2
+    assert critic(torch.randn(4, 1, 24, 24)).shape == (4, 1)
+
+
+def test_dense_layers_are_normalised_with_batch_and_not_with_conv() -> None:
+    """As in the original; up to version 1 of checkpoints they were left out."""
+    torch.manual_seed(0)
+    x = torch.randn(16, 1, 16, 16)
+    scores = Discriminator(1, 16, "batch")(x)
+    assert scores.mean().item() == pytest.approx(0, abs=1e-5)
+    assert scores.std(correction=0).item() == pytest.approx(1, abs=5e-3)
+    plain = Discriminator(1, 16, "conv")(x)
+    assert abs(plain.std().item() - 1) > 0.05
+    names = build_generator("NU", 1, 16, "batch").state_dict().keys()
+    assert "mix.dense_norm.running_var" in names
+    assert names - build_generator("NU", 1, 16, "conv").state_dict().keys() == {
+        f"mix.dense_norm.{n}"
+        for n in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
+
+
+def test_instance_norm_makes_a_picture_independent_of_its_batch() -> None:
+    torch.manual_seed(0)
+    network = build_generator("U", 1, 16, "instance")
+    x = torch.randn(3, 1, 16, 16)
+    torch.testing.assert_close(network(x)[:1], network(x[:1]))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_patch_critic_scores_each_place_by_what_is_near(norm: str) -> None:
+    torch.manual_seed(0)
+    critic = build_critic("patch", 3, 32, norm).eval()
+    x = torch.randn(2, 3, 32, 32)
+    scores = critic(x)
+    assert scores.shape == (2, 64)
+    if norm != "instance":
+        x[:, :, :, 24:] = 0  # beyond the reach of the top left score
+        assert torch.equal(critic(x)[:, 0], scores[:, 0])
+        assert not torch.equal(critic(x)[:, -1], scores[:, -1])
 
 
 def test_stride_two_pads_one_before_and_two_after() -> None:

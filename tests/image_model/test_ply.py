@@ -74,6 +74,10 @@ def test_points_without_faces_are_the_vertices() -> None:
     assert cloud.surface_points(10, np.random.default_rng(0)) is cloud.vertices
 
 
+BOMB = b"ply\nformat binary_little_endian 1.0\nelement face 2000000000\n"
+BOMB += b"property list char int i\nend_header\n"
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -88,6 +92,14 @@ def test_points_without_faces_are_the_vertices() -> None:
         .replace("vertex 4", "vertex 9000000000")
         .encode(),
         ASCII.replace("ascii", "martian").encode(),
+        ASCII.replace("2 2 0 9", "2 1e300 0 9").encode(),
+        ASCII.replace("vertex 4", "vertex 1" + "0" * 30).encode(),
+        ASCII.replace("face 1", "face -1").encode(),
+        ASCII.replace("element face", "element vertex").encode(),
+        ASCII.replace("list uchar int", "list float int").encode(),
+        ASCII.replace("list uchar int", "list uchar double").encode(),
+        BOMB + b"\xff" * 3000,
+        BOMB.replace(b"list char", b"list int") + b"\xff\xff\xff\x7f" * 20,
         ASCII.replace("float z", "list uchar int z").encode(),
         ASCII.replace("property float x", "property quad x").encode(),
         ASCII.replace("element face 1", "element face").encode(),

@@ -1,4 +1,5 @@
 import gzip
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,10 @@ def test_range_images_are_read_from_the_smallest_valid_z(tmp_path: Path, name: s
         ABS.replace("2 rows", "5 rows"),
         ABS.replace("2 rows", "99999 rows"),
         ABS.replace("-65", "low"),
+        *(ABS.replace("-75", depth) for depth in ("nan", "inf", "-1e300", "9" * 400)),
+        ABS.replace("2 rows", "-2 rows").replace("3 col", "-3 col"),
+        ABS.replace("2 rows", "4096 rows").replace("3 col", "4096 col"),
+        ABS.replace("1 1 0 1 0 1", " " * 5000),
         ABS.replace("1 1 0 1 0 1", "0 0 0 0 0 0"),
     ],
 )
@@ -98,6 +103,33 @@ def test_damaged_range_images_are_named(tmp_path: Path, text: str) -> None:
     write_abs(tmp_path / "bad.abs.gz", text)
     with pytest.raises(UserError, match=r"bad\.abs\.gz"):
         read_abs(tmp_path / "bad.abs.gz")
+
+
+def test_a_gzip_bomb_is_read_no_further_than_its_header_allows(tmp_path: Path) -> None:
+    """Half a megabyte that would become half a gigabyte."""
+    head = b"9 rows\n9 columns\ntext\n"
+    with gzip.open(tmp_path / "bomb.abs.gz", "wb") as file:
+        file.write(head)
+        for _ in range(100):
+            file.write(b"1 " * (1 << 20))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"bomb\.abs\.gz"):
+        read_abs(tmp_path / "bomb.abs.gz")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
+def test_range_images_in_capitals_find_their_photos(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    depth = np.add.outer(np.arange(40), np.arange(40)) + 1
+    (source / "02463D550.ABS.GZ").write_bytes(gzip.compress(range_image(depth).encode()))
+    (source / "02463d550.ABS").write_text(range_image(depth))
+    Image.fromarray(depth.astype(np.uint8)).save(source / "02463d551.PPM", "ppm")
+    assert notre_dame_pairs(source, tmp_path / "out", 1.0, detect=False) == 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "02463d550_D.png",
+        "02463d550_I.png",
+    ]
 
 
 def test_a_gzip_file_cut_short_is_named(tmp_path: Path) -> None:

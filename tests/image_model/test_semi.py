@@ -21,10 +21,10 @@ def stage1(heads: Path, routes: str = "cross", **image) -> CrossEncoder:
     return CrossEncoder(SemiOptions(routes=routes, llr=2e-3), shape, pairs, rng, CPU)
 
 
-def stage2(heads: Path, alpha: float = 1.0, batch_norm: bool = False, **gan) -> FrozenEncoderGan:
+def stage2(heads: Path, alpha: float = 1.0, norm: str = "none", **gan) -> FrozenEncoderGan:
     torch.manual_seed(1)
     rng = np.random.default_rng(1)
-    shape = ImageOptions(batch_size=4, image_size=32, batch_norm=batch_norm)
+    shape = ImageOptions(batch_size=4, image_size=32, norm=norm)
     synth = load_folder(heads / "Faces_depth", "--synth_dir", 32, 1, rng)
     real = load_folder(heads / "Faces_real", "--real_dir", 32, 1, rng)
     options = SemiOptions(alpha=alpha)
@@ -73,7 +73,7 @@ def test_cross_encoder_beats_the_mean_picture_on_every_route(heads: Path) -> Non
 
 
 def test_stage_two_never_moves_the_encoder_even_with_batch_norm(heads: Path) -> None:
-    learner = stage2(heads, batch_norm=True, glr=1e-2)
+    learner = stage2(heads, norm="batch", glr=1e-2)
     before = {
         k: {n: v.clone() for n, v in m.state_dict().items()} for k, m in learner.modules.items()
     }
@@ -126,6 +126,6 @@ def test_stage_two_starts_from_stage_one(heads: Path, tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_another_shape_is_refused(heads: Path, tmp_path: Path) -> None:
-    checkpoint = saved(stage1(heads, batch_norm=True), tmp_path / "s.safetensors")
-    with pytest.raises(UserError, match="--batch_norm"):
+    checkpoint = saved(stage1(heads, norm="batch"), tmp_path / "s.safetensors")
+    with pytest.raises(UserError, match="--norm"):
         stage2(heads).start_from(checkpoint, "real")

@@ -138,7 +138,7 @@ def test_unpaired_folders_give_unrelated_batches_and_pairs_related_ones(heads: P
     [
         ({"use_gan": False}, "nothing is left to learn"),
         ({"use_nd_l1": True}, "--use_nd_L1"),
-        ({"use_gan": False, "l1": True, "use_nd_gan": True}, "contradict"),
+        ({"use_gan": False, "l1": True, "use_nd_l1": True, "use_nd_gan": True}, "contradict"),
     ],
 )
 def test_options_that_contradict_are_refused(options: dict, message: str) -> None:
@@ -146,13 +146,20 @@ def test_options_that_contradict_are_refused(options: dict, message: str) -> Non
         check_options(ModelOptions(**options), IMAGE)
 
 
-def test_l1_between_unrelated_folders_is_refused(heads: Path, tmp_path: Path) -> None:
-    other = tmp_path / "photos"
-    other.mkdir()
-    for path in (heads / "Faces_real").iterdir():
-        (other / f"x{path.name}").write_bytes(path.read_bytes())
-    with pytest.raises(UserError, match="are no pairs"):
-        make_model(heads, real_dir=str(other), l1=True)
+def test_folders_of_equal_names_are_no_pairs_and_a_list_makes_them(
+    heads: Path, tmp_path: Path
+) -> None:
+    names = sorted(p.name for p in (heads / "Faces_real").iterdir())
+    assert names == sorted(p.name for p in (heads / "Faces_depth").iterdir())
+    with pytest.raises(UserError, match="--L1 needs pairs"):
+        check_options(ModelOptions(l1=True), IMAGE)
+    listing = tmp_path / "pairs.txt"
+    listing.write_text("".join(f"{name}\t{name}\n" for name in names[:5]))
+    options = {"l1": True, "use_gan": False, "pair_list": str(listing)}
+    check_options(ModelOptions(**options), IMAGE)
+    model = make_model(heads, **options)
+    assert len(model.domains.listed) == 5
+    assert set(model.step()) == {"L1"}
 
 
 def test_generate_leaves_no_trace(heads: Path) -> None:
