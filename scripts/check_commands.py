@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -101,7 +102,8 @@ def _check_values(context: click.Context, values: dict[str, object]) -> None:
         if not isinstance(parameter.type, kinds) or not isinstance(value, str):
             continue
         if not _PLACEHOLDER.fullmatch(value):
-            parameter.type.convert(value, parameter, context)
+            kind: Any = parameter.type
+            kind.convert(value, parameter, context)
 
 
 def page_problems(page: Path) -> list[str]:
