@@ -307,7 +307,7 @@ def test(**values: Any) -> None:
               help="Photos whose mean is the baseline.")  # fmt: skip
 @flags.device_options
 def evaluate(**values: Any) -> None:
-    """Measure a generator on held-out pairs: L1, and sharpness beside the true photos'."""
+    """Measure a generator on held-out pairs: L1, PSNR, SSIM, sharpness beside the true photos'."""
     import numpy as np
 
     from eyescream_py.image_model.checkpoints import read_checkpoint
@@ -321,6 +321,7 @@ def evaluate(**values: Any) -> None:
     photos = load_folder(values["real_dir"], "--real_dir", *shape, rng).to(device)
     scores = score(load_generator(checkpoint, device), held_out, photos.sides[0])
     say(f"L1 {scores.l1:.4f}  mean photo {scores.baseline_l1:.4f}")
+    say(f"PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}")
     say(f"gradient energy {scores.energy:.6f}  true photos {scores.real_energy:.6f}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -104,13 +105,16 @@ class Scores:
     """`l1`: mean |G(x) - y| on pairs; `baseline_l1`: the same for the mean photo of training.
 
     `energy` and `real_energy`: mean squared step between neighbouring pixels of generated and true
-    photos. All in units of a picture's own contrast (its span is 1).
+    photos. `psnr` (dB, 100 at most) and `ssim` (windows of 7 pixels, colours averaged) compare G(x)
+    with y. All in units of a picture's own contrast (its span is 1).
     """
 
     l1: float
     baseline_l1: float
     energy: float
     real_energy: float
+    psnr: float
+    ssim: float
 
 
 def gradient_energy(pictures: Tensor) -> float:
@@ -118,6 +122,22 @@ def gradient_energy(pictures: Tensor) -> float:
     across = pictures.diff(dim=-1).square().mean()
     down = pictures.diff(dim=-2).square().mean()
     return ((across + down) / 2).item()
+
+
+def signal_to_noise(pictures: Tensor, truth: Tensor) -> float:
+    """Mean over pictures (N, C, H, W) of the peak signal-to-noise ratio in dB, for a peak of 1."""
+    error = (pictures - truth).square().mean((1, 2, 3)).clamp_min(1e-10)
+    return (-10 * error.log10()).mean().item()
+
+
+def similarity(pictures: Tensor, truth: Tensor) -> float:
+    """Mean structural similarity of (N, C, S, S) for a span of 1 (Wang et al. 2004)."""
+    from skimage.metrics import structural_similarity
+
+    window = min(7, pictures.shape[-1] - 1 + pictures.shape[-1] % 2)
+    pairs = zip(pictures.cpu().numpy(), truth.cpu().numpy(), strict=True)
+    how = {"channel_axis": 0, "data_range": 1.0, "win_size": window}
+    return float(np.mean([structural_similarity(a, b, **how) for a, b in pairs]))
 
 
 @torch.no_grad()
@@ -132,4 +152,6 @@ def score(generator: nn.Module, held_out: Pictures, training_photos: Tensor) -> 
         baseline_l1=(mean_photo - photos).abs().mean().item(),
         energy=gradient_energy(outputs),
         real_energy=gradient_energy(photos),
+        psnr=signal_to_noise(outputs, photos),
+        ssim=similarity(outputs, photos),
     )

@@ -61,7 +61,10 @@ def test_train_under_the_readmes_names_then_test_then_evaluate(heads: Path, tmp_
     }
     result = run("evaluate", "--load", saved, "--nd_dir", heads / "Faces_ND_test",
                  "--real_dir", heads / "Faces_real", "--gpu", -1, "--threads", 1)  # fmt: skip
-    assert re.search(r"L1 0\.\d{4}  mean photo 0\.\d{4}\ngradient energy", result.output)
+    assert re.search(
+        r"L1 0\.\d{4}  mean photo 0\.\d{4}\nPSNR \d+\.\d\d dB  SSIM -?0\.\d{3}\ngradient energy",
+        result.output,
+    )
 
 
 def test_loading_goes_on_at_the_stored_step_in_a_new_folder(heads, tmp_path, checkpoint) -> None:

@@ -13,6 +13,8 @@ from eyescream_py.image_model.generate import (
     load_generator,
     read_normalised,
     score,
+    signal_to_noise,
+    similarity,
 )
 from eyescream_py.image_model.networks import Decoder, Encoder, build_generator
 from eyescream_py.image_model.options import ImageOptions
@@ -146,3 +148,12 @@ def test_score_against_hand_made_pairs() -> None:
     assert scores.l1 == 0
     assert scores.baseline_l1 == pytest.approx(0.25)  # the mean is off by 0.5 in half of the pixels
     assert scores.energy == scores.real_energy > 0
+    assert scores.psnr == pytest.approx(100)
+    assert scores.ssim == pytest.approx(1)
+
+
+def test_psnr_and_ssim_by_known_answers() -> None:
+    truth = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert signal_to_noise(truth + 0.1, truth) == pytest.approx(20, abs=1e-4)
+    assert similarity(truth, truth) == pytest.approx(1)
+    assert similarity(1 - truth, truth) < -0.5  # the same structure, turned over
