@@ -18,8 +18,8 @@ install: $(STAMP)
 
 $(STAMP): requirements.txt requirements-dev.txt requirements.lock packaging/pip.txt \
     $(wildcard packaging/visdom/*)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
-	    "Python 3.11 or 3.12 is needed: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and \
+	    "Python 3.11 to 3.14 is needed: make PYTHON=python3.13")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing PyTorch and what else is needed into $(VENV): one to three minutes."
 	-$(BIN)/python -m pip install --require-hashes -r packaging/pip.txt

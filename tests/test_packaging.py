@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import io
@@ -37,6 +38,27 @@ def pins(name: str) -> dict[str, str]:
     return {match[1].lower(): match[2] for match in found if match}
 
 
+# Where a module's name is not its package's.
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "imageio_ffmpeg": "imageio-ffmpeg",
+}
+
+
+def imported_modules(folder: str) -> set[str]:
+    """Top names of all imports in a folder's files that are neither Python's nor this project's."""
+    names = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(str(node.module).partition(".")[0])
+    return names - set(sys.stdlib_module_names) - {"eyescream_py"}
+
+
 def load(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     assert spec is not None
@@ -66,6 +88,22 @@ class TestRequirements:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         needed = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
         assert needed <= pins("requirements.txt").keys()
+
+    def test_the_project_asks_for_all_that_it_imports(self) -> None:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        extras = [line for part in project["optional-dependencies"].values() for line in part]
+        asked = {re.split(r"[<>=]", line)[0] for line in project["dependencies"] + extras}
+        modules = {DISTRIBUTIONS.get(name, name) for name in imported_modules("eyescream_py")}
+        assert {"torch", "click", "nibabel"} <= modules
+        assert modules <= asked
+
+    def test_make_and_the_classifiers_name_the_same_pythons(self) -> None:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        pythons = [line.rpartition(" ")[2] for line in project["classifiers"]]
+        assert project["requires-python"] == f">={pythons[0]}"
+        asks = f"Python {pythons[0]} to {pythons[-1]} "
+        assert asks + "is needed" in (ROOT / "Makefile").read_text()
+        assert asks.rstrip() in (ROOT / "requirements.txt").read_text()
 
     def test_torchvision_is_nowhere(self) -> None:
         assert "torchvision" not in (ROOT / "requirements.lock").read_text()
