@@ -14,7 +14,7 @@ from eyescream_py import torch7
 from eyescream_py.networks import models
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View
 from eyescream_py.torch7.optim import Adam
-from eyescream_py.training.run import Schedule
+from eyescream_py.training.task import Schedule
 
 SCRIPTS = {
     "train": ("--scale=8", "--grayscale", "--noplot", "--batchSize=4", "--N_epoch=12",

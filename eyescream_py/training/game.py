@@ -39,8 +39,8 @@ from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.torch7.states import fill
 from eyescream_py.training.logs import LossLog
-from eyescream_py.training.run import Schedule
 from eyescream_py.training.setup import CommonOptions, go_on_drawing, make_optimizer
+from eyescream_py.training.task import Schedule
 
 SATURATED_EPOCHS = 5
 ALIKE, DIVERSE = 0.03, 0.15  # shares of the real pictures' spread

@@ -34,7 +34,8 @@ from eyescream_py.torch7.states import fill
 from eyescream_py.training import setup
 from eyescream_py.training.distributed import joined
 from eyescream_py.training.logs import LossLog
-from eyescream_py.training.run import Run, Schedule
+from eyescream_py.training.run import Run
+from eyescream_py.training.task import Schedule
 
 TRAINING_PICTURES = 10_000
 AUTOENCODER_VALIDATION = 512
