@@ -197,30 +197,24 @@ def sample(
 
     Writes OUT/NAME.png and OUT/NAME-sheet.png (input, output, target).
     """
-    from eyescream_py.ganless_hd.sampling import (
-        BOXED,
-        check_names,
-        load_painter,
-        paint_drawing,
-        paint_photo,
-    )
+    from eyescream_py.ganless_hd import sampling
 
     if (dark_lines or colors) and not drawn:
         raise UserError("--dark-lines and --colors go with --drawn")
     paths, folder = [Path(picture) for picture in pictures], Path(out)
     ground = Path(colors) if colors else None
-    check_names(paths, ground, folder)
+    sampling.check_names(paths, ground, folder)
     typed = context.get_parameter_source("gpu") is not ParameterSource.DEFAULT
-    painter = load_painter(network or BOXED, choose_device(gpu, typed), tile)
+    painter = sampling.load_painter(network or sampling.BOXED, choose_device(gpu, typed), tile)
     size = painter.size if size < 0 else size
     if drawn and painter.colormap and ground is None:
         say("No --colors: the contours lie over uniform grey.")
     with memory_in_words("give a smaller --size, or a --tile"):
         for path in paths:
             if drawn:
-                page = paint_drawing(painter, path, ground, dark_lines, size, folder)
+                page = sampling.paint_drawing(painter, path, ground, dark_lines, size, folder)
             else:
-                page = paint_photo(painter, path, size, folder)
+                page = sampling.paint_photo(painter, path, size, folder)
             say(printable(page))
 
 

@@ -4,6 +4,7 @@ estimate-b0 | demo
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,11 +109,8 @@ def train(
         run = training.resumed_run(Path(resume), params, protocol, images)
     else:
         run = training.new_run(params, protocol, images, Path(out), say)
-    windows = Plots.open(plots, plot_server, plot_port, "mln")
-    try:
+    with closing(Plots.open(plots, plot_server, plot_port, "mln")) as windows:
         say(training.train(run, windows, say, batches))
-    finally:
-        windows.close()
     say(f"pictures in {run.folder}\ncheckpoint {run.checkpoint_folder / training.CHECKPOINT_NAME}")
     if test_images:
         _closing_comparison(run, images, unseen, test_images, wavelet)

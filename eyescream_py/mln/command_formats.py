@@ -50,20 +50,13 @@ def import_scan(
     Siemens' raw files (.dat) are not read: convert them with siemens_to_ismrmrd, or `bart
     twixread`.
     """
-    from eyescream_py.mln.exchange import from_bart, from_ismrmrd, write_folder
+    from eyescream_py.mln.exchange import write_folder
     from eyescream_py.mln.protocol import trajectory_units
 
     folder = Path(out)
     if (folder / "Params.txt").exists():
         raise UserError(f"--out {out}: holds a Params.txt already; choose another folder")
-    if source.endswith(".dat"):
-        raise UserError(
-            f"SOURCE {source}: convert Siemens raw data with siemens_to_ismrmrd or bart twixread"
-        )
-    if source.endswith((".h5", ".hdf5", ".mrd")):
-        scan = from_ismrmrd(source, side or 0, units)
-    else:
-        scan = from_bart(source, trajectory, maps, side or 0, units)
+    scan = _scan(source, trajectory, maps, side or 0, units)
     try:
         params, taken = write_folder(scan, folder, compress, coil_method)
     except ValueError as error:
@@ -78,6 +71,19 @@ def import_scan(
         f"{scan.side} px; coil maps {taken}"
     )
     say(f"python -m eyescream_py.mln train --params {folder / 'Params.txt'}")
+
+
+def _scan(source: str, trajectory: str | None, maps: str | None, side: int, units: str) -> Any:
+    """What SOURCE holds, by the end of its name."""
+    from eyescream_py.mln.exchange import from_bart, from_ismrmrd
+
+    if source.endswith(".dat"):
+        raise UserError(
+            f"SOURCE {source}: convert Siemens raw data with siemens_to_ismrmrd or bart twixread"
+        )
+    if source.endswith((".h5", ".hdf5", ".mrd")):
+        return from_ismrmrd(source, side, units)
+    return from_bart(source, trajectory, maps, side, units)
 
 
 @click.command("export")

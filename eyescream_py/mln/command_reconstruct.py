@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -185,24 +185,14 @@ def _run(
     from eyescream_py.mln.methods import TITLES
     from eyescream_py.mln.protocol import read_scan
     from eyescream_py.mln.report import outcome, read_reference, table, write_report
-    from eyescream_py.mln.series import (
-        chosen_rows,
-        equal_rows,
-        output_files,
-        reconstruct_series,
-        write_images,
-    )
+    from eyescream_py.mln.series import chosen_rows, equal_rows, output_files, reconstruct_series
 
     sources = [f"{needs['--prefix']}{number:02d}.mat" for number in range(1, work.count + 1)]
     scans = [chosen_rows(read_scan(path, *work.sizes, "scan"), rows) for path in sources]
     side = work.params.image_side if work.network is None else work.network.shape.image_side
     truth = read_reference(reference, side) if reference else None
     out = Path(needs["--out"])
-    stems = {
-        (name, number): out / f"OnRealData{number:02d}{'' if name == 'mln' else '_' + name}"
-        for number in range(1, work.count + 1)
-        for name in jobs
-    }
+    stems = _stems(out, work.count, jobs)
     used = [file for stem in stems.values() for file in output_files(stem, formats)]
     _make_folder(out, [*used, out / "report.md"], overwrite)
     mask = _mask(work, side)
@@ -212,10 +202,7 @@ def _run(
             warn(f"{source}: all {len(signal)} rows are equal; --rows 1 reconstructs one of them")
         for name, job in jobs.items():
             done = reconstruct_series(job, signal, device, at_once)
-            files = write_images(stems[name, number], done.images, formats)
-            each = 1000 * done.seconds / len(done.images)
-            listed = ", ".join(map(str, files))
-            say(f"{source} -> {listed}  ({len(done.images)} images, {each:.0f} ms each)")
+            _write(source, stems[name, number], done, formats)
             if number == 1:
                 image = done.images[0, 0].numpy()
                 seconds, frames = done.seconds, len(done.images)
@@ -223,6 +210,24 @@ def _run(
                 first.append(image)
     write_report(out, outcomes, first + ([truth] if truth is not None else []))
     say(table(outcomes))
+
+
+def _stems(out: Path, count: int, methods: Iterable[str]) -> dict[tuple[str, int], Path]:
+    """(method, number of the scan) -> its files' path without an ending."""
+    return {
+        (name, number): out / f"OnRealData{number:02d}{'' if name == 'mln' else '_' + name}"
+        for number in range(1, count + 1)
+        for name in methods
+    }
+
+
+def _write(source: str, stem: Path, done: Any, formats: tuple[str, ...]) -> None:
+    from eyescream_py.mln.series import write_images
+
+    files = write_images(stem, done.images, formats)
+    each = 1000 * done.seconds / len(done.images)
+    listed = ", ".join(map(str, files))
+    say(f"{source} -> {listed}  ({len(done.images)} images, {each:.0f} ms each)")
 
 
 def _mask(work: _Work, side: int) -> Any:

@@ -187,16 +187,7 @@ def _one_run(
         save_grid(folder / f"{name}_{run:04d}_base.jpg", pictures, 8)
     save_grid(folder / f"random256_{run:04d}_base.jpg", images[:256], 16)
     save_grid(folder / f"random1024_{run:04d}_base.jpg", images, 32)
-    best = images[order[:NEIGHBOURS]]
-    sections = [
-        Section("random faces, as they come", images[:GRID], 16),
-        Section("the best of 1024 by the discriminator", images[order[:GRID]], 16),
-    ]
-    if data is not None:
-        pairs = _beside_neighbours(best, data)
-        save_grid(folder / f"best_{run:04d}_neighbours_base.jpg", pairs, 8)
-        sections.append(Section("the best, each with the training picture nearest to it", pairs, 8))
-    write_sheet(folder / f"sheet_{run:04d}.png", sections)
+    _write_sheet(folder, run, grids, data)
     base_seconds = time.perf_counter() - start
     if refiner is not None:
         for name, pictures in grids.items():
@@ -207,6 +198,18 @@ def _one_run(
         films.write(path, _between(base, noise[:5], options.interpolate))
     seconds = time.perf_counter() - start
     print(f"run {run} of {options.runs}: base grids {base_seconds:.1f} s, all {seconds:.1f} s")
+
+
+def _write_sheet(folder: Path, run: int, grids: dict[str, Tensor], data: Dataset | None) -> None:
+    sections = [
+        Section("random faces, as they come", grids["random"], 16),
+        Section("the best of 1024 by the discriminator", grids["best"], 16),
+    ]
+    if data is not None:
+        pairs = _beside_neighbours(grids["best"][:NEIGHBOURS], data)
+        save_grid(folder / f"best_{run:04d}_neighbours_base.jpg", pairs, 8)
+        sections.append(Section("the best, each with the training picture nearest to it", pairs, 8))
+    write_sheet(folder / f"sheet_{run:04d}.png", sections)
 
 
 def _beside_neighbours(images: Tensor, data: Dataset) -> Tensor:

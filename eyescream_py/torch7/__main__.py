@@ -94,6 +94,10 @@ def convert(
     if source or kind in (".pt2", ".onnx"):
         _convert_network(file, value, network, out, source, inputs)
         return
+    _convert_value(value, out, safetensors, ascii, int(long_size or 8))
+
+
+def _convert_value(value: Any, out: str, safetensors: bool, ascii: bool, long_size: int) -> None:
     from .errors import T7Error
     from .export import safetensors_bytes
     from .serialization import save
@@ -102,7 +106,7 @@ def convert(
         if safetensors:
             target.write(safetensors_bytes(value))
         else:
-            save(target, value, ascii=ascii, long_size=int(long_size or 8))
+            save(target, value, ascii=ascii, long_size=long_size)
 
     try:
         _replace(Path(out), write)
