@@ -20,7 +20,6 @@ from eyescream_py.game.group import Alone
 from eyescream_py.game.taming import Taming
 from eyescream_py.game.working import Working
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
-from eyescream_py.torch7.states import fill
 
 if TYPE_CHECKING:
     from eyescream_py.game.precision import Autocast
@@ -193,6 +192,8 @@ class Figures:
         return {"sums": dict(self.sums), "confusion": self.confusion.counts}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        from eyescream_py.torch7.states import fill  # for who resumes; a step needs none of it
+
         for name, value in self.sums.items():
             fill(value, state["sums"].get(name, 0), name)
         fill(self.confusion.counts, state["confusion"], "confusion")
