@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from eyescream_py.game.answers import Answers, Logits
 from eyescream_py.game.group import Alone
 from eyescream_py.game.taming import Taming
-from eyescream_py.game.working import Working
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
 
 if TYPE_CHECKING:
     from eyescream_py.game.precision import Autocast
+    from eyescream_py.game.working import Working
 
 
 @dataclass(frozen=True)
