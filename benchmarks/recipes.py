@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -169,9 +170,12 @@ def main(
     for name in recipes or RECIPES:
         own = [*flags.split(), f"--dataset={seen}", *RECIPES.get(name, name).split()]
         n = epochs or epochs_within(own, folder / "trial", cpu)
-        plans += [(name, int(seed), n, own) for seed in seeds.split(",")]
+        plans += [
+            partial(one_run, name, int(seed), n, own, folder, seen, unseen, images)
+            for seed in seeds.split(",")
+        ]
     with ThreadPoolExecutor(jobs) as pool:
-        rows = list(pool.map(lambda plan: one_run(*plan, folder, seen, unseen, images), plans))
+        rows = list(pool.map(lambda plan: plan(), plans))
     (folder / "table.md").write_text(table(rows))
     print(table(rows))
 
