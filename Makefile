@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EPOCHS ?= 100
+EPOCHS ?= 85
 PYTEST_ARGS ?=
 
 .PHONY: demo test lint bench gpu-check audit lock install clean-venv
