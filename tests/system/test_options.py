@@ -41,9 +41,9 @@ def test_taken():
     assert done.exit_code == 0, done.output
 
 
-def test_home_is_expanded(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/ann")
-    assert "/home/ann/photos" in CliRunner().invoke(command, ["--place=~/photos"]).output
+def test_home_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"{tmp_path}/photos" in CliRunner().invoke(command, ["--place=~/photos"]).output
     assert "'place': ''" in CliRunner().invoke(command, []).output
     assert CliRunner().invoke(command, ["--place=~nobody-at-all/x"]).exit_code == 2
     assert os.path.expanduser("~") in CliRunner().invoke(command, ["--place", "~"]).output
