@@ -1,8 +1,8 @@
-"""Check the commands that the documents show: `python -m scripts.check_commands`.
+"""Check the commands that the documents show: `python -m scripts.check_commands [--run [PAGE]...]`.
 
 Every `python`, `torchrun`, `eyescream` and `make` line of a code block, and every such piece of
 inline code, is parsed as its program would: the program exists, its flags do, and their values are
-of their kind. Nothing is run.
+of their kind. With `--run` the code blocks are also run (`scripts.run_commands`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from scripts.check_links import ROOT, pages
+from scripts.run_commands import run_pages
 
 _BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"^ {4}(\S.*)$", re.MULTILINE)
@@ -112,8 +113,11 @@ def page_problems(page: Path) -> list[str]:
     return [f"{page.name}: {line}: {wrong}" for line, wrong in found if wrong]
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     checked = pages()
+    if arguments[:1] == ["--run"]:
+        named = [ROOT / name for name in arguments[1:]]
+        return run_pages(named or checked)
     problems = [line for page in checked for line in page_problems(page)]
     total = sum(len(commands(page.read_text(encoding="utf-8"))) for page in checked)
     print("\n".join(problems) or f"All {total} commands of {len(checked)} pages parse.")
@@ -121,4 +125,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
