@@ -37,10 +37,12 @@ def _option(flags: str, name: str, **attributes: Any) -> Decorator:
 
 
 def number(flags: str, default: float, text: str, kind: Any = FINITE, name: str = "") -> Decorator:
+    """A flag that takes a number of `kind`; `name`: its parameter, where not the flag's."""
     return _option(flags, name, default=default, type=kind, show_default=True, help=text)
 
 
 def words(flags: str, default: str | None, text: str, name: str = "") -> Decorator:
+    """A flag that takes text."""
     return _option(flags, name, default=default, show_default=bool(default), help=text)
 
 
@@ -50,6 +52,7 @@ def place(flags: str, default: str | None, text: str, name: str = "") -> Decorat
 
 
 def switch(flags: str, text: str, name: str = "") -> Decorator:
+    """A flag without a value."""
     return _option(flags, name, is_flag=True, help=text)
 
 
@@ -74,26 +77,32 @@ def run_options(save_freq: int, batch_size: int, threads: int, gpu: int, window:
 
 
 def threads_option(default: int = 8, flags: str = "--threads") -> Decorator:
+    """`--threads`: processor threads of torch."""
     return number(flags, default, "CPU threads (never more than cores by default).", int)
 
 
 def gpu_option(default: int = 0, flags: str = "--gpu") -> Decorator:
+    """`--gpu`: the number of a CUDA device, -1 for the CPU."""
     return number(flags, default, "CUDA device, -1 for the CPU.", int)
 
 
 def seed_option() -> Decorator:
+    """`--seed`: of every random number of the run."""
     return number("--seed", 1, "Seed of the random numbers.", SEED)
 
 
 def gray_option() -> Decorator:
+    """`--grayscale`: one channel instead of three."""
     return switch("--grayscale", "One channel instead of three.")
 
 
 def aws_option() -> Decorator:
+    """`--aws`: the Lua program's folder of pictures on its cloud machines."""
     return switch("--aws", "Read pictures from /mnt/datasets/out_aug_64x64.")
 
 
 def scale_option(default: int = 32) -> Decorator:
+    """`--scale`: height and width of the pictures in pixels."""
     return number("--scale", default, "Height and width of the pictures.", AT_LEAST_1)
 
 
@@ -132,11 +141,13 @@ def count(flag: str, text: str, name: str = "") -> Decorator:
 
 
 def rng_option() -> Decorator:
+    """`--rng`: whose random numbers are drawn."""
     text = "Random numbers: torch's, or the streams of Lua Torch (replays a Lua run; CPU only)."
     return choice("--rng", ("torch", "lua"), text)
 
 
 def use_averaged_option() -> Decorator:
+    """`--ema/--no-ema`: the averaged G of a checkpoint, or the trained one."""
     return click.option(
         "--ema/--no-ema", default=True, show_default=True,
         help="Use the averaged G of --G_ema where the file has one.",
@@ -144,6 +155,7 @@ def use_averaged_option() -> Decorator:
 
 
 def average_option() -> Decorator:
+    """`--G_ema`: decay per step of an averaged G, 0 for none."""
     text = "Decay of an averaged G, 0.999 for example (0: none)."
     return number("--G_ema", 0.0, text, MOMENTUM)
 

@@ -32,6 +32,7 @@ RECIPES: dict[str, Mapping[str, Any]] = {
 
 
 def option(command: Any) -> Any:
+    """`--recipe`: the defaults of all flags that are not typed."""
     return click.option(
         "--recipe",
         type=click.Choice(list(RECIPES)),

@@ -52,6 +52,7 @@ class Dataset:
 
     @property
     def device(self) -> torch.device:
+        """Where rows are handed out."""
         return self.target or self.images.device
 
     @property

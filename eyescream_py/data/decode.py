@@ -59,6 +59,7 @@ class Decoded:
 
 
 def decode_files(folder: Path, names: list[str], channels: int, size: int) -> Decoded:
+    """Decode files of `folder` to uint8 [N,C,size,size]; broken ones stay black."""
     rows = np.zeros((len(names), channels, size, size), np.uint8)
     broken = []
     for row, name in enumerate(names):

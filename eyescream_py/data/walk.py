@@ -44,13 +44,16 @@ class Walk:
 
     @property
     def names(self) -> list[str]:
+        """The files' names, relative to the folder."""
         return [file.name for file in self.files]
 
     @property
     def paths(self) -> list[Path]:
+        """The files' paths."""
         return [self.folder / file.name for file in self.files]
 
     def leave_out(self, reason: str, name: str) -> None:
+        """Count `name` among what is left out for `reason`."""
         self.left_out.setdefault(reason, []).append(name)
 
     def line(self, broken: Iterable[tuple[str, str]] = ()) -> str:

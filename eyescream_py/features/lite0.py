@@ -66,6 +66,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def norm(channels: int) -> nn.Module:
+    """Batch norm with the epsilon of the TensorFlow original."""
     return nn.BatchNorm2d(channels, EPSILON)
 
 

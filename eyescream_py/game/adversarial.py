@@ -33,6 +33,7 @@ class Penalty:
     l2: float = 0.0
 
     def value(self, parameters: Sequence[Tensor]) -> Tensor | float:
+        """The penalty itself, a 0-dim tensor; 0.0 where both factors are 0."""
         total: Tensor | float = 0.0
         for p in parameters if self.l1 or self.l2 else ():
             flat = p.detach().reshape(-1)
@@ -134,6 +135,7 @@ class AccuracyGate:
 
     @property
     def can_close(self) -> bool:
+        """Whether the bound can hold D back at all: no accuracy exceeds 1."""
         return self.bound <= 1
 
     def update(self, said: Tensor, targets: Tensor) -> Tensor:
@@ -149,7 +151,9 @@ class AccuracyGate:
 class Feed(Protocol):
     """Batches of one epoch. n is even; the tensors may be reused by the next call."""
 
-    def begin_epoch(self) -> None: ...
+    def begin_epoch(self) -> None:
+        """Draw the pictures of a new epoch."""
+        ...
 
     def discriminator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
         """D's inputs, n/2 real ones first, and their targets."""
@@ -159,7 +163,9 @@ class Feed(Protocol):
         """D's inputs made by G with gradients, and their targets (all 1)."""
         ...
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """What exact resuming needs."""
+        ...
 
     def set_state(self, state: dict[str, Any]) -> bool:
         """False, and nothing taken over, where the state is that of other pictures."""
@@ -184,6 +190,7 @@ class Figures:
         self.confusion = ConfusionMatrix(self.device)
 
     def zero(self) -> None:
+        """Begin a new epoch."""
         for value in self.sums.values():
             value.zero_()
         self.confusion.zero()
@@ -232,6 +239,7 @@ class Game:
             yield
 
     def iteration(self, n: int, log: CallLog | None = None) -> None:
+        """All steps of one iteration on batches of `n` pictures; `log` gets each step's loss."""
         with self.group.sharing(n) as share:
             for _ in range(self.D_iterations):
                 self.discriminator_step(share, log)
@@ -239,6 +247,7 @@ class Game:
                 self.generator_step(share, log)
 
     def discriminator_step(self, n: int, log: CallLog | None = None) -> None:
+        """One step of D on n/2 real and n/2 generated pictures, if the gate lets it learn."""
         with self.computing():
             inputs, targets = self.feed.discriminator_batch(n)
             seen = self.taming.seen(inputs)
@@ -263,6 +272,7 @@ class Game:
         self.figures.confusion.add(said, judged[:, 1])
 
     def generator_step(self, n: int, log: CallLog | None = None) -> None:
+        """One step of G on the gradients of D's answers to `n` of its pictures."""
         with self.computing():
             inputs, targets = self.feed.generator_batch(n)
             answers = self.answers(*self.taming.seen(inputs))  # [n]

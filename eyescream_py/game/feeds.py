@@ -46,6 +46,7 @@ class FaceFeed:
         self.pool.draw(self.source)
 
     def buffers(self, n: int) -> _Buffers:
+        """The tensors into which batches of `n` are drawn, made once per size."""
         if n not in self._buffers:
             made = _Buffers.make(n, self.noise_dim, self.device, self.dtype)
             made.targets[: n // 2] = self.real_target

@@ -48,6 +48,7 @@ class Reconstruction:
 
     @property
     def modules(self) -> list[nn.Module]:
+        """All networks that run, a frozen encoder first."""
         networks = [stage.network for stage in self.stages]
         return networks if self.encoder is None else [self.encoder, *networks]
 

@@ -138,6 +138,7 @@ class SpectralBound:
 
     @torch.no_grad()
     def apply(self) -> None:
+        """Scale down each weight whose largest singular value exceeds the bound."""
         for weight, u in zip(self.weights, self.directions, strict=True):
             matrix = weight.flatten(1)
             image = matrix @ F.normalize(matrix.T @ u, dim=0)
@@ -155,6 +156,7 @@ class Taming:
     bound: SpectralBound | None = None
 
     def seen(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What D is shown of its inputs: the pictures augmented, a condition as it is."""
         return (self.augment(inputs[0]), *inputs[1:]) if self.augment else inputs
 
     def penalty(self, D: Logits, pictures: Tensor) -> Tensor | float:

@@ -35,6 +35,7 @@ class FlatParameters:
             parameter.grad = gradient.view_as(parameter)
 
     def zero_grad(self) -> None:
+        """Set the gradient of every parameter to 0, in place."""
         self.gradient.zero_()
 
     @torch.no_grad()

@@ -270,6 +270,7 @@ class EndlessBatches:
 
     @property
     def batches_per_epoch(self) -> int:
+        """Batches of an epoch, a short last one included."""
         return -(-self.items_per_epoch // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:

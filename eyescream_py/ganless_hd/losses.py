@@ -34,6 +34,7 @@ class LossParts:
 
     @property
     def total(self) -> torch.Tensor:
+        """What is minimised."""
         return self.features + self.pixels
 
 

@@ -179,4 +179,5 @@ def finish(
 
 
 def parameter_count(network: nn.Module) -> int:
+    """How many numbers the network learns."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -102,6 +102,7 @@ class Options:
 
     @property
     def folder(self) -> Path:
+        """The run's folder, `--out`."""
         return Path(self.out)
 
     @property

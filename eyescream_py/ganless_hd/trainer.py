@@ -134,4 +134,5 @@ def as_row(parts: LossParts) -> torch.Tensor:
 
 
 def named(row: torch.Tensor) -> dict[str, float]:
+    """The parts of a loss by name, from a row of `as_row`; waits for the device."""
     return dict(zip(("total", "features", "pixels"), row.tolist(), strict=True))

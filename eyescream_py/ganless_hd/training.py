@@ -214,4 +214,5 @@ def next_batch(batches: Iterator[Pair]) -> Pair:
 
 
 def in_words(means: Mapping[str, float]) -> str:
+    """Mean losses as a line shows them: `total -3.1200, pixels 0.0300`."""
     return ", ".join(f"{name} {value:.4f}" for name, value in means.items())

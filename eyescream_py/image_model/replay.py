@@ -134,6 +134,7 @@ class ReplayCache:
 
     @property
     def capacity(self) -> int:
+        """Pictures that the cache holds at most."""
         return len(self._array)
 
     def push(self, batch: Tensor, rng: np.random.Generator) -> None:

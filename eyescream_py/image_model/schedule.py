@@ -25,11 +25,13 @@ class DifferenceSchedule:
     difference: float = 0.0
 
     def wants_step(self, taken: int) -> bool:
+        """Whether D learns once more after `taken` steps of this turn."""
         if taken >= self.limit or self.difference >= self.high:
             return False
         return taken == 0 or self.difference < self.low
 
     def observe(self, difference: float) -> None:
+        """Remember mean(D(real) - D(fake)) of the step just taken."""
         self.difference = difference
 
     def turn_done(self) -> None:

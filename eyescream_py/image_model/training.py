@@ -33,6 +33,7 @@ class Domains:
     listed: Pictures | None = None
 
     def present(self) -> dict[str, Pictures]:
+        """The sets that the run has, by name."""
         return {name: pictures for name, pictures in vars(self).items() if pictures is not None}
 
 
@@ -111,6 +112,7 @@ class ImageModel:
 
     @property
     def generator(self) -> nn.Module:
+        """The network from depth maps to photos."""
         return self.modules["generator"]
 
     def draw(self) -> Batch:

@@ -29,6 +29,7 @@ class Acquisition:
 
     @property
     def bands(self) -> int:
+        """Slices excited at once; 1 without multiband."""
         return self.coils.shape[0]
 
     def forward(self, images: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ class Series:
 
     @property
     def per_second(self) -> float:
+        """Images per second."""
         return len(self.images) / max(self.seconds, 1e-9)
 
 

@@ -123,6 +123,7 @@ class Run:
 
     @property
     def checkpoint_folder(self) -> Path:
+        """`NAME_checkpoint` beside the run's `NAME_train`."""
         return self.folder.with_name(self.folder.name.removesuffix("_train") + "_checkpoint")
 
 

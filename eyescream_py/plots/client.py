@@ -88,6 +88,7 @@ class Address:
         return self.host in ("localhost", "127.0.0.1") and not self.secure
 
     def with_key(self, key: str) -> Address:
+        """The same server below the path that its key opens; without a key, at its root."""
         return replace(self, base=f"/{key}" if key else "")
 
     def page(self, env: str) -> str:

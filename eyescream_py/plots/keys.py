@@ -20,6 +20,7 @@ _KEY = re.compile(r"[\w-]{16,64}")
 
 
 def new_key() -> str:
+    """A random word of 24 characters, which a page of the server must know."""
     return secrets.token_urlsafe(18)
 
 

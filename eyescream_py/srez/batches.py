@@ -34,6 +34,7 @@ class Batch:
     alpha: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors, in the order of the fields."""
         return self.inputs, self.small, self.label, self.alpha
 
 
@@ -52,6 +53,8 @@ class Draws:
 
 
 def draw_augmentation(count: int, rng: torch.Generator) -> Draws:
+    """Flips, shifts and colours of `count` pictures, all drawn from `rng`."""
+
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=rng)
 
@@ -181,6 +184,7 @@ def _format(tensor: Tensor) -> torch.memory_format:
 
 
 def uniform_noise(count: int, options: Options, rng: torch.Generator) -> Tensor:
+    """What `--input noise` shows the generator: [count,3,side,side], uniform in -1..1."""
     side = options.noise_dimension
     return 2 * torch.rand(count, 3, side, side, generator=rng) - 1
 

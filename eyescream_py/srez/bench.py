@@ -47,6 +47,7 @@ QUALITIES = {"detail_swd": "finest level", "psnr": "PSNR", "consistency": "consi
 
 
 def cell_name(options: Options) -> str:
+    """The name of one combination's folder and row: objective-architecture-norm."""
     return f"{options.objective}-{options.gen_architect}-{options.norm_of_critic}"
 
 

@@ -58,6 +58,7 @@ class Stored:
 
 
 def checkpoint_path(folder: str | Path) -> Path:
+    """Where the checkpoint of `--checkpoint_dir` lies."""
     return Path(folder) / NAME
 
 

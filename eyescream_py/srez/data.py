@@ -52,6 +52,7 @@ class Faces:
         return len(self.rows)
 
     def subset(self, positions: list[int]) -> Faces:
+        """The faces at `positions`; the decoded windows are shared."""
         names = tuple(self.names[i] for i in positions) if self.names else ()
         return Faces(self.windows, self.means, self.rows[positions], names)
 

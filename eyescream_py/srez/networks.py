@@ -102,6 +102,7 @@ class LayerShift(nn.Module):
 
 
 def normalisation(kind: str, channels: int) -> nn.Module:
+    """The critic's layer for `--critic_norm`: batch, layer, or none."""
     if kind == "batch":
         return BatchShift(channels)
     return LayerShift(channels) if kind == "layer" else nn.Identity()
@@ -295,6 +296,7 @@ class Critic(nn.Module):
 
 
 def build_generator(options: Options) -> Generator:
+    """The generator of the options, untrained; see `Generator` for its shapes."""
     generator = Generator(
         options.stages, options.gen_architect, bool(options.gen_norm), options.width
     )
@@ -302,6 +304,7 @@ def build_generator(options: Options) -> Generator:
 
 
 def build_critic(options: Options) -> Critic:
+    """The critic of the options, untrained."""
     return channels_last(Critic(options.norm_of_critic, options.width_of_critic))
 
 
@@ -323,4 +326,5 @@ def use_batch_statistics(network: nn.Module, wanted: bool) -> None:
 
 
 def parameter_count(network: nn.Module) -> int:
+    """How many numbers the network learns."""
     return sum(p.numel() for p in network.parameters())

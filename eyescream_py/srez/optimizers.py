@@ -64,6 +64,7 @@ def learning_rate(options: Options, batch: int) -> float:
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set every group's rate; one that a CUDA graph reads is changed in place."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)

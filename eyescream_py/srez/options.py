@@ -119,6 +119,7 @@ class Options:
 
     @property
     def width_of_critic(self) -> float:
+        """`--critic_width`, else `--width`."""
         return self.width if self.critic_width is None else self.critic_width
 
     @property

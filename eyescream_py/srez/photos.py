@@ -32,14 +32,17 @@ class Photo:
 
     @property
     def width(self) -> int:
+        """Pixels across."""
         return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
+        """Pixels down."""
         return int(self.pixels.shape[0])
 
     @property
     def white(self) -> int:
+        """The largest value: 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
 
     def part(self, box: tuple[int, int, int, int]) -> Tensor:

@@ -21,6 +21,7 @@ def bicubic(small: Tensor, side: int) -> Tensor:
 
 
 def nearest(small: Tensor, side: int) -> Tensor:
+    """[N,C,H,W] to [N,C,side,side] with square pixels."""
     return F.interpolate(small, size=(side, side), mode="nearest")
 
 
@@ -55,5 +56,6 @@ def to_image(picture: Tensor) -> Image.Image:
 
 
 def save_png(path: str | Path, picture: Tensor) -> None:
+    """Write one picture [C,H,W] in 0..1, whole or not at all."""
     with atomic_write(path) as file:
         to_image(picture).save(file, format="PNG")

@@ -54,6 +54,7 @@ class DivergedError(UserError):
 
 
 def metrics_path(options: Options) -> Path:
+    """The file of a run's measurements, one JSON object per line."""
     return Path(options.summary_dir) / "metrics.jsonl"
 
 

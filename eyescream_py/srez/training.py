@@ -112,6 +112,7 @@ class State:
     grey: bool
 
     def save(self, options: Options) -> Path:
+        """Write the checkpoint; its path. Raises UserError where a weight is not finite."""
         _demand_finite(self.networks, self.batch)
         Path(options.checkpoint_dir).mkdir(parents=True, exist_ok=True)  # it may have been removed
         return save_checkpoint(

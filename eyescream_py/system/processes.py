@@ -15,6 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def usable_cores() -> int:
+    """Cores that this process may run on, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0))
 
 

@@ -27,23 +27,28 @@ class BinaryReader:
 
     @property
     def remaining(self) -> int:
+        """Bytes left."""
         return self._source.size - self.position
 
     def int32(self) -> int:
+        """The next 4-byte integer."""
         index = self._advance(4, "an integer")
         return _INT.unpack_from(self._source.window, index)[0]
 
     def double(self) -> float:
+        """The next number."""
         index = self._advance(8, "a number")
         return _DOUBLE.unpack_from(self._source.window, index)[0]
 
     def longs(self, count: int) -> tuple[int, ...]:
+        """The next `count` sizes, of 4 or 8 bytes each."""
         self.longs_read += count
         index = self._advance(count * self.long_size, "sizes")
         code = f"<{count}{_LONG_CODE[self.long_size]}"
         return struct.unpack_from(code, self._source.window, index)
 
     def chars(self, count: int) -> bytes:
+        """The next `count` bytes."""
         index = self._advance(count, "a string")
         return bytes(self._source.window[index : index + count])
 
@@ -86,12 +91,15 @@ class BinaryWriter:
         self._gathered = bytearray()
 
     def int32(self, value: int) -> None:
+        """A 4-byte integer."""
         self._gathered += _INT.pack(value)
 
     def double(self, value: float) -> None:
+        """A number of 8 bytes."""
         self._gathered += _DOUBLE.pack(value)
 
     def longs(self, values: Sequence[int]) -> None:
+        """Sizes, of 4 or 8 bytes each. Raises T7Error for one that 4 cannot hold."""
         code = f"<{len(values)}{_LONG_CODE[self.long_size]}"
         try:
             self._gathered += struct.pack(code, *values)
@@ -99,6 +107,7 @@ class BinaryWriter:
             raise T7Error(f"a size in {tuple(values)} is beyond 4-byte longs") from error
 
     def chars(self, data: bytes) -> None:
+        """Bytes as they are."""
         self._gathered += data
         if len(self._gathered) > self._GATHERED_BYTES:
             self.flush()

@@ -38,6 +38,7 @@ _CLASS_NAME = re.compile(rb"[A-Za-z_][ -~]{0,254}")
 
 
 def is_class_name(name: bytes) -> bool:
+    """Whether a file's bytes can be the name of a class."""
     return bool(_CLASS_NAME.fullmatch(name)) and not VERSION.fullmatch(name)
 
 

@@ -36,6 +36,7 @@ def _rank(key: Any, value: Any) -> tuple[int, str]:
 
 
 def is_network(value: Any) -> bool:
+    """Whether `show` describes the value as a network: an object with fields."""
     return isinstance(value, TorchObject) and isinstance(value.fields, Table)
 
 

@@ -334,6 +334,7 @@ class LeakyReLU(nn.LeakyReLU):
 
     @property
     def negval(self) -> float:
+        """The slope where x is negative, by Lua's name."""
         return self.negative_slope
 
 

@@ -127,6 +127,7 @@ class _Binary(torch.autograd.Function):
 
 
 def signs(weight: Tensor) -> Tensor:
+    """1 where a weight is at least 0, else -1."""
     return torch.where(weight >= 0, 1, -1).to(weight.dtype)
 
 

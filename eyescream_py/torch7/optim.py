@@ -48,6 +48,7 @@ class LuaOptimizer(torch.optim.Optimizer):
 
     @property
     def lr(self) -> float:
+        """The learning rate."""
         return float(self.param_groups[0]["lr"]) * self.factor
 
     @property

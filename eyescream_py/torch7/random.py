@@ -27,7 +27,9 @@ class RandomSource(Protocol):
         """Uniform in [low, high)."""
         ...
 
-    def normal_(self, tensor: torch.Tensor, mean: float, std: float) -> torch.Tensor: ...
+    def normal_(self, tensor: torch.Tensor, mean: float, std: float) -> torch.Tensor:
+        """Normal, with this mean and deviation."""
+        ...
 
     def bernoulli_(self, tensor: torch.Tensor, p: float) -> torch.Tensor:
         """1 with probability p, else 0."""
@@ -125,6 +127,7 @@ class TorchRandom:
         return self._bits.random_raw(n) * (1.0 / 4294967296.0)
 
     def uniform(self, n: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+        """`n` numbers in [low, high)."""
         return self._unit(n) * (high - low) + low
 
     def normal(self, n: int, mean: float = 0.0, std: float = 1.0) -> np.ndarray:
@@ -149,6 +152,7 @@ class TorchRandom:
         return out * std + mean
 
     def bernoulli(self, n: int, p: float) -> np.ndarray:
+        """`n` numbers, 1 with probability `p`, else 0."""
         return (self._unit(n) <= p).astype(np.float64)
 
     def randperm(self, n: int) -> np.ndarray:

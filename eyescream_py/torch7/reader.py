@@ -126,6 +126,7 @@ class Reader:
 
     @property
     def objects_read(self) -> int:
+        """Objects read so far, each counted once."""
         return len(self._objects)
 
     def read(self) -> Any:

@@ -102,6 +102,7 @@ class SeqLSTM(SequenceLayer):
         return [self.project(out * cell.tanh()), cell]
 
     def project(self, output: Tensor) -> Tensor:
+        """What a step's output (N,H) becomes before it is the hidden state."""
         return output
 
 

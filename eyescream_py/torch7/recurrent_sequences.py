@@ -30,6 +30,7 @@ class Remembering(nn.Module):
 
     @property
     def remembers(self) -> bool:
+        """Whether the next sequence goes on with the last one's state."""
         return self.remember in ("both", "train" if self.training else "eval")
 
     def train(self, mode: bool = True) -> Remembering:

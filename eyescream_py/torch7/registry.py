@@ -34,9 +34,11 @@ class Registry:
         self._codecs[typename] = codec
 
     def get(self, typename: str) -> Codec | None:
+        """How the class is read and written; None where it is not registered."""
         return self._codecs.get(typename)
 
     def remove(self, typename: str) -> None:
+        """Forget the class, if it is registered."""
         self._codecs.pop(typename, None)
 
     def __iter__(self) -> Iterator[Codec]:

@@ -103,6 +103,7 @@ def train(options: PairOptions, stop: StopSignal) -> None:
 def create_networks(
     options: PairOptions,
 ) -> tuple[models_c2f.PairSequential, models_c2f.PairSequential]:
+    """(D, G) of the options, untrained, in Lua's order."""
     D = models_c2f.create_D(options.dims, options.D_arch)
     return D, models_c2f.create_G(options.dims, options.G_arch)
 

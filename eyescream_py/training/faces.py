@@ -124,6 +124,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
 
 
 def create_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]:
+    """(D, G) of the options, untrained; with `--autoencoder` G corrects pictures."""
     small_D = options.D_arch == "small"
     D = models_small.create_D(options.dims) if small_D else _lua_D(options)
     if options.autoencoder:

@@ -96,6 +96,7 @@ class GameOptions(CommonOptions):
 
 
 def check_batch_size(batch_size: int) -> None:
+    """Raise UserError unless half a batch can be real and D sees at least two of each kind."""
     if batch_size < 4 or batch_size % 2:
         raise UserError(
             f"--batchSize={batch_size}: give an even number of at least 4 (half of it is real)"
@@ -103,6 +104,7 @@ def check_batch_size(batch_size: int) -> None:
 
 
 def load_pictures(options: GameOptions, device: torch.device, group: Alone) -> Dataset:
+    """The run's pictures on the device; of several processes one decodes, the others wait."""
     path, (channels, size, _) = chosen_pictures(options.dataset, options.aws), options.dims
     return group.in_turn(lambda: load_dataset(path, channels, size, device))
 

@@ -43,6 +43,7 @@ class Logs:
             ) from error
 
     def epoch(self, epoch: int, seconds: float, record: dict[str, Any]) -> None:
+        """Append an epoch's record to metrics.jsonl."""
         line = {"trainer": self.trainer, "epoch": epoch, "seconds": round(seconds, 3)}
         self._metrics.write({**line, **record})
 

@@ -237,6 +237,7 @@ class ReconstructionTask:
         return [known[id(stage.network)] for stage in self.model.stages]
 
     def validation_losses(self) -> list[float]:
+        """Each stage's mean loss over the validation pictures."""
         data = self.validation
         total = torch.zeros_like(self.sums)
         for rows in torch.arange(len(data), device=self.device).split(VALIDATION_BATCH):

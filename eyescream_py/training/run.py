@@ -142,6 +142,7 @@ class Run:
         self.logs = Logs(self.save, self.trainer, at, keep, losses) if self.leads else None
 
     def go(self) -> None:
+        """Train until all epochs are done, or until asked to stop; saves in both cases."""
         self.stop.begin()
         if not self._epochs_left():
             print(f"All {self.options.epochs} epochs are done; a larger --epochs goes on.")

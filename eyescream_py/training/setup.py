@@ -63,6 +63,7 @@ def device_and_precision(options: CommonOptions) -> tuple[torch.device, Precisio
 
 
 def random_source(options: CommonOptions, device: torch.device) -> RandomSource:
+    """The random numbers of `--rng`: torch's on the device, or Lua Torch's streams."""
     lua = options.rng == "lua"
     return LuaSource(options.seed) if lua else TorchSource(options.seed, device)
 
@@ -80,6 +81,7 @@ def go_on_drawing(source: RandomSource, state: Any) -> None:
 
 
 def open_plots(options: CommonOptions) -> Plots:
+    """The run's Visdom windows; with `--noplot` an object that does nothing."""
     env = options.visdom_env or environment_of(options.save)
     return Plots.open(not options.noplot, options.visdom_server, options.visdom_port, env)
 

@@ -45,9 +45,13 @@ class Task(Protocol):
         """Set what depends on the epoch (from 1); also called where one goes on."""
         ...
 
-    def begin_epoch(self) -> None: ...
+    def begin_epoch(self) -> None:
+        """Draw the epoch's pictures and set its sums to 0."""
+        ...
 
-    def iteration(self, n: int, log: LossLog | None) -> None: ...
+    def iteration(self, n: int, log: LossLog | None) -> None:
+        """Learn from `n` pictures; `log` gets each step's loss."""
+        ...
 
     def finish(self) -> None:
         """Wait until the device has done what it was given: a clock read before would be early."""
@@ -69,7 +73,9 @@ class Task(Protocol):
         """Whether the epoch shows that nothing more is learned, in words; "" where it does not."""
         ...
 
-    def halve_learning_rate(self) -> None: ...
+    def halve_learning_rate(self) -> None:
+        """Halve the rates of all optimizers, after going back."""
+        ...
 
     def show(self, epoch: int) -> None:
         """Refresh the plot windows."""
@@ -79,7 +85,9 @@ class Task(Protocol):
         """Write the epoch's grid of pictures."""
         ...
 
-    def networks(self) -> dict[str, nn.Module]: ...
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks by the names that the checkpoint has for them."""
+        ...
 
     def content(self, epoch: int) -> dict[str, Any]:
         """What the checkpoint holds beside the networks."""
