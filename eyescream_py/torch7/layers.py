@@ -133,9 +133,9 @@ class ParallelTable(nn.ModuleList):
         super().__init__(branches)
 
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        if len(inputs) != len(self):
+        if len(inputs) < len(self):
             raise ValueError(f"ParallelTable of {len(self)} children got {len(inputs)} inputs")
-        return [branch(x) for branch, x in zip(self, inputs, strict=True)]
+        return [branch(x) for branch, x in zip(self, inputs, strict=False)]  # as in Lua
 
 
 class Concat(nn.ModuleList):

@@ -86,24 +86,58 @@ class SpatialUniformCrop(nn.Module):
 class ReinforceNormal(StochasticLayer):
     """Normal noise of deviation ``stdev`` while training (nn.ReinforceNormal).
 
-    The gradient of REINFORCE layers comes from a reward, which a network does not hold: none here.
+    Without ``stdev`` the input is {mean, deviation}. ``stochastic`` draws in evaluation too. The
+    gradient of REINFORCE layers comes from a reward, which a network does not hold: none here.
     """
 
-    stdev: Tensor
+    stdev: Tensor | None
 
-    def __init__(self, stdev: Tensor) -> None:
+    def __init__(self, stdev: Tensor | None = None, stochastic: bool = False) -> None:
         super().__init__()
+        self.stochastic = stochastic
         self.register_buffer("stdev", stdev)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return (x + self._normal(x, 0, 1) * self.stdev).detach() if self.training else x
+    def forward(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
+        x, stdev = (inputs, self.stdev) if isinstance(inputs, Tensor) else inputs
+        if stdev is None:
+            raise ValueError("ReinforceNormal without a deviation takes {mean, deviation}")
+        if not (self.training or self.stochastic):
+            return x
+        return (x + self._normal(x, 0, 1) * stdev).detach()
+
+
+class ReinforceGamma(nn.Module):
+    """A draw of the gamma distribution of shape ``x`` while training (nn.ReinforceGamma).
+
+    In evaluation its mean, x * ``scale``. Without ``scale`` the input is {shape, scale}.
+    """
+
+    scale: Tensor | None
+
+    def __init__(self, scale: Tensor | None = None, stochastic: bool = False) -> None:
+        super().__init__()
+        self.stochastic = stochastic
+        self.register_buffer("scale", scale)
+
+    def forward(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
+        x, scale = (inputs, self.scale) if isinstance(inputs, Tensor) else inputs
+        if scale is None:
+            raise ValueError("ReinforceGamma without a scale takes {shape, scale}")
+        if not (self.training or self.stochastic):
+            return x * scale
+        ones = torch.ones_like(x)
+        return torch.distributions.Gamma(x.detach(), ones).sample() * scale.detach()
 
 
 class ReinforceBernoulli(StochasticLayer):
     """A draw of 0 or 1 by each probability while training (nn.ReinforceBernoulli)."""
 
+    def __init__(self, stochastic: bool = False) -> None:
+        super().__init__()
+        self.stochastic = stochastic
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not (self.training or self.stochastic):
             return x
         return (self._uniform(x) < x).to(x.dtype)
 
@@ -114,8 +148,12 @@ class ReinforceBernoulli(StochasticLayer):
 class ReinforceCategorical(nn.Module):
     """A one-hot draw by each row of probabilities while training (nn.ReinforceCategorical)."""
 
+    def __init__(self, stochastic: bool = False) -> None:
+        super().__init__()
+        self.stochastic = stochastic
+
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not (self.training or self.stochastic):
             return x
         drawn = torch.multinomial(x.detach() + 1e-8, 1)
         return torch.zeros_like(x).scatter(1, drawn, 1)

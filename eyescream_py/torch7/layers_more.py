@@ -63,7 +63,9 @@ class Squeeze(nn.Module):
         if self.dim is not None:
             return at_least_1d(x.squeeze(batched_dim(self.dim, x, self.num_input_dims)))
         has_batch = self.num_input_dims is not None and x.dim() == self.num_input_dims + 1
-        return at_least_1d(x.squeeze(tuple(range(int(has_batch), x.dim()))))
+        if has_batch and len(x) == 1:  # Lua puts a batch of one back after the rest
+            return at_least_1d(x.squeeze())[None]
+        return at_least_1d(x.squeeze())
 
 
 class Unsqueeze(nn.Module):
@@ -79,15 +81,19 @@ class Unsqueeze(nn.Module):
 
 
 class Transpose(nn.Module):
-    """Swap pairs of dimensions, one pair after the other (nn.Transpose)."""
+    """Swap pairs of dimensions, one pair after the other (nn.Transpose).
 
-    def __init__(self, *permutations: tuple[int, int]) -> None:
+    With ``num_input_dims`` they count from after the batch, if there is one.
+    """
+
+    def __init__(self, *permutations: tuple[int, int], num_input_dims: int | None = None) -> None:
         super().__init__()
-        self.permutations = permutations
+        self.permutations, self.num_input_dims = permutations, num_input_dims
 
     def forward(self, x: Tensor) -> Tensor:
-        for first, second in self.permutations:
-            x = x.transpose(python_dim(first), python_dim(second))
+        for pair in self.permutations:
+            first, second = (batched_dim(dim, x, self.num_input_dims) for dim in pair)
+            x = x.transpose(first, second)
         return x.contiguous()
 
 
@@ -198,10 +204,10 @@ class Sum(Reduction):
 
 
 class Abs(nn.Module):
-    """|x| (nn.Abs)."""
+    """|x|, whose slope at 0 is 1 (nn.Abs)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.abs()
+        return torch.where(x >= 0, x, -x)
 
 
 class Square(nn.Module):
@@ -333,16 +339,18 @@ class Mul(nn.Module):
 
 
 class CMul(nn.Module):
-    """Multiply each sample by a learnt tensor of ``sizes`` (nn.CMul)."""
+    """Multiply each sample, or all of the input, by a learnt tensor of ``sizes`` (nn.CMul)."""
 
     def __init__(self, *sizes: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.weight.numel() == x.numel():
+            return x * self.weight.reshape(x.shape)
         if self.weight.dim() == x.dim():
             return x * self.weight
-        return (x.reshape(-1, self.weight.numel()) * self.weight.flatten()).reshape(x.shape)
+        return (x.reshape(len(x), -1) * self.weight.flatten()).reshape(x.shape)
 
 
 class LookupTable(nn.Module):

@@ -70,13 +70,15 @@ class WeightNorm(nn.Module):
         super().__init__()
         self.v, self.g = v, g
         self.shape, self.output_dim = tuple(shape), dim
+        self.weight_shape = tuple(layer.weight.shape)  # type: ignore[arg-type]
         del layer._parameters["weight"]
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
         norm = (self.v.square().sum(1, keepdim=True) + 1e-4).sqrt()
         weight = (self.v * (self.g / norm)).reshape(self.shape)
-        self.layer.weight = weight.movedim(0, self.output_dim - 1).contiguous()
+        weight = weight.movedim(0, self.output_dim - 1)
+        self.layer.weight = weight.reshape(self.weight_shape)  # a flat one in Lua's older layers
         try:
             return self.layer(x)
         finally:

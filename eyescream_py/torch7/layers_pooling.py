@@ -40,6 +40,17 @@ class VolumetricMaxPooling(_Remembering, nn.MaxPool3d):
     """MaxPool3d to which an unpooling may belong (nn.VolumetricMaxPooling)."""
 
 
+class SpatialUndividedPooling(nn.AvgPool2d):
+    """Means times the size of the window (nn.SpatialAveragePooling with ``divide`` false).
+
+    Where a window is cut, or without the padding counted, that is more than the sum.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel: Any = self.kernel_size
+        return super().forward(x) * math.prod(kernel)
+
+
 class MaxUnpooling(nn.Module):
     """Put values where ``pooling`` found its last maxima, zeros elsewhere (nn.*MaxUnpooling)."""
 
@@ -50,6 +61,8 @@ class MaxUnpooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooling: Any = self.pooling
+        if not hasattr(pooling, "indices"):
+            raise ValueError("an unpooling runs after its pooling, in the same network")
         dims = 2 if isinstance(pooling, nn.MaxPool2d) else 3
         lead, sizes = x.shape[:-dims], pooling.input_size[-dims:]
         flat = x.new_zeros((*lead, math.prod(sizes)))

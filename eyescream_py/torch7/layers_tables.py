@@ -115,7 +115,7 @@ class NarrowTable(nn.Module):
         self.offset, self.length = offset, length
 
     def forward(self, inputs: Sequence[Any]) -> list[Any]:
-        return list(inputs[self.offset - 1 : self.offset - 1 + self.length])
+        return list(inputs[self.offset - 1 : self.offset - 1 + max(self.length, 0)])
 
 
 class FlattenTable(nn.Module):

@@ -23,7 +23,10 @@ class Parallel(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         slices = x.unbind(python_dim(self.input_dim))
-        outputs = [branch(part) for branch, part in zip(self, slices, strict=True)]
+        if len(slices) > len(self):
+            raise ValueError(f"Parallel of {len(self)} children got {len(slices)} slices")
+        # as in Lua, children without a slice have nothing to do
+        outputs = [branch(part) for branch, part in zip(self, slices, strict=False)]
         return torch.cat(outputs, python_dim(self.output_dim))
 
 
@@ -88,7 +91,8 @@ class ReverseTable(nn.Module):
 class MixtureTable(nn.Module):
     """Sum of experts, each times its gate (nn.MixtureTable).
 
-    {gates (N,K) or (K), list of K experts}, or with ``dim`` one tensor of experts along it.
+    {gates (N,K) or (K), K experts (N,...) or (...)}: a list, or one tensor with them along
+    ``dim``, by default the first after the batch.
     """
 
     def __init__(self, dim: int | None = None) -> None:
@@ -97,11 +101,10 @@ class MixtureTable(nn.Module):
 
     def forward(self, inputs: Sequence[Any]) -> Tensor:
         gates, experts = inputs
-        if self.dim is None:
-            dim = gates.dim() - 1
+        dim = gates.dim() - 1 if self.dim is None else python_dim(self.dim)
+        if not isinstance(experts, Tensor):
             experts = torch.stack(list(experts), dim)
-        else:
-            dim = python_dim(self.dim) % experts.dim()
+        dim %= experts.dim()
         shape = [1] * experts.dim()
         shape[dim] = gates.shape[-1]
         if gates.dim() == 2:
@@ -144,5 +147,5 @@ class CReLU(nn.Module):
         self.n_input_dims = n_input_dims
 
     def forward(self, x: Tensor) -> Tensor:
-        both = torch.cat([x, -x], x.dim() - self.n_input_dims)
+        both = torch.cat([x, -x], int(x.dim() == self.n_input_dims + 1))
         return both.relu()

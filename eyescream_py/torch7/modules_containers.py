@@ -105,11 +105,15 @@ def read_transpose(node: Node) -> nn.Module:
     pairs = [swap.to_list() if isinstance(swap, Table) else [] for swap in swaps]
     if not all(len(pair) == 2 and all(isinstance(d, int) for d in pair) for pair in pairs):
         raise node.fail("the field permutations is no list of pairs of dimensions")
-    return layers_more.Transpose(*((first, second) for first, second in pairs))
+    dims = node.count("numInputDims", None)
+    return layers_more.Transpose(*((a, b) for a, b in pairs), num_input_dims=dims)
 
 
 def write_transpose(module: Any, writer: Writer) -> dict[str, Any]:
-    return {"permutations": Table.from_list(Table.from_list(p) for p in module.permutations)}
+    fields = {"permutations": Table.from_list(Table.from_list(p) for p in module.permutations)}
+    if module.num_input_dims is not None:
+        fields["numInputDims"] = module.num_input_dims
+    return fields
 
 
 def write_padding(module: Any, writer: Writer) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,16 +26,28 @@ def write_crop(module: Any, writer: Writer) -> dict[str, Any]:
     return {"oheight": module.height, "owidth": module.width}
 
 
-def read_normal(node: Node) -> nn.Module:
-    """The deviation is a number or a tensor."""
-    if isinstance(node.obj.fields.get("stdev"), Tensor):
-        return dpnn.ReinforceNormal(node.buffer("stdev", node.tensor("stdev").shape))
-    return dpnn.ReinforceNormal(torch.tensor(node.number("stdev"), dtype=node.value_type()))
+def read_draw(python: type[Any], name: str) -> Callable[[Node], nn.Module]:
+    """A REINFORCE layer with a field ``name`` that is a number, a tensor, or missing."""
+
+    def read(node: Node) -> nn.Module:
+        value, draws = node.obj.fields.get(name), node.boolean("stochastic", False)
+        if value is None or value is False:
+            return python(None, draws)
+        if isinstance(value, Tensor):
+            return python(node.buffer(name, node.tensor(name).shape), draws)
+        return python(torch.tensor(node.number(name), dtype=node.value_type()), draws)
+
+    return read
 
 
-def write_normal(module: Any, writer: Writer) -> dict[str, Any]:
-    one = module.stdev.dim() == 0
-    return {"stdev": module.stdev.item() if one else writer.tensor(module.stdev)}
+def write_draw(name: str) -> Callable[[Any, Writer], dict[str, Any]]:
+    def write(module: Any, writer: Writer) -> dict[str, Any]:
+        value, draws = getattr(module, name), {"stochastic": module.stochastic}
+        if value is None:
+            return draws
+        return {**draws, name: writer.tensor(value) if value.dim() else value.item()}
+
+    return write
 
 
 def read_simple_color(node: Node) -> nn.Module:
@@ -101,9 +114,14 @@ CODECS = [
         buffers=("noise",),
     ),
     Codec(("SpatialUniformCrop",), dpnn.SpatialUniformCrop, read_crop, write_crop),
-    Codec(("ReinforceNormal",), dpnn.ReinforceNormal, read_normal, write_normal),
-    plain("ReinforceBernoulli", dpnn.ReinforceBernoulli),
-    plain("ReinforceCategorical", dpnn.ReinforceCategorical),
+    *(
+        Codec((python.__name__,), python, read_draw(python, name), write_draw(name))
+        for python, name in ((dpnn.ReinforceNormal, "stdev"), (dpnn.ReinforceGamma, "scale"))
+    ),
+    *(
+        plain(python.__name__, python, Plain("stochastic", "stochastic", bool, False))
+        for python in (dpnn.ReinforceBernoulli, dpnn.ReinforceCategorical)
+    ),
     Codec(
         ("CategoricalEntropy",),
         None,

@@ -11,7 +11,11 @@ from torch import nn
 from . import layers, layers_more
 from .errors import T7Error
 from .layers_normalization import SpatialCrossMapLRN
-from .layers_pooling import SpatialMaxPooling, SpatialUpSamplingBilinearTo
+from .layers_pooling import (
+    SpatialMaxPooling,
+    SpatialUndividedPooling,
+    SpatialUpSamplingBilinearTo,
+)
 from .modules_codec import Codec, Node, Writer, long_storage
 from .modules_weights import is_dilated, pair, read_geometry, write_geometry
 
@@ -39,26 +43,28 @@ def write_dilated_max_pooling(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 def read_average_pooling(node: Node) -> nn.Module:
-    """``divide`` false is the sum over each window; so is a missing one, except in cudnn."""
+    """``divide`` false, or missing but in cudnn: means times the size of the window."""
     is_cudnn = node.obj.typename.startswith("cudnn.")
     excludes = node.obj.fields.get("mode") == "CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING"
-    divides = node.boolean("divide", is_cudnn)
-    return nn.AvgPool2d(
+    python = nn.AvgPool2d if node.boolean("divide", is_cudnn) else SpatialUndividedPooling
+    return python(
         **read_geometry(node),
         ceil_mode=node.boolean("ceil_mode", False),
         count_include_pad=node.boolean("count_include_pad", not excludes),
-        divisor_override=None if divides else 1,
     )
 
 
 def write_average_pooling(module: Any, writer: Writer) -> dict[str, Any]:
-    if module.divisor_override not in (None, 1):
+    # a divisor of 1 is what Lua does without ``divide`` where all windows are whole
+    whole = module.count_include_pad and not module.ceil_mode
+    if module.divisor_override is not None and not (module.divisor_override == 1 and whole):
         raise T7Error(f"AvgPool2d: divisor_override={module.divisor_override} has no Lua field")
+    undivided = isinstance(module, SpatialUndividedPooling) or module.divisor_override is not None
     return {
         **write_geometry(module),
         "ceil_mode": module.ceil_mode,
         "count_include_pad": module.count_include_pad,
-        "divide": module.divisor_override is None,
+        "divide": not undivided,
     }
 
 
@@ -120,8 +126,12 @@ def write_pixel_shuffle(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 def read_lrn(node: Node) -> nn.Module:
-    alpha, beta, k = node.number("alpha", 1e-4), node.number("beta", 0.75), node.number("k", 1.0)
-    return SpatialCrossMapLRN(node.count("size"), alpha, beta, k)
+    """Old files of cudnn name ``k`` with a capital."""
+    size = node.count("size")
+    if size % 2 == 0:
+        raise node.fail(f"Lua runs this class with an odd size only, not {size}")
+    k = node.number("k", node.number("K", 1.0))
+    return SpatialCrossMapLRN(size, node.number("alpha", 1e-4), node.number("beta", 0.75), k)
 
 
 def write_lrn(module: Any, writer: Writer) -> dict[str, Any]:

@@ -1,0 +1,136 @@
+"""Rules of Lua's nn that no golden network shows: numbers worked out by hand from its Lua files."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from eyescream_py.torch7 import T7Error, Table, from_module, to_module
+
+from .class_cases import modules, node, storage, tables
+
+
+def run(name: str, x: Any, **fields: Any) -> Any:
+    return to_module(node(name, **fields), dtype=None).eval()(x)
+
+
+def same(got: Tensor, expected: Any) -> None:
+    torch.testing.assert_close(got, torch.as_tensor(expected, dtype=got.dtype))
+
+
+def test_the_slope_of_abs_at_zero_is_one() -> None:
+    x = torch.tensor([-2.0, 0.0, 3.0], requires_grad=True)
+    run("nn.Abs", x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [-1, 1, 1]
+
+
+def test_average_pooling_that_does_not_divide_is_the_mean_times_the_whole_window() -> None:
+    x = torch.arange(1.0, 10).reshape(1, 3, 3)
+    pool = {"kW": 2, "kH": 2, "dW": 2, "dH": 2, "ceil_mode": True, "divide": False}
+    # windows of 4, 2, 2 and 1 pixels: means 3, 4.5, 7.5, 9
+    same(run("nn.SpatialAveragePooling", x, **pool), [[[12, 18], [30, 36]]])
+    module = to_module(node("nn.SpatialAveragePooling", **pool))
+    assert from_module(module, as_read=False).fields["divide"] is False
+    with pytest.raises(T7Error, match="divisor_override"):
+        from_module(nn.AvgPool2d(2, ceil_mode=True, divisor_override=1))
+
+
+def test_transpose_counts_from_after_the_batch_where_it_knows_of_one() -> None:
+    x = torch.arange(24.0).reshape(2, 3, 4)
+    swap = {"permutations": tables((1, 2)), "numInputDims": 2}
+    same(run("nn.Transpose", x, **swap), x.transpose(1, 2))
+    same(run("nn.Transpose", x[0], **swap), x[0].t())
+    written = from_module(to_module(node("nn.Transpose", **swap)), as_read=False)
+    assert written.fields["numInputDims"] == 2
+
+
+def test_squeeze_keeps_a_batch_of_one() -> None:
+    assert run("nn.Squeeze", torch.ones(1, 1, 1), numInputDims=2).shape == (1, 1)
+    assert run("nn.Squeeze", torch.ones(1, 1, 3, 1), numInputDims=3).shape == (1, 3)
+    assert run("nn.Squeeze", torch.ones(2, 1, 3, 1), numInputDims=3).shape == (2, 3)
+    assert run("nn.Squeeze", torch.ones(1, 1)).shape == (1,)
+
+
+def test_cmul_of_as_many_elements_goes_by_elements() -> None:
+    weight = torch.arange(1.0, 7).reshape(1, 2, 3)
+    y = run("nn.CMul", torch.ones(2, 1, 3), weight=weight, size=storage(1, 2, 3))
+    same(y, weight.reshape(2, 1, 3))
+    one = run("nn.CMul", torch.ones(2, 3), weight=torch.tensor([2.0]), size=storage(1))
+    same(one, torch.full((2, 3), 2.0))
+
+
+def test_a_negative_length_takes_no_entry_of_a_table() -> None:
+    assert run("nn.NarrowTable", [torch.ones(1), torch.ones(2)], offset=1, length=-1) == []
+
+
+@pytest.mark.parametrize("dim", [None, 2])
+def test_a_mixture_takes_experts_as_list_or_tensor(dim: int | None) -> None:
+    gates = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
+    experts = torch.tensor([[[4.0, 8.0], [8.0, 16.0]], [[1.0, 2.0], [3.0, 4.0]]])
+    fields = {} if dim is None else {"dim": dim}
+    for given in (experts, list(experts.unbind(1))):
+        same(run("nn.MixtureTable", [gates, given], **fields), [[7, 14], [1, 2]])
+
+
+def test_a_mixture_without_a_batch() -> None:
+    gates, experts = torch.tensor([0.5, 0.5]), torch.tensor([[2.0, 4.0], [4.0, 8.0]])
+    same(run("nn.MixtureTable", [gates, experts]), [3, 6])
+    same(run("nn.MixtureTable", [gates, list(experts)]), [3, 6])
+
+
+def test_children_without_an_input_and_inputs_without_a_child() -> None:
+    two = modules(node("nn.Identity"), node("nn.Square"))
+    first, second = run("nn.ParallelTable", [torch.ones(1), torch.full((1,), 3.0), 0], modules=two)
+    assert (first.item(), second.item()) == (1, 9)
+    sides = {"inputDimension": 1, "outputDimension": 1}
+    same(run("nn.Parallel", torch.full((1, 2), 3.0), modules=two, **sides), [3, 3])
+    with pytest.raises(ValueError, match="got 3 slices"):
+        run("nn.Parallel", torch.ones(3, 2), modules=two, **sides)
+
+
+def test_local_response_normalization_of_even_size_is_refused() -> None:
+    with pytest.raises(T7Error, match="odd size only, not 4"):
+        to_module(node("nn.SpatialCrossMapLRN", size=4))
+    with pytest.raises(T7Error, match="odd size, not 4"):
+        from_module(nn.LocalResponseNorm(4))
+
+
+def test_weight_norm_around_a_layer_with_a_flat_weight() -> None:
+    inner = {"nInputPlane": 2, "nOutputPlane": 1, "kW": 2, "kH": 2}
+    layer = node("nn.SpatialConvolutionMM", **inner, bias=torch.zeros(1))
+    v = torch.ones(1, 8)
+    fields = {"viewIn": storage(1, 8), "viewOut": storage(1, 8), "outputDim": 1, "g": v[:, :1]}
+    y = run(
+        "nn.WeightNorm", torch.ones(1, 2, 2, 2), modules=modules(layer), v=v, g=v[:, :1], **fields
+    )
+    same(y, [[[[8 / (8 + 1e-4) ** 0.5]]]])
+
+
+def test_reinforce_layers_in_evaluation() -> None:
+    mean, spread = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.5])
+    same(run("nn.ReinforceNormal", [mean, spread]), mean)
+    same(run("nn.ReinforceGamma", mean, scale=3), [3, 6])
+    same(run("nn.ReinforceGamma", [mean, spread]), [0.5, 1])
+    with pytest.raises(ValueError, match="without a scale"):
+        run("nn.ReinforceGamma", mean)
+    torch.manual_seed(0)
+    drawn = run("nn.ReinforceGamma", torch.full((4000,), 5.0), scale=2, stochastic=True)
+    assert abs(drawn.mean().item() - 10) < 0.3  # shape * scale
+    assert abs(drawn.var().item() - 20) < 2  # shape * scale^2
+
+
+def test_reinforce_layers_are_written_as_they_were_read() -> None:
+    for name, fields in (
+        ("nn.ReinforceGamma", {"scale": 2.5, "stochastic": True}),
+        ("nn.ReinforceNormal", {"stdev": torch.ones(3), "stochastic": False}),
+        ("nn.ReinforceNormal", {"stochastic": False}),
+    ):
+        written = from_module(to_module(node(name, **fields)), as_read=False)
+        kept = Table({k: v for k, v in written.fields.items() if k in ("scale", "stdev")})
+        assert written.typename == name
+        assert {k: torch.as_tensor(v).tolist() for k, v in kept.items()} == {
+            k: torch.as_tensor(v).tolist() for k, v in fields.items() if k != "stochastic"
+        }
+        assert written.fields["stochastic"] is fields["stochastic"]
