@@ -161,9 +161,12 @@ def _load_embedded(channels: int, size: int, seed: int) -> Dataset:
 
 def _load_t7(path: Path, channels: int, size: int) -> Dataset:
     from eyescream_py.torch7 import T7Error, load
+    from eyescream_py.torch7.memory import own
 
     try:
         images = load(path)
+        if isinstance(images, torch.Tensor):
+            images = own(images)
     except (T7Error, OSError) as error:
         raise UserError(f"--dataset={path}: {error}") from error
     if isinstance(images, np.ndarray):
@@ -178,7 +181,7 @@ def _load_t7(path: Path, channels: int, size: int) -> Dataset:
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise UserError(f"--dataset={path}: its values are not all within 0..1")
     say(f"<dataset> Loaded {len(images)} filepaths")
-    return Dataset(images.contiguous(), _shown(path))
+    return Dataset(images, _shown(path))
 
 
 def _load_folder(folder: Path, channels: int, size: int, cache: bool, progress: bool) -> Dataset:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from safetensors.torch import save as save_safetensors
 
+from .memory import Copies
 from .values import BooleanKey, LuaFunction, Storage, Table, TorchObject
 
 
@@ -13,17 +14,19 @@ def safetensors_bytes(value: Any) -> bytes:
     """Every tensor that is not empty, named by the keys that lead to it, joined by dots.
 
     A tensor or table that is met again is left out. Numbers, strings, booleans and the names of
-    classes go into the metadata, under names made the same way.
+    classes go into the metadata, under names made the same way. Raises T7Error where tensors repeat
+    their memory too often.
     """
+    copies = Copies()
     tensors: dict[str, torch.Tensor] = {}
     metadata: dict[str, str] = {}
     for name, part in named_parts(value):
         if isinstance(part, torch.Tensor | Storage):
             tensor = part.tensor if isinstance(part, Storage) else part
             if tensor.numel():
-                tensors[_free(name or "value", tensors)] = tensor.detach().clone(
-                    memory_format=torch.contiguous_format
-                )
+                tensor = copies.allow(tensor, name).detach()
+                own = tensor.clone(memory_format=torch.contiguous_format)
+                tensors[_free(name or "value", tensors)] = own
         elif isinstance(part, TorchObject):
             metadata[_free(name or "value", metadata)] = part.typename
         elif isinstance(part, bool | int | float | str):

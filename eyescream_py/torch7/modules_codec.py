@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .classes import TENSOR_CLASSES, tensor_class_of
 from .describe import printable
 from .errors import T7Error
+from .memory import Copies
 from .values import Storage, Table, TorchObject
 
 REQUIRED: Any = object()  # the default of a field that has none
@@ -84,10 +85,28 @@ class Node:
         if isinstance(value, Table):
             value = value.to_list()
         elif isinstance(value, Storage | Tensor):
-            value = value.tolist()
+            value = self.allowed(value.tensor if isinstance(value, Storage) else value).tolist()
         if not isinstance(value, list) or not all(isinstance(size, int) for size in value):
             raise self.fail(f"the field {name} is no list of sizes")
         return tuple(value)
+
+    def allowed(self, tensor: Tensor) -> Tensor:
+        """The tensor, unless copies of it would take far more memory than the file."""
+        return self._made(self.reader.copies.allow, tensor)
+
+    def _made(self, make: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return make(*given)
+        except T7Error as error:
+            raise self.fail(error.message) from error
+
+    def indices(self, name: str, columns: int | None = None) -> Tensor:
+        """A tensor of whole numbers as Long, of its own memory; with ``columns``, rows of those."""
+        value = self._field(name, REQUIRED)
+        good = isinstance(value, Tensor) and value.numel() > 0
+        if not good or (columns is not None and (value.dim() != 2 or value.shape[1] != columns)):
+            raise self.fail(f"the field {name} is no tensor of indices, or of another shape")
+        return self.allowed(value).detach().long().clone()
 
     def tensor(self, name: str, shape: Sequence[int] | None = None) -> Tensor:
         """A float tensor field; if ``shape`` is given it has to have that many elements."""
@@ -103,13 +122,13 @@ class Node:
     def parameter(self, name: str, shape: Sequence[int] | None = None) -> nn.Parameter:
         """A tensor field as parameter; objects that share its memory share the parameter."""
         source = self.tensor(name, shape)
-        made = self.reader.parameter(source, shape)
+        made = self._made(self.reader.parameter, source, shape)
         self.taken.append((source, made))
         return made
 
     def buffer(self, name: str, shape: Sequence[int]) -> Tensor:
         source = self.tensor(name, shape)
-        made = self.reader.copy(source, shape)
+        made = self._made(self.reader.copy, source, shape)
         self.taken.append((source, made))
         return made
 
@@ -153,9 +172,15 @@ class Reader:
     dtype: torch.dtype | None
     module: Callable[[Any, str], nn.Module]
     parameters: dict[Any, nn.Parameter] = field(default_factory=dict)
+    copies: Copies = field(default_factory=Copies)
 
     def copy(self, tensor: Tensor, shape: Sequence[int] | None) -> Tensor:
-        own = tensor.detach().to(self.dtype or tensor.dtype, copy=True).contiguous()
+        own = (
+            self.copies.allow(tensor)
+            .detach()
+            .to(self.dtype or tensor.dtype, copy=True)
+            .contiguous()
+        )
         return own if shape is None else own.reshape(tuple(shape))
 
     def parameter(self, tensor: Tensor, shape: Sequence[int] | None) -> nn.Parameter:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from . import layers_convolution as convolution
 from .modules_codec import Codec, Node, Writer
@@ -16,10 +16,7 @@ from .modules_weights import read_geometry, read_planes, without_memory, write_g
 def read_map(full: bool) -> Callable[[Node], nn.Module]:
     def read(node: Node) -> nn.Module:
         planes, geometry = read_planes(node), read_geometry(node)
-        table = node.obj.fields.get("connTable")
-        if not isinstance(table, Tensor) or table.dim() != 2 or table.shape[1] != 2:
-            raise node.fail("the field connTable is no table of pairs")
-        rows = table.long()
+        rows = node.indices("connTable", columns=2)
         if rows.min() < 1 or (rows.max(0).values > torch.tensor(planes)).any():
             raise node.fail("the field connTable names planes that there are not")
         size, stride = geometry["kernel_size"], geometry["stride"]
@@ -27,7 +24,7 @@ def read_map(full: bool) -> Callable[[Node], nn.Module]:
         module: Any = without_memory(
             lambda: convolution.SpatialConvolutionMap(meta, planes, size, stride, full)
         )
-        module.table = rows.clone()
+        module.table = rows
         return node.fill(module)
 
     return read

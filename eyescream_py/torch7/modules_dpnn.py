@@ -58,6 +58,7 @@ def read_pca_color(node: Node) -> nn.Module:
     channels = node.count("inputChannels")
     vectors = node.tensor("eigenVectors", (channels, channels)).reshape(channels, channels)
     values = node.tensor("eigenValues", (channels,)).reshape(channels, 1)
+    node.allowed(vectors)
     dtype = node.reader.dtype or vectors.dtype
     return dpnn.ChannelNoise((vectors * values).to(dtype), node.number("std", 0.1))
 

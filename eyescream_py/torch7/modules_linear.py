@@ -62,16 +62,15 @@ def write_cadd(module: Any, writer: Writer) -> dict[str, Any]:
 def read_partial_linear(node: Node) -> nn.Module:
     """Its weight is that of the LookupTable within its ``network``."""
     weight = _find_weight(node.obj.fields.get("network"))
-    partition = node.obj.fields.get("partition")
-    if weight is None or weight.dim() != 2 or not isinstance(partition, Tensor):
-        raise node.fail("its network has no weight, or it has no partition")
+    if weight is None or weight.dim() != 2:
+        raise node.fail("its network has no weight of two dimensions")
     outputs, inputs = weight.shape
     bias = node.has("bias")
     module: Any = without_memory(lambda: layers_linear.PartialLinear(inputs, outputs, bias))
     whole = Node(TorchObject("", Table(node.obj.fields, weight=weight)), node.place, node.reader)
     whole.fill(module)
     node.taken += whole.taken
-    module.partition = partition.long().reshape(-1)
+    module.partition = node.indices("partition").reshape(-1)
     if ((module.partition < 1) | (module.partition > outputs)).any():
         raise node.fail("the partition names outputs that there are not")
     return module

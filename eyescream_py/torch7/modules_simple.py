@@ -11,6 +11,8 @@ from . import layers, layers_simple, layers_wrappers
 from .modules_codec import Codec, Node, Plain, Writer, long_storage, plain
 from .values import Table
 
+MAX_DIMS = 64
+
 
 def read_add_constant(node: Node) -> nn.Module:
     """The constant is a number or a tensor."""
@@ -91,7 +93,10 @@ def write_map_table(module: Any, writer: Writer) -> dict[str, Any]:
 
 def read_bottle(node: Node) -> nn.Module:
     dims = node.count("nInputDim", 2)
-    return layers_wrappers.Bottle(node.first_child(), dims, node.count("nOutputDim", dims))
+    out_dims = node.count("nOutputDim", dims)
+    if max(dims, out_dims) > MAX_DIMS:
+        raise node.fail(f"tensors have at most {MAX_DIMS} dimensions")
+    return layers_wrappers.Bottle(node.first_child(), dims, out_dims)
 
 
 def write_bottle(module: Any, writer: Writer) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from .layers_normalization import (
 from .layers_volumetric import SpatialFullConvolution
 from .modules_codec import Codec, Node, Writer, long_storage
 
+MAX_PLANES = 2**20  # of a layer that has no weights to show for them
+
 
 def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
     """torch's (height, width) of a kernel, stride, padding or dilation."""
@@ -193,6 +195,8 @@ def read_instance_norm(node: Node) -> nn.Module:
     planes = node.count("nOutput", node.tensor("weight").numel() if affine else None)
     if planes is None:
         raise node.fail("the field nOutput is missing")
+    if not affine and planes > MAX_PLANES:  # they cost memory only when they are written
+        raise node.fail(f"{planes} planes are more than {MAX_PLANES}")
     eps, momentum = node.number("eps", 1e-5), node.number("momentum", 0.1)
     return node.fill(without_memory(lambda: nn.InstanceNorm2d(planes, eps, momentum, affine)))
 

@@ -117,6 +117,7 @@ ARITHMETIC = [
     Case("nn.Log", ROWS.abs(), lambda x: x.log2() * 0.6931471805599453),
     Case("nn.MulConstant", ROWS, lambda x: x + x, {"constant_scalar": 2, "inplace": True}),
     Case("nn.AddConstant", ROWS, lambda x: x + 2, {"constant_scalar": 2}),
+    Case("nn.ReinforceGamma", ROWS, lambda x: x + x, {"scale": 2, "train": False}),
     Case("nn.Normalize", ROWS, lambda x: x / x.square().sum(1, keepdim=True).sqrt(), {"p": 2}),
     Case(
         "nn.Normalize",

@@ -102,9 +102,7 @@ def test_weight_norm_around_a_layer_with_a_flat_weight() -> None:
     layer = node("nn.SpatialConvolutionMM", **inner, bias=torch.zeros(1))
     v = torch.ones(1, 8)
     fields = {"viewIn": storage(1, 8), "viewOut": storage(1, 8), "outputDim": 1, "g": v[:, :1]}
-    y = run(
-        "nn.WeightNorm", torch.ones(1, 2, 2, 2), modules=modules(layer), v=v, g=v[:, :1], **fields
-    )
+    y = run("nn.WeightNorm", torch.ones(1, 2, 2, 2), modules=modules(layer), v=v, **fields)
     same(y, [[[[8 / (8 + 1e-4) ** 0.5]]]])
 
 
