@@ -85,10 +85,10 @@ BEFORE = {
     ),
     "docs/evaluate.md": (*_RUN, "python dataset/generate_dataset.py --path=LFW"),
     "docs/mln.md": (
-        "python -m eyescream_py.mln simulate --out made --side 32 --samples 600 --coils 4",
-        "python -m eyescream_py.mln export --params made/Params.txt --scan made/Scan_01.mat"
+        "python -m eyescream_py.mln simulate --out SCAN --side 32 --samples 600 --coils 4",
+        "python -m eyescream_py.mln export --params SCAN/Params.txt --scan SCAN/Scan_01.mat"
         " --format ismrmrd --out scan",
-        "cp made/Params.txt P.txt && cp made/Scan_01.mat scan.mat",
+        "cp SCAN/Params.txt P.txt && cp SCAN/Scan_01.mat scan.mat",
     ),
 }
 

@@ -36,7 +36,7 @@ class Alone:
 
     @contextlib.contextmanager
     def sharing(self, n: int) -> Iterator[int]:
-        """A block that works on a batch of n pictures; gives how many of them are ours."""
+        """A block that works on a batch of n pictures; yields how many of them are ours."""
         yield n
 
     def rows(self, whole: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ LONGEST = 8  # a photograph's longer side in shorter ones; of longer ones the mi
 COPIES, OWN = "resized copies", "files of this run"
 TRIES = 100
 BATCHES_AHEAD = 4
-OPENER = 2  # changes where the same file gives other pixels than before
+OPENER = 2  # raised when a file decodes to other pixels
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 

@@ -117,7 +117,7 @@ def segment_interpolation(times: Floats, segments: int) -> Floats:
     """b (segments, M): linear interpolation in time between `segments` equally spaced times 0 ..
     max(times).
 
-    At most two entries per sample are not zero and each column sums to 1. One segment gives all
+    At most two entries per sample are not zero and each column sums to 1. One segment is all
     ones.
     """
     if segments == 1:

@@ -2,7 +2,7 @@
 2015-11-19.
 
 Every network is an `nn.Sequential` in the nesting of the Lua program, so that `torch7.from_module`
-gives the tree that Lua would have saved and `.parameters()` runs in the order of Lua's
+returns the tree that Lua would have saved and `.parameters()` runs in the order of Lua's
 `getParameters`. A picture's size is written as dims = (C, H, W); pixels are 0..1.
 """
 

@@ -15,7 +15,7 @@ WIDE = 64  # outputs from which a Linear is worth a picture
 def activities(network: nn.Module, image: Tensor) -> list[tuple[str, Tensor]]:
     """(layer's name, its outputs as pictures in 0..1) for each convolution and wide Linear.
 
-    image: (1,C,H,W). A convolution gives one picture per plane (P,1,h,w), a Linear a single one
+    image: (1,C,H,W). A convolution makes one picture per plane (P,1,h,w), a Linear a single one
     whose pixels are its outputs, row by row.
     """
     seen: list[tuple[str, Tensor]] = []

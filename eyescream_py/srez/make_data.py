@@ -55,7 +55,7 @@ class _Painter:
 
 
 def render_face(seed: int) -> Image.Image:
-    """One 178x218 RGB face; the same seed gives the same face."""
+    """One 178x218 RGB face; a seed always makes the same face."""
     rng = random.Random(seed)  # noqa: S311
     skin, hair = _vary(rng, rng.choice(SKINS)), _vary(rng, rng.choice(HAIRS))
     image = _background(rng)

@@ -71,7 +71,7 @@ class StopSignal:
 @contextlib.contextmanager
 def stoppable(at_once: str) -> Iterator[StopSignal]:
     """What a command works in: a `StopSignal`, lines that a log file shows at once, and one line
-    where the memory does not suffice.
+    when memory runs out.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)

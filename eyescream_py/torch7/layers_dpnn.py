@@ -277,7 +277,7 @@ class NCEModule(nn.Module):
 
 
 class _Nearest(torch.autograd.Function):
-    """Numbers of the nearest centres; backward gives each centre its mean offset from its own."""
+    """Numbers of the nearest centres; backward assigns each centre its mean offset from its own."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, centres: Tensor, scale: float | None) -> Tensor:

@@ -1,7 +1,7 @@
 """Layers that overwrite their input, as Lua's ``inplace`` option and nn.CAddTable(true) do.
 
 What else reads the same memory then sees the new values: the other branches of a ConcatTable, for
-one. Where nothing else can, `without_overwriting` takes the ordinary layer, which gives the same.
+one. Where nothing else can, `without_overwriting` takes the ordinary layer: same results.
 """
 
 from __future__ import annotations

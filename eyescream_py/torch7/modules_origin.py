@@ -1,7 +1,7 @@
 """Writing a module that came from a file as the object that it came from.
 
 A module read by `to_module` remembers its object. As long as its parts and settings are those that
-were read, `from_module` gives that object back: the same fields in the same order, the same shared
+were read, `from_module` returns that object: the same fields in the same order, the same shared
 memory, with the parameters, statistics, gradients and mode that the module has now.
 """
 

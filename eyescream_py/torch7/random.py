@@ -2,7 +2,7 @@
 draws from.
 
 A loop, a data set or a dropout layer is handed a `RandomSource` and asks it to fill tensors; it
-never knows which kind it holds. `LuaSource` gives the numbers of Torch 7 (TH's `THRandom.c`:
+never knows which kind it holds. `LuaSource` draws the numbers of Torch 7 (TH's `THRandom.c`:
 Mersenne twister MT19937, Matsumoto and Nishimura 1998) and of LuaJIT's `math.random` (Tausworthe
 generator of period 2^223, L'Ecuyer 1999), so that a run with the same seed draws what the Lua
 program drew.

@@ -50,7 +50,7 @@ class Table(dict[Any, Any]):
     """A Lua table: a dict that keeps its order, and whose keys are told apart as Lua does.
 
     2.0 and 2 are one key; True and 1 are two. It is hashed by identity, so a table can be a key
-    of another one. Iteration gives boolean keys as `BooleanKey`, which equals the boolean.
+    of another one. Iteration yields boolean keys as `BooleanKey`, which equals the boolean.
     """
 
     __slots__ = ()
@@ -109,7 +109,7 @@ class TorchObject:
     """An instance of a Lua class, such as nn.Linear.
 
     `fields` is what the class wrote: for nearly all of them one table; of torch.Generator its state
-    as bytes, of torch.Timer None. `version` is the number that its file gives; 0 means a file from
+    as bytes, of torch.Timer None. `version` is the number in its file; 0 means a file from
     before classes had versions. `header` is what nn.GPU writes before its fields.
     """
 

@@ -327,7 +327,7 @@ class FaceTask(GameTask):
         return torch.arange(min(count, len(self.feed.pool)), device=self.feed.device)
 
     def _candidates(self) -> Tensor:
-        """300 generated pictures, of which one gives way to a real face and one to a non-face."""
+        """300 generated pictures, one of them replaced by a real face, one by a non-face."""
         noise = torch.empty(
             RANKED, self.feed.noise_dim, device=self.feed.device, dtype=self.feed.dtype
         )

@@ -1,4 +1,4 @@
-"""What every trainer's command line gives, and what is made of it: device, random numbers, windows,
+"""What every trainer's command line sets, and what is made of it: device, random numbers, windows,
 optimizers.
 """
 
@@ -24,7 +24,7 @@ from eyescream_py.training.run import RunOptions
 
 @dataclass(frozen=True, kw_only=True)
 class CommonOptions(RunOptions):
-    """What every trainer's command line gives."""
+    """What every trainer's command line sets."""
 
     noplot: bool  # no Visdom windows
     batch_size: int  # pictures per step

@@ -62,7 +62,7 @@ class Task(Protocol):
         ...
 
     def curves(self, epoch: int, record: dict[str, Any]) -> None:
-        """Append an epoch's metrics to the plots' curves; a resumed run gives the old ones too."""
+        """Append an epoch's metrics to the plots' curves; after a resume the old ones too."""
         ...
 
     def is_finite(self) -> bool:

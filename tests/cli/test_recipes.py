@@ -9,7 +9,7 @@ from eyescream_py.cli import options, recipes, train
 
 @pytest.fixture
 def parsed():
-    """Runs train.py's own options, without training; gives (values used, table saved)."""
+    """Runs train.py's own options, without training; returns (values used, table saved)."""
 
     def run(*flags):
         seen = {}

@@ -25,7 +25,7 @@ from tests.small_runs import (
 
 
 def run(tmp_path, task=None, stop=None, **options):
-    """Train the toy; gives the run."""
+    """Train the toy; returns the run."""
     chosen = {"save": tmp_path, "save_freq": 1, "epochs": 3, "log_every": 1, "network": "",
               "on_nan": "stop", **options}  # fmt: skip
     made = Run(task or ToyTask(), RunOptions(**chosen), stop or StopSignal())
