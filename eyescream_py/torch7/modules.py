@@ -1,7 +1,7 @@
 """Lua Torch 7's nn objects as torch modules and back.
 
-`to_module` takes an ``nn.*`` or ``cudnn.*`` object that `load` returned, `from_module` makes one for
-`save`. Both keep what is shared: a module, or a parameter's memory, that occurs twice in the
+`to_module` takes an ``nn.*`` or ``cudnn.*`` object that `load` returned; `from_module` makes one
+for `save`. Both keep what is shared: a module, or a parameter's memory, that occurs twice in the
 file is one module or one parameter. A module that came from a file, and whose parts and settings
 are those that were read, is written as the object that it came from, with its present weights.
 """
