@@ -85,8 +85,7 @@ def main(
     top: bool,
 ) -> None:
     device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
-    if gpu >= 0:
-        prepare_cuda(fast=False, strict=strict)
+    prepare_cuda(device, fast=False, strict=strict)
     print(f"{machine(device)}, {'fp32' if strict else 'TF32 where fp32 is asked'}")
     table = Table(
         "case", "batch", "plain ms", "fp32 ms", "bf16 ms", "best/plain", "images/s",

@@ -146,8 +146,7 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
-    if gpu >= 0:
-        prepare_cuda(fast=False, strict=False)
+    prepare_cuda(device, fast=False, strict=False)
     native = precision.multiplies_bf16(device)
     table = Table(
         "case", "batch", "plain ms", "ours fp32 ms", "ratio", "ours bf16 ms", "ratio", "Lua/ours"

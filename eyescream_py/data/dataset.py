@@ -22,6 +22,7 @@ from eyescream_py.data.cache import cached_rows
 from eyescream_py.data.decode import decode_all
 from eyescream_py.data.pictures import ENDINGS, IN_WORDS
 from eyescream_py.data.walk import FoundFile, Walk, walk
+from eyescream_py.system.device import free_memory
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import dataset_folder
 from eyescream_py.system.voice import printable, say
@@ -136,14 +137,13 @@ def load_dataset(
 def _placed(data: Dataset, device: torch.device) -> Dataset:
     """On the device where it takes a part of the free memory, else in host memory (a cache on disk
     stays there, mapped), from which every epoch's pictures are brought."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        if data.images.nbytes > RESIDENT_SHARE * free:
-            say(
-                f"<dataset> {data.images.nbytes / 1e9:.0f} GB of pictures stay in host memory: the "
-                f"device has {free / 1e9:.0f} GB free"
-            )
-            return Dataset(data.images, data.name, data.borders, device)
+    free = free_memory(device)
+    if free is not None and data.images.nbytes > RESIDENT_SHARE * free:
+        say(
+            f"<dataset> {data.images.nbytes / 1e9:.0f} GB of pictures stay in host memory: the "
+            f"device has {free / 1e9:.0f} GB free"
+        )
+        return Dataset(data.images, data.name, data.borders, device)
     return Dataset(data.images.to(device), data.name, data.borders)
 
 

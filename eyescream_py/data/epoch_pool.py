@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eyescream_py.data.dataset import Dataset
+from eyescream_py.system.device import wait_for, wants_pinned, whole_memory
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.random import RandomSource
 
@@ -28,16 +29,13 @@ class Carrier:
         self._check_room(size)
         self.rows = Dataset(torch.zeros(shape, dtype=dtype, device=self.device), dataset.name)
         self.next: Tensor | None = None
-        self._buffer = torch.empty(shape, dtype=dtype, pin_memory=self.device.type == "cuda")
+        self._buffer = torch.empty(shape, dtype=dtype, pin_memory=wants_pinned(self.device))
         self._thread = ThreadPoolExecutor(1, "pictures of the next epoch")
         self._pending: Future[Tensor] | None = None
 
     def _check_room(self, size: int) -> None:
-        if self.device.type != "cuda":
-            return
-        needed = size * self.images[0].nbytes
-        limit = LARGEST_SHARE * torch.cuda.get_device_properties(self.device).total_memory
-        if needed > limit:
+        whole, needed = whole_memory(self.device), size * self.images[0].nbytes
+        if whole is not None and needed > (limit := LARGEST_SHARE * whole):
             raise UserError(
                 f"--N_epoch={size}: these pictures take {needed / 1e9:.0f} GB, the "
                 f"device has room for {limit / 1e9:.0f} GB of them; give a smaller --N_epoch"
@@ -57,8 +55,7 @@ class Carrier:
             raise RuntimeError("no rows were sent for")
         self._pending.result()
         self.rows.images.copy_(self._buffer, non_blocking=True)
-        if self.device.type == "cuda":  # before the buffer is filled again
-            torch.cuda.current_stream(self.device).synchronize()
+        wait_for(self.device)  # before the buffer is filled again
         numbers, self.next, self._pending = self.next, None, None
         return numbers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable
 from typing import cast
 
@@ -10,7 +11,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-class FeatureNetwork(nn.Module):
+class FeatureNetwork(nn.Module, abc.ABC):
     """Pictures (N, 3, H, W) in -1..1 -> five activation maps, from fine to coarse.
 
     `title` says in words what the network is.
@@ -18,16 +19,16 @@ class FeatureNetwork(nn.Module):
 
     title = ""
 
-    def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]: ...
 
     def vectors(self, pictures: torch.Tensor) -> torch.Tensor:
         """One vector per picture: (N, D)."""
         return self(pictures)[-1].mean((2, 3))
 
+    @abc.abstractmethod
     def foldable(self) -> Iterable[tuple[nn.Module, str, str]]:
         """(owner, convolution's name, normalisation's name) of all that `frozen` folds."""
-        raise NotImplementedError
 
 
 def frozen(network: FeatureNetwork) -> FeatureNetwork:

@@ -108,7 +108,7 @@ class Learner:
         # over all parameters at once: on a GPU a kernel, not one for each
         self.penalty.add_gradients(parameters, gradients)
         if self.clamp:
-            bound_(gradients, self.clamp, at_once=gradients[0].is_cuda)
+            bound_(gradients, self.clamp, at_once=parameters[0].is_cuda)
 
     def has_slope(self) -> bool:
         """Whether the last step had a gradient that is not 0. Waits for the device."""

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from eyescream_py.data.pictures import ENDINGS, PictureError, open_picture, picture_size
 from eyescream_py.data.walk import Walk, left_out_line, walk
 from eyescream_py.ganless_hd.contours import photo_input
+from eyescream_py.system.device import wants_pinned
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.voice import printable, warn
@@ -290,7 +291,7 @@ def make_loader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        pin_memory=device.type == "cuda",
+        pin_memory=wants_pinned(device),
         prefetch_factor=BATCHES_AHEAD if workers else None,
         worker_init_fn=_start_worker,
     )

@@ -95,8 +95,7 @@ def _run_with_torch(
 
     set_threads(values["threads"], typed["threads"])
     device = choose_device(values["gpu"], typed["gpu"])
-    if device.type == "cuda":
-        prepare_cuda(fast=False, strict=False)
+    prepare_cuda(device, fast=False, strict=False)
     if action == "train":
         _train(options, device, values)
     elif action == "evaluate" and images:

@@ -266,8 +266,7 @@ def main(context: click.Context, objectives: str, architectures: str, norms: str
 
     set_threads(threads, typed("threads"))
     device = choose_device(gpu, typed("gpu"))
-    if device.type == "cuda":
-        prepare_cuda(fast=False, strict=False)
+    prepare_cuda(device, fast=False, strict=False)
     folder.mkdir(parents=True, exist_ok=True)
     run_bench(cells, folder, device)
     voice.say((folder / "table.md").read_text())

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from eyescream_py.data import pictures
 from eyescream_py.data.walk import walk
+from eyescream_py.system.device import free_memory
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.voice import warn
@@ -63,7 +64,8 @@ class Faces:
 
     def to(self, device: torch.device) -> Faces:
         """On the device where the windows fit into half of its free memory, else where they are."""
-        if device.type == "cuda" and self.windows.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+        free = free_memory(device)
+        if free is not None and self.windows.nbytes > free // 2:
             return self
         return Faces(self.windows.to(device), self.means.to(device), self.rows, self.names)
 

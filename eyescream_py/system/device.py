@@ -38,14 +38,16 @@ def choose_device(gpu: int, typed: bool) -> torch.device:
     return torch.device("cpu")
 
 
-def prepare_cuda(fast: bool, strict: bool) -> None:
-    """How CUDA computes from here on: to be called before it first multiplies.
+def prepare_cuda(device: torch.device, fast: bool, strict: bool) -> None:
+    """How CUDA computes from here on, if `device` is one: to be called before it first multiplies.
 
     Unless `fast`, only by algorithms that return the same bits each time. Unless `strict`, float32
     products round their factors to 10 bits of mantissa (TF32), as training needs no more.
     """
     import torch
 
+    if device.type != "cuda":
+        return
     if not fast:
         # cuBLAS reads this once, when it starts; with less workspace its sums vary in order
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -60,11 +62,32 @@ def prepare_cuda(fast: bool, strict: bool) -> None:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when `device` has done all that it was given; a CPU has."""
+    """Return when `device` has done all that it was given; all but CUDA have."""
     import torch
 
-    if device.type != "cpu":
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Free bytes of a CUDA device; None of one that computes in the host's memory."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def whole_memory(device: torch.device) -> int | None:
+    """All bytes of a CUDA device; None of one that computes in the host's memory."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    return torch.cuda.get_device_properties(device).total_memory
+
+
+def wants_pinned(device: torch.device) -> bool:
+    """Whether host memory has to be pinned for copies to `device` to run beside its work."""
+    return device.type == "cuda"
 
 
 def set_threads(threads: int, typed: bool) -> int:

@@ -4,6 +4,7 @@ checkpoints. `train.py` and `train_c2f.py` share it.
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def mean_deviation(pictures: Tensor) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GameOptions(CommonOptions):
+class GameOptions(CommonOptions, abc.ABC):
     """What both adversarial trainers add."""
 
     G_L1: float  # weight of the L1 penalty on G's parameters
@@ -86,13 +87,13 @@ class GameOptions(CommonOptions):
     D_arch: str
 
     @property
+    @abc.abstractmethod
     def dims(self) -> models.Dims:
         """(C,H,W) of the pictures that D judges."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def rates(self, player: str) -> tuple[tuple[float, float], float]:
         """((learning rate, momentum) of SGD, learning rate of the others or -1) of "D" or "G"."""
-        raise NotImplementedError
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -186,7 +187,7 @@ def falling(epoch: int, epochs: int, start: float) -> float:
     return 1 - (1 - LAST_RATE) * min(1.0, (epoch - flat) / (epochs - flat))
 
 
-class GameTask:
+class GameTask(abc.ABC):
     """All of a `run.Task` but the windows (`show`) and the pictures (`save_pictures`).
 
     `length` is the number of pictures per epoch.
@@ -291,9 +292,9 @@ class GameTask:
             return False
         return all(player.optimizer.is_finite() for player in (self.game.D, self.game.G))
 
+    @abc.abstractmethod
     def spread(self) -> tuple[float, float]:
         """How far pictures of G lie apart, and real ones: mean deviation per value over a batch."""
-        raise NotImplementedError
 
     def collapse(self) -> str:
         stuck = self.game.is_stuck()

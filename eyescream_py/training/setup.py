@@ -55,10 +55,9 @@ def device_and_precision(options: CommonOptions) -> tuple[torch.device, Precisio
         name = "fp32" if options.precision == "auto" else options.precision
         return device, precision.choose(name, device)
     device = choose_device(options.gpu, "gpu" in options.typed)
-    if device.type == "cuda":
-        prepare_cuda(options.fast, options.strict)
-        if options.fast:
-            print("--fast: two runs of the same command will differ a little.")
+    prepare_cuda(device, options.fast, options.strict)
+    if options.fast and device.type == "cuda":
+        print("--fast: two runs of the same command will differ a little.")
     return device, precision.choose(options.precision, device)
 
 

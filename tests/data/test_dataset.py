@@ -211,3 +211,19 @@ def test_a_missing_empty_or_wrong_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "walk", refuse)
     with pytest.raises(UserError, match="empty: Permission denied"):
         load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(("free", "streamed"), [(None, False), (96, False), (95, True)])
+def test_pictures_go_to_the_device_where_they_take_at_most_half_of_its_free_memory(
+    free, streamed, monkeypatch, capsys
+):
+    """48 bytes of pictures; the device of torch's that only counts stands for a GPU."""
+    device = torch.device("meta")
+    monkeypatch.setattr(dataset, "free_memory", lambda of: free if of == device else None)
+    data = dataset.Dataset(torch.zeros(12, 1, 2, 2, dtype=torch.uint8), "n", borders=(0, 6))
+    placed = dataset._placed(data, device)
+    assert placed.device == device
+    assert placed.borders == (0, 6)
+    assert placed.streamed is streamed
+    assert placed.images.device.type == ("cpu" if streamed else "meta")
+    assert ("stay in host memory" in capsys.readouterr().out) is streamed

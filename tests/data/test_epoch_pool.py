@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from eyescream_py.data import epoch_pool
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.epoch_pool import EpochPool
+from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.random import TorchSource
 
 
@@ -89,6 +91,57 @@ def test_a_pool_of_other_pictures_is_not_taken_over(keep):
     assert (pool.floats(torch.tensor([3])) * 255).round().unique().tolist() == [9]
     with pytest.raises(ValueError, match="there are not"):
         pool.set_state({"pool": torch.tensor([0, 1, 2, 12]), "pictures": 12})
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_the_host_buffer_is_pinned_where_the_device_wants_it(pinned, monkeypatch):
+    asked, empty_ = [], torch.empty
+
+    def empty(shape, *, pin_memory=None, **more):
+        asked.append(pin_memory)
+        return empty_(shape, **more)
+
+    device = torch.device("meta")
+    monkeypatch.setattr(epoch_pool, "wants_pinned", lambda of: pinned and of == device)
+    monkeypatch.setattr(torch, "empty", empty)
+    epoch_pool.Carrier(counted(target=device), 5)
+    assert asked[-1] is pinned
+
+
+def test_the_buffer_is_not_filled_again_before_the_device_has_read_it(monkeypatch):
+    """A GPU copies later: what it reads then has to be what it was sent."""
+    late = []
+    copy = torch.Tensor.copy_
+
+    def copied(target, source, non_blocking=False):
+        if not non_blocking:
+            return copy(target, source)
+        late.append((target, source))
+        return target
+
+    def wait(device):
+        while late:
+            copy(*late.pop())
+
+    monkeypatch.setattr(torch.Tensor, "copy_", copied)
+    monkeypatch.setattr(epoch_pool, "wait_for", wait)
+    pool = EpochPool(counted(), 5, True)
+    source = TorchSource(3)
+    for _ in range(5):
+        pool.draw(source)
+        pool.carrier._pending.result()  # the next epoch's pictures are in the buffer
+        assert pool.carrier.rows.images[:, 0, 0, 0].tolist() == pool.numbers.tolist()
+
+
+@pytest.mark.parametrize(("whole", "fits"), [(40, True), (39, False)])
+def test_a_pool_takes_at_most_half_of_the_device(whole, fits, monkeypatch):
+    """Five pictures of four bytes."""
+    monkeypatch.setattr(epoch_pool, "whole_memory", lambda device: whole)
+    if fits:
+        assert len(EpochPool(counted(), 5, True)) == 5
+    else:
+        with pytest.raises(UserError, match="--N_epoch=5"):
+            EpochPool(counted(), 5, True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

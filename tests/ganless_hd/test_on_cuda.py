@@ -1,0 +1,31 @@
+"""What ganless-hd chooses for a GPU, with a pretended one."""
+
+import pytest
+import torch
+
+from eyescream_py.ganless_hd import data
+from eyescream_py.ganless_hd.trainer import chosen_precision
+from tests.fake_cuda import CUDA, pretend_capability
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "capability", "dtype"),
+    [
+        ("auto", CUDA, (8, 0), torch.bfloat16),
+        ("auto", CUDA, (7, 5), torch.float32),
+        ("auto", CPU, (8, 0), torch.float32),
+        ("bfloat16", CPU, (7, 5), torch.bfloat16),
+        ("float32", CUDA, (8, 0), torch.float32),
+    ],
+)
+def test_bfloat16_is_chosen_where_the_gpu_has_it(name, device, capability, dtype, monkeypatch):
+    pretend_capability(monkeypatch, *capability)
+    assert chosen_precision(name, device) == dtype
+
+
+@pytest.mark.parametrize("device", [CUDA, CPU])
+def test_batches_for_a_gpu_are_pinned(device):
+    batches = data.EndlessBatches(1, 1)
+    assert data.make_loader([0], batches, 0, device).pin_memory is (device == CUDA)

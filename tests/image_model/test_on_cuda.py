@@ -1,0 +1,43 @@
+"""The random numbers of a GPU in a checkpoint, with a pretended GPU."""
+
+import pytest
+import torch
+
+from eyescream_py.image_model.checkpoints import (
+    read_checkpoint,
+    restore_random_state,
+    save_checkpoint,
+)
+from eyescream_py.image_model.networks import build_generator
+from eyescream_py.image_model.options import ImageOptions
+
+STATE = torch.arange(16, dtype=torch.uint8)  # a seed and an offset
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that tells whether there is a GPU, and the states that it was set to."""
+    was_set = []
+
+    def has_gpu(yes):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: yes)
+
+    monkeypatch.setattr(torch.cuda, "get_rng_state", STATE.clone)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", was_set.append)
+    return has_gpu, was_set
+
+
+@pytest.mark.parametrize("saved_with", [False, True])
+@pytest.mark.parametrize("restored_with", [False, True])
+def test_a_gpus_state_travels_and_is_left_where_there_is_none(
+    saved_with, restored_with, machine, tmp_path
+):
+    has_gpu, was_set = machine
+    settings = ImageOptions(image_size=16).settings("image-model") | {"gen_arch": "U"}
+    network = build_generator("U", 1, 16)
+    has_gpu(saved_with)
+    save_checkpoint(tmp_path / "c", 1, settings, {}, {"generator": network}, {})
+    has_gpu(restored_with)
+    restore_random_state(read_checkpoint(tmp_path / "c"))
+    expected = [STATE.tolist()] if saved_with and restored_with else []
+    assert [state.tolist() for state in was_set] == expected

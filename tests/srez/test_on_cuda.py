@@ -1,0 +1,65 @@
+"""What srez chooses for a GPU, with a pretended one."""
+
+import dataclasses
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from eyescream_py.srez import __main__ as command
+from eyescream_py.srez import bench, data
+from eyescream_py.srez.data import Faces
+from eyescream_py.srez.optimizers import build_optimizer, set_learning_rate
+from eyescream_py.srez.options import Options
+from eyescream_py.srez.steps import RecordedStep, build_step
+from eyescream_py.system import device as devices
+from tests.fake_cuda import CUDA, OnCuda
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_rate_that_a_recording_reads_is_a_tensor(gpu, name):
+    p = torch.ones(3, requires_grad=True)
+    optimizer = build_optimizer(Options(optimizer=name), [OnCuda(p.detach()) if gpu else p])
+    (group,) = optimizer.param_groups
+    rate = group["lr"]
+    assert isinstance(rate, torch.Tensor) is gpu
+    assert group.get("capturable", gpu) is gpu
+    set_learning_rate(optimizer, 0.25)
+    assert float(group["lr"]) == 0.25
+    assert (group["lr"] is rate) is gpu
+
+
+@pytest.mark.parametrize(
+    ("device", "capture", "recorded"), [(CUDA, 1, True), (CUDA, 0, False), (CPU, 1, False)]
+)
+def test_steps_are_recorded_on_a_gpu(device, capture, recorded):
+    step = build_step(None, dataclasses.replace(Options(), capture=bool(capture)), device)
+    assert isinstance(step, RecordedStep) is recorded
+
+
+@pytest.mark.parametrize(("free", "stays"), [(None, False), (24, False), (23, True)])
+def test_windows_go_to_the_device_where_they_take_half_of_its_free_memory(free, stays, monkeypatch):
+    device = torch.device("meta")  # the device of torch's that only counts stands for a GPU
+    monkeypatch.setattr(data, "free_memory", lambda of: free if of == device else None)
+    faces = Faces(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.zeros(1, 4), torch.arange(1))
+    moved = faces.to(device)
+    assert moved.windows.device.type == ("cpu" if stays else "meta")
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "place"), [(command.main, ["--run=train"], devices), (bench.main, [], bench)]
+)
+def test_the_device_is_prepared_before_anything_is_computed(main, words, place, monkeypatch):
+    class ToldError(Exception): ...
+
+    def prepare(device, fast, strict):
+        raise ToldError(device, fast, strict)
+
+    monkeypatch.setattr(place, "choose_device", lambda gpu, typed: CUDA)
+    monkeypatch.setattr(place, "prepare_cuda", prepare)
+    done = CliRunner().invoke(main, [*words, "--threads=1"])
+    assert isinstance(done.exception, ToldError), done.output
+    assert done.exception.args == (CUDA, False, False)

@@ -1,0 +1,85 @@
+"""What a CUDA device is asked and told, where a pretended one answers."""
+
+import os
+import warnings
+
+import pytest
+import torch
+
+from eyescream_py.system import device
+from tests.fake_cuda import CUDA, pretend_memory
+
+CPU = torch.device("cpu")
+
+
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device.choose_device(1, typed=True) == torch.device("cuda", 1)
+    assert device.choose_device(2, typed=False) == CPU
+
+
+def test_memory_is_a_gpus_own_or_none(monkeypatch):
+    pretend_memory(monkeypatch, free=600, whole=1000)
+    assert device.free_memory(CUDA) == 600
+    assert device.whole_memory(CUDA) == 1000
+    assert device.free_memory(CPU) is device.whole_memory(CPU) is None
+    assert device.wants_pinned(CUDA)
+    assert not device.wants_pinned(CPU)
+
+
+def test_only_cuda_has_to_be_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    device.wait_for(CPU)
+    assert waited == []
+    device.wait_for(CUDA)
+    assert waited == [CUDA]
+
+
+@pytest.fixture
+def switches(monkeypatch):
+    """How torch computes, as it would be set; put back afterwards."""
+    asked = {}
+    monkeypatch.setattr(
+        torch, "use_deterministic_algorithms", lambda on, warn_only: asked.update(on=on)
+    )
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [
+        (torch.utils.deterministic, "fill_uninitialized_memory"), (cudnn, "deterministic"),
+        (cudnn, "benchmark"), (cudnn, "allow_tf32"), (matmul, "allow_tf32"),
+    ]  # fmt: skip
+    values = [getattr(owner, name) for owner, name in before]
+
+    def read():
+        workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+        return (
+            asked.get("on", False), workspace, cudnn.deterministic, cudnn.benchmark,
+            cudnn.allow_tf32, matmul.allow_tf32,
+        )  # fmt: skip
+
+    with warnings.catch_warnings():
+        yield read
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+    for (owner, name), value in zip(before, values, strict=True):
+        setattr(owner, name, value)
+
+
+@pytest.mark.parametrize(
+    ("fast", "strict", "expected"),
+    [
+        (False, False, (True, ":4096:8", True, False, True, True)),
+        (False, True, (True, ":4096:8", True, False, False, False)),
+        (True, False, (False, None, False, True, True, True)),
+    ],
+)
+def test_the_same_bits_unless_fast_and_tf32_unless_strict(fast, strict, expected, switches):
+    device.prepare_cuda(CUDA, fast, strict)
+    assert switches() == expected
+
+
+def test_on_the_cpu_nothing_is_switched(switches):
+    before = switches()
+    device.prepare_cuda(CPU, fast=True, strict=True)
+    assert switches() == before

@@ -1,0 +1,197 @@
+"""What the face trainers choose for a GPU, with a pretended one."""
+
+import contextlib
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from eyescream_py.game import adversarial, precision
+from eyescream_py.game.capture import CapturedIteration
+from eyescream_py.game.group import Alone
+from eyescream_py.game.working import Working
+from eyescream_py.networks import models
+from eyescream_py.system.signals import StopSignal
+from eyescream_py.training import distributed, setup
+from eyescream_py.training import game as games
+from tests.fake_cuda import CUDA, on_cuda, pretend_capability
+from tests.game.test_capture import FakeStream
+from tests.game.test_capture import game as small_game
+
+CPU = torch.device("cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """The options that processes change for themselves."""
+
+    gpu: int
+    batch_size: int = 8
+    rng: str = "torch"
+    noplot: bool = False
+    threads: int = 1
+    typed: frozenset = frozenset()
+
+
+def built(patch, name, *, rng="torch", gpu):
+    """The game of two real networks at 8 px, and what `speed_up` was asked for."""
+    options = SimpleNamespace(
+        rng=rng, batch_size=4, D_optmethod="adam", G_optmethod="adam", D_clamp=1.0, G_clamp=5.0,
+        adam_beta1=0.9, adam_beta2=0.999, D_L1=0, D_L2=0, G_L1=0, G_L2=0,
+        D_iterations=1, G_iterations=1, rates=lambda player: ((0.1, 0.0), -1),
+    )  # fmt: skip
+    faster = []
+    patch.setattr(games, "speed_up", lambda net, convolutions: faster.append(convolutions))
+    nets = models.create_D((1, 8, 8)), models.create_G((1, 8, 8), 4, "upsampling")
+    for net in nets if gpu else ():
+        on_cuda(net)
+    feed = SimpleNamespace(source=None)
+    arithmetic = precision.choose(name, CPU)
+    return games.build_game(options, nets, feed, None, arithmetic, Alone()), faster
+
+
+def layouts(game):
+    last = torch.channels_last
+    return {
+        p.is_contiguous(memory_format=last) and not p.is_contiguous()
+        for player in (game.D, game.G)
+        for p in player.network.parameters()
+        if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1
+    }
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_networks_take_the_layout_the_layers_and_the_optimizer_of_their_device(
+    gpu, name, monkeypatch, capsys
+):
+    game, faster = built(monkeypatch, name, gpu=gpu)
+    assert layouts(game) == {gpu}
+    assert faster == ([] if gpu else [name == "fp32"] * 2)
+    for player in (game.D, game.G):
+        assert isinstance(player.optimizer.t, torch.Tensor) is gpu
+        assert (player.working is not None) is (name == "bf16")
+
+
+def test_a_replay_keeps_torchs_own_layers(monkeypatch, capsys):
+    _, faster = built(monkeypatch, "fp32", rng="lua", gpu=False)
+    assert faster == []
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_slopes_of_prelus_are_rounded_on_a_gpu_alone(gpu):
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.PReLU(), nn.BatchNorm2d(2))
+    working = Working(on_cuda(network) if gpu else network)
+    kinds = {type(place.owner) for place in working.places}
+    assert kinds == {nn.Conv2d, *([nn.PReLU] if gpu else [])}
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_gradients_are_bounded_at_once_on_a_gpu_and_one_by_one_elsewhere(gpu, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        adversarial, "bound_", lambda tensors, bound, at_once: asked.append(at_once)
+    )
+    network = nn.Linear(2, 1)
+    network = on_cuda(network) if gpu else network
+    player = adversarial.Learner(
+        network, setup.make_optimizer("adam", network, (0.1, 0)), adversarial.Penalty(), 1.0
+    )
+    player.backward(network(torch.ones(1, 2)).sum(), Alone())
+    assert asked == [gpu]
+
+
+def test_bounds_are_the_same_in_both_ways():
+    ways = [[torch.tensor([-3.0, 0.5, 2.0]), torch.tensor([[9.0]])] for _ in range(2)]
+    for tensors, at_once in zip(ways, (True, False), strict=True):
+        adversarial.bound_(tensors, 1.0, at_once)
+        assert tensors[0].tolist() == [-1, 0.5, 1]
+        assert tensors[1].tolist() == [[1]]
+
+
+class SmallTask(games.GameTask):
+    def spread(self):
+        return 1.0, 1.0
+
+
+@pytest.mark.parametrize(
+    ("device", "no_capture", "captured"), [(CUDA, False, True), (CUDA, True, False),
+                                           (CPU, False, False)],
+)  # fmt: skip
+def test_an_iteration_is_recorded_on_a_gpu(device, no_capture, captured, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream())
+    game, source = small_game("adam", True)
+    game.figures.device = device
+    options = SimpleNamespace(
+        batch_size=8, G_ema=0, G_ema_power=0, no_capture=no_capture, log_every=1
+    )
+    task = SmallTask(options, "x.net", game, 40, source, None)
+    assert isinstance(task._step, CapturedIteration) is captured
+    assert ("--log_every=1 leaves" in capsys.readouterr().out) is captured
+    task.close()  # nothing holds the graphs any longer, nor what they hold
+    assert task._step == game.iteration
+
+
+@pytest.mark.parametrize(("capability", "name"), [((8, 0), "bf16"), ((7, 5), "fp32")])
+def test_bfloat16_is_chosen_where_the_gpu_multiplies_it(capability, name, monkeypatch):
+    pretend_capability(monkeypatch, *capability)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: name == "fp32")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: name == "fp32")
+    assert precision.choose("auto", CUDA).name == name
+    assert precision.choose("auto", CPU).name == ("fp32" if name == "bf16" else "bf16")
+
+
+def test_the_device_is_prepared_before_anything_is_computed(monkeypatch, capsys):
+    told = []
+    pretend_capability(monkeypatch, 8, 0)
+    monkeypatch.setattr(setup, "choose_device", lambda gpu, typed: CUDA)
+    monkeypatch.setattr(setup, "prepare_cuda", lambda *given: told.append(given))
+    options = SimpleNamespace(
+        threads=1, typed=(), rng="torch", gpu=0, fast=True, strict=False, precision="auto"
+    )
+    device, arithmetic = setup.device_and_precision(options)
+    assert (device, arithmetic.name) == (CUDA, "bf16")
+    assert told == [(CUDA, True, False)]
+    assert "--fast: two runs" in capsys.readouterr().out
+
+
+@pytest.fixture
+def second_of_two(monkeypatch):
+    """The environment that torchrun makes, and what torch.distributed was asked for."""
+    asked = []
+    environment = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(("set", device)))
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda backend, timeout: asked.append((backend, timeout.days))
+    )
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: asked.append("destroyed"))
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    return asked
+
+
+@pytest.mark.parametrize("gpu", [0, -1])
+@pytest.mark.parametrize("fails", [False, True])
+def test_processes_join_on_their_own_gpus_and_leave_after_their_graphs(gpu, fails, second_of_two):
+    task = SimpleNamespace(close=lambda: second_of_two.append("graphs let go"))
+    ended = pytest.raises(RuntimeError) if fails else contextlib.nullcontext()
+    with (
+        ended,
+        distributed.joined(Shared(gpu), StopSignal()) as (group, chosen, _),
+        contextlib.closing(task),
+    ):
+        assert (group.rank, group.size) == (1, 2)
+        assert chosen.gpu == (1 if gpu == 0 else -1)
+        assert chosen.noplot
+        if fails:
+            raise RuntimeError("the run fails")
+    joining = (
+        [("set", torch.device("cuda", 1)), ("cpu:gloo,cuda:nccl", 2)] if gpu == 0 else [("gloo", 2)]
+    )
+    assert second_of_two == [*joining, "graphs let go", "destroyed"]
