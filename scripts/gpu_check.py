@@ -105,15 +105,34 @@ def _short(value: object) -> str:
 
 
 def sections(gpu: bool, pictures: Path, work: Path) -> list[Section]:
-    """In the order of the summary; the timed one is last and alone."""
-    number = "0" if gpu else "-1"
-    made = [_tests(gpu), _repeats(gpu, pictures, number)]
-    made += _trainers(gpu, pictures, work, number)
-    made += _siblings(gpu, pictures, work, number)
-    table = [PYTHON, "-m", "benchmarks.gpu_step", "--gpu", number]
-    small = [] if gpu else ["--only=16px", "--batch=4", "--bursts=1", "--burst=1"]
-    made.append(Section("training iterations", [[*table, *small]], 170, alone=True))
+    """In the order of the summary; the timed one is last and alone. Without a GPU each command has
+    the same words and, after them, others that make it tiny.
+    """
+    words = _Words(gpu)
+    made = [_tests(gpu)]
+    repeat = ["-m", "scripts.gpu_repeat", *words.number, f"--dataset={pictures}"]
+    made.append(Section("repeated and continued runs", [words.of(repeat, "--tiny")], 150))
+    made += _trainers(words, pictures, work) + _siblings(words, pictures, work)
+    table = words.of(
+        ["-m", "benchmarks.gpu_step", *words.number], "--only=16px --batch=4 --bursts=1 --burst=1"
+    )
+    made.append(Section("training iterations", [table], 170, alone=True))
     return made
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What the commands of a kind of device have in common."""
+
+    gpu: bool
+
+    @property
+    def number(self) -> list[str]:
+        return ["--gpu=0" if self.gpu else "--gpu=-1"]
+
+    def of(self, words: list[str], small: str = "") -> list[str]:
+        """The command, with what makes it small where the processor does it."""
+        return [PYTHON, *words, *([] if self.gpu else small.split())]
 
 
 def _tests(gpu: bool) -> Section:
@@ -127,13 +146,9 @@ def _tests(gpu: bool) -> Section:
     return Section("tests of CUDA", [[PYTHON, "-m", "pytest", "-q", "-rs", *files]], 150)
 
 
-def _repeats(gpu: bool, pictures: Path, number: str) -> Section:
-    command = [PYTHON, "-m", "scripts.gpu_repeat", "--gpu", number, "--dataset", str(pictures)]
-    return Section("repeated and continued runs", [command + ([] if gpu else ["--tiny"])], 150)
-
-
-def _trainers(gpu: bool, pictures: Path, work: Path, number: str) -> list[Section]:
-    long = {
+def _trainers(words: _Words, pictures: Path, work: Path) -> list[Section]:
+    game = "--N_epoch=8 --batchSize=4 --epochs=1"
+    runs = {
         "train_16_gray": ["train.py", "--scale=16", "--grayscale", "--N_epoch=8000"],
         "train_best": ["train.py", "--scale=16", "--grayscale", "--recipe=best", "--N_epoch=8000"],
         "train_32_colour": ["train.py", "--scale=32", "--N_epoch=8000"],
@@ -143,50 +158,48 @@ def _trainers(gpu: bool, pictures: Path, work: Path, number: str) -> list[Sectio
         "train_autoencoder": ["train_autoencoder.py", "--scale=16", "--epochs=2"],
         "train_denoiser": ["train_denoiser.py", "--scale=16", "--grayscale", "--epochs=2"],
     }  # fmt: skip
-    if not gpu:
-        long = {"train_16_gray": ["train.py", "--scale=8", "--grayscale", "--N_epoch=8",
-                                  "--batchSize=4"]}  # fmt: skip
     made = []
-    for name, (script, *flags) in long.items():
+    for name, (script, *flags) in runs.items():
         save = work / name
-        noplot = [] if "autoencoder" in script else ["--noplot"]
-        epochs = [] if any(flag.startswith("--epochs") for flag in flags) else ["--epochs=1"]
-        command = [PYTHON, script, *flags, *noplot, *epochs, f"--gpu={number}"]
-        command += [f"--save={save}", f"--dataset={pictures}"]
-        made.append(Section(name, [command], 100, save))
+        flags += [] if "autoencoder" in script else ["--noplot"]
+        flags += [] if any(flag.startswith("--epochs") for flag in flags) else ["--epochs=1"]
+        flags += [*words.number, f"--save={save}", f"--dataset={pictures}"]
+        small = game if "N_epoch" in " ".join(flags) else "--epochs=1"
+        made.append(Section(name, [words.of([script, *flags], small)], 100, save))
     return made
 
 
-def _siblings(gpu: bool, pictures: Path, work: Path, number: str) -> list[Section]:
+def _siblings(words: _Words, pictures: Path, work: Path) -> list[Section]:
     srez, image, hd, mln = (work / name for name in ("srez", "image", "ganless_hd", "mln"))
-    module = [PYTHON, "-m"]
-    made = [
-        Section("srez", [[
-            *module, "eyescream_py.srez.make_data", f"--dataset={srez / 'faces'}", "--count=300",
-        ], [
-            *module, "eyescream_py.srez", "--run=train", f"--dataset={srez / 'faces'}",
-            f"--checkpoint_dir={srez / 'c'}", f"--train_dir={srez / 't'}",
-            f"--summary_dir={srez / 's'}", "--cache_dir=", f"--max_batches={300 if gpu else 1}",
-            f"--gpu={number}",
-        ]], 100),
-        Section("image-model", [
-            [*module, "eyescream_py.image_model", "make-data", f"--output_dir={image}",
-             "--image_size=64", "--unpaired=40", "--pairs=20", "--tests=4"],
-            [*module, "eyescream_py.image_model", "train", f"--synth_dir={image / 'Faces_depth'}",
-             f"--real_dir={image / 'Faces_real'}", f"--log_dir={image / 'logs'}",
-             "--image_size=64", "--max_steps=200", "--noplot", f"--gpu={number}"],
+    of, number = words.of, words.number
+    return [
+        Section("srez", [
+            of(["-m", "eyescream_py.srez.make_data", f"--dataset={srez / 'faces'}",
+                "--count=300"], "--count=40"),
+            of(["-m", "eyescream_py.srez", "--run=train", f"--dataset={srez / 'faces'}",
+                f"--checkpoint_dir={srez / 'c'}", f"--train_dir={srez / 't'}",
+                f"--summary_dir={srez / 's'}", "--cache_dir=", "--max_batches=300", *number],
+               "--max_batches=1 --batch_size=4"),
         ], 100),
-        Section("ganless-hd", [[
-            *module, "eyescream_py.ganless_hd", "train", f"--dataroota={pictures}", f"--out={hd}",
-            "--max-steps=60", "--loadSize=144", "--imgSize=128", "--noplot", f"--gpu={number}",
-        ]], 100),
+        Section("image-model", [
+            of(["-m", "eyescream_py.image_model", "make-data", f"--output_dir={image}",
+                "--image_size=64", "--unpaired=40", "--pairs=20", "--tests=4"]),
+            of(["-m", "eyescream_py.image_model", "train", f"--synth_dir={image / 'Faces_depth'}",
+                f"--real_dir={image / 'Faces_real'}", f"--log_dir={image / 'logs'}",
+                "--image_size=64", "--max_steps=200", "--noplot", *number],
+               "--max_steps=2 --batch_size=2"),
+        ], 100),
+        Section("ganless-hd", [
+            of(["-m", "eyescream_py.ganless_hd", "train", f"--dataroota={pictures}",
+                f"--out={hd}", "--max-steps=60", "--loadSize=144", "--imgSize=128", "--noplot",
+                *number], "--max-steps=1 --batchSize=2 --width=0.125"),
+        ], 100),
         Section("mln", [
-            [*module, "eyescream_py.mln", "simulate", f"--out={mln}", "--side=32", "--coils=4"],
-            [*module, "eyescream_py.mln", "train", f"--params={mln / 'Params.txt'}",
-             f"--out={mln / 'out'}", "--batches=200", f"--gpu={number}"],
+            of(["-m", "eyescream_py.mln", "simulate", f"--out={mln}", "--side=32", "--coils=4"]),
+            of(["-m", "eyescream_py.mln", "train", f"--params={mln / 'Params.txt'}",
+                f"--out={mln / 'out'}", "--batches=200", *number], "--batches=4"),
         ], 100),
     ]  # fmt: skip
-    return made if gpu else []
 
 
 def embedded_faces(folder: Path) -> Path:

@@ -1,0 +1,80 @@
+"""The sections of `make gpu-check`: their commands are ones that the programs take."""
+
+import importlib
+import sys
+
+import click
+import pytest
+
+from scripts import gpu_check
+from scripts.gpu_check import MOST_LINES, Outcome, Section, embedded_faces, run, sections, summary
+
+
+@pytest.fixture
+def places(tmp_path):
+    """Pictures, and where the sections write; the folders that earlier commands make are there."""
+    work = tmp_path / "work"
+    for name in ("srez/faces", "image/Faces_depth", "image/Faces_real", "mln"):
+        (work / name).mkdir(parents=True)
+    (work / "mln" / "Params.txt").touch()
+    return embedded_faces(tmp_path / "faces"), work
+
+
+def parse(words):
+    """Give a command its words as a shell would; click's own error where it does not take one."""
+    python, *words = words
+    assert python == sys.executable
+    if words[0] != "-m":
+        module, words = words[0].removesuffix(".py"), words[1:]
+    else:
+        module, words = words[1], words[2:]
+    if module == "pytest":
+        assert all((gpu_check.ROOT / word).is_file() for word in words if word[0] != "-")
+        return
+    if "." not in module:
+        module = f"eyescream_py.cli.{module}"
+    found = importlib.import_module(module)
+    command = getattr(found, "main", None) or importlib.import_module(f"{module}.__main__").main
+    while isinstance(command, click.Group):
+        with click.Context(command) as context:
+            _, command, words = command.resolve_command(context, words)
+    with command.make_context("gpu-check", list(words)) as context:
+        assert context.params["gpu"] in (0, -1) if "gpu" in context.params else True
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_every_command_parses_as_its_program_does_it(gpu, places, monkeypatch):
+    monkeypatch.chdir(gpu_check.ROOT)
+    made = sections(gpu, *places)
+    assert len(made) == 14
+    for section in made:
+        for words in section.commands:
+            parse(words)
+
+
+def test_a_processor_tries_the_words_that_a_gpu_gets(places):
+    pairs = zip(sections(True, *places), sections(False, *places), strict=True)
+    for on_gpu, tried in list(pairs)[1:]:  # the tests of CUDA are not for a processor
+        assert on_gpu.name == tried.name
+        for long, short in zip(on_gpu.commands, tried.commands, strict=True):
+            here = [word.replace("--gpu=0", "--gpu=-1") for word in long]
+            assert short[: len(here)] == here
+
+
+def test_a_wrong_word_would_be_told(places):
+    with pytest.raises(click.UsageError, match="scael"):
+        parse([sys.executable, "train.py", "--scael=16"])
+
+
+def test_a_section_that_fails_is_told_and_the_summary_stays_short(capsys):
+    program = "print('a'); import sys; sys.exit('no such picture')"
+    failed = run(Section("broken", [[sys.executable, "-c", program]], 30))
+    good = Section("good", [[sys.executable, "-c", "print('fine')"]], 30)
+    late = run(Section("late", [[sys.executable, "-c", "import time; time.sleep(30)"]], 1))
+    outcomes = [failed, run(good), late, *[Outcome(good, False, 1.0, "x\n" * 9)] * 20]
+    assert [outcome.passed for outcome in outcomes[:3]] == [False, True, False]
+    text = summary(outcomes, "title", "words")
+    assert "| broken | FAILED |" in text
+    assert "| good | ok |" in text
+    assert "fine" in text
+    assert len(text.splitlines()) <= MOST_LINES
