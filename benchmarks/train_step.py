@@ -60,7 +60,7 @@ def ours(
         if device.type == "cuda":
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         else:
-            speed_up(net, convolutions=arithmetic.name != "bf16")
+            speed_up(net, rounded=arithmetic.name == "bf16")
     feed = (
         PairFeed(data, G, coarse, batch, len(data), source)
         if coarse

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eyescream_py.networks.fft_convolution import convolve_by_fourier
-from eyescream_py.networks.modes import FastForward
+from eyescream_py.networks.modes import FastForward, full_precision
 
-FEW_PIXELS = 256  # of a convolution's output, over the batch: below, one matrix product is faster
-WIDE = 256 * 512  # pairs of planes of which that was measured
+WIDE = 256 * 512  # pairs of planes from where on the weights' slopes are faster as one product
 
 
 class _SharedSlope(torch.autograd.Function):
@@ -45,49 +44,148 @@ class _PReLU(FastForward):
 
 
 class _OnePlane(FastForward):
-    """A convolution to one plane: a product with all taps at every pixel, then shifted sums."""
+    """A convolution to one plane: a product with all taps at every pixel, then shifted sums; in
+    float32 at least, as the sums would add up what rounding each tap loses.
+    """
 
     def __call__(self, x: Tensor) -> Tensor:
-        layer = self.layer
+        kept, weight, bias = self.operands(x)
         n, planes, height, width = x.shape
-        k = layer.kernel_size[0]
-        taps = layer.weight.view(planes, k * k).T @ x.reshape(n, planes, height * width)
-        # tap (a,b) at pixel (r,c) belongs to output (r-a+p, c-b+p): a fold of the flipped taps
-        size = (height + k - 1, width + k - 1)
-        whole = F.fold(taps.flip(1), size, kernel_size=k)
-        p = (k - 1) // 2
-        return whole[:, :, p : p + height, p : p + width] + layer.bias.view(-1, 1, 1)
+        k = weight.shape[2]
+        with torch.autocast("cpu", enabled=False):
+            pixels = full_precision(kept).reshape(n, planes, height * width)
+            taps = full_precision(weight).reshape(planes, k * k).T @ pixels
+            # tap (a,b) at pixel (r,c) belongs to output (r-a+p, c-b+p): a fold of the flipped taps
+            size = (height + k - 1, width + k - 1)
+            whole = F.fold(taps.flip(1), size, kernel_size=k)
+            p = (k - 1) // 2
+            y = whole[:, :, p : p + height, p : p + width]
+            return (y if bias is None else y + bias.view(-1, 1, 1)).to(kept.dtype)
 
 
-class _FewPixels(FastForward):
-    """A convolution whose output has few pixels, as one product with all patches of the batch."""
+class _Strided(torch.autograd.Function):
+    """`F.conv2d` whose slopes are two products with the patches of the whole batch.
 
+    oneDNN takes three times as long for the weights' slopes of many planes with few pixels each.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = {"kernel_size": weight.shape[2:], "stride": stride, "padding": padding}
+        return F.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        n, outputs = grads[0].shape[:2]
+        g = grads[0].transpose(0, 1).reshape(outputs, -1)  # [outputs,N*pixels]
+        to_x = to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            patches = (weight.flatten(1).T @ g).view(-1, n, g.shape[1] // n).transpose(0, 1)
+            to_x = F.fold(full_precision(patches), x.shape[2:], **ctx.geometry).to(x.dtype)
+        if ctx.needs_input_grad[1]:
+            patches = F.unfold(x, **ctx.geometry).transpose(0, 1)  # [inputs*k*k,N,pixels]
+            to_weight = (g @ patches.reshape(len(patches), -1).T).view_as(weight)
+        if ctx.needs_input_grad[2]:
+            to_bias = g.sum(1)
+        return to_x, to_weight, to_bias, None, None
+
+
+class _WideStrided(FastForward):
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
-        (s, p, k), n = (v[0] for v in (layer.stride, layer.padding, layer.kernel_size)), len(x)
-        height, width = ((side + 2 * p - k) // s + 1 for side in x.shape[2:])
-        if n * height * width > FEW_PIXELS:
-            return type(layer).forward(layer, x)
-        patches = F.unfold(x, k, stride=s, padding=p).transpose(0, 1)  # [C*k*k,N,pixels]
-        y = layer.weight.flatten(1) @ patches.reshape(len(patches), -1)
-        return y.view(-1, n, height, width).transpose(0, 1) + layer.bias.view(-1, 1, 1)
+        y: Tensor = _Strided.apply(*self.operands(x), layer.stride[0], layer.padding[0])
+        return y
 
 
-def speed_up(network: nn.Module, convolutions: bool = True) -> None:
-    """Change what pays in `network`, which runs on the CPU; `convolutions` for fp32 and fp64."""
+def _pairs(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Upper and lower row of each pair of rows. [N,C,2H,W] -> 2 of [N*C*H,W]"""
+    rows = x.reshape(-1, 2, x.shape[-1])
+    return rows[:, 0], rows[:, 1]
+
+
+class _MaxOfBlocks(torch.autograd.Function):
+    """Max pooling of 2x2 blocks, whole rows at once, as torch's goes pixel by pixel. Of equal
+    pixels the upper one has the slope, of a row's the left one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        upper, lower = _pairs(x)
+        rows = torch.maximum(upper, lower)
+        left, right = rows[:, ::2], rows[:, 1::2]
+        ctx.save_for_backward(lower > upper, right > left)
+        ctx.shape = x.shape
+        n, planes, height, width = x.shape
+        return torch.maximum(left, right).view(n, planes, height // 2, width // 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        is_lower, is_right = ctx.saved_tensors
+        g = grads[0].reshape(is_right.shape)
+        rows = g.new_empty(is_lower.shape)
+        torch.mul(g, is_right, out=rows[:, 1::2])
+        torch.sub(g, rows[:, 1::2], out=rows[:, ::2])
+        to_x = g.new_empty(ctx.shape)
+        upper, lower = _pairs(to_x)
+        torch.mul(rows, is_lower, out=lower)
+        torch.sub(rows, lower, out=upper)
+        return to_x
+
+
+class _AverageOfBlocks(torch.autograd.Function):
+    """Average pooling of 2x2 blocks, likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        n, planes, height, width = x.shape
+        upper, lower = _pairs(full_precision(x))
+        rows = upper + lower
+        y = (rows[:, ::2] + rows[:, 1::2]).mul_(0.25).to(x.dtype)
+        return y.view(n, planes, height // 2, width // 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        n, planes, height, width = grads[0].shape
+        share = (grads[0] * 0.25).reshape(-1, 1, width, 1).expand(-1, 2, width, 2)
+        return share.reshape(n, planes, 2 * height, 2 * width)
+
+
+class _Blocks(FastForward):
+    def __call__(self, x: Tensor) -> Tensor:
+        kind = _MaxOfBlocks if isinstance(self.layer, nn.MaxPool2d) else _AverageOfBlocks
+        even = x.dim() == 4 and not x.shape[-1] % 2 and not x.shape[-2] % 2
+        if not even or not x.is_contiguous():  # torch has its own way in channels_last
+            return type(self.layer).forward(self.layer, x)
+        y: Tensor = kind.apply(x)
+        return y
+
+
+def speed_up(network: nn.Module, rounded: bool = False) -> None:
+    """Change what pays in `network`, which runs on the CPU; `rounded`: in bfloat16."""
     for layer in network.modules():
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             _PReLU(layer).install()
-        elif isinstance(layer, nn.Conv2d) and convolutions and _is_square(layer):
+        elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and _halves(layer):
+            _Blocks(layer).install()
+        elif isinstance(layer, nn.Conv2d) and _is_square(layer):
             if layer.out_channels == 1 and layer.stride == (1, 1) and layer.in_channels >= 64:
                 _OnePlane(layer).install()
             elif layer.in_channels * layer.out_channels >= WIDE and layer.stride == (2, 2):
-                _FewPixels(layer).install()
-    if convolutions:
-        convolve_by_fourier(network)
+                _WideStrided(layer).install()
+    convolve_by_fourier(network, rounded)
+
+
+def _halves(layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
+    pairs = [v if isinstance(v, tuple) else (v, v) for v in (layer.kernel_size, layer.stride)]
+    plain = not getattr(layer, "return_indices", False) and getattr(layer, "dilation", 1) == 1
+    return pairs == [(2, 2), (2, 2)] and layer.padding == 0 and plain
 
 
 def _is_square(layer: nn.Conv2d) -> bool:
     k = layer.kernel_size[0]
     kept = layer.padding == ((k - 1) // 2,) * 2 and layer.dilation == (1, 1)
-    return layer.kernel_size == (k, k) and kept and layer.groups == 1 and layer.bias is not None
+    return layer.kernel_size == (k, k) and kept and layer.groups == 1

@@ -50,6 +50,14 @@ class Forward:
 class FastForward(Forward):
     """One that is quicker than torch's, and can be differentiated only once."""
 
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`x`, weight and bias, rounded where torch's own layer would round them."""
+        kept = (x, self.layer.weight, self.layer.bias)
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            kept = tuple(None if t is None else t.to(dtype) for t in kept)  # type: ignore[assignment]
+        return kept
+
 
 @contextlib.contextmanager
 def plain(network: nn.Module) -> Iterator[None]:
@@ -76,6 +84,11 @@ class InFull(Forward):
         with torch.autocast(x.device.type, enabled=False):
             y: Tensor = type(layer).forward(layer, x.to(layer.weight.dtype))
         return y
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """`x` in float32 where it has 16 bits, else as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def exact_output(network: nn.Module) -> None:

@@ -146,7 +146,7 @@ def build_game(
         if next(net.parameters()).is_cuda:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         elif options.rng != "lua":
-            speed_up(net, convolutions=arithmetic.name != "bf16")
+            speed_up(net, rounded=arithmetic.name == "bf16")
     print(f"Discriminator network:\n{D}\nGenerator network:\n{G}")
     print(f"Number of free parameters in D: {models.free_parameters(D)}")
     print(f"Number of free parameters in G: {models.free_parameters(G)}")

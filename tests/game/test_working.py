@@ -34,7 +34,7 @@ def game(rounded, fast=True):
     for net in (D, G):
         set_random_source(net, source)
         if fast:
-            speed_up(net, convolutions=False)
+            speed_up(net, rounded=True)
     pixels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
     answers = Logits(D)
     players = [

@@ -12,9 +12,19 @@ CASES = {
     "prelu": (lambda: nn.PReLU(), (3, 4, 5, 5)),
     "prelu of rows": (lambda: nn.PReLU(init=-0.5), (3, 4)),
     "one plane": (lambda: nn.Conv2d(64, 1, 5, padding=2), (2, 64, 6, 7)),
+    "one plane, no bias": (lambda: nn.Conv2d(64, 1, 3, padding=1, bias=False), (2, 64, 4, 4)),
     "few pixels": (lambda: nn.Conv2d(256, 512, 3, stride=2, padding=1), (3, 256, 5, 4)),
-    "too many pixels": (lambda: nn.Conv2d(256, 512, 3, stride=2, padding=1), (5, 256, 30, 30)),
+    "many pixels": (lambda: nn.Conv2d(256, 512, 3, stride=2, padding=1), (5, 256, 12, 10)),
+    "maximum": (lambda: nn.MaxPool2d(2), (3, 5, 6, 8)),
+    "maximum, odd": (lambda: nn.MaxPool2d(2), (3, 5, 5, 8)),
+    "average": (lambda: nn.AvgPool2d(2), (3, 5, 6, 8)),
+    "average, odd": (lambda: nn.AvgPool2d((2, 2)), (3, 5, 6, 7)),
 }
+
+
+def results(layer, x, weights):
+    y = layer(x)
+    return [y, *torch.autograd.grad((y * weights).sum(), [x, *layer.parameters()])]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -25,15 +35,42 @@ def test_values_and_gradients_are_those_of_the_layer(case):
     fast = nn.Sequential(copy.deepcopy(plain))
     speed_up(fast)
     assert "forward" in vars(fast[0])
-    results = []
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     weights = torch.randn_like(plain(x))
-    for layer in (plain, fast):
-        y = layer(x)
-        gradients = torch.autograd.grad((y * weights).sum(), [x, *layer.parameters()])
-        results.append([y, *gradients])
-    for a, b in zip(*results, strict=True):
+    for a, b in zip(results(plain, x, weights), results(fast, x, weights), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_in_bfloat16_they_are_as_close_to_the_truth_as_torchs_own(case):
+    torch.manual_seed(0)
+    make, shape = CASES[case]
+    plain = make()
+    fast, exact = nn.Sequential(copy.deepcopy(plain)), copy.deepcopy(plain).double()
+    speed_up(fast, rounded=True)
+    x = torch.randn(shape).bfloat16().float().requires_grad_()
+    weights = torch.randn_like(plain(x)).bfloat16().float()
+    truth = results(exact, x.detach().double().requires_grad_(), weights.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, found = results(plain, x, weights), results(fast, x, weights)
+    for a, b, t in zip(expected, found, truth, strict=True):
+        assert a.dtype == b.dtype or case.startswith("prelu")  # which keeps its input's type
+        error = (a.double() - t).norm()
+        assert (b.double() - t).norm() <= 1.2 * error + 1e-7 * t.norm()
+
+
+def test_of_equal_pixels_one_has_the_slope():
+    torch.manual_seed(0)
+    fast = nn.Sequential(nn.MaxPool2d(2))
+    speed_up(fast)
+    x = torch.randint(-1, 2, (4, 3, 8, 12)).float().requires_grad_()
+    y, to_x = results(fast, x, weights := torch.rand(4, 3, 4, 6) + 1)
+    assert torch.equal(y, nn.MaxPool2d(2)(x))
+    blocks = to_x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    assert torch.equal(blocks.sum(-1), weights)
+    assert (blocks != 0).sum(-1).eq(1).all()
+    here = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    assert torch.equal(here[blocks != 0].view_as(y), y)
 
 
 def test_a_slope_at_zero_and_without_its_gradient():
@@ -48,16 +85,8 @@ def test_a_slope_at_zero_and_without_its_gradient():
 def test_other_layers_are_left_alone():
     network = nn.Sequential(
         nn.PReLU(8), nn.Conv2d(8, 1, 3, padding=1), nn.Conv2d(64, 64, 3, stride=2, padding=1),
-        nn.Conv2d(64, 1, 5), nn.Linear(4, 4),
+        nn.Conv2d(64, 1, 5), nn.Linear(4, 4), nn.MaxPool2d(3), nn.AvgPool2d(2, padding=1),
+        nn.MaxPool2d(2, return_indices=True), nn.MaxPool2d(2, 1),
     )  # fmt: skip
     speed_up(network)
     assert not any("forward" in vars(layer) for layer in network)
-
-
-def test_bf16_keeps_torchs_convolutions():
-    network = nn.Sequential(nn.Conv2d(64, 1, 5, padding=2), nn.PReLU())
-    speed_up(network, convolutions=False)
-    assert ["forward" in vars(layer) for layer in network] == [False, True]
-    with torch.autocast("cpu", torch.bfloat16):
-        network(torch.rand(2, 64, 4, 4)).sum().backward()
-    assert all(p.grad.dtype == torch.float32 for p in network.parameters())

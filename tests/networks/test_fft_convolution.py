@@ -45,8 +45,38 @@ def test_the_generator_of_pairs_keeps_its_values_and_its_layers():
 
 def test_only_wide_convolutions_with_large_kernels_are_changed():
     network = nn.Sequential(
-        nn.Conv2d(64, 128, 7, padding=3), nn.Conv2d(64, 128, 3, padding=1),
-        nn.Conv2d(64, 128, 7, padding=3, stride=2), nn.Conv2d(8, 8, 7, padding=3),
+        nn.Conv2d(64, 128, 7, padding=3), nn.Conv2d(32, 54, 5, padding=2),
+        nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(64, 128, 7, padding=3, stride=2),
+        nn.Conv2d(8, 8, 7, padding=3),
     )  # fmt: skip
-    convolve_by_fourier(network)
-    assert ["forward" in vars(layer) for layer in network] == [True, False, False, False]
+    for rounded, expected in ((False, [True, True]), (True, [True, False])):
+        twin = copy.deepcopy(network)
+        convolve_by_fourier(twin, rounded)
+        assert ["forward" in vars(layer) for layer in twin] == [*expected, False, False, False]
+
+
+def test_small_kernels_go_through_transforms_in_large_batches_only():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(128, 128, 3, padding=1))
+    fast = copy.deepcopy(plain)
+    convolve_by_fourier(fast)
+    few, many = torch.rand(2, 128, 4, 4), torch.rand(64, 128, 4, 4)
+    assert torch.equal(fast(few), plain(few))
+    assert not torch.equal(fast(many), plain(many))
+    torch.testing.assert_close(fast(many), plain(many), rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_is_computed_in_full():
+    torch.manual_seed(0)
+    plain = nn.Conv2d(64, 64, 7, padding=3)
+    fast = nn.Sequential(copy.deepcopy(plain))
+    convolve_by_fourier(fast, rounded=True)
+    x = torch.rand(2, 64, 8, 8).bfloat16()
+    exact = plain.weight.bfloat16().double()
+    truth = F.conv2d(x.double(), exact, plain.bias.bfloat16().double(), padding=3)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, found = plain(x), fast(x)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    assert (found.double() - truth).norm() <= 1.1 * (expected.double() - truth).norm()
+    found.float().sum().backward()
+    assert fast[0].weight.grad.dtype == fast[0].bias.grad.dtype == torch.float32
