@@ -3,7 +3,8 @@
     python -m benchmarks.long_colour --dataset FOLDER [--seeds 1,2,3] [--iterations 4000] [--gpu 0]
 
 Runs `train.py` with its defaults and prints a table of losses; `--output` and `--curve` write it
-and draw the curves. Before the losses worked on logits, seed 1 was dead after about 2000.
+and draw the curves; with `--runs` the runs stay there, and the same command continues one that was
+stopped. Before the losses worked on logits, seed 1 was dead after about 2000.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -22,17 +24,19 @@ from benchmarks.report import Table, machine
 BATCH, PER_EPOCH = 16, 1000
 ITERATIONS = PER_EPOCH // (BATCH // 2) - 1  # of an epoch: half of a batch is real
 DEAD = 5.0  # a loss of D that no living game keeps: -ln of 1 %
+SAVED = 4  # epochs between saves, so that a stopped run loses little
 SHOWN = 8  # rows of the table for each seed
 WORDS = ("certain of every picture", "are all alike", "gradients are all 0")
 
 
 def train(seed: int, iterations: int, dataset: Path, gpu: int, save: Path, more: list[str]) -> str:
-    """The run's output; its metrics are in `save`."""
+    """What the run says; its metrics are in `save`, from where it continues."""
+    earlier = ["--network=adversarial.net"] if (save / "adversarial.net").exists() else []
     epochs = math.ceil(iterations / ITERATIONS)
     command = [
         sys.executable, "train.py", "--scale=32", "--noplot", f"--dataset={dataset}",
         f"--save={save}", f"--seed={seed}", f"--epochs={epochs}", f"--gpu={gpu}",
-        f"--N_epoch={PER_EPOCH}", f"--saveFreq={epochs}", *more,
+        f"--N_epoch={PER_EPOCH}", f"--saveFreq={SAVED}", *earlier, *more,
     ]  # fmt: skip
     done = subprocess.run(command, text=True, capture_output=True, check=False)
     if done.returncode:
@@ -62,6 +66,7 @@ def draw(curves: dict[int, list[dict[str, float]]], path: Path) -> None:
 @click.option("--seeds", default="1,2,3", help="Separated by commas.")
 @click.option("--iterations", default=4000)
 @click.option("--gpu", default=0, help="CUDA device, -1 for the CPU.")
+@click.option("--runs", type=click.Path(path_type=Path), help="Keep the runs here.")
 @click.option("--output", type=click.Path(path_type=Path), help="Also write the table here.")
 @click.option("--curve", type=click.Path(path_type=Path), help="Draw the curves here.")
 @click.argument("more", nargs=-1)
@@ -70,6 +75,7 @@ def main(
     seeds: str,
     iterations: int,
     gpu: int,
+    runs: Path | None,
     output: Path | None,
     curve: Path | None,
     more: tuple[str, ...],
@@ -80,7 +86,7 @@ def main(
     table = Table("seed", "iterations", "D loss", "G loss", "accuracy of D", "images/s")
     curves, dead = {}, []
     for seed in map(int, seeds.split(",")):
-        with tempfile.TemporaryDirectory() as folder:
+        with nullcontext(runs / f"seed{seed}") if runs else tempfile.TemporaryDirectory() as folder:
             said = train(seed, iterations, dataset, gpu, Path(folder), list(more))
             curves[seed] = rows = metrics(Path(folder))
         step = max(1, len(rows) // SHOWN)

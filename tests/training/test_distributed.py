@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import time
 
 import pytest
 import torch
@@ -15,8 +16,11 @@ from eyescream_py.game import group as sharing
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.models_c2f import PairSequential
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.layers import CAddTable, Dropout, JoinTable, SpatialDropout, View
+from eyescream_py.training.distributed import joined
 from eyescream_py.training.run import Run
+from tests.training.test_on_cuda import Shared
 
 pytestmark = pytest.mark.timeout(900)  # three processes start, on busy machines slowly
 
@@ -83,12 +87,28 @@ def work(rank, port, folder):
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1"
     )  # fmt: skip
     torch.set_num_threads(1)
+    os.environ["MASTER_PORT"] = str(port[-1])
+    take_turns(rank, folder)
     for number, job in enumerate([*JOBS, "resumed"]):
         os.environ["MASTER_PORT"] = str(port[number])
         if job == "resumed":
             train("faces", folder / job, "--epochs=2", "--network=adversarial.net")
         else:
             train(job, folder / job, "--epochs=1")
+
+
+def take_turns(rank, folder):
+    """The first process decodes slowly, the other needs what it leaves."""
+
+    def decode():
+        cache = folder / "cache"
+        if rank == 0:
+            time.sleep(1)
+            cache.write_text("decoded by 0")
+        return f"{rank} has what was {cache.read_text()}"
+
+    with joined(Shared(-1), StopSignal()) as (group, _, _):
+        (folder / f"turn_{rank}").write_text(group.in_turn(decode))
 
 
 def free_ports(count):
@@ -109,7 +129,7 @@ def folders(tmp_path_factory):
     for job in JOBS:
         train(job, one / job, "--epochs=1")
     shutil.copytree(one / "faces", two / "resumed")
-    multiprocessing.spawn(work, (free_ports(len(JOBS) + 1), two), nprocs=2)
+    multiprocessing.spawn(work, (free_ports(len(JOBS) + 2), two), nprocs=2)
     shutil.copytree(two / "faces", one / "resumed")
     train("faces", one / "resumed", "--epochs=2", "--network=adversarial.net")
     return one, two
@@ -154,6 +174,12 @@ def test_what_cannot_be_shared_is_refused(args, word, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=word):
         train("faces", tmp_path / "one" / "faces", *args)
+
+
+def test_pictures_are_decoded_by_one_process_and_the_others_wait(folders):
+    for rank in range(2):
+        text = (folders[1] / f"turn_{rank}").read_text()
+        assert text == f"{rank} has what was decoded by 0"
 
 
 def test_only_the_first_process_shows_a_bar(monkeypatch):
