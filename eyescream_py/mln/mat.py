@@ -7,6 +7,7 @@ one ends that process and not a training run, and a compressed one cannot fill t
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
-LEAST_BYTES = 1 << 28  # a file may always hold this much
+LEAST_BYTES = 1 << 26  # a file may always hold this much
 BYTES_PER_BYTE = 100  # and so much more than its own size: real data packs less tightly
 CHILD = Path(__file__).with_name("mat_child.py")
 
@@ -103,9 +104,9 @@ def _received(stream: IO[bytes], label: str, most: int) -> tuple[dict[str, Any],
 
 
 def _array(stream: IO[bytes], dtype: str, shape: list[int], label: str, most: int) -> Any:
-    array = np.empty(shape, dtype)
-    if array.nbytes > 4 * most:
+    if math.prod(shape) * np.dtype(dtype).itemsize > 4 * most:
         raise UserError(f"{label}: would take more than {most >> 20} MiB")
+    array = np.empty(shape, dtype)
     view = memoryview(array.reshape(-1).view(np.uint8).data)
     place = 0
     while place < len(view):

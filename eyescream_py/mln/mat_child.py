@@ -18,15 +18,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-PROGRAM_BYTES = 1 << 30  # address space of Python, numpy and scipy themselves
+PROGRAM_BYTES = 1 << 30  # address space of Python, numpy and scipy where it cannot be read
+COPIES = 4  # of a value, on its way: as stored, as complex numbers, in our order, as bytes
 SECONDS = 120
 
 
 def main(kind: str, path: str, wanted: list[str], most: int, rows: int, output: BinaryIO) -> None:
     """Write the wanted variables; an error as {"error": one line}."""
-    resource.setrlimit(resource.RLIMIT_AS, (PROGRAM_BYTES + 4 * most,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(kind, COPIES * most)
     try:
         if kind == "ismrmrd":
             found, names = _ismrmrd(path, most), list[Any]()
@@ -46,6 +45,23 @@ def main(kind: str, path: str, wanted: list[str], most: int, rows: int, output: 
     for value in found.values():
         for part in _parts(value):
             output.write(np.ascontiguousarray(part).tobytes())
+
+
+def _limit(kind: str, more: int) -> None:
+    """Allow `more` bytes of memory beyond what the program itself takes, and a time."""
+    import h5py  # type: ignore[import-untyped, unused-ignore]  # noqa: F401
+
+    if kind == "mat":
+        import scipy.io  # noqa: F401
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            program = int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        program = PROGRAM_BYTES
+    for limit, most in ((resource.RLIMIT_AS, program + more), (resource.RLIMIT_CPU, SECONDS)):
+        hard = resource.getrlimit(limit)[1]
+        resource.setrlimit(limit, (most if hard < 0 else min(most, hard), hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 # Bytes of a number by MATLAB's class; a sparse matrix does not hold all its places.
@@ -73,7 +89,7 @@ def _version5(path: str, wanted: list[str], most: int, rows: int) -> tuple[dict[
 
 
 def _hdf5(path: str, wanted: list[str], most: int, rows: int) -> tuple[dict[str, Any], Any]:
-    import h5py  # type: ignore[import-untyped, unused-ignore]
+    import h5py
 
     names, found = [], {}
     with h5py.File(path, "r") as file:

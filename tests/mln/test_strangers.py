@@ -69,7 +69,7 @@ def test_bombs_are_refused_before_they_unfold(tmp_path: Path, kind: str) -> None
         with h5py.File(path, "w") as file:
             file.create_dataset("Data", (10**7, 10**6), "f8", chunks=(10**3, 10**3))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UserError, match=r"would take more than 256 MiB"):
+    with pytest.raises(UserError, match=r"would take more than 64 MiB"):
         read_mat(path, ["Data"])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
