@@ -116,6 +116,7 @@ class ToyTask:
     """A training.Task of one Linear layer whose loss anyone can follow."""
 
     file_name = "toy.net"
+    series = "toy"
 
     def __init__(self, iterations: int = 4, lr: float = 0.1) -> None:
         self.schedule = Schedule(iterations * 2, 2, 2)

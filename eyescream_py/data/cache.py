@@ -9,18 +9,16 @@ it is made anew.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.files import atomic_write, remove_stale_temporaries, reserve
 
 CHUNK = 1 << 24
 
@@ -94,7 +92,8 @@ def _make(
     fill: Callable[[np.ndarray], dict[str, Any]],
 ) -> dict[str, Any]:
     with atomic_write(_data(stem)) as file:
-        _reserve(file.fileno(), int(np.prod(shape)))
+        # A full disk is an OSError here, but would kill the process inside a mapping.
+        reserve(file, int(np.prod(shape)))
         rows = np.memmap(file.name, np.uint8, "r+", shape=shape)
         notes = fill(rows)
         rows.flush()
@@ -103,14 +102,3 @@ def _make(
     with atomic_write(_record(stem)) as file:
         file.write(json.dumps(record, indent=1).encode())
     return notes
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Take the disk space now: a full disk is an OSError here, but would kill the process inside a
-    mapping."""
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        os.ftruncate(descriptor, size)

@@ -51,6 +51,11 @@ def tell(save: Path, film_suffix: str = ".gif", seconds: float = 0.25) -> list[P
     return written
 
 
+def grid_name(series: str, epoch: int) -> str:
+    """The name in SAVE/pictures of an epoch's grid."""
+    return f"{series}_epoch_{epoch:06d}.png" if series else f"epoch_{epoch:06d}.png"
+
+
 def grids_over_time(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     """Series ("" for faces, "c2f", ...) -> (epoch, file) in the order of epochs."""
     series: dict[str, list[tuple[int, Path]]] = {}

@@ -23,6 +23,7 @@ from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.json_lines import read_json_lines
+from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def _curve(panel: Axes, records: list[dict[str, Any]], key: str, **style: Any) -
     "--norms", default="batch,layer", show_default=True, help="Critic norms, comma-separated."
 )
 @click.option(
-    "--minutes", type=float, default=10.0, show_default=True, help="Budget of each combination."
+    "--minutes", type=Finite(0), default=10.0, show_default=True, help="Budget of each combination."
 )
 @run_flags(but=SET_BY_THE_BENCH)
 @machine_flags

@@ -1,6 +1,7 @@
 """Files that are either the old ones or the new ones, never half of each."""
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -72,6 +73,19 @@ def _copy(path: Path, to: Path) -> None:
         shutil.copyfileobj(source, file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def reserve(file: BinaryIO, size: int) -> None:
+    """Make a new file `size` bytes long and take its place on the disk now, where the system can.
+
+    Raises OSError where the disk lacks the room.
+    """
+    try:
+        os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    except (AttributeError, OSError) as error:  # not every system and file system can reserve
+        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        file.truncate(size)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -77,6 +78,10 @@ class JsonLines:
         return self._file.read() or b""
 
     def close(self) -> None:
+        """See once more that the file is there, with all its lines."""
+        with contextlib.suppress(OSError), alone_in(self.path.parent):
+            self._follow()
+            self._file.write(self._unwritten)
         self._file.close()
 
 

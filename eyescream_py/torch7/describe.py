@@ -12,6 +12,7 @@ _ENTRIES_SHOWN = 200
 _TEXT_SHOWN = 200
 _DEPTH_SHOWN = 4
 _NODES_SHOWN = 10_000
+_SIZES_SHOWN = 16
 _PARAMETERS = ("weight", "bias")
 
 
@@ -183,21 +184,24 @@ def network_lines(network: TorchObject, indent: int = 0) -> Iterator[str]:
 
 def describe_module(module: TorchObject) -> str:
     """nn.SpatialConvolution(1 -> 128, 3x3, 1,1, 1,1), and the like for other classes."""
-    return module.typename + _geometry(module.fields)
+    return printable(module.typename) + _geometry(module.fields)
 
 
 def _geometry(fields: Table) -> str:
     get, weight = fields.get, fields.get("weight")
     if "kW" in fields and "kH" in fields:
-        planes = (
-            f"{get('nInputPlane')} -> {get('nOutputPlane')}, " if "nInputPlane" in fields else ""
-        )
-        parts = [f"{planes}{get('kW')}x{get('kH')}", f"{get('dW')},{get('dH')}"]
-        if get("padW") or get("padH"):
-            parts.append(f"{get('padW')},{get('padH')}")
+        kernel = f"{_told(fields, 'kW')}x{_told(fields, 'kH')}"
+        if "nInputPlane" in fields:
+            planes = f"{_told(fields, 'nInputPlane')} -> {_told(fields, 'nOutputPlane')}"
+            kernel = f"{planes}, {kernel}"
+        parts = [kernel, f"{_told(fields, 'dW')},{_told(fields, 'dH')}"]
+        padding = f"{_told(fields, 'padW')},{_told(fields, 'padH')}"
+        if padding not in ("0,0", "nil,nil"):
+            parts.append(padding)
         return f"({', '.join(parts)})"
-    if isinstance(fields.get("size"), Storage) and "numElements" in fields:
-        return f"({', '.join(map(str, fields['size']))})"
+    if isinstance(size := fields.get("size"), Storage) and "numElements" in fields:
+        more = ["..."] if len(size) > _SIZES_SHOWN else []
+        return f"({', '.join([*map(str, size.tensor[:_SIZES_SHOWN].tolist()), *more])})"
     if isinstance(weight, torch.Tensor) and weight.dim() == 2 and "nOutputPlane" not in fields:
         return f"({weight.shape[1]} -> {weight.shape[0]})"
     for name in ("p", "scale_factor", "negval", "dimension"):
@@ -205,6 +209,12 @@ def _geometry(fields: Table) -> str:
             return f"({get(name)})"
     running = get("running_mean")
     return f"({running.numel()})" if isinstance(running, torch.Tensor) else ""
+
+
+def _told(fields: Table, name: str) -> str:
+    """A number as it is; whatever else a file puts in its place in a word or two."""
+    value = fields.get(name)
+    return f"table of {len(value)}" if isinstance(value, Table) else printable(summary(value))
 
 
 def _shapes(module: TorchObject, in_graph: bool) -> str:

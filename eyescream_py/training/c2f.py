@@ -19,6 +19,7 @@ from eyescream_py.networks import checkpoints, models, models_c2f
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.windows import Plots
 from eyescream_py.results.sampling import save_grid
+from eyescream_py.results.story import grid_name
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.random import RandomSource, TorchSource
@@ -124,6 +125,8 @@ class PairTask(GameTask):
     `validation` are pictures that never train.
     """
 
+    series = "c2f"
+
     def __init__(
         self,
         options: PairOptions,
@@ -194,7 +197,7 @@ class PairTask(GameTask):
             self.plots.images(self.window, self._table(), title, columns=5)
 
     def save_pictures(self, folder: Path, epoch: int) -> None:
-        save_grid(folder / f"c2f_epoch_{epoch:06d}.png", self._table(), 20)
+        save_grid(folder / grid_name(self.series, epoch), self._table(), 20)
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "best": self.best}

@@ -22,6 +22,7 @@ from eyescream_py.plots.activity import activities
 from eyescream_py.plots.windows import Plots
 from eyescream_py.results import quality
 from eyescream_py.results.sampling import generate, ranking, save_grid
+from eyescream_py.results.story import grid_name
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.random import RandomSource, TorchSource
@@ -220,6 +221,8 @@ class FaceTask(GameTask):
     G, `denoiser` behind it.
     """
 
+    series = ""
+
     confusion_title = "Confusion of normal D:"
 
     def __init__(
@@ -337,7 +340,7 @@ class FaceTask(GameTask):
         return images
 
     def save_pictures(self, folder: Path, epoch: int) -> None:
-        save_grid(folder / f"epoch_{epoch:06d}.png", self.make(self.plot_noise), 10)
+        save_grid(folder / grid_name(self.series, epoch), self.make(self.plot_noise), 10)
 
     def networks(self) -> dict[str, nn.Module]:
         networks = super().networks()

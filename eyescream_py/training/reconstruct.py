@@ -24,6 +24,7 @@ from eyescream_py.networks.models_autoencoder import create_autoencoder
 from eyescream_py.networks.models_denoiser import create_decoder, create_encoder
 from eyescream_py.plots.windows import Plots
 from eyescream_py.results.sampling import save_grid
+from eyescream_py.results.story import grid_name
 from eyescream_py.system.device import wait_for
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import chosen_pictures
@@ -204,6 +205,7 @@ class ReconstructionTask:
         plots: Plots,
     ) -> None:
         self.options, self.file_name = options, file_name
+        self.series = Path(file_name).stem
         self.model, self.named = model, dict(named)
         self.train, self.validation = train, validation
         self.source, self.plots = source, plots
@@ -300,10 +302,9 @@ class ReconstructionTask:
                 number += 1
 
     def save_pictures(self, folder: Path, epoch: int) -> None:
-        stem = Path(self.file_name).stem
         originals, *made = self._examples()[1][1]
         pairs = torch.stack([originals, *made], 1).flatten(0, 1)
-        save_grid(folder / f"{stem}_epoch_{epoch:06d}.png", pairs, 10 * (1 + len(made)))
+        save_grid(folder / grid_name(self.series, epoch), pairs, 10 * (1 + len(made)))
 
     def networks(self) -> dict[str, nn.Module]:
         return self.named

@@ -22,7 +22,12 @@ from eyescream_py.system.locks import writing
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.logs import Logs, LossLog
-from eyescream_py.training.save_folder import keep_earlier, make_again, prepare_folder
+from eyescream_py.training.save_folder import (
+    keep_earlier,
+    keep_earlier_pictures,
+    make_again,
+    prepare_folder,
+)
 from eyescream_py.training.task import Schedule, Task, trainer_of
 
 RESCUE = (
@@ -86,16 +91,20 @@ class Run:
             # of two runs that write one file, the later would take all of the earlier's work
             if leads:
                 held.enter_context(writing(self.path, "wait, stop it, or give another --save"))
-            self._earlier = self._holds_earlier_run()
+            self._continues = self._is_continued()
+            self._earlier = not self._continues and self._holds_earlier_run()
             self._open_logs(keep=bool(options.network))
             story.replay(self.save, self.trainer, task.curves)
             self._held = held.pop_all()
 
-    def _holds_earlier_run(self) -> bool:
-        """Whether SAVE's checkpoint is of a run that this one does not continue; says so."""
+    def _is_continued(self) -> bool:
+        """Whether what SAVE holds is of this very run."""
         ours = (self.path, self.path.with_name(self.path.name + ".old"))
-        continued = self._good is not None and self._good.resolve() in [p.resolve() for p in ours]
-        if continued or not self.path.is_file() or not self.leads:
+        return self._good is not None and self._good.resolve() in [p.resolve() for p in ours]
+
+    def _holds_earlier_run(self) -> bool:
+        """Whether SAVE holds the checkpoint of another run; says so."""
+        if not self.path.is_file() or not self.leads:
             return False
         print(
             f"{self.path} is of an earlier run: --network={self.path.name} would continue it. It "
@@ -245,9 +254,18 @@ class Run:
             return
         folder = self.save / "pictures"
         try:
+            if not self._continues:
+                self._keep_earlier_pictures(folder)
+            self._continues = True
             self.task.save_pictures(folder, epoch)
         except OSError as error:
             print(f"Could not write pictures to {folder}: {error.strerror or error}; going on.")
+
+    def _keep_earlier_pictures(self, folder: Path) -> None:
+        grids = [path for _, path in story.grids_over_time(folder).get(self.task.series, [])]
+        if grids:
+            kept = keep_earlier_pictures(folder, grids, self.task.series or "faces")
+            print(f"An earlier run's {len(grids)} pictures are now in {kept}.")
 
     def _log(self) -> LossLog | None:
         every, iteration = self.options.log_every, self.at.iteration + 1

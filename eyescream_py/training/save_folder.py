@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import shutil
@@ -15,6 +14,7 @@ from eyescream_py.system.files import (
     atomic_write,
     create_new,
     remove_stale_temporaries,
+    reserve,
     temporary_name,
 )
 from eyescream_py.system.voice import say
@@ -37,7 +37,7 @@ def prepare_folder(folder: Path, name: str, room: int) -> None:
         probe = temporary_name(folder / "probe")
         try:
             with create_new(probe) as file:
-                _reserve(file.fileno(), room)
+                reserve(file, room)
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
@@ -62,7 +62,7 @@ def keep_earlier(path: Path) -> Path:
     saved = datetime.fromtimestamp(path.stat().st_mtime)
     stem = f"{path.stem}_{saved:%Y-%m-%d_%H%M%S}"
     for number in itertools.count(1):
-        dated = path.with_name(f"{stem}{f'_{number}' if number > 1 else ''}{path.suffix}")
+        dated = path.with_name(f"{stem}{_numbered(number)}{path.suffix}")
         try:
             os.link(path, dated)
         except FileExistsError:
@@ -77,10 +77,21 @@ def keep_earlier(path: Path) -> Path:
     raise AssertionError("there is always a next number")
 
 
-def _reserve(descriptor: int, room: int) -> None:
-    with suppress(AttributeError):  # not every system can reserve
-        try:
-            os.posix_fallocate(descriptor, 0, max(room, 1))
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                raise
+def keep_earlier_pictures(folder: Path, pictures: list[Path], stem: str) -> Path:
+    """Move an earlier run's pictures to a folder of their own below `folder`, named by their date.
+
+    Raises OSError where that fails.
+    """
+    made = datetime.fromtimestamp(max(path.stat().st_mtime for path in pictures))
+    for number in itertools.count(1):
+        dated = folder / f"{stem}_{made:%Y-%m-%d_%H%M%S}{_numbered(number)}"
+        with suppress(FileExistsError):
+            dated.mkdir()
+            for path in pictures:
+                path.rename(dated / path.name)
+            return dated
+    raise AssertionError("there is always a next number")
+
+
+def _numbered(number: int) -> str:
+    return f"_{number}" if number > 1 else ""

@@ -36,9 +36,11 @@ class Schedule:
 
 
 class Task(Protocol):
-    """What is trained. `file_name` is the checkpoint's name in SAVE."""
+    """What is trained. `file_name` is the checkpoint's name in SAVE, `series` the beginning of the
+    names of its grids in SAVE/pictures."""
 
     file_name: str
+    series: str
     schedule: Schedule
 
     def learn_at(self, epoch: int) -> None:

@@ -11,12 +11,13 @@ import time
 import pytest
 
 from eyescream_py import torch7
+from eyescream_py.results.story import grid_name
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.json_lines import JsonLines, read_json_lines
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.run import Run, RunOptions
 from tests.commands import ROOT
-from tests.small_runs import FILES, SCRIPTS, ToyTask, invoke, pictures, records, small_run
+from tests.small_runs import FILES, SCRIPTS, ToyTask, invoke, pictures, small_run
 
 
 def options(save, **more):
@@ -25,25 +26,29 @@ def options(save, **more):
     return RunOptions(**chosen)
 
 
-def run_in_background(data, save, shell="", **more):
-    """The real script, which trains until it is stopped."""
-    words = ["train.py", *SCRIPTS["train"], "--saveFreq=1000", f"--save={save}",
-             f"--dataset={data}"]  # fmt: skip
-    command = [sys.executable, *words]
+def run_in_background(data, save, *flags, shell=""):
+    """The real script in a process of its own."""
+    command = [sys.executable, "train.py", *SCRIPTS["train"], f"--save={save}",
+               f"--dataset={data}", *flags]  # fmt: skip
     if shell:
         command = ["bash", "-c", shell, *command]
     return subprocess.Popen(
         command, cwd=ROOT, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}, **more,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
-def wait_for_epochs(save, count=1, process=None):
-    deadline = time.monotonic() + 120
-    while len(read_json_lines(save / "metrics.jsonl")) < count:
+def epochs_of(save, trainer="adversarial"):
+    lines = read_json_lines(save / "metrics.jsonl")
+    return [line["epoch"] for line in lines if line["trainer"] == trainer]
+
+
+def wait_for_another_epoch(save, process):
+    deadline, before = time.monotonic() + 300, len(epochs_of(save))
+    while len(epochs_of(save)) == before:
         assert time.monotonic() < deadline
-        assert process is None or process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
 
 
@@ -52,47 +57,52 @@ def data(tmp_path_factory):
     return pictures(tmp_path_factory.mktemp("pictures"), "train")
 
 
-def test_a_closed_terminal_saves_and_a_second_run_is_refused(data, tmp_path):
-    """SIGHUP, twice as terminals send it; before it, another process wants the same file."""
-    first = run_in_background(data, tmp_path)
-    wait_for_epochs(tmp_path, 1, first)
+def test_two_runs_in_one_folder_and_a_closed_terminal(data, tmp_path):
+    """While one process trains, another is refused its file, a third trainer writes beside it; then
+    its terminal closes: SIGHUP, twice as terminals send it."""
+    first = run_in_background(data, tmp_path, "--saveFreq=100000")
+    wait_for_another_epoch(tmp_path, first)
     refused = invoke("train", *SCRIPTS["train"], f"--save={tmp_path}", f"--dataset={data}")
     assert refused.exit_code == 2
     assert f"process {first.pid} (" in refused.output
     assert "another --save" in refused.output
+    small_run("train_c2f", tmp_path, pictures(tmp_path.parent, "train_c2f"), "--epochs=1")
+    wait_for_another_epoch(tmp_path, first)
     os.killpg(first.pid, signal.SIGHUP)
     os.killpg(first.pid, signal.SIGHUP)
-    said, errors = first.communicate(timeout=60)
+    said, errors = first.communicate(timeout=300)
     assert first.returncode == 0, errors
     assert "Stopped by SIGHUP: saved" in said
     assert "Traceback" not in errors
     assert torch7.load(tmp_path / FILES["train"])["resume"]["position"]["epoch"] >= 1
+    ours = epochs_of(tmp_path)
+    assert ours == list(range(1, len(ours) + 1))
+    assert epochs_of(tmp_path, "adversarial_c2f_2_to_4") == [1]
     assert not list(tmp_path.glob(".*"))
 
 
-def test_nohup_is_meant(data, tmp_path):
-    process = run_in_background(data, tmp_path, 'trap "" HUP; exec "$0" "$@"')
-    wait_for_epochs(tmp_path, 1, process)
-    os.killpg(process.pid, signal.SIGHUP)
-    wait_for_epochs(tmp_path, len(read_json_lines(tmp_path / "metrics.jsonl")) + 2, process)
-    os.killpg(process.pid, signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
-    assert "Stopped by SIGTERM: saved" in said
+def test_nohup_is_meant():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize(
-    ("shell", "reason"),
-    [('exec "$0" "$@" --epochs=3 > /dev/full', "No space left on device"),
-     ('"$0" "$@" --epochs=3 | head -2; exit ${PIPESTATUS[0]}', "Broken pipe")],
-)  # fmt: skip
-def test_output_that_cannot_be_written_costs_nothing(data, tmp_path, shell, reason):
-    process = run_in_background(data, tmp_path, shell)
-    _, errors = process.communicate(timeout=120)
+def test_output_that_cannot_be_written_costs_nothing(data, tmp_path):
+    """A closed pipe at the real script; a full disk and both at once: tests/system/test_voice.py"""
+    shell = '"$0" "$@" | head -2; exit ${PIPESTATUS[0]}'
+    process = run_in_background(data, tmp_path, "--epochs=3", shell=shell)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert errors.count(reason) == 1
+    assert errors.count("Broken pipe") == 1
     assert "Traceback" not in errors
     assert torch7.load(tmp_path / FILES["train"])["epoch"] == 3
-    assert [r["epoch"] for r in records(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert epochs_of(tmp_path) == [1, 2, 3]
 
 
 def test_an_earlier_run_s_network_is_kept_under_a_dated_name(tmp_path, capsys):
@@ -108,6 +118,30 @@ def test_an_earlier_run_s_network_is_kept_under_a_dated_name(tmp_path, capsys):
     Run(ToyTask(), options(tmp_path, epochs=4, network="toy.net"), StopSignal()).go()
     assert "earlier run" not in capsys.readouterr().out
     assert len(list(tmp_path.glob("toy_20*.net"))) == 1
+
+
+class DrawingTask(ToyTask):
+    def save_pictures(self, folder, epoch):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / grid_name(self.series, epoch)).write_text(f"{self.optimizer.param_groups}")
+
+
+def test_an_earlier_run_s_pictures_are_kept_in_a_dated_folder(tmp_path, capsys):
+    Run(DrawingTask(), options(tmp_path, epochs=3), StopSignal()).go()
+    pictures = tmp_path / "pictures"
+    before = {p.name: p.read_text() for p in pictures.glob("toy_epoch_*.png")}
+    assert len(before) == 3
+    (pictures / "c2f_epoch_000001.png").write_text("another trainer's")
+    Run(DrawingTask(lr=0.2), options(tmp_path), StopSignal()).go()
+    (dated,) = (p for p in pictures.iterdir() if p.is_dir())
+    assert {p.name: p.read_text() for p in dated.iterdir()} == before
+    assert f"An earlier run's 3 pictures are now in {dated}." in capsys.readouterr().out
+    again = options(tmp_path, epochs=3, network="toy.net")
+    Run(DrawingTask(lr=0.2), again, StopSignal()).go()
+    assert sorted(p.name for p in pictures.glob("*.png")) == [
+        "c2f_epoch_000001.png", *sorted(before),
+    ]  # fmt: skip
+    assert len([p for p in pictures.iterdir() if p.is_dir()]) == 1
 
 
 def test_a_refused_start_leaves_no_lock(tmp_path):
@@ -150,17 +184,15 @@ def test_two_trainers_append_to_one_file(tmp_path):
     ]  # fmt: skip
 
 
-def test_different_trainers_share_a_folder(data, tmp_path):
-    running = run_in_background(data, tmp_path)
-    wait_for_epochs(tmp_path, 1, running)
-    small_run("train_c2f", tmp_path, pictures(tmp_path.parent, "train_c2f"), "--epochs=1")
-    wait_for_epochs(tmp_path, len(read_json_lines(tmp_path / "metrics.jsonl")) + 2, running)
-    os.killpg(running.pid, signal.SIGTERM)
-    running.communicate(timeout=60)
-    lines = records(tmp_path / "metrics.jsonl")
-    ours = [r["epoch"] for r in lines if r["trainer"] == "adversarial"]
-    assert ours == list(range(1, len(ours) + 1))
-    assert [r["epoch"] for r in lines if r["trainer"] != "adversarial"] == [1]
+def test_a_file_removed_after_the_last_line_is_there_at_the_end(tmp_path):
+    """As srez writes: a line each tenth batch, and the folder may go after the last one."""
+    path = tmp_path / "summary" / "metrics.jsonl"
+    path.parent.mkdir()
+    log = JsonLines(path)
+    log.write({"batch": 10})
+    shutil.rmtree(path.parent)
+    log.close()
+    assert read_json_lines(path) == [{"batch": 10}]
 
 
 @pytest.mark.parametrize("flag", ["--save=", "--dataset=", "--network="])

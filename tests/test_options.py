@@ -1,0 +1,54 @@
+"""Every option of every command of the package: no number that is none gets in."""
+
+import importlib
+import pkgutil
+
+import click
+import pytest
+
+import eyescream_py
+
+
+def all_commands() -> dict[str, click.Command]:
+    """Of every module; a group's commands with it."""
+    found = {}
+    for module in pkgutil.walk_packages(eyescream_py.__path__, "eyescream_py."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if isinstance(value, click.Command):
+                found[f"{module.name}.{name}"] = value
+    return found
+
+
+def number_options() -> dict[str, tuple[click.Parameter, click.ParamType]]:
+    """Those that take a text for a float: "module.command --flag" -> the option and its type."""
+    options = {}
+    for name, command in all_commands().items():
+        for option in command.params:
+            kinds = option.type.types if isinstance(option.type, click.Tuple) else [option.type]
+            for kind in kinds:
+                if isinstance(kind, click.types.FloatParamType) or kind.name.startswith("float"):
+                    options[f"{name} {option.opts[0]}"] = (option, kind)
+    return options
+
+
+NUMBERS = number_options()
+
+
+def test_the_sweep_sees_the_commands():
+    assert len(all_commands()) > 30
+    assert len(NUMBERS) > 100
+    for part in ("cli.train.main --G_ema", "srez.bench.main --minutes", "mln", "ganless_hd"):
+        assert any(part in name for name in NUMBERS)
+
+
+@pytest.mark.parametrize("typed", ["nan", "-nan", "inf", "-inf", "1e400", "1e39", "9" * 400])
+def test_no_float_option_takes_what_is_no_number(typed):
+    taken = []
+    for name, (option, kind) in NUMBERS.items():
+        try:
+            kind.convert(typed, option, None)
+        except click.BadParameter as refused:
+            assert "\n" not in str(refused)
+        else:
+            taken.append(name)
+    assert taken == []
