@@ -23,6 +23,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -260,31 +261,37 @@ def work(name: str, home: Path, inputs: int, seconds: float, seed: int, counts: 
     counts["seconds"] = sum(u.ru_utime + u.ru_stime for u in usage)
 
 
+def judged(name: str, inputs: int, seconds: float, seed: int) -> bool:
+    """Whether a reader did well; prints its row."""
+    counts = Counts()
+    with tempfile.TemporaryDirectory(dir=MEMORY if os.path.isdir(MEMORY) else None) as folder:
+        process = multiprocessing.get_context("spawn").Process(
+            target=work, args=(name, Path(folder), inputs, seconds, seed, counts)
+        )
+        process.start()
+        process.join()
+        fault = Path(folder) / "fault.txt"
+        if fault.exists():
+            print(f"{name}: {fault.read_text()}", file=sys.stderr)
+    shown = " | ".join(f"{number:,.0f}" for number in counts.shared)
+    print(f"| {name} | {shown} |", flush=True)
+    dead = counts["died"] > 0 and name not in IN_A_CHILD
+    return process.exitcode == 0 and not counts["faults"] and not dead
+
+
 @click.command(help=__doc__)
 @click.option("--inputs", default=20_000, show_default=True, help="Per reader.")
 @click.option("--seconds", default=60.0, show_default=True, help="Of the clock, per reader.")
 @click.option("--seed", default=1, show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Readers at a time.")
 @click.option("--only", default="", help="Readers, separated by commas.")
-def main(inputs: int, seconds: float, seed: int, only: str) -> None:
-    bad = False
+def main(inputs: int, seconds: float, seed: int, jobs: int, only: str) -> None:
     print("| reader | inputs | refused | process died | faults | memory, MB | processor, s |")
-    print("|---|---|---|---|---|---|---|")
-    for name in only.split(",") if only else SEEDS:
-        counts = Counts()
-        with tempfile.TemporaryDirectory(dir=MEMORY if os.path.isdir(MEMORY) else None) as folder:
-            process = multiprocessing.get_context("spawn").Process(
-                target=work, args=(name, Path(folder), inputs, seconds, seed, counts)
-            )
-            process.start()
-            process.join()
-            fault = Path(folder) / "fault.txt"
-            if fault.exists():
-                print(fault.read_text(), file=sys.stderr)
-        shown = " | ".join(f"{number:,.0f}" for number in counts.shared)
-        print(f"| {name} | {shown} |", flush=True)
-        bad = bad or process.exitcode != 0 or counts["faults"] > 0
-        bad = bad or (counts["died"] > 0 and name not in IN_A_CHILD)
-    sys.exit(int(bad))
+    print("|---|---|---|---|---|---|---|", flush=True)
+    names = only.split(",") if only else list(SEEDS)
+    with ThreadPoolExecutor(jobs) as pool:
+        well = list(pool.map(lambda name: judged(name, inputs, seconds, seed), names))
+    sys.exit(int(not all(well)))
 
 
 if __name__ == "__main__":

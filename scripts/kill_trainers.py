@@ -86,7 +86,6 @@ def image_model_trainer(data: Path) -> Trainer:
     from eyescream_py.image_model.make_data import make_data
 
     make_data(data / "heads", size=32, unpaired=12, pairs=12, tests=2, meshes=1, seed=0)
-    folders = {"synth_dir": "depth", "real_dir": "photos"}
     present = sorted(p.name for p in (data / "heads").iterdir())
 
     def last(folder: Path) -> Path | None:
@@ -112,7 +111,7 @@ def ganless_trainer(data: Path) -> Trainer:
     write_scenes(data / "scenes", count=6, size=80, seed=3)
 
     def last(folder: Path) -> Path | None:
-        return newest(folder, "*.safetensors")
+        return newest(folder, "latest.safetensors")
 
     def command(folder: Path) -> list[str]:
         again = ["--resume"] if last(folder) else []

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError, read_pixels
 from eyescream_py.data.walk import walk
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.text import read_lines
 from eyescream_py.system.voice import say, warn
 
 _PAIR = re.compile(r"^(?P<name>.+)_(?P<side>[DI])$")
@@ -239,10 +240,10 @@ def load_pairs(
 def read_pair_list(path: str | Path) -> list[tuple[str, str]]:
     """(name of the one picture, of the other) per line, separated by a tab; UserError."""
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig", "surrogateescape")
+        lines = read_lines(path)
     except OSError as error:
         raise UserError(f"--pair_list: {path} cannot be read ({error.strerror})") from None
-    rows = [line.split("\t") for line in text.splitlines() if line.strip()]
+    rows = [line.split("\t") for line in lines if line.strip()]
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or not all(name.strip() for name in row):
             raise UserError(

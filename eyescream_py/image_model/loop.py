@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -108,7 +109,7 @@ class Run:
         self._plots = plots
         self._last_saved: Path | None = None
         with atomic_write(folder / "hyperparams.txt") as file:
-            file.write((options.command_line + "\n").encode())
+            file.write(os.fsencode(options.command_line + "\n"))
         self._log = JsonLines(folder / "metrics.jsonl")
 
     def train(self, start: int) -> None:

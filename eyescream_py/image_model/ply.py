@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.text import BOM
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2",
@@ -66,7 +67,7 @@ def read_ply(path: str | Path) -> Mesh:
     Raises UserError where the file is no PLY file, is cut short, or holds no vertices.
     """
     with open(path, "rb") as file:
-        data = file.read(_FILE_LIMIT + 1)
+        data = file.read(_FILE_LIMIT + 1).removeprefix(BOM)
     if len(data) > _FILE_LIMIT:
         raise UserError(f"{path} is larger than {_FILE_LIMIT >> 20} MB; export a coarser mesh")
     end = data.find(b"end_header", 0, _HEADER_LIMIT)

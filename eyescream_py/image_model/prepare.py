@@ -27,6 +27,7 @@ from eyescream_py.image_model.data import (
 )
 from eyescream_py.image_model.ply import Mesh, read_ply
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.text import BOM
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 SURFACE_POINTS = 100_000
@@ -106,7 +107,8 @@ def read_abs(path: str | Path) -> np.ndarray:
     opener: Callable = gzip.open if str(path).lower().endswith(".gz") else open
     try:
         with opener(path, "rb") as file:
-            rows, columns = (int(file.readline(256).split()[0]) for _ in range(2))
+            first, second = (file.readline(256).removeprefix(BOM) for _ in range(2))
+            rows, columns = (int(line.split()[0]) for line in (first, second))
             if rows < 1 or columns < 1 or rows * columns > _ABS_LIMIT:
                 raise ValueError(f"{rows} rows and {columns} columns")
             file.readline(256)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.text import read_lines
 
 AXES = 16
 COIL_AXIS, TIME_AXIS = 3, 10
@@ -30,7 +31,7 @@ def read_cfl(path: str | Path, source: str = "") -> NDArray[np.complex64]:
     base = _base(path)
     label = f"{source} {base}".strip()
     try:
-        sizes = _sizes(Path(f"{base}.hdr").read_text(errors="replace")[:65536], label)
+        sizes = _sizes(read_lines(f"{base}.hdr"), label)
         length = Path(f"{base}.cfl").stat().st_size
         if length != 8 * math.prod(sizes):
             raise UserError(
@@ -50,8 +51,7 @@ def _base(path: str | Path) -> str:
     return text[:-4] if text.endswith((".cfl", ".hdr")) else text
 
 
-def _sizes(text: str, label: str) -> tuple[int, ...]:
-    lines = text.splitlines()
+def _sizes(lines: list[str], label: str) -> tuple[int, ...]:
     try:
         words = lines[lines.index("# Dimensions") + 1].split()
         sizes = [int(word) for word in words]

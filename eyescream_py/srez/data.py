@@ -26,6 +26,7 @@ from eyescream_py.data.walk import walk
 from eyescream_py.system.device import free_memory
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.text import read_lines
 from eyescream_py.system.voice import warn
 
 WINDOW_SIDE = 144
@@ -261,13 +262,13 @@ def _groups(names: list[str]) -> list[list[int]]:
 
 def _listed(names: list[str], test_list: str) -> list[int]:
     try:
-        text = Path(test_list).read_text(encoding="utf-8-sig", errors="surrogateescape")
+        lines = read_lines(test_list)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"--test_list={test_list}: cannot be read ({reason})") from None
     index = {name: i for i, name in enumerate(names)}
     test = []
-    for entry in _entries(text, index):
+    for entry in _entries(lines, index):
         i = _count(entry) - 1 if entry.isascii() and entry.isdigit() else index.get(entry, -1)
         if not 0 <= i < len(names):
             raise UserError(
@@ -279,11 +280,12 @@ def _listed(names: list[str], test_list: str) -> list[int]:
     return list(dict.fromkeys(test))
 
 
-def _entries(text: str, index: dict[str, int]) -> list[str]:
+def _entries(lines: list[str], index: dict[str, int]) -> list[str]:
     """A line is a name, blanks included, where there is such a picture; else its words count."""
     entries = []
-    for line in text.splitlines():
-        entries += [line.strip()] if line.strip() in index else line.split()
+    for line in lines:
+        known = next((name for name in (line, line.strip()) if name in index), "")
+        entries += [known] if known else line.split()
     return entries
 
 

@@ -103,7 +103,7 @@ def remove_stale_temporaries(folder: str | Path, deep: bool = False) -> list[Pat
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             match = _TEMPORARY.match(entry.name)
-            if match and not _is_running(int(match["pid"])) and not entry.is_dir():
+            if match and not _is_another_running(int(match["pid"])) and not entry.is_dir():
                 path = Path(folder) / entry.name
                 path.unlink(missing_ok=True)
                 removed.append(path)
@@ -112,9 +112,12 @@ def remove_stale_temporaries(folder: str | Path, deep: bool = False) -> list[Pat
     return removed
 
 
-def _is_running(pid: int) -> bool:
-    if pid == os.getpid():
-        return False
+def _is_another_running(pid: int) -> bool:
+    return pid != os.getpid() and is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine lives; one that only waits to be counted does not."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

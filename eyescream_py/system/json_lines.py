@@ -12,6 +12,7 @@ from typing import Any
 
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.locks import alone_in
+from eyescream_py.system.text import read_lines
 from eyescream_py.system.voice import say
 
 MAX_UNWRITTEN = 1 << 20  # bytes of lines kept for a disk that is full
@@ -101,7 +102,7 @@ def _whole(text: str) -> float:
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     """The JSON objects of a file's lines; broken lines are left out, a missing file is empty."""
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_lines(path)
     except FileNotFoundError:
         return []
     records = []

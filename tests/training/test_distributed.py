@@ -1,11 +1,14 @@
 """Two processes have to compute what one process computes, for every trainer."""
 
+import contextlib
 import importlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from torch import multiprocessing, nn
 
 from eyescream_py import torch7
 from eyescream_py.game import group as sharing
+from eyescream_py.game.adversarial import Game
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.models_c2f import PairSequential
 from eyescream_py.system.errors import UserError
@@ -77,6 +81,44 @@ def train(job, folder, *more):
         command.main(args, standalone_mode=False)
 
 
+def train_until_one_goes(rank, folder):
+    """Rank 1 disappears inside an iteration; `folder` gets what rank 0 says and where it listens.
+
+    Not by a signal: torch's spawn would end rank 0 at once.
+    """
+    iteration, calls = Game.iteration, []
+
+    def leaving(*args, **options):
+        calls.append(1)
+        if rank == 1 and len(calls) == 3:
+            os._exit(0)
+        if rank == 0:
+            (folder.parent / "listening.txt").write_text(" ".join(listening_addresses()))
+        return iteration(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Game, "iteration", leaving)
+        try:
+            train("faces", folder, "--epochs=50")
+        except UserError as error:
+            (folder.parent / "said.txt").write_text(error.message)
+
+
+def listening_addresses():
+    """Of this process's TCP sockets, as the kernel writes them (hexadecimal)."""
+    ours = set()
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            ours.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in ours:
+                found.append(fields[1].partition(":")[0])
+    return found
+
+
 def lines(folder, name="losses.jsonl"):
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
@@ -95,6 +137,8 @@ def work(rank, port, folder):
             train("faces", folder / job, "--epochs=2", "--network=adversarial.net")
         else:
             train(job, folder / job, "--epochs=1")
+    os.environ["MASTER_PORT"] = str(port[-2])
+    train_until_one_goes(rank, folder / "left")
 
 
 def take_turns(rank, folder):
@@ -129,7 +173,7 @@ def folders(tmp_path_factory):
     for job in JOBS:
         train(job, one / job, "--epochs=1")
     shutil.copytree(one / "faces", two / "resumed")
-    multiprocessing.spawn(work, (free_ports(len(JOBS) + 2), two), nprocs=2)
+    multiprocessing.spawn(work, (free_ports(len(JOBS) + 3), two), nprocs=2)
     shutil.copytree(two / "faces", one / "resumed")
     train("faces", one / "resumed", "--epochs=2", "--network=adversarial.net")
     return one, two
@@ -158,6 +202,15 @@ def test_a_run_goes_on_with_another_number_of_processes(folders):
     assert to_one[-1]["epoch"] == 2
     for a, b in zip(to_one, to_two, strict=True):
         assert a["skipped"] or b["loss"] == pytest.approx(a["loss"], rel=1e-5)
+
+
+def test_a_process_that_goes_is_named_and_no_other_machine_could_join(folders):
+    _, shared = folders
+    said = (shared / "said.txt").read_text()
+    assert re.fullmatch(r"rank 1 \(process \d+\) ended, .*--network= continues.*", said)
+    listening = (shared / "listening.txt").read_text().split()
+    assert listening
+    assert set(listening) == {"0100007F"}  # 127.0.0.1
 
 
 def test_only_the_first_process_writes(folders):

@@ -1,0 +1,179 @@
+"""All text that the package writes or is handed comes back as it was, whatever stands in it."""
+
+import gzip
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eyescream_py.data.cache import cached_rows
+from eyescream_py.ganless_hd.checkpoints import write_tensors
+from eyescream_py.image_model.data import read_pair_list
+from eyescream_py.image_model.ply import Mesh, read_ply, write_ply
+from eyescream_py.image_model.prepare import read_abs
+from eyescream_py.mln.cfl import read_cfl, write_cfl
+from eyescream_py.mln.params import params_from, params_text, read_params
+from eyescream_py.srez.data import split
+from eyescream_py.system.json_lines import JsonLines, read_json_lines
+from eyescream_py.system.safe_tensors import read_header
+
+BOM = b"\xef\xbb\xbf"
+some = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def file_name(data: bytes) -> str:
+    """Any bytes but those that no name holds or no list of lines can; no UTF-8 needed."""
+    return os.fsdecode(data.translate(None, b"\0/\n\t")) + ".jpg"
+
+
+names = st.one_of(
+    st.binary(max_size=12).map(file_name),
+    st.sampled_from(
+        [" a.jpg", "a  b.jpg", "a\u2028b.jpg", "\x85.jpg", '"a.jpg', "é\r.jpg", "7 8.jpg"]
+    ),
+)
+words = st.one_of(names, st.text(max_size=12), st.sampled_from(["1e5", "nan", "-1", '"', "a b "]))
+numbers = st.floats(-(2.0**40), 2.0**40, width=32)
+
+
+def refused_by_params(text: str) -> bool:
+    return any(ord(c) < 32 for c in text) or text == "None" or "$BASE$" in text
+
+
+@some
+@given(words.filter(lambda w: not refused_by_params(w)), st.floats(1e-30, 1e30), st.booleans())
+def test_params(text, rate, windows):
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "Params.txt"
+        params = params_from(
+            {"DatasetMatFN": text, "RealDataFN": text, "learning_rate_start": rate}
+        )
+        written = params_text(params).encode()
+        path.write_bytes(BOM + written.replace(b"\n", b"\r\n") if windows else written)
+        assert read_params(path) == params
+
+
+json_values = st.one_of(
+    words, st.integers(-(10**17), 10**17), st.floats(), st.none(), st.booleans(),
+    st.lists(st.floats(), max_size=3),
+)  # fmt: skip
+
+
+@some
+@given(st.lists(st.dictionaries(words, json_values, max_size=4), max_size=4))
+def test_json_lines(records):
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "metrics.jsonl"
+        log = JsonLines(path)
+        for record in records:
+            log.write(record)
+        log.close()
+        assert repr(read_json_lines(path)) == repr(records)  # NaN equals itself so
+        path.write_bytes(BOM + path.read_bytes().replace(b"\n", b"\r\n"))
+        assert repr(read_json_lines(path)) == repr(records)
+
+
+@some
+@given(st.lists(names, min_size=3, max_size=6, unique=True), st.booleans())
+def test_lists_of_held_out_pictures(pictures, windows):
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "test list.txt"
+        end = b"\r\n" if windows else b"\n"
+        path.write_bytes(BOM + end.join(map(os.fsencode, pictures[:2])) + end)
+        _, test = split(pictures, 1, 0, str(path))
+        assert sorted(test) == [0, 1]
+
+
+@some
+@given(st.lists(st.tuples(names, names), min_size=1, max_size=4), st.booleans())
+def test_lists_of_pairs(pairs, windows):
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "pairs.txt"
+        pairs = [(a.strip(), b.strip()) for a, b in pairs]
+        end = b"\r\n" if windows else b"\n"
+        path.write_bytes(BOM + end.join(os.fsencode(f"{a}\t{b}") for a, b in pairs))
+        assert read_pair_list(path) == pairs
+
+
+corners = st.lists(st.tuples(numbers, numbers, numbers), min_size=3, max_size=8)
+
+
+@some
+@given(corners.map(np.array), st.booleans())
+def test_ply(vertices, windows):
+    mesh = Mesh(vertices.astype(np.float32).astype(np.float64), np.array([[0, 1, 2]]))
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "a.ply"
+        write_ply(path, mesh)
+        binary = read_ply(path)
+        rows = [" ".join(map(repr, row)) for row in mesh.vertices.tolist()]
+        text = "\n".join([
+            "ply", "format ascii 1.0", f"element vertex {len(rows)}", "property float x",
+            "property float y", "property float z", "element face 1",
+            "property list uchar int vertex_indices", "end_header", *rows, "3 0 1 2", "",
+        ])  # fmt: skip
+        path.write_bytes(BOM + text.replace("\n", "\r\n" if windows else "\n").encode())
+        for read in (binary, read_ply(path)):
+            np.testing.assert_array_equal(read.vertices, mesh.vertices)
+            np.testing.assert_array_equal(read.triangles, mesh.triangles)
+
+
+@some
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=6, max_size=6), st.booleans(), st.booleans()
+)
+def test_abs(depths, windows, packed):
+    flags, axis = "1 1 1 1 1 0", " ".join(map(repr, depths))
+    lines = ["2 rows", "3 columns", "pixels (flag X Y Z):", flags, axis, axis, axis, ""]
+    text = BOM + ("\r\n" if windows else "\n").join(lines).encode()
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / ("a.abs.gz" if packed else "a.abs")
+        path.write_bytes(gzip.compress(text, mtime=0) if packed else text)
+        expected = [*(np.array(depths[:5]) - min(depths[:5])), 0]
+        np.testing.assert_array_equal(read_abs(path).ravel(), expected)
+
+
+@some
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=5), words)
+def test_cfl(sizes, seed):
+    rng = np.random.default_rng(len(seed))
+    values = rng.standard_normal((*sizes, 2)).astype(np.float32).view(np.complex64)
+    with tempfile.TemporaryDirectory() as name:
+        write_cfl(f"{name}/a b", values)
+        header = Path(f"{name}/a b.hdr")
+        header.write_bytes(BOM + header.read_bytes().replace(b"\n", b"\r\n"))
+        np.testing.assert_array_equal(read_cfl(f"{name}/a b").ravel(), values.ravel())
+
+
+@some
+@given(st.dictionaries(words, json_values, max_size=4))
+def test_what_checkpoints_tell_of_themselves(about):
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "a.safetensors"
+        write_tensors(path, {"a": torch.zeros(2)}, about)
+        (text,) = read_header(path).metadata.values()
+        read = json.loads(text)
+        assert repr({**read, "version": 0}) == repr({**about, "version": 0})
+
+
+@some
+@given(names)
+def test_the_cache_of_pictures(picture):
+    with tempfile.TemporaryDirectory() as folder:
+        calls = []
+
+        def fill(rows):
+            calls.append(1)
+            rows[:] = 3
+            return {"broken": [picture]}
+
+        for _ in range(2):
+            rows, notes = cached_rows(Path(folder) / "a", {"names": [picture]}, (2, 2), fill)
+            assert rows.tolist() == [[3, 3], [3, 3]]
+            assert notes == {"broken": [picture]}
+        assert len(calls) == 1
