@@ -10,6 +10,7 @@ equal those of the undisturbed run to the bit. Prints a table; code 1 where anyt
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import re
@@ -171,7 +172,7 @@ def safetensors(path: Path) -> dict[str, Any]:
 
 
 TRAINERS: dict[str, Callable[[Path], Trainer]] = {
-    **{script: (lambda data, script=script: face_trainer(script, data))
+    **{script: functools.partial(face_trainer, script)
        for script in ("train", "train_c2f", "train_autoencoder", "train_denoiser")},
     "srez": srez_trainer,
     "image_model": image_model_trainer,
@@ -284,10 +285,11 @@ def kill_rounds(name: str, kills: int, rng: random.Random, end: float) -> Iterat
 def main(kills: int, seconds: float, seed: int, only: str) -> None:
     import torch
 
+    from eyescream_py.networks import models
     from tests.small_runs import small_D
 
     torch.set_num_threads(1)
-    import_module("eyescream_py.networks.models").create_D = small_D
+    models.create_D = small_D  # type: ignore[assignment]
     for trainer in ("srez", "image_model", "ganless_hd", "mln"):
         import_module(f"eyescream_py.{trainer}.training")  # once, for all children
     names = only.split(",") if only else list(TRAINERS)

@@ -158,7 +158,8 @@ def test_what_checkpoints_tell_of_themselves(about):
         write_tensors(path, {"a": torch.zeros(2)}, about)
         (text,) = read_header(path).metadata.values()
         read = json.loads(text)
-        assert repr({**read, "version": 0}) == repr({**about, "version": 0})
+        assert repr({**about, **read}) == repr({**about, "version": read["version"]})
+        assert read.keys() == about.keys() | {"version"}
 
 
 @some
