@@ -289,7 +289,7 @@ def main(kills: int, seconds: float, seed: int, only: str) -> None:
     from tests.small_runs import small_D
 
     torch.set_num_threads(1)
-    models.create_D = small_D  # type: ignore[assignment]
+    models.create_D = small_D
     for trainer in ("srez", "image_model", "ganless_hd", "mln"):
         import_module(f"eyescream_py.{trainer}.training")  # once, for all children
     names = only.split(",") if only else list(TRAINERS)
