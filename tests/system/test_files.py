@@ -125,7 +125,7 @@ def test_a_permission_to_signal_is_no_question_of_being_alive(monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", forbidden)
-    assert files._is_running(1)
+    assert files.is_running(1)
 
 
 def test_what_an_ended_but_unreaped_process_left_is_stale(tmp_path):
