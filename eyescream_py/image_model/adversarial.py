@@ -63,6 +63,8 @@ class Game:
         self._d_optimizer = d_optimizer
         self._rng = rng
         self._extra_loss = extra_loss
+        batch_norms = nn.BatchNorm1d, nn.BatchNorm2d
+        self._normalises_batches = any(isinstance(m, batch_norms) for m in discriminator.modules())
 
     def turn(self, x: Tensor, y: Tensor, fresh: Callable[[], Batch]) -> Metrics:
         """D steps as the schedule wants, first on (x, y), then on `fresh()` batches; then G on x.
@@ -103,10 +105,18 @@ class Game:
         return self._judge(x, y).item()
 
     def _judge(self, x: Tensor, y: Tensor, made: Tensor | None = None) -> Tensor:
-        real = self.discriminator(y)
-        fake = self.discriminator(self.fakes(x, made))
+        real, fake = self._scores(y, self.fakes(x, made))
         self.schedule.observe(separation(self.objective, real, fake).item())
         return discriminator_loss(self.objective, real, fake)
+
+    def _scores(self, y: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """D on real and made pictures: in one pass, unless D normalises over the batch, which would
+        mix them.
+        """
+        if self._normalises_batches:
+            return self.discriminator(y), self.discriminator(fake)
+        scores = self.discriminator(torch.cat([y, fake]))
+        return scores[: len(y)], scores[len(y) :]
 
     @torch.no_grad()
     def fakes(self, x: Tensor, made: Tensor | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from eyescream_py.image_model.losses import TensorFlowRMSProp
 from eyescream_py.image_model.networks import CRITICS, GENERATORS, NORMS, NU_LIMIT
+from eyescream_py.image_model.options import DIRECTIONS
 from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.safe_tensors import TensorsError, on_meta, read_header, read_tensors
@@ -179,6 +180,7 @@ def _check_settings(step: Any, settings: Any, state: Any) -> None:
         and settings["image_size"] % 4 == 0
         and ("gen_arch" in settings) == (settings["kind"] == "image-model")
         and settings.get("gen_arch", "U") in GENERATORS
+        and settings.get("direction", "AtoB") in DIRECTIONS
         and (settings.get("gen_arch") != "NU" or settings["image_size"] <= NU_LIMIT)
     )
     if not fits:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError, read_pixels
@@ -108,7 +109,11 @@ def load_picture(path: Path, size: int, channels: int) -> np.ndarray | None:
 
 def normalise(stored: Tensor) -> Tensor:
     """uint8 (N, C, S, S) -> float32 with mean 0 and, where the bytes span 0..255, a span of 1."""
-    batch = stored.float() / 255
+    return centred(stored.float() / 255)
+
+
+def centred(batch: Tensor) -> Tensor:
+    """(N, C, S, S) with each picture's mean taken off."""
     return batch - batch.mean((1, 2, 3), keepdim=True)
 
 
@@ -117,14 +122,14 @@ class ShuffledQueue:
 
     def __init__(self, count: int, rng: np.random.Generator) -> None:
         self.count = count
-        self._rng = rng
+        self.rng = rng
         self._waiting: list[int] = []
 
     def draw(self, number: int) -> list[int]:
         drawn: list[int] = []
         while len(drawn) < number:
             if not self._waiting:
-                self._waiting = self._rng.permutation(self.count).tolist()
+                self._waiting = self.rng.permutation(self.count).tolist()
             taken = number - len(drawn)
             drawn += self._waiting[:taken]
             self._waiting = self._waiting[taken:]
@@ -139,6 +144,36 @@ class ShuffledQueue:
         self._waiting = list(waiting) if fits and len(waiting) <= self.count else []
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """How a drawn picture is changed, both pictures of a pair alike: mirrored half the time, and
+    enlarged by `crop` pixels before a window of the old size is cut at a random place.
+    """
+
+    flip: bool = False
+    crop: int = 0
+
+    def __call__(self, sides: tuple[Tensor, ...], rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """Float pictures (N, C, S, S) per side -> the same shapes."""
+        count, size = len(sides[0]), sides[0].shape[-1]
+        if self.crop:
+            corners = rng.integers(0, self.crop + 1, (count, 2)).tolist()
+            sides = tuple(_windows(side, size + self.crop, corners) for side in sides)
+        if self.flip:
+            mirrored = torch.from_numpy(rng.random(count) < 0.5).to(sides[0].device)
+            chosen = mirrored[:, None, None, None]
+            sides = tuple(torch.where(chosen, side.flip(-1), side) for side in sides)
+        return sides
+
+
+def _windows(pictures: Tensor, enlarged: int, corners: list[list[int]]) -> Tensor:
+    """Each of (N, C, S, S) enlarged to `enlarged` pixels and cut to S x S at its corner."""
+    size = pictures.shape[-1]
+    large = F.interpolate(pictures, (enlarged, enlarged), mode="bilinear")
+    cut = [p[:, y : y + size, x : x + size] for p, (y, x) in zip(large, corners, strict=True)]
+    return torch.stack(cut)
+
+
 @dataclass
 class Pictures:
     """One domain, or both sides of a paired set: uint8 (N, C, S, S) tensors of equal N."""
@@ -146,18 +181,26 @@ class Pictures:
     sides: tuple[Tensor, ...]
     names: list[str]
     queue: ShuffledQueue
+    augmentation: Augmentation = Augmentation()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def to(self, device: torch.device) -> Pictures:
         """The same pictures with their tensors on `device`; the queue goes along."""
-        return Pictures(tuple(side.to(device) for side in self.sides), self.names, self.queue)
+        return replace(self, sides=tuple(side.to(device) for side in self.sides))
+
+    def turned(self) -> Pictures:
+        """The same pairs with source and target exchanged."""
+        return replace(self, sides=self.sides[::-1])
 
     def draw(self, number: int) -> tuple[Tensor, ...]:
-        """A normalised batch (number, C, S, S) per side."""
+        """A normalised batch (number, C, S, S) per side, augmented."""
         indices = self.queue.draw(number)
-        return tuple(normalise(side[indices]) for side in self.sides)
+        if self.augmentation == Augmentation():
+            return tuple(normalise(side[indices]) for side in self.sides)
+        drawn = tuple(side[indices].float() / 255 for side in self.sides)
+        return tuple(centred(side) for side in self.augmentation(drawn, self.queue.rng))
 
     def all(self) -> tuple[Tensor, ...]:
         """Every picture, normalised, in the order of `names`."""

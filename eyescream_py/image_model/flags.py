@@ -60,6 +60,9 @@ run_options = apply([
                  help="Sample pictures each time."),
     click.option("--ckpt_freq", type=POSITIVE, default=1000, show_default=True,
                  help="Steps between checkpoints; all are kept."),
+    click.option("--decay_steps", type=click.IntRange(min=0), default=0, show_default=True,
+                 help="The last steps, over which all rates fall to 0 in a straight line."),
+    click.option("--html", is_flag=True, help="Keep a page of curves and pictures, index.html."),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True),
     click.option("--noplot", is_flag=True, help="No Visdom windows."),
     click.option("--plot_server", default="localhost", show_default=True, help="Visdom's host."),
@@ -116,6 +119,15 @@ domain_options = apply([
                  default="Data/Faces_depth", show_default=True, help="Depth maps."),
     click.option("--real_dir", "--real_directory", "real_dir", type=PATH,
                  default="Data/Faces_real", show_default=True, help="Photos of other people."),
+])  # fmt: skip
+
+augmentation_options = apply([
+    click.option("--direction", type=click.Choice(["AtoB", "BtoA"]), default="AtoB",
+                 show_default=True, help="From depth maps (_D) to photos (_I), or back."),
+    click.option("--flip", is_flag=True, help="Mirror half the pictures, pairs alike."),
+    click.option("--crop", type=click.IntRange(0, 512), default=0, show_default=True,
+                 metavar="PIXELS", help="Enlarge pictures by this and cut a random window, pairs "
+                 "alike."),
 ])  # fmt: skip
 
 pair_option = click.option(

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eyescream_py import features
+from eyescream_py.features.distances import SMALLEST_SET
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.data import (
     Pictures,
@@ -24,7 +26,7 @@ from eyescream_py.image_model.networks import (
     Encoder,
     build_generator,
 )
-from eyescream_py.image_model.pictures import save_row
+from eyescream_py.image_model.pictures import save_row, to_unit
 from eyescream_py.system.errors import UserError
 
 
@@ -115,6 +117,7 @@ class Scores:
     real_energy: float
     psnr: float
     ssim: float
+    seen: features.Comparison | None = None  # the set "generated" beside the true photos
 
 
 def gradient_energy(pictures: Tensor) -> float:
@@ -141,8 +144,13 @@ def similarity(pictures: Tensor, truth: Tensor) -> float:
 
 
 @torch.no_grad()
-def score(generator: nn.Module, held_out: Pictures, training_photos: Tensor) -> Scores:
-    """Compare G with the truth of held-out pairs; `training_photos` uint8 (N, C, S, S)."""
+def score(
+    generator: nn.Module, held_out: Pictures, training_photos: Tensor, judge: str = "none"
+) -> Scores:
+    """Compare G with the truth of held-out pairs; `training_photos` uint8 (N, C, S, S).
+
+    `judge` names the feature network (`features.judge`) that compares the sets, or none.
+    """
     depths, photos = held_out.all()
     outputs = torch.cat([generator(part) for part in depths.split(32)])
     mean_photo = torch.stack([normalise(part).sum(0) for part in training_photos.split(256)]).sum(0)
@@ -154,4 +162,15 @@ def score(generator: nn.Module, held_out: Pictures, training_photos: Tensor) -> 
         real_energy=gradient_energy(photos),
         psnr=signal_to_noise(outputs, photos),
         ssim=similarity(outputs, photos),
+        seen=compared(outputs, photos, judge),
     )
+
+
+def compared(outputs: Tensor, photos: Tensor, judge: str) -> features.Comparison | None:
+    """How far the set (N, C, S, S) is from the true photos in the eyes of a network; None where
+    `judge` is none or the pictures are too few.
+    """
+    if judge == "none" or len(photos) < SMALLEST_SET:
+        return None
+    truth = to_unit(photos)
+    return features.compared(features.judge(judge, truth), truth, {"generated": to_unit(outputs)})

@@ -19,7 +19,9 @@ from eyescream_py.image_model.checkpoints import (
     save_checkpoint,
 )
 from eyescream_py.image_model.options import RunOptions
+from eyescream_py.image_model.page import save_page_rows, write_page
 from eyescream_py.image_model.pictures import save_samples, to_unit
+from eyescream_py.image_model.schedule import rate_share
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.json_lines import JsonLines
@@ -99,6 +101,17 @@ def resume(learner: Learner, checkpoint: Checkpoint) -> None:
     restore_random_state(checkpoint)
 
 
+def rates_of(learner: Learner) -> dict[str, float]:
+    """The rate of each optimizer."""
+    return {name: o.param_groups[0]["lr"] for name, o in learner.optimizers.items()}
+
+
+def set_rates(learner: Learner, rates: dict[str, float], share: float) -> None:
+    """Give each optimizer `share` of its rate."""
+    for name, optimizer in learner.optimizers.items():
+        optimizer.param_groups[0]["lr"] = share * rates[name]
+
+
 class Run:
     """One training run in its own folder."""
 
@@ -117,8 +130,10 @@ class Run:
         end = start + self.options.max_steps
         say(f"Training for steps {start + 1} to {end} in {self.folder}")
         began = time.monotonic()
+        rates = rates_of(self.learner)
         with StopSignal() as stop:
             for step in range(start + 1, end + 1):
+                set_rates(self.learner, rates, rate_share(step, end, self.options.decay_steps))
                 metrics = self.learner.step()
                 self._check_finite(step, metrics)
                 self._log.write({"step": step, **metrics})
@@ -157,6 +172,9 @@ class Run:
         samples = self.learner.samples()
         folder = self.folder / f"step_{step}"
         save_samples(folder, samples["output"], samples["input"], self.options.gen_num)
+        if self.options.html:
+            save_page_rows(folder, samples, self.options.gen_num)
+            write_page(self.folder, self.options.command_line, samples)
         for title, batch in samples.items():
             self._plots.images(title, to_unit(batch), f"{title}, step {step}")
 

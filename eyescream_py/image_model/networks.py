@@ -1,4 +1,4 @@
-"""The four generators, the discriminator, and the encoder and decoder of the semi-supervised model.
+"""The five generators, the discriminator, and the encoder and decoder of the semi-supervised model.
 
 Layers follow TensorFlow 1 as the seed used it: SAME padding, Glorot-uniform kernels, zero biases,
 leaky ReLU with slope 0.01, normalisation (when on) between layer and activation, that of batches on
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 WIDTH = 32
 NOISE = 100
-GENERATORS = ("U", "V", "F", "NU")
+GENERATORS = ("U", "V", "F", "NU", "PIX")
 NU_LIMIT = 512  # pixels; its dense layer has about S^4/256 weights, 270 million there
 
 
@@ -189,6 +189,46 @@ class FGenerator(nn.Sequential):
         super().__init__(*layers, out)
 
 
+class PixGenerator(nn.Module):
+    """The U-Net of pix2pix (Isola et al. 2017, arXiv 1611.07004) at half its width: halves the side
+    down to 2 (or an odd one) with a skip at each size, so that a pixel can depend on the whole
+    picture and on its own place. Drop-out in the innermost layers, in training only.
+    """
+
+    def __init__(self, channels: int, image_size: int, norm: str = "none") -> None:
+        super().__init__()
+        widths = _halving_widths(image_size)
+        self.first = Conv(channels, widths[0], 4, 2)
+        self.down = nn.ModuleList(Conv(a, b, 4, 2, norm=norm) for a, b in pairwise(widths))
+        sizes = list(pairwise(widths[::-1]))
+        self.up = nn.ModuleList(
+            Conv(a if i == 0 else 2 * a, b, 4, 2, up=True, norm=norm)
+            for i, (a, b) in enumerate(sizes)
+        )
+        self.drop = nn.ModuleList(nn.Dropout(0.5 if i < 2 else 0) for i in range(len(sizes)))
+        last = widths[0] * (2 if sizes else 1)
+        self.out = Conv(last, channels, 4, 2, up=True, activation=torch.tanh)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = [self.first(x)]  # [N,32,S/2,S/2]
+        for layer in self.down:
+            skips.append(layer(skips[-1]))  # [N,64,S/4,S/4], ...
+        code = skips.pop()
+        for layer, drop in zip(self.up, self.drop, strict=True):
+            code = torch.cat([skips.pop(), drop(layer(code))], 1)
+        return self.out(code)
+
+
+def _halving_widths(image_size: int) -> list[int]:
+    """Planes after each halving of `image_size`: twice as many each time, 256 at most."""
+    widths: list[int] = []
+    side = image_size
+    while side % 2 == 0 and side > 2:
+        side //= 2
+        widths.append(min(WIDTH << len(widths), 8 * WIDTH))
+    return widths
+
+
 class Discriminator(nn.Module):
     """(N, C, S, S) -> (N, 1) unbounded scores; with the log loss they are logits."""
 
@@ -240,4 +280,6 @@ def build_generator(arch: str, channels: int, image_size: int, norm: str = "none
         return EncodedGenerator(Encoder(channels, norm), Decoder(channels, norm))
     if arch == "F":
         return FGenerator(channels, norm)
+    if arch == "PIX":
+        return PixGenerator(channels, image_size, norm)
     raise ValueError(f"no generator is called {arch!r}, only {', '.join(GENERATORS)}")

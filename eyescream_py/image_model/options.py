@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+DIRECTIONS = ("AtoB", "BtoA")  # from depth maps to photos, or back
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -16,6 +18,8 @@ class RunOptions:
     gen_print_freq: int = 500
     gen_num: int = 10
     ckpt_freq: int = 1000
+    decay_steps: int = 0
+    html: bool = False
     command_line: str = ""
 
 
@@ -67,6 +71,9 @@ class ModelOptions:
     real_dir: str = "Data/Faces_real"
     nd_dir: str = "Data/Faces_ND"
     pair_list: str | None = None
+    direction: str = "AtoB"
+    flip: bool = False
+    crop: int = 0
     gen_arch: str = "U"
     use_nd_l1: bool = False
     use_nd_gan: bool = False

@@ -294,6 +294,15 @@ def edge_picture(planes: np.ndarray) -> np.ndarray:
     return np.broadcast_to(soft, planes.shape)
 
 
+def soft_edge_picture(planes: np.ndarray) -> np.ndarray:
+    """(C, H, W) 0..255 -> how steep its grey is, (C, H, W): the root of Sobel's gradient, so that
+    faint edges show, without the edge's direction or colour.
+    """
+    grey = planes.mean(0)
+    steep = np.sqrt(np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)))
+    return np.broadcast_to(steep.astype(np.float32), planes.shape)
+
+
 def blurred_picture(planes: np.ndarray) -> np.ndarray:
     """(C, H, W) -> the same, blurred with a standard deviation of a sixteenth of its height."""
     sigma = planes.shape[1] / 16
@@ -302,6 +311,7 @@ def blurred_picture(planes: np.ndarray) -> np.ndarray:
 
 PAIR_SOURCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "edges": edge_picture,
+    "soft-edges": soft_edge_picture,
     "blur": blurred_picture,
 }
 

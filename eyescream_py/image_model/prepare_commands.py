@@ -63,7 +63,9 @@ def prepare_nd(in_dir: str, out_dir: str, scale: float, no_detect: bool) -> None
 @click.argument("in_dir", type=PATH)
 @click.argument("out_dir", type=PATH)
 @click.argument("size", type=click.IntRange(8, 2048))
-@click.option("--source", type=click.Choice(["edges", "blur"]), default="edges", show_default=True)
+@click.option("--source", type=click.Choice(["edges", "soft-edges", "blur"]), default="edges",
+              show_default=True, help="edges: thin lines (Canny); soft-edges: how steep the grey "
+              "is (Sobel); blur: a blurred copy.")  # fmt: skip
 @click.option("--channels", type=click.Choice(["1", "3"]), default="1", show_default=True)
 def prepare_pairs(in_dir: str, out_dir: str, size: int, source: str, channels: str) -> None:
     """Photos to pairs of their edges (or a blurred copy) and themselves."""

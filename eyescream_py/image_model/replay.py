@@ -155,14 +155,13 @@ class ReplayCache:
         """`number` pictures, float32 in [-1, 1], drawn with replacement from at least one."""
         stored = self._array[rng.integers(self.count, size=number)]
         self._release()
-        if stored.dtype == np.uint8:
-            return torch.from_numpy(stored).float() / 127.5 - 1
-        return torch.from_numpy(stored).float()
+        values = torch.from_numpy(stored).float()  # the one copy beside the stored numbers'
+        return values.div_(127.5).sub_(1) if stored.dtype == np.uint8 else values
 
     def _encode(self, batch: Tensor) -> np.ndarray:
         values = batch.detach().float().cpu()
         if self._array.dtype == np.uint8:
-            values = ((values + 1) * 127.5).round().clamp(0, 255)
+            values = (values + 1).mul_(127.5).round_().clamp_(0, 255)
         return values.numpy().astype(self._array.dtype)
 
     def _release(self) -> None:

@@ -1,4 +1,4 @@
-"""How many discriminator steps a turn takes.
+"""How many discriminator steps a turn takes, and how the rates fall at the end of a run.
 
 A schedule is asked `wants_step(taken)` before each D step of a turn, told the outcome with
 `observe(difference)`, and told with `turn_done()` that G made its step. Both are finite by
@@ -8,6 +8,13 @@ construction.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+def rate_share(step: int, end: int, decay_steps: int) -> float:
+    """The share of its rate that an optimizer has in `step` of 1..`end`: 1, and over the last
+    `decay_steps` a straight line that would reach 0 one step after the end.
+    """
+    return min(1.0, (end + 1 - step) / (decay_steps + 1))
 
 
 @dataclass

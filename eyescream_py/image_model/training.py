@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,13 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from eyescream_py.image_model.adversarial import Batch, Game, Metrics, descend
-from eyescream_py.image_model.data import Pictures, load_folder, load_listed, load_pairs
+from eyescream_py.image_model.data import (
+    Augmentation,
+    Pictures,
+    load_folder,
+    load_listed,
+    load_pairs,
+)
 from eyescream_py.image_model.losses import build_optimizer
 from eyescream_py.image_model.networks import NU_LIMIT, build_critic, build_generator
 from eyescream_py.image_model.options import GanOptions, ImageOptions, ModelOptions
@@ -24,7 +30,8 @@ from eyescream_py.system.errors import UserError
 class Domains:
     """The sets that a run draws from; a set that its options do not need is None.
 
-    `pairs` are the paired set's (depth, photo), `listed` those that a list names.
+    `synth` holds sources and `real` targets, whichever the direction; `pairs` are the paired set's
+    (source, target), `listed` those that a list names.
     """
 
     synth: Pictures | None = None
@@ -41,6 +48,8 @@ def check_options(options: ModelOptions, image: ImageOptions) -> None:
     """UserError for flags that leave nothing to learn or contradict each other."""
     if options.gen_arch == "NU" and image.image_size > NU_LIMIT:
         raise UserError(f"--gen_arch=NU: give an --image_size of at most {NU_LIMIT}")
+    if options.crop > image.image_size:
+        raise UserError(f"--crop={options.crop}: give at most --image_size")
     if not (options.use_gan or options.l1 or options.use_recon or options.self_l1):
         raise UserError("--no_gan: nothing is left to learn; add --L1, --self_l1 or --use_recon")
     if options.use_nd_l1 and not options.l1:
@@ -61,19 +70,26 @@ def load_domains(
 ) -> Domains:
     """Read the folders that `options` need; UserError where one is missing or unfit."""
     size, channels = image.image_size, image.channels
+    folders = (options.synth_dir, "--synth_dir"), (options.real_dir, "--real_dir")
+    backwards = options.direction == "BtoA"
+    source, target = folders[::-1] if backwards else folders
     unpaired = options.use_gan and not options.use_nd_gan
     needs_source = options.use_recon or options.self_l1 > 0
     sets: dict[str, Pictures] = {}
     if unpaired or (needs_source and not options.use_nd_gan):
-        sets["synth"] = load_folder(options.synth_dir, "--synth_dir", size, channels, rng)
+        sets["synth"] = load_folder(*source, size, channels, rng)
     if unpaired:
-        sets["real"] = load_folder(options.real_dir, "--real_dir", size, channels, rng)
+        sets["real"] = load_folder(*target, size, channels, rng)
     if options.use_nd_gan or options.use_nd_l1:
         sets["pairs"] = load_pairs(options.nd_dir, "--nd_dir", size, channels, rng)
     if options.l1 and not options.use_nd_l1:
-        folders = options.synth_dir, options.real_dir
-        sets["listed"] = load_listed(str(options.pair_list), folders, size, channels, rng)
-    return Domains(**{name: pictures.to(device) for name, pictures in sets.items()})
+        names = options.synth_dir, options.real_dir
+        sets["listed"] = load_listed(str(options.pair_list), names, size, channels, rng)
+    augmentation = Augmentation(options.flip, options.crop)
+    for name, pictures in sets.items():
+        turned = pictures.turned() if backwards and len(pictures.sides) > 1 else pictures
+        sets[name] = replace(turned.to(device), augmentation=augmentation)
+    return Domains(**sets)
 
 
 class ImageModel:
@@ -99,6 +115,7 @@ class ImageModel:
         self._pairs = _l1_pairs(options, domains)
         self._rng = rng
         self.settings = image.settings("image-model") | {"gen_arch": options.gen_arch}
+        self.settings["direction"] = options.direction
         if options.use_gan:
             self.settings["critic"] = gan.critic
         self.modules = _build_modules(options, image, gan, device)

@@ -196,3 +196,43 @@ class TestReplay:
         alone = make_game()
         game.replay.push(torch.full((40, 1, SIZE, SIZE), 0.9), game._rng)
         assert game.generator_step(batch(0))[0] == alone.generator_step(batch(0))[0]
+
+
+@pytest.mark.parametrize("norm", ["none", "instance", "conv", "batch"])
+@pytest.mark.parametrize("critic", ["dense", "patch"])
+def test_scores_are_those_of_two_passes_whatever_the_norm(norm: str, critic: str) -> None:
+    """Real and made pictures never share the statistics of a batch."""
+    game = make_game(GanOptions(critic=critic), norm)
+    real, fake = game._scores(batch(0), batch(1))
+    torch.testing.assert_close(real, game.discriminator(batch(0)))
+    torch.testing.assert_close(fake, game.discriminator(batch(1)))
+
+
+def dense_norm_loss(critic: nn.Module, pictures: list[Tensor]) -> float:
+    """The log loss of D with every layer normalised, from its weights alone, in double."""
+    logits = []
+    for x in pictures:
+        values = x.double()
+        for layer in critic.layers:
+            kernel, bias = (w.detach().double() for w in (layer.conv.weight, layer.conv.bias))
+            padded = nn.functional.pad(values, (1, layer.extra + 1) * 2)
+            values = nn.functional.conv2d(padded, kernel, bias, layer.conv.stride)
+            mean = values.mean((0, 2, 3), keepdim=True)
+            variance = (values - mean).square().mean((0, 2, 3), keepdim=True)
+            values = (values - mean) / (variance + 1e-3).sqrt()
+            values = values.where(values > 0, 0.01 * values)
+        weight, bias = critic.dense.weight.detach().double(), critic.dense.bias.detach().double()
+        score = values.flatten(1) @ weight.T + bias
+        score = (score - score.mean()) / (score.var(correction=0) + 1e-3).sqrt()
+        logits.append(score.numpy())
+    real, fake = (1 / (1 + np.exp(-z)) for z in logits)
+    return float(-(np.log(real) + np.log(1 - fake)).mean())
+
+
+def test_with_batch_norm_ds_loss_is_that_of_a_normalised_score() -> None:
+    """As in the seed, against sums written out here in double."""
+    game = make_game(norm="batch")
+    expected = dense_norm_loss(game.discriminator, [batch(1), batch(0)])
+    assert game.critic_step(batch(5), batch(1), batch(0)) == pytest.approx(expected, abs=1e-5)
+    without = make_game(norm="conv")
+    assert without.critic_step(batch(5), batch(1), batch(0)) != pytest.approx(expected, abs=1e-2)

@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from eyescream_py.image_model.__main__ import main
+from eyescream_py.image_model.data import load_pairs
+from eyescream_py.image_model.generate import gradient_energy
 from eyescream_py.image_model.training import ImageModel
 
 QUICK = ["--max_steps", "2", "--image_size", "16", "--batch_size", "4", "--noplot", "--gpu", "-1"]
@@ -60,11 +62,33 @@ def test_train_under_the_readmes_names_then_test_then_evaluate(heads: Path, tmp_
         p.name for p in (heads / "Faces_depth_test").iterdir()
     }
     result = run("evaluate", "--load", saved, "--nd_dir", heads / "Faces_ND_test",
-                 "--real_dir", heads / "Faces_real", "--gpu", -1, "--threads", 1)  # fmt: skip
+                 "--real_dir", heads / "Faces_real", "--features", "random", "--gpu", -1,
+                 "--threads", 1)  # fmt: skip
     assert re.search(
-        r"L1 0\.\d{4}  mean photo 0\.\d{4}\nPSNR \d+\.\d\d dB  SSIM -?0\.\d{3}\ngradient energy",
+        r"L1 0\.\d{4}  mean photo 0\.\d{4}\nPSNR \d+\.\d\d dB  SSIM -?0\.\d{3}\ngradient energy"
+        r".*\nFréchet distance \d+\.\d\d  kernel distance -?\d+\.\d{4} \+- \d+\.\d{4}  \(a RANDOM",
         result.output,
     )
+
+
+def test_a_run_as_pix2pix_users_know_it(heads: Path, tmp_path: Path) -> None:
+    """Photos to depth maps with all that is off by default, then evaluated that way round."""
+    result = train(heads, tmp_path, "--gen_arch", "PIX", "--critic", "patch", "--norm", "instance",
+                   "--flip", "--crop", 4, "--decay_steps", 1, "--direction", "BtoA", "--html",
+                   "--L1", "--use_nd_L1", "--use_nd_gan", "--optim", "ADAM")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    saved = newest(tmp_path)
+    page = (saved.parent / "index.html").read_text()
+    assert page.count("<img") == 4
+    assert "step_2/page_3.png" in page
+    assert (saved.parent / "step_2/page_3.png").is_file()
+    folders = "--nd_dir", heads / "Faces_ND_test", "--real_dir", heads / "Faces_depth"
+    shown = run("evaluate", "--load", saved, *folders, "--features", "none", "--gpu", -1)
+    pairs = load_pairs(heads / "Faces_ND_test", "--nd_dir", 16, 1, np.random.default_rng(0))
+    depth_maps = gradient_energy(pairs.all()[0])
+    assert f"true photos {depth_maps:.6f}" in shown.output
+    back = train(heads, tmp_path, "--load", saved, "--gen_arch", "PIX", "--norm", "instance")
+    assert_one_line(back, "--optim=RMSP")
 
 
 def test_loading_goes_on_at_the_stored_step_in_a_new_folder(heads, tmp_path, checkpoint) -> None:
@@ -149,6 +173,11 @@ BAD_TRAIN = [
     (["--L1", "--use_nd_L1", "--nd_dir", misnamed_pairs], "lacks its _D or its _I"),
     (["--L1", "--use_nd_L1", "--nd_dir", broken_picture], "is named neither"),
     (["--use_nd_L1"], "add --L1"),
+    (["--direction", "CtoD"], "--direction"),
+    (["--crop", "-1"], "--crop"),
+    (["--crop", "17"], "--crop=17: give at most --image_size"),
+    (["--decay_steps", "3"], "--decay_steps=3: give at most --max_steps"),
+    (["--critic", "pixel"], "--critic"),
     (["--L1"], "--L1 needs pairs, which equal names in two folders do not make"),  # make-data's
     (["--L1", "--pair_list", "{tmp}/none"], "--pair_list: "),
     (["--pair_list", "x"], "names the pairs of --L1"),
@@ -242,6 +271,20 @@ def test_bad_training_input(heads, tmp_path, checkpoint, words, message) -> None
         (["test", "--load", "{checkpoint}", "--batch_norm"], "--batch_norm"),
         (["test", "--load", "{checkpoint}", "--image_size", "64"], "--image_size"),
         (["evaluate", "--load", "{checkpoint}", "--nd_dir", "nowhere"], "--nd_dir"),
+        (
+            [
+                "evaluate",
+                "--load",
+                "{checkpoint}",
+                "--nd_dir",
+                "{heads}/Faces_ND",
+                "--real_dir",
+                "{heads}/Faces_real",
+                "--features",
+                "none.pth",
+            ],
+            "--features=none.pth",
+        ),
         (["semi-stage1", "--nd_dir", "nowhere"], "--nd_dir"),
         (["semi-stage1", "--nd_dir", "{heads}/Faces_ND", "--load", "{checkpoint}"], "this needs"),
         (["semi-stage2"], "--load_encoder"),

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from eyescream_py.image_model.data import (
+    Augmentation,
     ShuffledQueue,
     find_pairs,
     list_pictures,
@@ -128,6 +129,27 @@ def test_pairs_stay_together(tmp_path: Path) -> None:
         save(tmp_path / f"p{i}_I.png", pixels.T)
     depth, photo = load_pairs(tmp_path, "--nd_dir", 8, 1, rng()).draw(6)
     assert torch.equal(depth, photo.transpose(2, 3))
+
+
+def test_both_pictures_of_a_pair_are_mirrored_and_cut_alike() -> None:
+    place = torch.arange(12.0).repeat(40, 1, 12, 1) + 100 * torch.arange(12.0)[:, None]
+    first, second = Augmentation(flip=True, crop=6)((place, 2 * place + 1), rng())
+    torch.testing.assert_close(second, 2 * first + 1, atol=1e-3, rtol=0)
+    mirrored = first[:, 0, 0, 0] > first[:, 0, 0, 1]
+    assert 10 < mirrored.sum() < 30
+    upright = torch.where(mirrored[:, None, None, None], first.flip(-1), first)
+    steps = upright.diff(dim=-1)[:, 0, 0, 3:8]
+    torch.testing.assert_close(steps, torch.full_like(steps, 12 / 18), atol=1e-3, rtol=0)
+    corners = upright[:, 0, 5, 5]
+    assert corners.unique().numel() > 20
+    assert upright.shape == place.shape
+
+
+def test_without_augmentation_nothing_is_drawn_for_it() -> None:
+    sides = (torch.rand(3, 1, 4, 4),)
+    unused = rng()
+    assert Augmentation()(sides, unused)[0] is sides[0]
+    assert unused.random() == rng().random()
 
 
 def test_any_depth_and_what_is_left_out(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ class Windows:
         self.shown = {}
 
 
-def run_for(heads: Path, folder: Path, steps: int, load: Path | None = None, **options):
+def run_for(
+    heads: Path, folder: Path, steps: int, load: Path | None = None, decay_steps: int = 0, **options
+):
     """One `train` run of `steps` steps in `folder`; with `load` it goes on from there."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -54,7 +56,12 @@ def run_for(heads: Path, folder: Path, steps: int, load: Path | None = None, **o
     learner.game.replay = open_for_run(gan, (1, 16, 16), folder, checkpoint)
     windows = Windows()
     frequencies = RunOptions(
-        max_steps=steps, display_freq=2, gen_print_freq=3, ckpt_freq=4, gen_num=2
+        max_steps=steps,
+        display_freq=2,
+        gen_print_freq=3,
+        ckpt_freq=4,
+        gen_num=2,
+        decay_steps=decay_steps,
     )
     run = Run(learner, frequencies, folder, windows)
     try:
@@ -116,6 +123,21 @@ def test_files_of_a_run(heads: Path, tmp_path: Path) -> None:
         assert windows.shown[title][0].min() == 0
         assert windows.shown[title][0].max() == 1
     assert [x for x, _ in windows.shown["difference"]] == [2, 4, 5]
+
+
+def test_rates_fall_in_a_line_over_the_last_steps(heads: Path, tmp_path: Path, monkeypatch) -> None:
+    rates: list[dict] = []
+    step = ImageModel.step
+
+    def watched(self: ImageModel) -> dict[str, float]:
+        rates.append({name: o.param_groups[0]["lr"] for name, o in self.optimizers.items()})
+        return step(self)
+
+    monkeypatch.setattr(ImageModel, "step", watched)
+    run_for(heads, tmp_path / "run", 5, decay_steps=3)
+    for name, first in rates[0].items():
+        shares = [rate[name] / first for rate in rates]
+        assert shares == pytest.approx([1, 1, 0.75, 0.5, 0.25])
 
 
 def test_a_signal_saves_and_stops(heads: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -18,7 +18,8 @@ def parameters(network: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize(
-    ("arch", "count"), [("U", 137_505), ("V", 87_009), ("F", 28_097), ("NU", 1_289_602)]
+    ("arch", "count"),
+    [("U", 137_505), ("V", 87_009), ("F", 28_097), ("NU", 1_289_602), ("PIX", 7_310_529)],
 )
 def test_generator_parameter_counts_at_128_grey(arch: str, count: int) -> None:
     assert parameters(build_generator(arch, 1, 128)) == count
@@ -40,6 +41,21 @@ def test_generators_keep_the_shape_and_stay_inside_minus_one_and_one(
     assert y.shape == x.shape
     assert y.abs().max() <= 1
     assert y.std() > 1e-4
+
+
+def test_every_pixel_of_pix_depends_on_the_whole_picture_and_on_its_own_place() -> None:
+    torch.manual_seed(0)
+    x = torch.zeros(1, 1, 64, 64, requires_grad=True)
+    pix = build_generator("PIX", 1, 64).eval()
+    with torch.no_grad():
+        for bias in (b for name, b in pix.named_parameters() if name.endswith("bias")):
+            bias.normal_(0, 0.1)
+    for network, whole in ((pix, True), (build_generator("U", 1, 64), False)):
+        (reach,) = torch.autograd.grad(network(x)[0, 0, 0, 0], x)
+        assert bool(reach[0, 0, 32:, 32:].any()) == whole
+    inside = pix(x.detach())[0, 0, 24:40, 24:40]
+    assert inside.std() > 1e-3  # of an empty picture, far from its border
+    assert not torch.equal(pix.train()(x), pix(x))  # drop-out
 
 
 def test_noise_makes_nu_differ_and_u_is_deterministic() -> None:

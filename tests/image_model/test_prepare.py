@@ -223,7 +223,7 @@ def test_flatten_copies_from_every_depth_and_refuses_equal_names(tmp_path: Path)
         flatten(tmp_path / "in", tmp_path / "more")
 
 
-@pytest.mark.parametrize("kind", ["edges", "blur"])
+@pytest.mark.parametrize("kind", ["edges", "soft-edges", "blur"])
 def test_photo_pairs(tmp_path: Path, kind: str) -> None:
     (tmp_path / "in").mkdir()
     photo = np.zeros((40, 60, 3))
@@ -233,7 +233,11 @@ def test_photo_pairs(tmp_path: Path, kind: str) -> None:
     source, target = (pixels(tmp_path / "out" / f"p_{side}.png") for side in "DI")
     assert source.shape == target.shape == (20, 20, 3)
     assert target[10, 10].tolist() == [255, 128, 64]
-    if kind == "edges":
+    if kind == "soft-edges":
+        assert source[10, 10].max() == 0
+        assert source[10, 4:6].min() > 200  # along the square's side, in no colour
+        assert np.ptp(source, axis=-1).max() == 0
+    elif kind == "edges":
         assert source[10, 10].max() == 0
         assert source[5, 5:15].min() > 60 or source[4, 5:15].min() > 60
     else:

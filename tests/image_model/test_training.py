@@ -173,6 +173,40 @@ def test_generate_leaves_no_trace(heads: Path) -> None:
     assert norm[1].num_batches_tracked == 0
 
 
+def test_direction_turns_folders_and_pairs(heads: Path) -> None:
+    options = {"l1": True, "use_nd_l1": True}
+    there, back = (make_model(heads, direction=d, **options) for d in ("AtoB", "BtoA"))
+    for a, b in (("synth", "real"), ("real", "synth")):
+        assert there.domains.present()[a].names == back.domains.present()[b].names
+        assert torch.equal(getattr(there.domains, a).sides[0], getattr(back.domains, b).sides[0])
+    for side in (0, 1):
+        assert torch.equal(there.domains.pairs.sides[side], back.domains.pairs.sides[1 - side])
+    assert set(make_model(heads, direction="BtoA", use_gan=False, self_l1=1).domains.present()) == {
+        "synth"
+    }
+
+
+def test_augmented_runs_draw_other_pictures_from_the_same_stream(heads: Path) -> None:
+    options = {"use_nd_gan": True, "l1": True, "use_nd_l1": True}
+    first, again = (make_model(heads, flip=True, crop=3, **options) for _ in range(2))
+    assert torch.equal(first.draw()[0], again.draw()[0])
+    assert not torch.equal(first.draw()[0], make_model(heads, **options).draw()[0])
+
+
+def test_a_patch_critic_learns_to_tell_pictures_apart_and_moves_g(heads: Path) -> None:
+    gan = GanOptions(critic="patch", dlr=0.03, d_limit=1)
+    model = make_model(heads, gan, use_nd_gan=True, l1=True, use_nd_l1=True)
+    x, y = model.draw()
+    before = model.game.judge(x, y)
+    for _ in range(25):
+        model.game.critic_step(x, y)
+    assert model.game.judge(x, y) < 0.9 * before
+    start = snapshot(model)
+    metrics = model.step()
+    assert {"L1", "D", "G", "difference"} <= set(metrics)
+    assert moved(model, start) == {"generator", "discriminator"}
+
+
 def test_samples_show_the_last_batch(full: ImageModel) -> None:
     full.step()
     samples = full.samples()

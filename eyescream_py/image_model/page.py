@@ -1,0 +1,103 @@
+"""The page of a run: `index.html` with its curves and its pictures by step, as users of pix2pix
+know it. One static file beside the pictures; opening it asks nothing of a network.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from eyescream_py.image_model.pictures import save_row
+from eyescream_py.system.files import atomic_write
+from eyescream_py.system.json_lines import read_json_lines
+
+WIDTH, HEIGHT = 640, 160  # of a curve, pixels
+POINTS = 320  # of a curve at most: means of as many stretches of the run
+STYLE = (
+    "body{font:15px sans-serif;margin:2em;max-width:70em}svg{background:#f4f4f4}"
+    "img{image-rendering:pixelated;height:128px;margin:2px}code{white-space:pre-wrap}"
+)
+_HEAD = (
+    '<!doctype html><html lang="en"><meta charset="utf-8">'
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+    "img-src 'self' file:; style-src 'unsafe-inline'\">"
+)
+
+
+def save_page_rows(folder: Path, samples: dict[str, Tensor], number: int) -> None:
+    """`page_<i>.png` for the first `number` pictures: the batches of `samples` side by side."""
+    count = min([number, *(len(batch) for batch in samples.values())])
+    for i in range(count):
+        save_row(folder / f"page_{i}.png", [batch[i] for batch in samples.values()])
+
+
+def write_page(folder: Path, command_line: str, titles: Iterable[str]) -> None:
+    """Write `folder/index.html` from the log and the pictures that stand there; `titles` name the
+    pictures of a row, left to right. Raises OSError.
+    """
+    records = read_json_lines(folder / "metrics.jsonl")
+    name = html.escape(folder.resolve().name)
+    parts = [
+        f"{_HEAD}<title>{name}</title><style>{STYLE}</style><h1>Run {name}</h1>",
+        f"<p><code>{html.escape(command_line)}</code></p>",
+        *(_curve(metric, points) for metric, points in curves(records).items()),
+        f"<p>Each row: {html.escape(', '.join(titles))}.</p>",
+        *(_pictures(folder, step) for step in _steps(folder)),
+        "</html>\n",
+    ]
+    with atomic_write(folder / "index.html") as file:
+        file.write("\n".join(parts).encode())
+
+
+def curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """(step, value) of each metric of the log, as means of at most POINTS stretches."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        for name, value in record.items():
+            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
+                found.setdefault(name, []).append((record["step"], value))
+    return {name: _thinned(points) for name, points in found.items()}
+
+
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    stretches = np.array_split(np.array(points, float), min(len(points), POINTS))
+    return [(float(step), float(value)) for step, value in (part.mean(0) for part in stretches)]
+
+
+def _curve(name: str, points: list[tuple[float, float]]) -> str:
+    """A metric as an SVG line, with its smallest and largest value beside it."""
+    steps, values = zip(*points, strict=True)
+    low, high = min(values), max(values)
+    first, last = steps[0], steps[-1]
+    across = WIDTH / ((last - first) or 1)
+    up = (HEIGHT - 10) / ((high - low) or 1)
+    line = " ".join(
+        f"{(step - first) * across:.1f},{HEIGHT - 5 - (value - low) * up:.1f}"
+        for step, value in points
+    )
+    return (
+        f"<h3>{html.escape(name)}: last {values[-1]:.4g}, from {low:.4g} to {high:.4g}, "
+        f"steps {first:.0f} to {last:.0f}</h3>"
+        f'<svg width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">'
+        f'<polyline fill="none" stroke="#15c" points="{line}"/></svg>'
+    )
+
+
+def _steps(folder: Path) -> list[int]:
+    """The steps whose pictures stand in `folder`, the newest first."""
+    names = (path.name.removeprefix("step_") for path in folder.glob("step_*"))
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
+def _pictures(folder: Path, step: int) -> str:
+    files = sorted(folder.glob(f"step_{step}/page_*.png"), key=lambda path: (len(path.name), path))
+    images = "".join(
+        f'<img src="step_{step}/{path.name}" alt="step {step}" loading="lazy">' for path in files
+    )
+    return f"<h3>step {step}</h3>{images}"
