@@ -121,9 +121,7 @@ def own_options() -> Decorator:
         place("--dataset", None, "Folder of pictures, or a .t7 file with an (N,C,H,W) tensor."),
         count("--epochs", "Epochs in all, resumed ones included; 0: until Ctrl-C."),
         count("--log_every", "A line in SAVE/losses.jsonl every so many iterations."),
-        words("--visdom_server", "127.0.0.1", "Where Visdom listens."),
-        number("--visdom_port", 8097, "Port of Visdom.", click.IntRange(1, 65535)),
-        words("--visdom_env", "", "Visdom environment (default: --save's name and a few letters)."),
+        visdom_options("--save's name and a few letters"),
         choice(
             "--precision", ("auto", "fp32", "bf16", "fp64"),
             "Arithmetic; auto: bf16 where the machine has it natively.",
@@ -133,6 +131,15 @@ def own_options() -> Decorator:
         switch("--no_capture", "On CUDA: no graph of a whole iteration; slower, for the careful."),
         choice("--on_nan", ("stop", "rollback"), on_nan),
     )  # fmt: skip
+
+
+def visdom_options(env: str) -> Decorator:
+    """`env` says which environment it is where none is typed."""
+    return group(
+        words("--visdom_server", "127.0.0.1", "Where Visdom listens."),
+        number("--visdom_port", 8097, "Port of Visdom.", click.IntRange(1, 65535)),
+        words("--visdom_env", "", f"Visdom environment (default: {env})."),
+    )
 
 
 def count(flag: str, text: str, name: str = "") -> Decorator:

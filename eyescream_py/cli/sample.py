@@ -35,10 +35,22 @@ from eyescream_py.system.signals import stoppable
 @options.place(
     "--export", "", "Write G to this .safetensors, .pt (TorchScript) or .onnx file, and no grids."
 )
-def main(**values: Any) -> None:
+@options.switch("--explore", "Write nothing: faces that follow sliders, in Visdom.")
+@options.visdom_options("explore")
+def main(
+    explore: bool, visdom_server: str, visdom_port: int, visdom_env: str, **values: Any
+) -> None:
     """Write grids of generated faces: the best and worst by D, random ones, refined ones."""
     typed = options.typed_flags()
-    with stoppable("before all grids were written; those that are there are whole"):
+    doing = "while exploring" if explore else "before all grids were written"
+    left = "nothing is saved" if explore else "those that are there are whole"
+    with stoppable(f"{doing}; {left}"):
         from eyescream_py.results.grids import SampleOptions, sample
 
-        sample(SampleOptions(**values, typed=typed))
+        chosen = SampleOptions(**values, typed=typed)
+        if not explore:
+            sample(chosen)
+            return
+        from eyescream_py.cli import explore as page
+
+        page.explore(chosen, visdom_server, visdom_port, visdom_env or "explore")

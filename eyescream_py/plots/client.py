@@ -94,8 +94,17 @@ class Address:
     def page(self, env: str) -> str:
         """The address of an environment's page."""
         scheme = "https" if self.secure else "http"
+        return f"{scheme}://{self._authority}{self.base}/env/{urllib.parse.quote(env)}"
+
+    def socket(self, path: str) -> str:
+        """The address of one of the server's sockets."""
+        scheme = "wss" if self.secure else "ws"
+        return f"{scheme}://{self._authority}{self.base}/{path}"
+
+    @property
+    def _authority(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{host}:{self.port}{self.base}/env/{urllib.parse.quote(env)}"
+        return f"{host}:{self.port}"
 
     def connection(self) -> http.client.HTTPConnection:
         """A connection, not opened yet, whose every wait ends after TIMEOUT_S seconds."""

@@ -1,8 +1,8 @@
 """What the Visdom server of a run answers: its own page and its own run, to who knows the key.
 
 Visdom's page and window format are used as they are; of its handlers only the four that the page
-and our client need. Nothing is read from or written to the disk but the page's own scripts. The
-installed files of visdom stay as they are.
+and our client need. The page's one word back is where its sliders stand. Nothing is read from or
+written to the disk but the page's own scripts. The installed files of visdom stay as they are.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from typing import Any
 
 import tornado.httpserver
 import tornado.httputil
+import tornado.ioloop
 import tornado.netutil
 import tornado.web
+import tornado.websocket
 from visdom.server.app import tornado_settings
 from visdom.server.handlers.socket_handlers import SocketHandler
 from visdom.server.handlers.web_handlers import CompareHandler, EnvHandler, PostHandler
 from visdom.utils.server_utils import compare_envs, load_env
 
 from eyescream_py.plots.client import LOCKED
+from eyescream_py.plots.sliders import move_message, pane, read_move, read_sliders
 
 ADDRESS = "127.0.0.1"
 NAME = r"[\w.-]{1,128}"
@@ -31,6 +34,7 @@ _MAX_BODY = 16 << 20  # bytes of one message; a window of 100 pictures has 0.5 M
 _MAX_HEADER = 64 << 10
 _BODY_S, _IDLE_S = 30.0, 3600.0
 _MAX_ENVS, _MAX_WINDOWS = 100, 200
+_MAX_LISTENERS = 20
 _DRAWN = ("scatter", "image")  # what our client sends; text would be shown as HTML
 _PICTURE = "data:image/png;base64,"
 
@@ -49,11 +53,13 @@ class Page(tornado.web.Application):
         self.state: dict[str, Any] = {"main": {"jsons": {}, "reload": {}}}
         self.subs: dict[str, Any] = {}
         self.sources: dict[str, Any] = {}
+        self.listeners: set[_Moves] = set()
         self._hosts = {f"{host}:{port}" for host in (ADDRESS, "localhost", "[::1]")}
         us, names = {"app": self}, rf"{NAME}(?:\+{NAME})*"
         routes: list[Any] = [
             (rf"/{key}/events", _Events, us),
-            (rf"/{key}/socket", SocketHandler, us),
+            (rf"/{key}/socket", _Socket, us),
+            (rf"/{key}/moves", _Moves, us),
             (rf"/{key}/env/({NAME})", _Environment, us),
             (rf"/{key}/compare/({names})", _Comparison, us),
             (rf"/{key}/?", tornado.web.RedirectHandler, {"url": f"/{key}/env/main"}),
@@ -142,8 +148,10 @@ class _Events(_Guarded, PostHandler):
             return "the environment's name is none"
         if not isinstance(window, str) or not 0 < len(window) <= 128:
             return "the window's name is none"
-        if not isinstance(data, list) or not data or not all(_is_drawn(part) for part in data):
-            return "neither curves nor a picture"
+        if not isinstance(data, list) or not data:
+            return "nothing to show"
+        if not all(_is_drawn(part) for part in data) and not _are_sliders(window, name, data):
+            return "neither curves, a picture nor sliders"
         if name not in self.state and len(self.state) >= _MAX_ENVS:
             return "too many environments"
         windows = self.state.get(name, {"jsons": {}})["jsons"]
@@ -163,6 +171,77 @@ def _is_drawn(part: Any) -> bool:
         and str(content.get("src", "")).startswith(_PICTURE)
         and content.get("caption") is None  # would be shown as HTML
     )
+
+
+def _are_sliders(window: str, env: str, data: list[Any]) -> bool:
+    """Whether a text is, letter for letter, what this package draws of the sliders beside it."""
+    part = data[0]
+    if len(data) != 1 or not isinstance(part, dict) or part.get("type") != "text":
+        return False
+    try:
+        return bool(part.get("content") == pane(window, env, read_sliders(part.get("sliders"))))
+    except ValueError:
+        return False
+
+
+class _Socket(SocketHandler):
+    """The page's socket: what Visdom tells the page, and from the page only sliders' values."""
+
+    def on_message(self, message: str | bytes) -> None:
+        try:
+            order = json.loads(message)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(order, dict) or order.get("cmd") != "forward_to_vis":
+            return
+        move = read_move(order.get("data"))
+        if move is None:
+            return
+        env, window, values = move
+        windows = self.state.get(env, {"jsons": {}})["jsons"]
+        if windows.get(window, {}).get("type") == "text":
+            for listener in self.app.listeners:
+                listener.tell(json.dumps(move_message(env, window, values)))
+
+
+class _Moves(tornado.websocket.WebSocketHandler):
+    """Tells a run where the page's sliders stand; a slow listener misses all but the newest."""
+
+    def initialize(self, app: Page) -> None:
+        self.app = app
+        self._newest: str | None = None
+        self._telling = False
+
+    def check_origin(self, origin: str) -> bool:
+        return True  # the page's guard has looked at it, for every path
+
+    def open(self, *_: str, **__: str) -> None:
+        if len(self.app.listeners) >= _MAX_LISTENERS:
+            self.close()
+            return
+        self.app.listeners.add(self)
+
+    def tell(self, move: str) -> None:
+        self._newest = move
+        if not self._telling:
+            self._telling = True
+            tornado.ioloop.IOLoop.current().add_callback(self._tell)
+
+    async def _tell(self) -> None:
+        try:
+            while self._newest is not None:
+                move, self._newest = self._newest, None
+                await self.write_message(move)
+        except tornado.websocket.WebSocketClosedError:
+            pass
+        finally:
+            self._telling = False
+
+    def on_message(self, message: str | bytes) -> None:
+        """A listener has nothing to say."""
+
+    def on_close(self) -> None:
+        self.app.listeners.discard(self)
 
 
 def _message(handler: tornado.web.RequestHandler) -> dict[str, Any]:

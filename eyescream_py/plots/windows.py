@@ -1,8 +1,9 @@
 """The Visdom windows of a run: pictures and curves that can neither stop nor slow it.
 
 A call copies its values and returns. One background thread sends each window's latest content, at
-most twice a second; what a slow server misses is overwritten, never queued. A connection that
-breaks costs nothing but the plots: when a server answers again it is shown every window anew.
+most twice a second (fifty times for a page that is played with); what a slow server misses is
+overwritten, never queued. A connection that breaks costs nothing but the plots: when a server
+answers again it is shown every window anew.
 """
 
 from __future__ import annotations
@@ -32,13 +33,17 @@ from eyescream_py.plots.client import (
 )
 from eyescream_py.plots.keys import new_key, read_key
 from eyescream_py.plots.server import ServerProcess
+from eyescream_py.plots.sliders import Slider, sliders_message
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.voice import say
 
 if TYPE_CHECKING:
     import torch
 
+    from eyescream_py.plots.moves import Moves
+
 _PAUSE_S = 0.5  # between two rounds of sending
+_SHORT_PAUSE_S = 0.02
 _RETRY_S = 1.0  # after a failure
 _GOODBYE_S = 2.0  # for the last round when a run ends
 _TAKE_OVER_S = 30.0  # until a run starts its own server in place of one that went away
@@ -79,6 +84,18 @@ class _Curve:
         return curve_message(window, env, self.title, self.labels, self.series)
 
 
+@dataclass
+class _Sliders:
+    title: str
+    sliders: tuple[Slider, ...]
+
+    def copy(self) -> _Sliders:
+        return self
+
+    def message(self, window: str, env: str) -> dict[str, Any]:
+        return sliders_message(window, env, self.title, self.sliders)
+
+
 class Plots:
     """Shows a run's windows in Visdom; without Visdom every call does nothing."""
 
@@ -92,11 +109,13 @@ class Plots:
         return self._sender is not None
 
     @classmethod
-    def open(cls, enabled: bool, server: str, port: int, env: str) -> Plots:
+    def open(cls, enabled: bool, server: str, port: int, env: str, needed_by: str = "") -> Plots:
         """Use the Visdom that listens at `server`:`port`, or start one on this machine.
 
         Says in one line where the page is or why there is none. `env` names the page's
-        environment. Raises UserError when the address is none or belongs to another program.
+        environment, `needed_by` a flag that makes no sense without a page, and whose windows are
+        to follow a hand at once. Raises UserError when the address is none or belongs to another
+        program, and for `needed_by` wherever there is no page.
         """
         if not enabled:
             return cls(None)
@@ -104,28 +123,21 @@ class Plots:
         ours = typed.is_local and not typed.base  # a base URL is that of a server elsewhere
         address, listener = _found(typed) if ours else (typed, typed.probe())
         env = re.sub(r"[^\w.-]+", "_", env).strip("_.")[:128] or "main"
-        if listener is Listener.STRANGER:
-            raise UserError(
-                f"--visdom_port={port}: something that is not Visdom answers at "
-                f"{address.host}:{port}; choose another port, or turn plots off with --noplot"
-            )
-        if listener is Listener.LOCKED:
-            say(
-                f"Plots are off: the Visdom at {address.host}:{port} is another user's; "
-                "--visdom_port chooses another port."
-            )
-            return cls(None)
         own_server = None
         if ours and importlib.util.find_spec("visdom"):
             own_server = ServerProcess(port, address.base.strip("/") or new_key())
-        if listener is Listener.NOBODY and ours:
-            if own_server is None:
-                say("Plots are off: Visdom is not installed (pip install -r requirements.txt).")
-                return cls(None)
+        startable = listener is Listener.NOBODY and own_server is not None
+        why_not = _why_not(address, listener, ours, startable, bool(needed_by))
+        if why_not and needed_by:
+            raise UserError(f"{needed_by}: {why_not}")
+        if why_not:
+            say(f"Plots are off: {why_not}.")
+            return cls(None)
+        if startable and own_server is not None:
             address = address.with_key(own_server.key)
             own_server.ensure_running()
         say(_where(address, env, listener, ours))
-        sender = _Sender(address, env, own_server)
+        sender = _Sender(address, env, own_server, at_once=bool(needed_by))
         sender.start()
         return cls(sender)
 
@@ -144,7 +156,21 @@ class Plots:
         except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
             self._complain(str(window), error)
             return
-        self._sender.show_pictures(str(window), content)
+        self._sender.show(str(window), content)
+
+    def sliders(self, window: str, sliders: tuple[Slider, ...], title: str) -> Moves | None:
+        """Show `sliders`; returns what to ask where they stand, None without Visdom."""
+        if self._sender is None:
+            return None
+        from eyescream_py.plots.moves import Moves  # loads tornado, which curves do not need
+
+        self._sender.show(window, _Sliders(title, sliders))
+        return Moves(self._sender.address, self._sender.env, window)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether no page will come any more."""
+        return self._sender is None or self._sender.given_up
 
     def curve(
         self,
@@ -190,6 +216,26 @@ def _found(address: Address) -> tuple[Address, Listener]:
     return address, address.probe()
 
 
+def _why_not(
+    address: Address, listener: Listener, ours: bool, startable: bool, needed: bool
+) -> str:
+    """Why there is no page; empty where there is one, or may be one later and that suffices."""
+    place = f"{address.host}:{address.port}"
+    if listener is Listener.STRANGER:
+        turn_off = "" if needed else ", or turn plots off with --noplot"
+        raise UserError(
+            f"--visdom_port={address.port}: something that is not Visdom answers at {place}; "
+            f"choose another port{turn_off}"
+        )
+    if listener is Listener.LOCKED:
+        return f"the Visdom at {place} is another user's; --visdom_port chooses another port"
+    if listener is Listener.NOBODY and ours and not startable:
+        return "Visdom is not installed (pip install -r requirements.txt)"
+    if needed and listener is not Listener.VISDOM and not startable:
+        return f"no Visdom answers at {place}; start one there or leave --visdom_server out"
+    return ""
+
+
 def environment_of(folder: str | os.PathLike[str]) -> str:
     """The name of a run's environment: its folder's, and a few letters that tell apart folders of
     one name (`a/logs`, `b/logs`)."""
@@ -218,17 +264,29 @@ def _as_uint8(images: torch.Tensor | np.ndarray) -> np.ndarray:
 class _Sender(threading.Thread):
     """Owns the windows' contents, the connection, and the server when it is the run's own."""
 
-    def __init__(self, address: Address, env: str, own_server: ServerProcess | None) -> None:
+    def __init__(
+        self, address: Address, env: str, own_server: ServerProcess | None, at_once: bool
+    ) -> None:
         super().__init__(name="plots", daemon=True)
         self._address = address
-        self._env = env
+        self.env = env
+        self._pause_s = _SHORT_PAUSE_S if at_once else _PAUSE_S
         self._server = own_server
-        self._windows: dict[str, _Pictures | _Curve] = {}
+        self._windows: dict[str, _Pictures | _Curve | _Sliders] = {}
         self._unsent: dict[str, None] = {}  # an ordered set of window names
         self._news = threading.Condition()  # guards the two above
         self._ending = threading.Event()
+        self._refused = False
 
-    def show_pictures(self, window: str, content: _Pictures) -> None:
+    def address(self) -> Address:
+        """Where the server is now."""
+        return self._address
+
+    @property
+    def given_up(self) -> bool:
+        return self._refused or (self._server is not None and self._server.given_up)
+
+    def show(self, window: str, content: _Pictures | _Sliders) -> None:
         with self._news:
             self._windows[window] = content
             self._unsent[window] = None
@@ -255,22 +313,21 @@ class _Sender(threading.Thread):
     def run(self) -> None:
         connection = self._address.connection()
         failing_since: float | None = None
-        refused = False
         while True:
             last_round = self._ending.is_set()
             try:
                 self._send_unsent(connection)
                 failing_since = None
             except (OSError, http.client.HTTPException) as error:
-                if isinstance(error, RefusedError) and not refused:
-                    refused = self._is_refused(error)
+                if isinstance(error, RefusedError) and not self._refused:
+                    self._refused = self._is_refused(error)
                 connection.close()
                 self._send_all_again()
                 failing_since = failing_since or time.monotonic()
                 self._restore_server(time.monotonic() - failing_since)
             if last_round:
                 break
-            self._ending.wait(_RETRY_S if failing_since else _PAUSE_S)
+            self._ending.wait(_RETRY_S if failing_since else self._pause_s)
             self._wait_for_news()
         connection.close()
 
@@ -282,7 +339,7 @@ class _Sender(threading.Thread):
                 window = next(iter(self._unsent))
                 del self._unsent[window]
                 content = self._windows[window].copy()
-            post(connection, self._address.base, content.message(window, self._env))
+            post(connection, self._address.base, content.message(window, self.env))
             if self._server:
                 self._server.answered()
 

@@ -20,6 +20,7 @@ from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.places import chosen_pictures
+from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
 
 IMAGES = 1024
@@ -73,7 +74,7 @@ def sample(options: SampleOptions) -> None:
         generator.export(base.G, Path(options.export))
         print(f"Written: {options.export}")
         return
-    refiner = load_refiner(options, base, device)
+    refiner = load_refiner(options, base.G, device)
     data = _neighbour_data(options, base, device) if options.neighbours else None
     folder = Path(options.writeto)
     try:
@@ -101,14 +102,23 @@ def _network_file(options: SampleOptions, name: str, option: str) -> Path:
         ) from error
 
 
+def load_G(options: SampleOptions, device: torch.device) -> tuple[Generator, Path, Table]:
+    """G of `--G_base`, its file and what else is in it; sizes come from the network itself."""
+    path = _network_file(options, options.G_base, "--G_base")
+    content = checkpoints.read(path, "--G_base")
+    network = generator.G_of(content, path, "--G_base", options.ema)
+    G = generator.described(network.eval().to(device), f"--G_base={path}")
+    _check_typed(options, G, path)
+    return G, path, content
+
+
 def load_base(options: SampleOptions, device: torch.device) -> Base:
-    """G and D of `--G_base` and `--D_base`; their sizes come from the networks themselves."""
-    G_path = _network_file(options, options.G_base, "--G_base")
-    same = options.D_base == options.G_base
+    """G and D of `--G_base` and `--D_base`."""
+    G, G_path, content = load_G(options, device)
+    # a network of the package brings its own D
+    boxed = options.G_base.startswith(checkpoints.PRETRAINED) and "D_base" not in options.typed
+    same = boxed or options.D_base == options.G_base
     D_path = G_path if same else _network_file(options, options.D_base, "--D_base")
-    content = checkpoints.read(G_path, "--G_base")
-    network = generator.G_of(content, G_path, "--G_base", options.ema)
-    G = generator.described(network.eval().to(device), f"--G_base={G_path}")
     D_content = content if D_path == G_path else checkpoints.read(D_path, "--D_base")
     D = checkpoints.module(D_content, "D", D_path, "--D_base").to(device)
     try:
@@ -117,7 +127,6 @@ def load_base(options: SampleOptions, device: torch.device) -> Base:
         raise UserError(
             f"--G_base={G_path}: G and D do not fit together: {first_line(error)}"
         ) from error
-    _check_typed(options, G, G_path)
     return Base(G, D)
 
 
@@ -137,7 +146,7 @@ def _check_typed(options: SampleOptions, G: Generator, path: Path) -> None:
             )
 
 
-def load_refiner(options: SampleOptions, base: Base, device: torch.device) -> Refiner | None:
+def load_refiner(options: SampleOptions, G: Generator, device: torch.device) -> Refiner | None:
     """The c2f pair if its files are there and fit; one line says what is left out and why."""
     paths = []
     for option, name in (("--G_c2f32", options.G_c2f32), ("--D_c2f32", options.D_c2f32)):
@@ -147,7 +156,7 @@ def load_refiner(options: SampleOptions, base: Base, device: torch.device) -> Re
             print(f"No refined pictures: there is no {Path(options.save_c2f32) / name}.")
             return None
     refiner = read_refiner(paths[0], paths[1], device, ("--G_c2f32", "--D_c2f32"))
-    channels, size, _ = base.G.dims
+    channels, size, _ = G.dims
     if not refiner.takes(channels, size):
         gray = " --grayscale" if channels == 1 else ""
         print(

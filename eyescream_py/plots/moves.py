@@ -1,0 +1,83 @@
+"""What a page's sliders say, as it arrives: one thread listens, only the newest values count."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Callable
+
+from tornado.httpclient import HTTPError, HTTPRequest
+from tornado.websocket import WebSocketClosedError, WebSocketError, websocket_connect
+
+from eyescream_py.plots.client import TIMEOUT_S, Address
+from eyescream_py.plots.sliders import read_move
+
+_RETRY_S = 0.5
+_MAX_MESSAGE = 1 << 16  # bytes; the values of 40 sliders have less than 2 kB
+# A server of this package, and Visdom's own, which also tells of what is none of our business.
+_PATHS = ("moves", "vis_socket")
+
+
+class Moves:
+    """The newest values of one window's sliders. `address` is asked again for every connection:
+    a server that was replaced may have another key."""
+
+    def __init__(self, address: Callable[[], Address], env: str, window: str) -> None:
+        self._address = address
+        self._wanted = (env, window)
+        self._newest: list[float] | None = None
+        self._news = threading.Condition()  # guards the one above
+        self._loop = asyncio.new_event_loop()
+        self._listening = self._loop.create_task(self._listen())
+        self._thread = threading.Thread(target=self._run, name="moves", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> list[float] | None:
+        """The newest values that were not returned before; None after so many seconds without."""
+        with self._news:
+            self._news.wait_for(lambda: self._newest is not None, seconds)
+            newest, self._newest = self._newest, None
+            return newest
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._listening.cancel)
+        self._thread.join(TIMEOUT_S)
+
+    def _run(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._listening)
+        self._loop.close()
+
+    async def _listen(self) -> None:
+        while True:
+            for path in _PATHS:
+                # a server that is away, starting, or has no such path: all of it may pass
+                with contextlib.suppress(
+                    OSError, HTTPError, WebSocketError, WebSocketClosedError, asyncio.TimeoutError
+                ):
+                    await self._follow(path)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _follow(self, path: str) -> None:
+        """Take in what one connection says until it ends."""
+        request = HTTPRequest(self._address().socket(path), connect_timeout=TIMEOUT_S)
+        connecting = websocket_connect(request, max_message_size=_MAX_MESSAGE)
+        line = await asyncio.wait_for(connecting, TIMEOUT_S)
+        try:
+            while (message := await line.read_message()) is not None:
+                self._take(message)
+        finally:
+            line.close()
+
+    def _take(self, message: str | bytes) -> None:
+        try:
+            move = read_move(json.loads(message))
+        except (ValueError, RecursionError):
+            return
+        if move is None or move[:2] != self._wanted:
+            return
+        with self._news:
+            self._newest = move[2]
+            self._news.notify()
