@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from torch import Tensor
+
+from eyescream_py.plots.client import PANE_WIDTH
 from eyescream_py.plots.sliders import Slider
 from eyescream_py.plots.windows import Plots
 from eyescream_py.results.explore import REACH, Explorer, Place, enlarged
@@ -15,7 +18,7 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.voice import say
 
 _LOOK_S = 1.0  # how often it is asked whether there still is a page
-_SEEDS, _STOPS = 50, 5
+_SEEDS, _STOPS, _ENLARGED = 50, 5, 12
 _LAST_SEED = 2**53 - 1  # a page's numbers are doubles
 _NO_PAGE = "--explore: there is no page any more; --visdom_port chooses another port"
 _WRITING = ("export", "interpolate", "neighbours", "runs", "writeto")
@@ -27,7 +30,8 @@ def explore(options: SampleOptions, server: str, port: int, env: str) -> None:
     Raises UserError where there is no page or G has no directions.
     """
     _refuse(options)
-    set_threads(options.threads, "threads" in options.typed)
+    # six small pictures a move: more threads would wait for each other
+    set_threads(options.threads if "threads" in options.typed else 1, typed=True)
     device = choose_device(options.gpu, "gpu" in options.typed)
     G, path, _ = load_G(options, device)
     explorer = Explorer(G)
@@ -61,7 +65,7 @@ def sliders_of(explorer: Explorer, seed: int) -> tuple[Slider, ...]:
     return (
         Slider("seed of face A", 0, _LAST_SEED, 1, seed, typed=True),
         Slider("seed of face B", 0, _LAST_SEED, 1, seed + 1, typed=True),
-        Slider("from A (0) to B (1)", 0, 1, 0.01, 0),
+        Slider("t: A (0) to B (1)", 0, 1, 0.01, 0),
         *directions,
     )
 
@@ -97,16 +101,22 @@ def _follow(
 
 def _show(plots: Plots, explorer: Explorer, refiner: Refiner | None, place: Place) -> None:
     face = explorer.face(place)
-    plots.images("face", enlarged(face), f"seed {place.a} to {place.b}: {place.t:g} of the way")
+    _show_one(plots, "face", face, f"{place.a} to {place.b}, t = {place.t:g}")
     if refiner is not None:
         refined = refiner.refine(face)
-        plots.images("refined", enlarged(refined), f"refined to {refiner.size} px")
-    way = enlarged(explorer.way(place, _STOPS), _STOPS)
+        _show_one(plots, "refined", refined, f"refined to {refiner.size} px")
+    way = enlarged(explorer.way(place, _STOPS), PANE_WIDTH // _STOPS)
     plots.images("way", way, "the way from A to B", columns=_STOPS)
+
+
+def _show_one(plots: Plots, window: str, face: Tensor, title: str) -> None:
+    # few pixels on a large area are blots: no one sees a face in them
+    width = min(PANE_WIDTH, _ENLARGED * face.shape[-1])
+    plots.images(window, enlarged(face, width), title, width=width)
 
 
 def _show_seeds(plots: Plots, explorer: Explorer, first: int) -> None:
     """Faces to choose from, by number."""
     last = first + _SEEDS - 1
-    faces = enlarged(explorer.seeds(first, _SEEDS), 10)
+    faces = enlarged(explorer.seeds(first, _SEEDS), PANE_WIDTH // 10)
     plots.images("seeds", faces, f"seeds {first} to {last}, row by row", columns=10)

@@ -31,7 +31,7 @@ LOCKED = "X-Eyescream-Visdom"  # plots/page.py sends it with every refusal
 _MOVED = (301, 302, 307, 308)
 _PLAIN = re.compile(r"[\w./-]*")  # of a base URL
 # Panes of this width stand three in a row on a page of 1400 px.
-_PANE_WIDTH, _CURVE_HEIGHT, _TITLE_HEIGHT = 440, 300, 20
+PANE_WIDTH, _CURVE_HEIGHT, _TITLE_HEIGHT = 440, 300, 20
 _GAP, _GAP_SHADE = 1, 255  # pixels between pictures, before the grid is enlarged
 
 
@@ -195,20 +195,22 @@ def picture_grid(pictures: np.ndarray, columns: int) -> np.ndarray:
     return grid.reshape(rows * (H + _GAP), columns * (W + _GAP), C)[:-_GAP, :-_GAP]
 
 
-def picture_message(window: str, env: str, title: str, grid: np.ndarray) -> dict[str, Any]:
-    """The message that shows `grid` (height,width,C) uint8, enlarged to fill its pane."""
-    enlarge = max(1, round(_PANE_WIDTH / grid.shape[1]))
+def picture_message(
+    window: str, env: str, title: str, grid: np.ndarray, width: int = PANE_WIDTH
+) -> dict[str, Any]:
+    """The message that shows `grid` (height,width,C) uint8, enlarged to fill a pane of `width`."""
+    enlarge = max(1, round(width / grid.shape[1]))
     image = Image.fromarray(grid[:, :, 0] if grid.shape[2] == 1 else grid)
     image = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST)
     file = io.BytesIO()
     image.save(file, "png", compress_level=1)
     source = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    height = _TITLE_HEIGHT + round(_PANE_WIDTH * image.height / image.width)
+    height = _TITLE_HEIGHT + round(width * image.height / image.width)
     return {
         "win": window,
         "eid": env,
         "data": [{"type": "image", "content": {"src": source, "caption": None}}],
-        "opts": {"title": title, "width": _PANE_WIDTH, "height": height},
+        "opts": {"title": title, "width": width, "height": height},
     }
 
 
@@ -242,5 +244,5 @@ def curve_message(
         "eid": env,
         "data": lines,
         "layout": layout,
-        "opts": {"title": title, "width": _PANE_WIDTH, "height": _CURVE_HEIGHT},
+        "opts": {"title": title, "width": PANE_WIDTH, "height": _CURVE_HEIGHT},
     }

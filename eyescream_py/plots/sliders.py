@@ -12,10 +12,12 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from eyescream_py.plots.client import PANE_WIDTH
+
 EVENT = "Sliders"
 MOST = 40  # sliders in a window
 _NAME_LENGTH = 80
-_WIDTH, _ROW, _EDGES = 440, 30, 76  # pixels; the last: title, button and margins
+_ROW, _EDGES = 30, 76  # pixels; the latter: title, button and margins
 
 # It follows a line that says which window it is in: eid, target, event_type.
 _SCRIPT = """
@@ -87,7 +89,7 @@ def sliders_message(
         "win": window,
         "eid": env,
         "data": [content],
-        "opts": {"title": title, "width": _WIDTH, "height": height},
+        "opts": {"title": title, "width": PANE_WIDTH, "height": height},
     }
 
 
@@ -97,7 +99,7 @@ def pane(window: str, env: str, sliders: tuple[Slider, ...]) -> str:
     rows = "".join(_row(slider) for slider in sliders)
     return (
         f'<div class="es-sliders"><style onload="{html.escape(script)}">{_STYLE}</style>{rows}'
-        "<button>sliders back to where they were</button></div>"
+        "<button>sliders back to their start</button></div>"
     )
 
 

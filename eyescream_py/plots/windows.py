@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eyescream_py.plots.client import (
+    PANE_WIDTH,
     Address,
     Listener,
     RefusedError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _PAUSE_S = 0.5  # between two rounds of sending
 _SHORT_PAUSE_S = 0.02
 _RETRY_S = 1.0  # after a failure
+_START_S = 60.0  # for a server that is waited for; its first start may fetch the page's scripts
 _GOODBYE_S = 2.0  # for the last round when a run ends
 _TAKE_OVER_S = 30.0  # until a run starts its own server in place of one that went away
 _MAX_POINTS = 2000  # per series; then every second point is dropped
@@ -54,12 +56,13 @@ _MAX_POINTS = 2000  # per series; then every second point is dropped
 class _Pictures:
     title: str
     grid: np.ndarray  # (height,width,C) uint8
+    width: int
 
     def copy(self) -> _Pictures:
         return self
 
     def message(self, window: str, env: str) -> dict[str, Any]:
-        return picture_message(window, env, self.title, self.grid)
+        return picture_message(window, env, self.title, self.grid, self.width)
 
 
 @dataclass
@@ -136,6 +139,8 @@ class Plots:
         if startable and own_server is not None:
             address = address.with_key(own_server.key)
             own_server.ensure_running()
+            if needed_by:
+                _await(own_server, address, needed_by)
         say(_where(address, env, listener, ours))
         sender = _Sender(address, env, own_server, at_once=bool(needed_by))
         sender.start()
@@ -147,12 +152,14 @@ class Plots:
         images: torch.Tensor | np.ndarray,
         title: str,
         columns: int = 10,
+        width: int = PANE_WIDTH,
     ) -> None:
-        """Show `images` (N,C,H,W), C of 1 or 3, values 0..1 (clipped), as a grid."""
+        """Show `images` (N,C,H,W), C of 1 or 3, values 0..1 (clipped), as a grid, in a window
+        `width` pixels wide."""
         if self._sender is None:
             return
         try:
-            content = _Pictures(title, picture_grid(_as_uint8(images), columns))
+            content = _Pictures(title, picture_grid(_as_uint8(images), columns), width)
         except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
             self._complain(str(window), error)
             return
@@ -214,6 +221,19 @@ def _found(address: Address) -> tuple[Address, Listener]:
         if listener is not Listener.STRANGER:
             return address.with_key(key), listener
     return address, address.probe()
+
+
+def _await(server: ServerProcess, address: Address, needed_by: str) -> None:
+    """Return when the page is there: a person opens the address as soon as it is printed."""
+    end = time.monotonic() + _START_S
+    while address.probe() is not Listener.VISDOM:
+        if server.pid is None or time.monotonic() > end:
+            server.stop()
+            raise UserError(
+                f"{needed_by}: the Visdom server does not come up at port {address.port}; "
+                "--visdom_port chooses another one"
+            )
+        time.sleep(0.1)
 
 
 def _why_not(

@@ -20,7 +20,6 @@ DIRECTIONS = 10
 REACH = 3.0  # standard deviations to either side
 NOISE_DEVIATION = 1 / math.sqrt(3)  # of numbers uniform in [-1,1], along any direction
 _PARALLEL = 1e-4  # radians; below, an arc cannot be told from its chord
-_SHOWN = 440  # pixels; the width of a window
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,8 @@ def between(a: Tensor, b: Tensor, t: float) -> Tensor:
     return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)
 
 
-def enlarged(pictures: Tensor, columns: int = 1) -> Tensor:
-    """[N,C,H,W] in 0..1, smoothly enlarged so that `columns` of them fill a window."""
-    side = max(pictures.shape[-1], _SHOWN // columns)
+def enlarged(pictures: Tensor, side: int) -> Tensor:
+    """[N,C,S,S] in 0..1 smoothly enlarged to `side` pixels, if it is more: [N,C,side,side]."""
+    side = max(pictures.shape[-1], side)
     large = functional.interpolate(pictures.float(), size=(side, side), mode="bicubic")
     return large.clamp(0, 1)

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from PIL import Image
 
 from eyescream_py import load_generator
 from eyescream_py.results.explore import Explorer, Place, enlarged
-from tests.commands import ROOT, start
+from tests.commands import start
 from tests.e2e.chromium import CHROMIUM, Tab, open_tab
 from tests.plots.test_plots import free_port, wait_until
 
@@ -63,7 +62,7 @@ def shown(tab: Tab, title: str) -> np.ndarray:
 
 
 def expected(place: Place) -> np.ndarray:
-    face = enlarged(Explorer(load_generator(f"pretrained:{FACE}")).face(place))
+    face = enlarged(Explorer(load_generator(f"pretrained:{FACE}")).face(place), 192)
     return (face * 255).round().byte()[0, 0].numpy()
 
 
@@ -79,17 +78,17 @@ def play(url: str, folder: Path) -> None:
     with open_tab(url, folder / "profile") as tab:
         tab.wait_for("document.querySelectorAll('.es-sliders input').length === 13", 60)
         still = (0.0,) * 10
-        wait_until(lambda: is_shown(tab, "seed 1 to 2: 0 of", Place(1, 2, 0, still)))
+        wait_until(lambda: is_shown(tab, "1 to 2, t = 0", Place(1, 2, 0, still)))
         drag(tab, 3)
         tab.wait_for("document.querySelectorAll('.es-sliders output')[1].innerText > 1", 20)
         step = float(tab.evaluate("document.querySelectorAll('.es-sliders output')[1].innerText"))
         moved = (step, *still[1:])
-        wait_until(lambda: is_shown(tab, "seed 1 to 2: 0 of", Place(1, 2, 0, moved)))
+        wait_until(lambda: is_shown(tab, "1 to 2, t = 0", Place(1, 2, 0, moved)))
         tab.evaluate(f"{SET}(1, 7)")
         tab.evaluate(f"{SET}(2, 0.5)")
-        wait_until(lambda: is_shown(tab, "seed 1 to 7: 0.5 of", Place(1, 7, 0.5, moved)))
+        wait_until(lambda: is_shown(tab, "1 to 7, t = 0.5", Place(1, 7, 0.5, moved)))
         tab.evaluate("document.querySelector('.es-sliders button').click()")
-        wait_until(lambda: is_shown(tab, "seed 1 to 7: 0 of", Place(1, 7, 0, still)))
+        wait_until(lambda: is_shown(tab, "1 to 7, t = 0", Place(1, 7, 0, still)))
         for title in ("the way from A to B", "seeds 1 to 50"):
             assert shown(tab, title).std() > 20
 
@@ -99,7 +98,12 @@ def drag(tab: Tab, index: int) -> None:
     box = f"document.querySelectorAll('.es-sliders input')[{index}].getBoundingClientRect()"
     left, width, y = (tab.evaluate(f"{box}.{side}") for side in ("left", "width", "y"))
     y += tab.evaluate(f"{box}.height") / 2
-    moves = [("mousePressed", 0.5), ("mouseMoved", 0.6), ("mouseMoved", 0.8), ("mouseReleased", 0.8)]
+    moves = [
+        ("mousePressed", 0.5),
+        ("mouseMoved", 0.6),
+        ("mouseMoved", 0.8),
+        ("mouseReleased", 0.8),
+    ]
     for kind, share in moves:
         tab.call(
             "Input.dispatchMouseEvent", type=kind, x=left + share * width, y=y, button="left",
