@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from .errors import T7Error
+from .functional import without_memory
 from .graph import GraphModule
+from .layers_inplace import overwrites
 from .recurrent import forget
 from .source_code import network_source, network_weights
 from .values import Table, TorchObject
@@ -88,15 +91,16 @@ def weights_and_source(module: nn.Module, weights: str, title: str) -> tuple[byt
     return save_safetensors(network_weights(module), {"network": title}), source
 
 
-class _OneByOne(nn.Module):
-    """A network on a list, as one that takes the list's entries as arguments."""
+class _Arguments(nn.Module):
+    """A network that takes its inputs as arguments and leaves them as they are."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, *inputs: Tensor) -> Any:
-        return self.network(list(inputs))
+        own = [x.clone() for x in inputs]
+        return self.network(own[0] if len(own) == 1 else own)
 
 
 def exported(module: nn.Module, inputs: list[Tensor], kind: str) -> bytes:
@@ -107,7 +111,9 @@ def exported(module: nn.Module, inputs: list[Tensor], kind: str) -> bytes:
     """
     if not inputs:
         raise T7Error("say with --input which shape goes in, such as --input 1x3x64x64")
-    network = module if len(inputs) == 1 or isinstance(module, GraphModule) else _OneByOne(module)
+    network = module
+    if overwrites(module) or (len(inputs) > 1 and not isinstance(module, GraphModule)):
+        network = _Arguments(module)
     write: dict[str, Callable[[nn.Module, tuple[Tensor, ...]], bytes]] = {
         ".pt2": _pt2,
         ".onnx": _onnx,
@@ -122,17 +128,39 @@ def exported(module: nn.Module, inputs: list[Tensor], kind: str) -> bytes:
             return write[kind](network, tuple(inputs))
     except Exception as error:  # torch's exporters raise errors of many classes
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise T7Error(f"torch cannot export this network for that input: {reason[:300]}") from error
+        hint = " (indices are :long, as in --input 2x10:long)" * _lacks_indices(network, inputs)
+        message = f"torch cannot export this network for that input: {reason[:300]}{hint}"
+        raise T7Error(message) from error
     finally:
         forget(network)  # exporters leave tensors without values there
 
 
+def _lacks_indices(network: nn.Module, inputs: list[Tensor]) -> bool:
+    """Whether a layer takes indices, and no input has any."""
+    kinds = {type(layer).__name__ for layer in network.modules()}
+    takes = any(kind.startswith(("LookupTable", "OneHot")) for kind in kinds)
+    return takes and all(x.is_floating_point() for x in inputs)
+
+
 @contextmanager
 def _silence() -> Iterator[None]:
-    """torch's exporters print notes and tables of their own."""
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    """torch's exporters print notes and graphs of their own, some of them past Python's streams."""
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        nowhere = stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        for stream in (1, 2):
+            with suppress(OSError):  # one that is closed needs no silence
+                stack.callback(_put_back, os.dup(stream), stream)
+                os.dup2(nowhere.fileno(), stream)
         yield
+
+
+def _put_back(kept: int, stream: int) -> None:
+    os.dup2(kept, stream)
+    os.close(kept)
 
 
 def _pt2(network: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
@@ -143,6 +171,12 @@ def _pt2(network: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
 
 
 def _onnx(network: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
+    # torch.export refuses choices by value, which a trace for ONNX would freeze
+    if overwrites(network):
+        network = without_memory(network, inputs)
+    else:
+        torch.export.export(network, inputs)
+        forget(network)
     buffer = io.BytesIO()
     # the older exporter, as the newer one needs one more package; it writes to buffers too
     torch.onnx.export(network, inputs, buffer, dynamo=False, opset_version=17)  # type: ignore[arg-type]

@@ -184,7 +184,7 @@ def is_fresh(module: nn.Module) -> bool:
         chain = [child for child in module if not isinstance(child, _PASS_ON)]
         return bool(chain) and chain[-1] is module[-1] and is_fresh(chain[-1])
     if isinstance(module, ConcatTable):
-        return len(module) > 0 and is_fresh(module[0]) and not _overwrites(module)
+        return len(module) > 0 and is_fresh(module[0]) and not overwrites(module)
     if isinstance(module, layers.ParallelTable):
         return len(module) > 0 and is_fresh(module[0])
     return not isinstance(module, _PASS_ON) and type(module).__module__.startswith(
@@ -192,7 +192,8 @@ def is_fresh(module: nn.Module) -> bool:
     )
 
 
-def _overwrites(module: nn.Module) -> bool:
+def overwrites(module: nn.Module) -> bool:
+    """Whether a layer inside writes its output over its input."""
     return any(isinstance(m, InPlace | CAddTableInPlace) for m in module.modules())
 
 

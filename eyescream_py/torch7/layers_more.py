@@ -210,6 +210,13 @@ class Abs(nn.Module):
         return torch.where(x >= 0, x, -x)
 
 
+class Threshold(nn.Threshold):
+    """x where above ``threshold``, else ``value`` (nn.Threshold), in a form that ONNX has too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > self.threshold, x, self.value)
+
+
 class Square(nn.Module):
     """x^2 (nn.Square)."""
 

@@ -121,7 +121,8 @@ class MM(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         a, b = inputs
-        return (a.mT if self.trans_a else a) @ (b.mT if self.trans_b else b)
+        a = a.transpose(-2, -1) if self.trans_a else a
+        return a @ (b.transpose(-2, -1) if self.trans_b else b)
 
 
 class MV(nn.Module):
@@ -133,7 +134,7 @@ class MV(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         matrix, vector = inputs
-        return ((matrix.mT if self.trans else matrix) @ vector[..., None])[..., 0]
+        return ((matrix.transpose(-2, -1) if self.trans else matrix) @ vector[..., None])[..., 0]
 
 
 class CReLU(nn.Module):

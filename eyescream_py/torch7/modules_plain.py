@@ -91,12 +91,15 @@ ACTIVATIONS = [
     Codec(("Copy",), layers.Copy, read_copy),
     Codec(("LeakyReLU",), layers.LeakyReLU, read_leaky_relu, write_leaky_relu),
     Codec(("LeakyReLU",), nn.LeakyReLU, read_leaky_relu, write_leaky_relu),
-    plain(
-        "Threshold",
-        nn.Threshold,
-        Plain("threshold", "threshold", float, 1e-6),
-        Plain("val", "value", float, 0.0),
-        constants=IN_PLACE,
+    *(
+        plain(
+            "Threshold",
+            python,
+            Plain("threshold", "threshold", float, 1e-6),
+            Plain("val", "value", float, 0.0),
+            constants=IN_PLACE,
+        )
+        for python in (layers_more.Threshold, nn.Threshold)
     ),
     plain("ELU", nn.ELU, Plain("alpha", "alpha", float, 1.0), constants=IN_PLACE),
     plain(

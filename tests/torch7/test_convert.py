@@ -168,6 +168,54 @@ def test_export_to_onnx():
     torch.testing.assert_close(torch.from_numpy(got), net(x))
 
 
+def by_onnx(name):
+    """The golden network's output by ONNX's own arithmetic."""
+    onnx = pytest.importorskip("onnx")
+    from onnx.reference import ReferenceEvaluator
+
+    case = case_of(next(e for e in entries() if e.name == name))
+    x = python_value(case["input"]).detach()
+    model = onnx.load_model(io.BytesIO(exported(to_module(case["net"]).eval(), [x], ".onnx")))
+    (got,) = ReferenceEvaluator(model).run(None, {model.graph.input[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), case["output"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["inplace_branch", "inplace_after_view", "resnet_block", "demos_face_detector"]
+)
+def test_onnx_of_layers_that_overwrite_and_of_thresholds(name):
+    by_onnx(name)
+
+
+def test_what_is_exported_leaves_its_input_as_it_is():
+    case = case_of(next(e for e in entries() if e.name == "MulConstant_inplace"))
+    x = case["input"].clone()
+    program = torch.export.load(io.BytesIO(exported(to_module(case["net"]), [x], ".pt2"))).module()
+    torch.testing.assert_close(program(x), case["output"])
+    assert torch.equal(x, case["input"])
+
+
+@pytest.mark.parametrize("kind", [".pt2", ".onnx"])
+def test_choices_by_value_are_not_frozen_but_refused(kind):
+    case = case_of(next(e for e in entries() if e.name == "dp_SpatialGlimpse"))
+    x = [part.detach() for part in python_value(case["input"])]
+    with pytest.raises(T7Error, match="cannot export this network"):
+        exported(to_module(case["net"]).eval(), x, kind)
+
+
+def test_a_failed_export_prints_nothing(capfd):
+    with pytest.raises(T7Error):
+        exported(nn.Sequential(nn.Threshold(0.5, 1)).eval(), [torch.ones(2)], ".onnx")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_indices_that_are_no_indices_have_a_hint():
+    case = case_of(next(e for e in entries() if e.name == "charrnn_rnn_2"))
+    x = [torch.rand(part.shape) for part in python_value(case["input"])]
+    with pytest.raises(T7Error, match=r"\(indices are :long, as in --input 2x10:long\)"):
+        exported(to_module(case["net"]).eval(), x, ".pt2")
+
+
 def test_several_inputs_are_arguments_of_what_is_exported():
     net = JoinTable(2).eval()
     x = [torch.rand(1, 2), torch.rand(1, 3)]
