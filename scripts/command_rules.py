@@ -79,11 +79,19 @@ STAND_INS = (
 _RUN = ("cp eyescream_py/pretrained/faces16.net logs/adversarial.net",)
 # What a reader of the page has already: made by these commands before the first block.
 BEFORE = {
+    "README.md": (
+        "python train.py --scale=16 --grayscale --N_epoch=16 --save=then" + _GAME,
+        "mv then/adversarial.net old.net",
+    ),
     "docs/library.md": (
         *_RUN,
         "python train_c2f.py --coarseSize=16 --fineSize=32 --grayscale " + _C2F + _GAME,
     ),
-    "docs/evaluate.md": (*_RUN, "python dataset/generate_dataset.py --path=LFW"),
+    "docs/evaluate.md": (  # the page holds out the last hundred of a thousand photos
+        *_RUN,
+        "python dataset/generate_dataset.py --path=LFW",
+        "cd dataset/out_aug_64x64 && for name in 00002*; do mv $name 0009${name#0000}; done",
+    ),
     "docs/mln.md": (
         "python -m eyescream_py.mln simulate --out SCAN --side 32 --samples 600 --coils 4",
         "python -m eyescream_py.mln export --params SCAN/Params.txt --scan SCAN/Scan_01.mat"

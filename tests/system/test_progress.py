@@ -19,7 +19,7 @@ def said(enabled: bool, terminal: bool) -> str:
     reader, writer = os.openpty() if terminal else os.pipe()
     command = [sys.executable, "-c", COUNT.format(enabled=enabled)]
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
-    subprocess.run(command, stderr=writer, cwd=ROOT, env=environment, check=True, timeout=60)
+    subprocess.run(command, stderr=writer, cwd=ROOT, env=environment, check=True, timeout=300)
     if terminal:
         os.set_blocking(reader, False)
     else:

@@ -20,7 +20,7 @@ def talk(shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-o", "pipefail", "-c", shell, sys.executable, TALK]
     return subprocess.run(
         command, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", **environment},
-        timeout=60, cwd=__file__.rpartition("/tests/")[0],
+        timeout=300, cwd=__file__.rpartition("/tests/")[0],
     )  # fmt: skip
 
 

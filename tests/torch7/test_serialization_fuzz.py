@@ -25,8 +25,8 @@ def fuzz():
 
 
 def test_damaged_files_are_refused_or_read(fuzz, tmp_path):
-    done, good = fuzz.run(fuzz.Mutator(7), count=10_000, seconds=20, findings=tmp_path)
-    assert done > 1000
+    done, good = fuzz.run(fuzz.Mutator(7), count=4000, seconds=math.inf, findings=tmp_path)
+    assert done == 4000
     assert 0.02 < good / done < 0.8  # the damage is neither hopeless nor harmless
 
 
