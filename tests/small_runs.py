@@ -23,9 +23,9 @@ SCRIPTS = {
                   "--N_epoch=12", "--gpu=-1", "--threads=1", "--log_every=1", "--precision=fp32",
                   "--validation=4", "--parzenImages=4"),
     "train_autoencoder": ("--scale=4", "--batchSize=4", "--threads=1", "--log_every=1",
-                          "--noiseDim=4"),
+                          "--noiseDim=4", "--precision=fp32"),
     "train_denoiser": ("--scale=6", "--grayscale", "--noplot", "--batchSize=4", "--gpu=-1",
-                       "--threads=1", "--log_every=1"),
+                       "--threads=1", "--log_every=1", "--precision=fp32"),
 }  # fmt: skip
 FILES = {
     "train": "adversarial.net",

@@ -124,7 +124,7 @@ def own_options() -> Decorator:
         visdom_options("--save's name and a few letters"),
         choice(
             "--precision", ("auto", "fp32", "bf16", "fp64"),
-            "Arithmetic; auto: bf16 where the machine has it natively.",
+            "Arithmetic; auto: bf16 where that is quicker (processors: tried; resumed: as before).",
         ),
         switch("--strict", "On CUDA: no TF32, which rounds the factors of fp32 products."),
         switch("--fast", "On CUDA: allow algorithms whose sums differ from run to run."),

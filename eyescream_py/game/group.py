@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -59,6 +59,10 @@ class Alone:
 
     def in_turn(self, work: Callable[[], T]) -> T:
         """`work`, done by rank 0 first: the others find what it has cached."""
+        return work()
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """What `work` returns in rank 0, which alone does it."""
         return work()
 
 
@@ -127,6 +131,11 @@ class Group(Alone):
         first = work() if self.rank == 0 else None
         dist.all_reduce(torch.zeros(()))  # on the processor: a GPU would spin while it waits
         return work() if first is None else first
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        box = [work() if self.rank == 0 else None]
+        dist.broadcast_object_list(box)
+        return cast(T, box[0])
 
 
 class SharedSource:

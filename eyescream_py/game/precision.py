@@ -24,7 +24,8 @@ class Precision:
 
 
 def choose(name: str, device: torch.device) -> Precision:
-    """`auto` is bf16 where the device multiplies it natively, else fp32.
+    """`auto` is bf16 where the device multiplies it natively, else fp32 (of a processor with such
+    instructions the trainers ask `trial.chosen` first).
 
     Raises UserError for fp64 on a device other than the CPU (replays run there alone).
     """

@@ -15,6 +15,7 @@ from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.pairs import coarse_and_diff
 from eyescream_py.game.adversarial import Game
 from eyescream_py.game.adversarial_c2f import PairFeed, StalePairFeed, parzen_score
+from eyescream_py.game.trial import Part
 from eyescream_py.networks import checkpoints, models, models_c2f
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.windows import Plots
@@ -77,7 +78,8 @@ def train(options: PairOptions, stop: StopSignal) -> None:
         check_batch_size(options.batch_size)
         _check_sizes(options)
         D, G = setup.built(lambda: create_networks(options), f"--fineSize={options.fine_size}")
-        device, arithmetic = setup.device_and_precision(options)
+        parts = Part(D, [options.dims] * 2), Part(G, [(1, *options.dims[1:]), options.dims])
+        options, device, arithmetic = setup.settled(options, group, *parts)
         data = load_pictures(options, device, group)
         validation, training = data.split(options.validation, "validation" in options.typed)
         print(f"<dataset> {len(validation)} of {len(data)} images validate, the others train")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from eyescream_py.game.adversarial import Game
 from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.taming import DiffAugment, SlopePenalty, SpectralBound, Taming
+from eyescream_py.game.trial import Part
 from eyescream_py.networks import checkpoints, models, models_small
 from eyescream_py.networks.models_autoencoder import DECODER_START
 from eyescream_py.networks.modes import evaluating
@@ -98,7 +99,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
             raise UserError("--autoencoder has a G of its own: leave out --G_arch")
         flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"
         D, G = setup.built(lambda: create_networks(options), flags)
-        device, arithmetic = setup.device_and_precision(options)
+        options, device, arithmetic = setup.settled(options, group, *_parts(options, D, G))
         decoder, denoiser = _decoder(options, device), _denoiser(options, device)
         data = load_pictures(options, device, group)
         length = epoch_length(options, data)
@@ -122,6 +123,12 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
             task = FaceTask(options, game, length, source, plots, plot_noise, decoder, denoiser)
             with closing(task):
                 Run(task, options, stop, group.leads).go()
+
+
+def _parts(options: FaceOptions, D: nn.Module, G: nn.Module) -> tuple[Part, Part]:
+    taken = options.dims if options.autoencoder else (options.noise_dim,)
+    small = (options.D_arch == "small", options.G_arch == "conv" and not options.autoencoder)
+    return Part(D, [options.dims], last=small[0]), Part(G, [taken], last=small[1])
 
 
 def create_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]:

@@ -142,7 +142,7 @@ def build_game(
     for net in networks:
         set_random_source(net, source)
         group.share_statistics(net)
-        # a replay keeps torch's own arithmetic, bf16 torch's own convolutions
+        # a replay keeps torch's own arithmetic
         if next(net.parameters()).is_cuda:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         elif options.rng != "lua":
@@ -331,6 +331,7 @@ class GameTask(abc.ABC):
             "gate": {"accuracies": game.gate.accuracies, "count": game.gate.count},
             "feed": game.feed.state(),
             "random": self.source.state(),
+            "precision": self.options.precision,
             "taming": game.taming.state(),
             "averaged": self.ema.updates if self.ema else 0,
         }

@@ -19,6 +19,7 @@ from eyescream_py.game.adversarial import Learner, Penalty
 from eyescream_py.game.answers import bce_loss
 from eyescream_py.game.group import Alone
 from eyescream_py.game.reconstruction import Reconstruction
+from eyescream_py.game.trial import Part
 from eyescream_py.networks import checkpoints, models
 from eyescream_py.networks.models_autoencoder import create_autoencoder
 from eyescream_py.networks.models_denoiser import create_decoder, create_encoder
@@ -96,7 +97,9 @@ def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
     flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"
     (network,) = setup.built(lambda: [create_autoencoder(options.dims, options.noise_dim)], flags)
     with joined(options, stop) as (group, options, stop):
-        device, arithmetic = setup.device_and_precision(options)
+        options, device, arithmetic = setup.settled(
+            options, group, Part(network, [options.dims], fast=False)
+        )
         train, validation = _load(options, options.dataset, AUTOENCODER_VALIDATION, device, group)
         source = group.source(setup.random_source(options, device))
         _prepare([network.to(device, arithmetic.dtype)], source, group)
@@ -123,7 +126,9 @@ def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
     networks = {"AE1_ENCODER": encoder, "AE1_DECODER": first, "AE2_DECODER": second}
     with joined(options, stop) as (group, options, stop):
         path = chosen_pictures(options.dataset, options.aws)
-        device, arithmetic = setup.device_and_precision(options)
+        options, device, arithmetic = setup.settled(
+            options, group, Part(first, [options.dims], fast=False)
+        )
         train, validation = _load(options, path, DENOISER_VALIDATION, device, group)
         source = group.source(setup.random_source(options, device))
         _prepare([net.to(device, arithmetic.dtype) for net in networks.values()], source, group)
@@ -323,6 +328,7 @@ class ReconstructionTask:
             "sums": self.sums,
             "smallest": dict(zip(self._stage_names(), self.smallest, strict=True)),
             "random": self.source.state(),
+            "precision": self.options.precision,
         }
 
     def load(self, content: Any, path: Path) -> bool:

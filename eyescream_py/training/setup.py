@@ -4,16 +4,21 @@ optimizers.
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from eyescream_py.game import precision
+from eyescream_py.game import precision, trial
+from eyescream_py.game.group import Alone
 from eyescream_py.game.precision import Precision
+from eyescream_py.game.trial import Part
+from eyescream_py.networks import checkpoints
 from eyescream_py.plots.windows import Plots, environment_of
 from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
@@ -45,8 +50,16 @@ class CommonOptions(RunOptions):
     table: dict[str, Any] = field(repr=False)  # Lua's `opt`: flag -> value, as files keep it
 
 
-def device_and_precision(options: CommonOptions) -> tuple[torch.device, Precision]:
-    """What the flags ask for; a replay runs on the CPU, in fp32 unless fp64 is asked for."""
+Options = TypeVar("Options", bound=CommonOptions)
+
+
+def device_and_precision(
+    options: CommonOptions, group: Alone | None = None, parts: Sequence[Part] = ()
+) -> tuple[torch.device, Precision]:
+    """What the flags ask for; a replay runs on the CPU, in fp32 unless fp64 is asked for.
+
+    `parts` are the networks to be trained, by which `--precision=auto` chooses on a processor.
+    """
     set_threads(options.threads, "threads" in options.typed)
     if options.rng == "lua":
         if "gpu" in options.typed and options.gpu >= 0:
@@ -58,7 +71,43 @@ def device_and_precision(options: CommonOptions) -> tuple[torch.device, Precisio
     prepare_cuda(device, options.fast, options.strict)
     if options.fast and device.type == "cuda":
         print("--fast: two runs of the same command will differ a little.")
-    return device, precision.choose(options.precision, device)
+    name = options.precision
+    if name == "auto" and device.type == "cpu":
+        name = (group or Alone()).agreed(lambda: _for_a_processor(options, parts))
+    return device, precision.choose(name, device)
+
+
+def settled(
+    options: Options, group: Alone, *parts: Part
+) -> tuple[Options, torch.device, Precision]:
+    """The options with the precision that was chosen in place of "auto", as files keep it; the
+    device, and that precision. `parts` are the networks to be trained.
+    """
+    device, arithmetic = device_and_precision(options, group, parts)
+    return dataclasses.replace(options, precision=arithmetic.name), device, arithmetic
+
+
+def _for_a_processor(options: CommonOptions, parts: Sequence[Part]) -> str:
+    """The precision of a run on a processor: its checkpoint's, else what is quicker."""
+    native = precision.multiplies_bf16(torch.device("cpu"))
+    kept = _kept(options)
+    if kept == "bf16" and not native:
+        print("--precision=auto: fp32; the file was trained in bf16, which is slow here.")
+        return "fp32"
+    if kept and (native or kept != "fp32"):
+        print(f"--precision=auto: {kept}, as {options.network} was trained in.")
+    return kept or (trial.chosen(parts, options.batch_size) if native and parts else "fp32")
+
+
+def _kept(options: CommonOptions) -> str:
+    """In which precision the file of `--network` was trained; "" where it does not say."""
+    if not options.network:
+        return ""
+    content = checkpoints.read(checkpoints.find(options.network, Path(options.save)))
+    resume = content.get("resume")
+    state = resume.get("state") if isinstance(resume, dict) else None
+    kept = state.get("precision") if isinstance(state, dict) else None
+    return kept if kept in ("fp32", "bf16", "fp64") else ""
 
 
 def random_source(options: CommonOptions, device: torch.device) -> RandomSource:

@@ -44,7 +44,7 @@ def built(patch, name, *, rng="torch", gpu):
         D_iterations=1, G_iterations=1, rates=lambda player: ((0.1, 0.0), -1),
     )  # fmt: skip
     faster = []
-    patch.setattr(games, "speed_up", lambda net, convolutions: faster.append(convolutions))
+    patch.setattr(games, "speed_up", lambda net, rounded: faster.append(rounded))
     nets = models.create_D((1, 8, 8)), models.create_G((1, 8, 8), 4, "upsampling")
     for net in nets if gpu else ():
         on_cuda(net)
@@ -70,7 +70,7 @@ def test_networks_take_the_layout_the_layers_and_the_optimizer_of_their_device(
 ):
     game, faster = built(monkeypatch, name, gpu=gpu)
     assert layouts(game) == {gpu}
-    assert faster == ([] if gpu else [name == "fp32"] * 2)
+    assert faster == ([] if gpu else [name == "bf16"] * 2)
     for player in (game.D, game.G):
         assert isinstance(player.optimizer.t, torch.Tensor) is gpu
         assert (player.working is not None) is (name == "bf16")
