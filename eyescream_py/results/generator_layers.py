@@ -21,6 +21,7 @@ _ARGUMENTS: dict[type[nn.Module], Callable[[Any], list[Any]]] = {
     nn.BatchNorm1d: lambda m: [m.num_features, m.eps, m.momentum],
     nn.PReLU: lambda m: [m.num_parameters],
     nn.ReLU: lambda m: [],
+    t7.LeakyReLU: lambda m: [m.negative_slope],
     nn.Sigmoid: lambda m: [],
     nn.Tanh: lambda m: [],
     nn.Identity: lambda m: [],

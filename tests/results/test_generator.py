@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import nn
 
 from eyescream_py import load_generator, torch7
-from eyescream_py.networks import models
+from eyescream_py.networks import models, models_small
 from eyescream_py.results.generator import described, export
 from eyescream_py.results.generator_layers import _NAMES as KINDS
 from eyescream_py.results.generator_layers import describe
@@ -28,6 +28,8 @@ def network(kind):
     if kind == "refiner":  # what --autoencoder trains: a decoder, then the refiner
         decoder = nn.Sequential(nn.Linear(5, 64), nn.Sigmoid(), torch7.layers.View(1, 8, 8))
         return nn.Sequential(decoder, models.create_corrector((1, 8, 8)))
+    if kind == "conv":  # the recipe's
+        return models_small.create_G((3, 8, 8), 5)
     return models.create_G((3, 8, 8), 5, kind)
 
 
@@ -67,7 +69,7 @@ def test_the_first_pictures_do_not_depend_on_the_number():
     assert not torch.equal(G.sample(3, 2), G.sample(3, 3))
 
 
-@pytest.mark.parametrize("kind", ["mlp", "upsampling", "refiner"])
+@pytest.mark.parametrize("kind", ["mlp", "upsampling", "conv", "refiner"])
 def test_torchscript_makes_the_same_pictures_elsewhere(kind, tmp_path):
     G = generator(kind)
     export(G, tmp_path / "g.pt")
@@ -130,7 +132,7 @@ def test_headers_that_ask_for_petabytes(content, reason, tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
-@pytest.mark.parametrize("kind", ["mlp", "upsampling", "refiner"])
+@pytest.mark.parametrize("kind", ["mlp", "upsampling", "conv", "refiner"])
 def test_exports_load_back(kind, tmp_path):
     G = generator(kind)
     path = tmp_path / "g.safetensors"
@@ -142,7 +144,7 @@ def test_exports_load_back(kind, tmp_path):
     assert torch.allclose(pictures, G.sample(7, seed=4), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "upsampling", "refiner"])
+@pytest.mark.parametrize("kind", ["mlp", "upsampling", "conv", "refiner"])
 def test_onnx_makes_the_same_pictures(kind, tmp_path):
     import onnx
     from onnx.reference import ReferenceEvaluator
