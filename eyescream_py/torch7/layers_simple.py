@@ -210,7 +210,7 @@ class ArgMax(nn.Module):
         return index if self.as_long else index.to(x.dtype)
 
 
-class _Instead(torch.autograd.Function):
+class Instead(torch.autograd.Function):
     """``y``, whose gradient goes to ``x`` unchanged."""
 
     @staticmethod
@@ -230,4 +230,4 @@ class Clip(nn.Module):
         self.low, self.high = low, high
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Instead.apply(x, x.clamp(self.low, self.high))
+        return Instead.apply(x, x.clamp(self.low, self.high))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .values import Storage, Table, TorchObject
 
 _NAME = "t7_origin"  # the attribute in which a module remembers
+_NOT_WRITTEN = ("training", "lua_gradients")
 _SETTINGS = (int, float, bool, str, tuple, type(None))
 
 
@@ -74,7 +75,8 @@ def _parts(module: nn.Module) -> list[nn.Module]:
 
 def _settings(module: nn.Module) -> dict[str, Any]:
     own = module.__dict__.items()
-    return {k: v for k, v in own if isinstance(v, _SETTINGS) and k[0] != "_" and k != "training"}
+    kept = ((k, v) for k, v in own if isinstance(v, _SETTINGS) and k not in _NOT_WRITTEN)
+    return {k: v for k, v in kept if k[0] != "_"}
 
 
 class Rewriting:

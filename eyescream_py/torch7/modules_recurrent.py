@@ -156,7 +156,7 @@ def read_sequencer(node: Node) -> nn.Module:
     """Before 2015-11 a Sequencer held layers without a memory as they were, without a Recursor."""
     name = "module" if node.has("module") else "modules"
     module = field_module(node, "module") if name == "module" else only_child(node)
-    return recurrent_sequences.Sequencer(module, remember(node))
+    return recurrent_sequences.Sequencer(module, remember(node), lua_gradients=True)
 
 
 def write_sequencer(module: Any, writer: Writer) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def write_sequencer(module: Any, writer: Writer) -> dict[str, Any]:
 def read_repeater(node: Node) -> nn.Module:
     module = field_module(node, "module", "rnn")
     steps = node.count("rho", None) or node.count("nStep")
-    return recurrent_sequences.Repeater(module, steps)
+    return recurrent_sequences.Repeater(module, steps, lua_gradients=True)
 
 
 def write_repeater(module: Any, writer: Writer) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.torch7.recurrent import Recurrent, forget
+from eyescream_py.torch7.recurrent_buffers import LastBuffers
 
 
 class Remembering(nn.Module):
@@ -49,30 +50,52 @@ def _begin(layer: nn.Module, remembers: bool) -> None:
                 inner.forget()
 
 
+def _run(layer: Any, steps: Any) -> list[Any]:
+    """The outputs of all steps of a Sequencer or Repeater."""
+    luas = layer.lua_gradients and torch.is_grad_enabled() and not layer.training
+    if luas and len(steps) > 1 and not any(isinstance(m, TrimZero) for m in layer.modules()):
+        return LastBuffers(layer.module).run(list(steps))
+    return [layer.module(step) for step in steps]
+
+
+def lua_gradients(module: nn.Module, on: bool) -> nn.Module:
+    """Say whether gradients in evaluation mode are Lua's in all sequence layers inside ``module``.
+
+    Lua's are not those of the outputs (see `recurrent_buffers`). Networks from files have them;
+    in training mode all gradients are the true ones.
+    """
+    for layer in module.modules():
+        if isinstance(layer, Sequencer | Repeater):
+            layer.lua_gradients = on
+    return module
+
+
 class Sequencer(Remembering):
     """A recurrent layer over each step of a sequence (nn.Sequencer)."""
 
-    def __init__(self, module: nn.Module, remember: str = "neither") -> None:
+    def __init__(
+        self, module: nn.Module, remember: str = "neither", lua_gradients: bool = False
+    ) -> None:
         super().__init__(remember)
-        self.module = module
+        self.module, self.lua_gradients = module, lua_gradients
 
     def forward(self, steps: Any) -> Any:
         _begin(self.module, self.remembers)
-        outputs = [self.module(step) for step in steps]
+        outputs = _run(self, steps)
         return torch.stack(outputs) if isinstance(steps, Tensor) else outputs
 
 
 class Repeater(nn.Module):
     """A recurrent layer that sees the same input ``steps`` times: a list (nn.Repeater)."""
 
-    def __init__(self, module: nn.Module, steps: int) -> None:
+    def __init__(self, module: nn.Module, steps: int, lua_gradients: bool = False) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.lua_gradients = module, lua_gradients
         self.steps = steps
 
     def forward(self, x: Any) -> list[Any]:
         forget(self.module)
-        return [self.module(x) for _ in range(self.steps)]
+        return _run(self, [x] * self.steps)
 
 
 class RecurrentAttention(nn.Module):
@@ -187,20 +210,24 @@ class MaskZero(nn.Module):
     a module that is one layer get the gradient of the masked rows too, its input does not.
     """
 
+    last_mask: Tensor | None = None  # for a while in `LastBuffers`
+
     def __init__(self, module: nn.Module, n_input_dim: int) -> None:
         super().__init__()
         self.module = module
         self.n_input_dim = n_input_dim
 
     def forward(self, x: Any) -> Any:
-        mask = self._is_zero(x)
+        mask = self.mask_of(x)
         if torch.is_grad_enabled() and isinstance(x, Tensor) and not [*self.module.children()]:
             y = self.module(_MaskGradient.apply(x, _rows_of(mask, x)))
             return _MaskValue.apply(y, _rows_of(mask, y))
         return self._masked(self.module(x), mask)
 
-    def _is_zero(self, x: Any) -> Tensor:
+    def mask_of(self, x: Any) -> Tensor:
         """Whether each row of the first input is all zeros: (N,), or () without a batch."""
+        if self.last_mask is not None:
+            return self.last_mask
         while not isinstance(x, Tensor):
             x = x[0]
         if x.dim() not in (self.n_input_dim, self.n_input_dim + 1):
@@ -218,7 +245,7 @@ class TrimZero(MaskZero):
     """As MaskZero, but the module does not see those rows at all (nn.TrimZero)."""
 
     def forward(self, x: Any) -> Any:
-        mask = self._is_zero(x)
+        mask = self.mask_of(x)
         if mask.dim() == 0 or not mask.any():
             return self._masked(self.module(x), mask)
         rows = (~mask).nonzero().reshape(-1)

@@ -20,8 +20,7 @@ from eyescream_py.torch7 import recurrent as r
 from eyescream_py.torch7 import recurrent_fused as f
 from eyescream_py.torch7 import recurrent_sequences as s
 
-from .golden_classes import case_of, entries, expected_gradients, python_value, tensors
-from .lua_buffers import outputs_with_lua_gradients
+from .golden_classes import case_of, entries, python_value, tensors
 
 CASES = [e for e in entries() if e.file.startswith("rnn_") or "torchrnn" in e.file]
 GENERATOR = torch.Generator().manual_seed(0)
@@ -137,24 +136,24 @@ def test_layers_made_in_python_can_be_written():
         assert repr(again) == repr(layer)
 
 
-def test_gradients_in_evaluation_are_the_true_ones():
+def test_gradients_in_evaluation_are_luas_unless_the_true_ones_are_asked_for():
     """Lua's are of the last step's buffers there, whatever the step (docs/old-files.md)."""
     entry = next(e for e in CASES if e.name == "rnn_Sequencer_FastLSTM_tensor")
     module = opened(entry)[1].double()
     x = python_value(case_of(entry)["input"]).detach().double().requires_grad_()
-    assert torch.autograd.gradcheck(module, (x,))
+    assert not torch.autograd.gradcheck(module, (x,), raise_exception=False)
+    assert torch.autograd.gradcheck(s.lua_gradients(module, False), (x,))
+    assert torch.autograd.gradcheck(s.lua_gradients(module, True).train(), (x,))
 
 
-@pytest.mark.parametrize("name", ["Sequencer_GRU", "Sequencer_FastLSTM", "Sequencer_remember"])
-def test_luas_gradients_in_evaluation_are_of_the_last_steps_buffers(name):
-    case, module = opened(next(e for e in CASES if e.name == f"rnn_{name}"))
-    steps = python_value(case["input"])
-    outputs = outputs_with_lua_gradients(module, steps)
-    torch.autograd.backward(outputs, list(tensors(case["gradOutput"])))
-    got = [step.grad for step in steps] + [p.grad for p in module.parameters()]
-    expected = [*tensors(case["gradInput"]), *expected_gradients(case)]
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a.reshape(b.shape), b, atol=1e-5, rtol=1e-5)
+def test_outputs_and_state_do_not_depend_on_whose_gradients_are_taken():
+    layer, x = lstm("both"), torch.randn(6, 2, 5)
+    expected = [layer(x[:4]), layer(x[4:])]
+    r.forget(layer)
+    s.lua_gradients(layer, True)
+    for part, output in zip((x[:4], x[4:]), expected, strict=True):
+        torch.testing.assert_close(layer(part.requires_grad_()), output)
+    assert not [m for m in layer.modules() if m._forward_hooks or m._forward_pre_hooks]
 
 
 def lstm(remember: str = "neither") -> s.Sequencer:
