@@ -206,7 +206,13 @@ class _Writing:
             _type=self._writer.tensor_class(),
             train=module.training,
         )
-        fields.update(codec.write(module, self._writer))
+        try:
+            fields.update(codec.write(module, self._writer))
+        except T7Error:
+            raise
+        except _TORCH_REFUSES as error:
+            name, reason = type(module).__name__, " ".join(str(error).split())
+            raise T7Error(f"{name}: torch refuses to write the layer: {reason}") from error
         return TorchObject(codec.typename, fields, codec.version)
 
     def _writes_as_read(self, origin: Origin) -> bool:

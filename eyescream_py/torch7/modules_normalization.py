@@ -25,7 +25,8 @@ def read_linear_weight_norm(node: Node) -> nn.Module:
 
 def write_linear_weight_norm(module: Any, writer: Writer) -> dict[str, Any]:
     outputs, inputs = module.v.shape
-    norm = torch.linalg.vector_norm(module.v.detach(), dim=1, keepdim=True).clamp(min=module.eps)
+    whole = module.v.detach().double()  # a file's eps may be beyond float's numbers
+    norm = torch.linalg.vector_norm(whole, dim=1, keepdim=True).clamp(min=module.eps)
     (v, grad_v), (g, grad_g) = writer.weight(module.v), writer.weight(module.g)
     scale = module.g.detach() / norm
     fields = {

@@ -132,3 +132,16 @@ def test_reinforce_layers_are_written_as_they_were_read() -> None:
             k: torch.as_tensor(v).tolist() for k, v in fields.items() if k != "stochastic"
         }
         assert written.fields["stochastic"] is fields["stochastic"]
+
+
+def test_a_smallest_norm_beyond_floats_is_written() -> None:
+    weights = {"v": torch.ones(2, 3), "g": torch.ones(2, 1), "weight": torch.ones(2, 3)}
+    module = to_module(node("nn.LinearWeightNorm", **weights, eps=1e300))
+    assert from_module(module, as_read=False).fields["eps"] == 1e300
+
+
+def test_what_torch_refuses_to_write_is_a_t7error() -> None:
+    module = nn.BatchNorm1d(2)
+    module.running_mean = module.running_mean.to_sparse()
+    with pytest.raises(T7Error, match="BatchNorm1d: torch refuses to write the layer"):
+        from_module(module)
