@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import layers_linear, layers_more
+from .layers_tree import SoftMaxTree
 from .modules_codec import Codec, Node, Writer, long_storage
 from .modules_weights import without_memory, write_weights
 from .values import Table, TorchObject
@@ -99,6 +100,21 @@ def write_sparse_linear(module: Any, writer: Writer) -> dict[str, Any]:
     return {**options, **writer.weights_of(module)}
 
 
+def read_tree(node: Node) -> nn.Module:
+    parents, families = node.indices("childParent", 2), node.indices("parentChildren", 2)
+    rows, features = shape_of(node, "weight", 2)
+    children, place = parents[parents[:, 0] > 0].unbind(1)
+    if len(children) != rows or (children > len(families)).any():
+        raise node.fail(f"weight has {rows} rows for {len(children)} children, or parents lack")
+    first, count = families[children - 1].unbind(1)
+    if ((first < 1) | (first - 1 + count > rows) | (place < 1) | (place > count)).any():
+        raise node.fail("its tree names rows of weights that there are not")
+    meta, root = (parents.to("meta"), families.to("meta")), node.integer("rootId")
+    module: Any = without_memory(lambda: SoftMaxTree(rows, features, *meta, root))
+    module.parents, module.families = parents, families
+    return node.fill(module)
+
+
 def read_index_linear(node: Node) -> nn.Module:
     inputs, columns = shape_of(node, "weight", 2)
     normalize, offset = node.integer("normalize", 0), node.integer("offset", -1)
@@ -150,6 +166,7 @@ CODECS = [
     Codec(("PartialLinear",), None, read_partial_linear),
     Codec(("SparseLinear",), layers_linear.SparseLinear, read_sparse_linear, write_sparse_linear),
     Codec(("IndexLinear",), None, read_index_linear),
+    Codec(("SoftMaxTree",), None, read_tree),
     *(
         Codec(LOOKUP, python, read_lookup_table, write_lookup_table, version=4)
         for python in (layers_more.LookupTable, layers_linear.LookupTableMaxNorm)

@@ -145,3 +145,46 @@ def test_what_torch_refuses_to_write_is_a_t7error() -> None:
     module.running_mean = module.running_mean.to_sparse()
     with pytest.raises(T7Error, match="BatchNorm1d: torch refuses to write the layer"):
         from_module(module)
+
+
+# The root 5 has the children 1 and 2; 1 has the children 3 and 4.
+TREE = {
+    "childParent": torch.tensor([[5, 1], [5, 2], [1, 1], [1, 2], [-1, -1]], dtype=torch.int32),
+    "parentChildren": torch.tensor([[1, 2], *[[-1, -1]] * 3, [3, 2]], dtype=torch.int32),
+    "rootId": 5,
+    "weight": torch.tensor([[1.0], [2.0], [3.0], [5.0]]),
+    "bias": torch.zeros(4),
+}
+
+
+def test_a_soft_max_tree_is_the_product_of_choices_on_the_way_to_the_leaf() -> None:
+    tree = to_module(node("nn.SoftMaxTree", **TREE))
+    likelihood = tree([torch.ones(3, 1), torch.tensor([2, 3, 4])])
+    first, second = torch.tensor([3.0, 5.0]).softmax(0), torch.tensor([1.0, 2.0]).softmax(0)
+    same(likelihood.exp(), torch.stack([first[1], first[0] * second[0], first[0] * second[1]]))
+    assert likelihood.exp().sum().item() == pytest.approx(1)  # of all leaves
+    with pytest.raises(ValueError, match="no leaf 9"):
+        tree([torch.ones(1, 1), torch.tensor([9])])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weight": torch.ones(3, 1)},
+        {"childParent": torch.tensor([[5, 1], [5, 2], [1, 3], [9, 2]])},
+        {"childParent": torch.tensor([[5, 1], [5, 3], [1, 1], [1, 2]])},
+        {"parentChildren": torch.tensor([[9, 2]] * 5)},
+        {"childParent": torch.zeros(0)},
+        {"rootId": "5"},
+    ],
+)
+def test_a_spoilt_tree_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(T7Error, match="SoftMaxTree: "):
+        to_module(node("nn.SoftMaxTree", **{**TREE, **change}))
+
+
+def test_a_tree_in_circles_ends() -> None:
+    circle = {"childParent": torch.tensor([[1, 1], [1, 2], [1, 1], [1, 2]]), "rootId": 5}
+    tree = to_module(node("nn.SoftMaxTree", **{**TREE, **circle}))
+    with pytest.raises(ValueError, match="root is not 5"):
+        tree([torch.ones(1, 1), torch.tensor([3])])
