@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eyescream_py.plots.client import PANE_WIDTH
 from eyescream_py.plots.sliders import Slider
-from eyescream_py.plots.windows import Plots
+from eyescream_py.plots.windows import Plots, environment_of
 from eyescream_py.results.explore import REACH, Explorer, Place, enlarged
 from eyescream_py.results.grids import SampleOptions, load_G, load_refiner
 from eyescream_py.results.refiner import Refiner
@@ -25,7 +25,7 @@ _WRITING = ("export", "interpolate", "neighbours", "runs", "writeto")
 
 
 def explore(options: SampleOptions, server: str, port: int, env: str) -> None:
-    """Show the page until a signal ends the program; `env` names its environment.
+    """Show the page until a signal ends the program; `env` names its environment if not empty.
 
     Raises UserError where there is no page or G has no directions.
     """
@@ -36,6 +36,7 @@ def explore(options: SampleOptions, server: str, port: int, env: str) -> None:
     G, path, _ = load_G(options, device)
     explorer = Explorer(G)
     refiner = load_refiner(options, G, device) if _pair_is_there(options) else None
+    env = env or f"explore-{environment_of(path)}"  # two explorers at one server never mix
     plots = Plots.open(True, server, port, env, needed_by="--explore")
     with contextlib.closing(plots):
         say("Open this address in a browser and move the sliders; Ctrl-C ends it.")

@@ -36,7 +36,7 @@ from eyescream_py.system.signals import stoppable
     "--export", "", "Write G to this .safetensors, .pt (TorchScript) or .onnx file, and no grids."
 )
 @options.switch("--explore", "Write nothing: faces that follow sliders, in Visdom.")
-@options.visdom_options("explore")
+@options.visdom_options("the network's name and a few letters")
 def main(
     explore: bool, visdom_server: str, visdom_port: int, visdom_env: str, **values: Any
 ) -> None:
@@ -53,4 +53,4 @@ def main(
             return
         from eyescream_py.cli import explore as page
 
-        page.explore(chosen, visdom_server, visdom_port, visdom_env or "explore")
+        page.explore(chosen, visdom_server, visdom_port, visdom_env)

@@ -99,8 +99,9 @@ def between(a: Tensor, b: Tensor, t: float) -> Tensor:
     return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)
 
 
-def enlarged(pictures: Tensor, side: int) -> Tensor:
-    """[N,C,S,S] in 0..1 smoothly enlarged to `side` pixels, if it is more: [N,C,side,side]."""
-    side = max(pictures.shape[-1], side)
-    large = functional.interpolate(pictures.float(), size=(side, side), mode="bicubic")
-    return large.clamp(0, 1)
+def enlarged(pictures: Tensor, width: int) -> Tensor:
+    """[N,C,H,W] in 0..1 smoothly enlarged to be `width` pixels wide, if they are narrower."""
+    H, W = pictures.shape[-2:]
+    width = max(W, width)
+    size = (round(H * width / W), width)
+    return functional.interpolate(pictures.float(), size=size, mode="bicubic").clamp(0, 1)

@@ -20,7 +20,7 @@ from eyescream_py.plots.sliders import move_message
 from eyescream_py.results.explore import Explorer
 from eyescream_py.results.generator import load_generator
 from eyescream_py.torch7.layers import View
-from tests.commands import run, start
+from tests.commands import start
 from tests.plots.test_plots import free_port, wait_until, windows
 from tests.small_runs import invoke
 
@@ -134,6 +134,7 @@ def pictures(port: int) -> dict[str, str]:
 
 
 def test_faces_of_the_package_bring_their_judge(tmp_path: Path) -> None:
-    """`--G_base=pretrained:faces16` alone is a whole command."""
-    run("sample.py", *FACES[1:], "--runs=1", f"--writeto={tmp_path}")
-    assert (tmp_path / "sheet_0001.png").is_file()
+    """`--G_base=pretrained:faces16` alone is a whole command: no D has to be named or trained."""
+    done = invoke("sample", *FACES[1:], f"--export={tmp_path / 'g.safetensors'}")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "g.safetensors").is_file()

@@ -66,11 +66,15 @@ def expected(place: Place) -> np.ndarray:
     return (face * 255).round().byte()[0, 0].numpy()
 
 
-def is_shown(tab: Tab, title: str, place: Place) -> bool:
-    pixels, wanted = shown(tab, title), expected(place)
-    if pixels.shape != wanted.shape:
-        return False
-    return bool(np.abs(pixels.astype(int) - wanted.astype(int)).max() <= 1)
+def wait_for_face(tab: Tab, place: Place) -> None:
+    """Return when the page shows exactly the face at `place`."""
+    title, wanted = f"{place.a} to {place.b}, t = {place.t:g}", expected(place).astype(int)
+
+    def is_shown() -> bool:
+        pixels = shown(tab, title).astype(int)
+        return pixels.shape == wanted.shape and bool(np.abs(pixels - wanted).max() <= 1)
+
+    wait_until(is_shown, 60)
 
 
 def play(url: str, folder: Path) -> None:
@@ -78,19 +82,27 @@ def play(url: str, folder: Path) -> None:
     with open_tab(url, folder / "profile") as tab:
         tab.wait_for("document.querySelectorAll('.es-sliders input').length === 13", 60)
         still = (0.0,) * 10
-        wait_until(lambda: is_shown(tab, "1 to 2, t = 0", Place(1, 2, 0, still)))
+        wait_for_face(tab, Place(1, 2, 0, still))
         drag(tab, 3)
         tab.wait_for("document.querySelectorAll('.es-sliders output')[1].innerText > 1", 20)
         step = float(tab.evaluate("document.querySelectorAll('.es-sliders output')[1].innerText"))
         moved = (step, *still[1:])
-        wait_until(lambda: is_shown(tab, "1 to 2, t = 0", Place(1, 2, 0, moved)))
+        wait_for_face(tab, Place(1, 2, 0, moved))
+        press(tab, "ArrowRight", 39)  # a window of Visdom's would swallow it
+        tab.wait_for(f"document.querySelectorAll('.es-sliders input')[3].value > {step}", 20)
+        tab.evaluate(f"{SET}(3, {step})")
         tab.evaluate(f"{SET}(1, 7)")
         tab.evaluate(f"{SET}(2, 0.5)")
-        wait_until(lambda: is_shown(tab, "1 to 7, t = 0.5", Place(1, 7, 0.5, moved)))
+        wait_for_face(tab, Place(1, 7, 0.5, moved))
         tab.evaluate("document.querySelector('.es-sliders button').click()")
-        wait_until(lambda: is_shown(tab, "1 to 7, t = 0", Place(1, 7, 0, still)))
+        wait_for_face(tab, Place(1, 7, 0, still))
         for title in ("the way from A to B", "seeds 1 to 50"):
             assert shown(tab, title).std() > 20
+
+
+def press(tab: Tab, key: str, code: int) -> None:
+    for kind in ("keyDown", "keyUp"):
+        tab.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 
 
 def drag(tab: Tab, index: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from eyescream_py import load_generator, torch7
+from eyescream_py import load_generator
 from eyescream_py.results.explore import (
     DIRECTIONS,
     NOISE_DEVIATION,
@@ -19,6 +19,7 @@ from eyescream_py.results.explore import (
 from eyescream_py.results.generator import Generator, described
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.layers import View
+from tests.golden_data import GOLDEN
 
 STILL = (0.0,) * DIRECTIONS
 
@@ -121,20 +122,18 @@ class TestBetween:
         torch.testing.assert_close(between(a, factor * a, 0.5), (1 + factor) / 2 * a)
 
 
-def test_a_lua_file_s_generator(tmp_path):
-    network = nn.Sequential(
-        nn.Linear(6, 9), nn.PReLU(), nn.Linear(9, 4), nn.Sigmoid(), View(1, 2, 2)
-    )
-    path = tmp_path / "lua.net"
-    with path.open("wb") as file:
-        torch7.save(file, {"G": torch7.from_module(network), "D": None, "opt": {}, "epoch": 3})
-    explorer = Explorer(load_generator(path))
-    assert torch.equal(explorer.face(Place(1, 2, 0, (0.0,) * 6)), explorer.G.sample(1, 1))
+@pytest.mark.parametrize("name", ["adversarial_mini", "upsampling_generator_mini"])
+def test_generators_that_lua_torch_wrote(name):
+    explorer = Explorer(load_generator(GOLDEN / f"{name}.net"))
+    still = (0.0,) * len(explorer.directions)
+    assert torch.equal(explorer.face(Place(1, 2, 0, still)), explorer.G.sample(1, 1))
+    moved = explorer.face(Place(1, 2, 0, (2.0, *still[1:])))
+    assert not torch.equal(moved, explorer.G.sample(1, 1))
 
 
 def test_enlarged_pictures_stay_pictures():
-    pictures = torch.rand(2, 3, 4, 4)
+    pictures = torch.rand(2, 3, 4, 8)
     large = enlarged(pictures, 44)
-    assert large.shape == (2, 3, 44, 44)
+    assert large.shape == (2, 3, 22, 44)
     assert 0 <= float(large.min()) <= float(large.max()) <= 1
     torch.testing.assert_close(enlarged(pictures, 2), pictures)
