@@ -24,7 +24,7 @@ class Ema:
         self.network, self.decay, self.power, self.updates = network, decay, power, 0
         self.average = copy.deepcopy(network).requires_grad_(False)
         self._norms = [m for m in self.average.modules() if isinstance(m, nn.BatchNorm2d)]
-        self._settled = -1  # `updates` when the statistics were last measured
+        self._settled = 0  # `updates` when the statistics last fitted the weights, as a copy's do
 
     @torch.no_grad()
     def update(self) -> None:
@@ -38,6 +38,10 @@ class Ema:
         torch._foreach_lerp_(ours, theirs, 1 - decay)
         for a, b in zip(self.average.buffers(), self.network.buffers(), strict=True):
             a.copy_(b)
+
+    def resume(self, updates: int) -> None:
+        """Go on after so many; `average` holds weights and statistics as they were saved."""
+        self.updates = self._settled = updates
 
     @torch.no_grad()
     def settle(self, inputs: Iterable[Tensor]) -> None:

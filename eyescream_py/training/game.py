@@ -365,7 +365,7 @@ class GameTask(abc.ABC):
         self._load_gate(state["gate"])
         game.taming.set_state(state.get("taming", {}))
         if self.ema:
-            self.ema.updates = int(state.get("averaged", 0))
+            self.ema.resume(int(state.get("averaged", 0)))
         try:
             go_on_drawing(self.source, state["random"])
         except KeyError as error:

@@ -31,3 +31,30 @@ def test_the_average_shares_nothing_with_the_network():
     before = ema.average.weight.clone()
     network.weight.data.fill_(7)
     assert torch.equal(ema.average.weight, before)
+
+
+def test_statistics_are_measured_where_the_weights_have_changed_and_only_there():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    seen = []
+
+    def inputs():
+        for batch in torch.randn(3, 8, 1, 2, 2, generator=torch.Generator().manual_seed(1)) + 5:
+            seen.append(batch)
+            yield batch
+
+    ema = Ema(network, 0.5)
+    ema.settle(inputs())
+    assert seen == []  # a copy, with the statistics that belong to it
+    ema.update()
+    for _ in range(2):
+        ema.settle(inputs())
+    assert len(seen) == 3
+    expected = ema.average[0](torch.cat(seen)).mean((0, 2, 3))
+    torch.testing.assert_close(ema.average[1].running_mean, expected)
+    resumed = Ema(network, 0.5)
+    resumed.resume(ema.updates)
+    resumed.settle(inputs())
+    assert len(seen) == 3  # a file holds them measured
+    resumed.update()
+    resumed.settle(inputs())
+    assert len(seen) == 6
