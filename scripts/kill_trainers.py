@@ -38,7 +38,7 @@ class Trainer:
     """How a trainer is started in a folder (again: with what lies there), and what it left."""
 
     main: str
-    command: Callable[[Path], list[str]]
+    command: Callable[[Path], list[str]]  # empty where nothing is left to do
     last: Callable[[Path], Path | None]  # newest checkpoint below a folder
     tensors: Callable[[Path], dict[str, Any]]
 
@@ -95,6 +95,8 @@ def image_model_trainer(data: Path) -> Trainer:
     def command(folder: Path) -> list[str]:
         at = last(folder)
         done = step_of(at) if at else 0
+        if done == STEPS:
+            return []
         again = [f"--load={at}"] if at else []
         return [
             "train", f"--synth_dir={data / 'heads' / present[0]}",
@@ -220,6 +222,8 @@ def pausing_saves(moments: int) -> None:
 
 def killed(trainer: Trainer, folder: Path, log: Path, rng: random.Random, length: float) -> bool:
     """Start and kill; False where the run came to its end before that."""
+    if not trainer.command(folder):
+        return False
     inside = rng.random() < 0.5
     read, write = os.pipe()
     pid = start(trainer, folder, log, write if inside else None)
