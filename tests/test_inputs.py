@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import struct
 import zlib
 from collections.abc import Callable
@@ -73,7 +74,35 @@ def png_of(width: int, height: int) -> bytes:
     return small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:]
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_16(colour_type: int, values: np.ndarray) -> bytes:
+    """A PNG of 16 bits per value, which Pillow does not write: [H,W,C] uint16."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", SIDE, SIDE, 16, colour_type, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def rgba_16() -> bytes:
+    values = np.repeat((GREY * np.uint16(257)).astype(np.uint16)[..., None], 4, 2)
+    values[..., 3] = 65535
+    values[:80, :60] = 0
+    return png_16(6, values)
+
+
+def see_through(kind: str) -> bytes:
+    """A palette whose entry for the hidden black of the block is transparent."""
+    hidden = GREY.copy()
+    hidden[:80, :60] = 0
+    palette = Image.fromarray(hidden).convert("P")
+    return saved(palette, kind, transparency=palette.getpixel((5, 5)))
+
+
 RGB = Image.fromarray(GREY).convert("RGB")
+BLACK = Image.new("RGB", (SIDE, SIDE))
 TAKEN = {
     "grey.jpg": saved(GREY, "JPEG", quality=95),
     "colour.jpg": saved(RGB, "JPEG", quality=95),
@@ -98,7 +127,19 @@ TAKEN = {
     "la.png": saved(with_alpha("L"), "PNG"),
     "cmyk.jpg": saved(black_ink(), "JPEG", quality=95),
     "pair.mpo": saved(RGB, "MPO", save_all=True, append_images=[RGB], quality=95),
+    "16_bit_rgba.png": rgba_16(),
+    "see_through.png": see_through("PNG"),
+    "see_through.gif": see_through("GIF"),
+    "film.webp": saved(RGB, "WEBP", lossless=True, save_all=True, append_images=[BLACK]),
+    "film.png": saved(RGB, "PNG", save_all=True, append_images=[BLACK]),
+    "pages.tif": saved(RGB, "TIFF", save_all=True, append_images=[BLACK]),
+    "cmyk.tif": saved(black_ink(), "TIFF"),
+    "mpo_named.jpg": saved(RGB, "MPO", save_all=True, append_images=[BLACK], quality=95),
+    "orientation_2.jpg": turned(2, Image.Transpose.FLIP_LEFT_RIGHT),
     "orientation_3.jpg": turned(3, Image.Transpose.ROTATE_180),
+    "orientation_4.jpg": turned(4, Image.Transpose.FLIP_TOP_BOTTOM),
+    "orientation_5.jpg": turned(5, Image.Transpose.TRANSPOSE),
+    "orientation_7.jpg": turned(7, Image.Transpose.TRANSVERSE),
     "orientation_6.jpg": turned(6, Image.Transpose.ROTATE_90),
     "orientation_8.jpg": turned(8, Image.Transpose.ROTATE_270),
 }
@@ -107,6 +148,11 @@ REFUSED = {
     "postscript.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
     "text.png": (b"<html>not found</html>", "text"),
     "mac.jpg": (bytes.fromhex("0005160700020000") + bytes(99), "Mac"),
+    "jpeg_2000.jpg": (saved(RGB, "JPEG2000"), "JPEG 2000"),
+    "svg.jpg": (b"\xef\xbb\xbf<?xml version='1.0'?><svg/>", "SVG"),
+    "album.png": (b"8BPS\0\1" + bytes(30), "Photoshop"),
+    "cut.tif": (saved(RGB, "TIFF", compression="tiff_lzw")[:2000], "cut short"),
+    "solid.webp": (saved(Image.new("RGB", (7000, 7000)), "WEBP", lossless=True), "no photo"),
     "iphone.jpg": (b"\0\0\0\x18ftypheic" + bytes(40), "heic"),
     "truncated.jpg": (TAKEN["colour.jpg"][:-2000], "truncated"),
     "truncated.png": (TAKEN["grey.png"][: len(TAKEN["grey.png"]) // 2], "damaged"),
@@ -221,6 +267,17 @@ def pipe(folder: Path) -> None:
     os.mkfifo(folder / "pipe.jpg")
 
 
+def socket_like_a_picture(folder: Path) -> None:
+    put(folder, "1.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(folder / "s.jpg"))
+
+
+def long_and_broken_names(folder: Path) -> None:
+    put(folder, "1.jpg", "a\nb.jpg", "n" * 251 + ".jpg")
+    (folder / "not\na.jpg").symlink_to("nowhere")
+
+
 def bytes_for_names(folder: Path) -> None:
     put(folder, "1.jpg")
     with open(os.path.join(os.fsencode(folder), b"Jos\xe9.jpg"), "wb") as file:
@@ -243,6 +300,10 @@ FOLDERS: dict[Callable[[Path], None], tuple[list[str], str]] = {
     loop: (["a/1.jpg"], "1 broken link: round.jpg, 1 backward link: a/up"),
     broken_link: (["1.jpg"], "1 broken link: gone.jpg"),
     pipe: (["1.jpg"], "1 no regular file: pipe.jpg"),
+    socket_like_a_picture: (["1.jpg"], "1 no regular file: s.jpg"),
+    long_and_broken_names: (
+        ["1.jpg", "a\nb.jpg", "n" * 251 + ".jpg"], "1 broken link: not\\na.jpg",
+    ),
     bytes_for_names: (["1.jpg", "Jos\udce9.jpg"], ""),
     blanks: (["-rf.jpg", "Fotos José/ein Bild.jpg", "a'b.jpg"], ""),
 }  # fmt: skip

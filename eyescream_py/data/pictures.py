@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from eyescream_py.system.text import BOM
 from eyescream_py.system.voice import warn
 from eyescream_py.torch7.image import LUMA
 
@@ -31,6 +32,7 @@ ENDINGS = (
 IN_WORDS = "JPEG, PNG, PPM/PGM, WebP, BMP, TIFF or GIF"
 MAX_PIXELS = 50_000_000  # decoded at most: beyond what photos have
 MAX_JPEG_PIXELS = 178_000_000  # in the file: JPEG can be decoded at a half, a quarter, an eighth
+THIN_PIXELS, PIXELS_PER_BYTE = 8_000_000, 10_000  # beyond both a few bytes ask for much memory
 _ORIENTATION = 0x0112  # the EXIF tag
 _BITS_TAG, _SAMPLE_FORMAT_TAG = 258, 339  # of TIFF
 _UPRIGHT = {
@@ -42,13 +44,25 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_OWN = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"BM")
 _FOREIGN = (
     (b"%!PS", "an EPS or PostScript file"),
     (b"\xc5\xd0\xd3\xc6", "an EPS file"),
     (b"%PDF", "a PDF file"),
     (b"<", "text (HTML, SVG or XML)"),
     (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"7z\xbc\xaf", "a 7z archive"),
     (b"\x00\x05\x16\x07", "a Mac's companion file"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 file"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 file"),
+    (b"\xff\x0a", "a JPEG XL file"),
+    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL file"),
+    (b"8BPS", "a Photoshop file"),
+    (b"\x00\x00\x01\x00", "an icon file"),
+    (b"P7\n", "a PAM file"),
+    (b"DDS ", "a DDS texture"),
 )
 Source = str | os.PathLike[str] | bytes
 
@@ -116,6 +130,7 @@ def opened(source: Source, reduce: bool = True) -> Iterator[Image.Image]:
     try:
         with _stream(source) as stream, Image.open(stream, formats=FORMATS) as picture:
             _check_size(picture, reduce)
+            _check_density(picture, stream)
             yield picture
     except PictureError:
         raise
@@ -151,6 +166,14 @@ def _check_size(picture: Image.Image, reduce: bool) -> None:
     if reduce and width * height > MAX_PIXELS:
         part = next(n for n in (2, 4, 8) if width * height <= MAX_PIXELS * n * n)
         picture.draft(None, (width // part, height // part))
+
+
+def _check_density(picture: Image.Image, stream: BinaryIO) -> None:
+    place, size = stream.tell(), stream.seek(0, os.SEEK_END)
+    stream.seek(place)
+    pixels = picture.width * picture.height
+    if pixels > THIN_PIXELS and pixels > PIXELS_PER_BYTE * size:
+        raise PictureError(f"{pixels // 1_000_000} million pixels in {size} bytes are no photo")
 
 
 def _too_many(what: str, most: int = MAX_PIXELS) -> str:
@@ -252,6 +275,9 @@ def _foreign(source: Source) -> str:
             start = stream.read(64)
     except (OSError, PictureError):
         return "unreadable"
+    start = start.removeprefix(BOM)
+    if start.startswith(_OWN) or start[8:12] == b"WEBP":
+        return "damaged, or cut short"
     if start[4:8] == b"ftyp":
         return f"a file of type {start[8:12].decode('ascii', 'replace')} (HEIC, AVIF or a film)"
     kind = next((words for magic, words in _FOREIGN if start.lstrip().startswith(magic)), "")

@@ -113,4 +113,6 @@ def _print(text: str, stream: TextIO | None) -> None:
 def printable(text: object) -> str:
     """`text` on one line, without characters that a terminal would obey."""
     plain = str(text)
-    return plain if plain.isprintable() else plain.encode("unicode_escape").decode()
+    if plain.isprintable():
+        return plain
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
