@@ -8,6 +8,7 @@ import click
 import pytest
 
 import eyescream_py
+from eyescream_py.system.commands import Command, Group
 
 
 def all_commands() -> dict[str, click.Command]:
@@ -50,3 +51,13 @@ def test_no_float_option_takes_what_is_no_number(typed):
             kind.convert(typed, option, None)
             taken.append(name)
     assert taken == []
+
+
+def test_every_command_prints_without_failing_and_refuses_in_one_line():
+    """All but torch7's own, which is a package that imports nothing of ours."""
+    plain = [
+        name
+        for name, command in all_commands().items()
+        if not isinstance(command, Command | Group) and ".torch7." not in name
+    ]
+    assert plain == []

@@ -352,3 +352,11 @@ def test_no_file_names_a_registry_host() -> None:
         path = ROOT / name
         if path.suffix in (".py", ".md", ".toml", ".txt", ".lock", ".json", "") and path.is_file():
             assert not host.search(path.read_text(errors="replace")), name
+
+
+def test_torch_s_hashes_are_of_the_torch_that_is_asked_for():
+    pin = next(line for line in (ROOT / "requirements.txt").open() if line.startswith("torch=="))
+    text = (ROOT / "packaging" / "torch.txt").read_text()
+    assert f"\n{pin.strip()} \\\n" in text
+    hashes = re.findall(r"--hash=sha256:([0-9a-f]{64})\b", text)
+    assert len(set(hashes)) == len(hashes) == 12  # four Pythons, three kinds of machine

@@ -32,7 +32,8 @@ ENDINGS = (
 IN_WORDS = "JPEG, PNG, PPM/PGM, WebP, BMP, TIFF or GIF"
 MAX_PIXELS = 50_000_000  # decoded at most: beyond what photos have
 MAX_JPEG_PIXELS = 178_000_000  # in the file: JPEG can be decoded at a half, a quarter, an eighth
-THIN_PIXELS, PIXELS_PER_BYTE = 8_000_000, 10_000  # beyond both a few bytes ask for much memory
+# Beyond both, a few bytes ask for much memory: values (of all channels), values per byte of file.
+THIN_VALUES, VALUES_PER_BYTE = 12_000_000, 10_000
 _ORIENTATION = 0x0112  # the EXIF tag
 _BITS_TAG, _SAMPLE_FORMAT_TAG = 258, 339  # of TIFF
 _UPRIGHT = {
@@ -171,9 +172,10 @@ def _check_size(picture: Image.Image, reduce: bool) -> None:
 def _check_density(picture: Image.Image, stream: BinaryIO) -> None:
     place, size = stream.tell(), stream.seek(0, os.SEEK_END)
     stream.seek(place)
-    pixels = picture.width * picture.height
-    if pixels > THIN_PIXELS and pixels > PIXELS_PER_BYTE * size:
-        raise PictureError(f"{pixels // 1_000_000} million pixels in {size} bytes are no photo")
+    width, height = picture.size
+    values = width * height * len(picture.getbands())
+    if values > THIN_VALUES and values > VALUES_PER_BYTE * size:
+        raise PictureError(f"{width}x{height} pixels in {size} bytes are no photo")
 
 
 def _too_many(what: str, most: int = MAX_PIXELS) -> str:

@@ -12,10 +12,11 @@ from click.core import ParameterSource
 
 from eyescream_py.ganless_hd.options import CHOICES, LARGEST_SIDE, NARROWEST, WIDEST, Options
 from eyescream_py.system import numbers
+from eyescream_py.system.commands import Group
 from eyescream_py.system.device import choose_device, memory_in_words
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import PATH
-from eyescream_py.system.voice import make_unfailing, printable, say
+from eyescream_py.system.voice import printable, say
 
 DEFAULTS = Options()
 POSITIVE, COUNT = numbers.COUNT, numbers.COUNT_OR_NONE
@@ -30,10 +31,9 @@ def flag(name: str, field: str, help_text: str, **settings: Any) -> Any:
     )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Draw photographs from contours laid over a 16x16 colour map. No GAN involved."""
-    make_unfailing()
 
 
 @main.command()

@@ -22,20 +22,20 @@ from eyescream_py.mln.options import (
     params_options,
     threads_option,
 )
+from eyescream_py.system.commands import Group
 from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
-from eyescream_py.system.voice import make_unfailing, say, warn
+from eyescream_py.system.voice import say, warn
 
 if TYPE_CHECKING:
     from eyescream_py.mln.params import Params
 
 
-@click.group()
+@click.group(cls=Group)
 def main() -> None:
     """Minimal linear networks: train on generic images for one scan protocol, reconstruct its
     scans.
     """
-    make_unfailing()
 
 
 @main.command()

@@ -13,12 +13,13 @@ from eyescream_py.mln.options import (
     params_options,
     threads_option,
 )
+from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import PATH
 from eyescream_py.system.voice import say
 
 
-@click.command("estimate-coils")
+@click.command("estimate-coils", cls=Command)
 @params_options(PROTOCOL_KEYS)
 @threads_option
 @click.option("--scan", type=PATH, required=True, metavar="FILE", help=".mat of the scan: Data.")

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from eyescream_py.mln.options import PROTOCOL_KEYS, given_params, params_options
+from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import PATH
 from eyescream_py.system.voice import say, warn
 
 
-@click.command("import")
+@click.command("import", cls=Command)
 @click.argument("source", type=PATH)
 @click.option("--out", type=PATH, required=True, metavar="FOLDER", help="Where the files go.")
 @click.option("--trajectory", type=PATH, metavar="NAME", help="BART's trajectory of SOURCE.")
@@ -86,7 +87,7 @@ def _scan(source: str, trajectory: str | None, maps: str | None, side: int, unit
     return from_bart(source, trajectory, maps, side, units)
 
 
-@click.command("export")
+@click.command("export", cls=Command)
 @params_options(PROTOCOL_KEYS)
 @click.option("--scan", type=PATH, required=True, metavar="FILE", help=".mat of the scan: Data.")
 @click.option("--out", type=PATH, required=True, metavar="PREFIX", help="Files' first part.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from eyescream_py.mln.options import chosen_device, given_params, machine_options, params_options
+from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
@@ -28,7 +29,7 @@ KEYS = (
 )  # fmt: skip
 
 
-@click.command()
+@click.command(cls=Command)
 @params_options(KEYS)
 @machine_options
 @click.option(

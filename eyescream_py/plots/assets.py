@@ -21,6 +21,7 @@ from pathlib import Path
 
 import click
 
+from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
@@ -156,7 +157,7 @@ def _write(path: Path, data: bytes) -> None:
         ) from None
 
 
-@click.command()
+@click.command(cls=Command)
 def main() -> None:
     """Fetch the script and style files of Visdom's page into the installed visdom."""
     static = static_folder()

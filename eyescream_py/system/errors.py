@@ -10,9 +10,8 @@ class UserError(click.ClickException):
 
     exit_code = 2
 
-    def format_message(self) -> str:
-        """The message on one line, whatever the names of files in it hold."""
-        return printable(self.message)
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))  # one line, whatever the names of files in it hold
 
 
 def first_line(error: BaseException) -> str:

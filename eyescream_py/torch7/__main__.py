@@ -37,8 +37,14 @@ def show(file: str, in_long_size: str | None, in_ascii: bool | None) -> None:
     value = _load(file, in_long_size, in_ascii)
     from .describe import describe
 
-    for line in describe(value):
-        click.echo(line)
+    try:
+        for line in describe(value):
+            click.echo(line)
+    except BrokenPipeError:  # as `| head` does; click ends without a word
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered would fail again
+        _fail("standard output", error)
 
 
 @main.command()

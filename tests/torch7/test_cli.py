@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from safetensors import safe_open
 
-from eyescream_py.torch7 import LuaFunction, Table, TorchObject, load, save
+from eyescream_py.torch7 import LuaFunction, Storage, Table, TorchObject, load, save
 from eyescream_py.torch7.__main__ import main
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -173,3 +173,27 @@ def test_help_does_not_load_torch():
 def test_functions_survive_a_conversion(tmp_path):
     assert run("convert", GOLDEN / "zoo.t7", tmp_path / "z.t7", "--long-size", "4").exit_code == 0
     assert isinstance(load(tmp_path / "z.t7")["closure"], LuaFunction)
+
+
+def test_a_full_disk_under_standard_output_is_one_line():
+    shell = f'exec "$0" -m eyescream_py.torch7 show {NET} > /dev/full'
+    done = subprocess.run(["bash", "-c", shell, sys.executable], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["Error: standard output: No space left on device"]
+
+
+def test_show_takes_anything_for_a_number(tmp_path):
+    """A padding that is a tensor, a kernel that is a table, a size of a million numbers."""
+    odd = TorchObject("nn.Odd", Table({
+        "kW": torch.ones(3, 3), "kH": Table({1: 2}), "dW": "a\n\x1b[2J", "padW": torch.ones(2, 2),
+    }))  # fmt: skip
+    view = TorchObject("nn.View", Table({
+        "size": Storage(torch.ones(10**6, dtype=torch.long)), "numElements": 1,
+    }))  # fmt: skip
+    for module in (odd, view):
+        save(tmp_path / "odd.t7", module)
+        done = run("show", tmp_path / "odd.t7")
+        assert done.exit_code == 0, done.output
+        assert len(done.output) < 500
+        assert "\x1b" not in done.output
+    assert "1, 1, ..." in done.output
