@@ -70,7 +70,7 @@ RULES = (
 
 # What stands in a page for a name that only the run itself decides: (shown, glob).
 STAND_INS = (
-    (r"logs/TIME/model\.ckpt-\d+", "logs/2*/model.ckpt-*"),
+    (r"logs/TIME/model\.ckpt-\d+", "logs/[0-9]*/model.ckpt-*"),
     (r"runs/NAME_checkpoint", "runs/*_checkpoint"),
     (r"runs/NAME_train", "runs/*_train"),
     (r"logs/ganless_hd/saves/autoEncoder--[\d.]*\d", "logs/ganless_hd/saves/autoEncoder-*"),
