@@ -52,6 +52,7 @@ RULES = (
     Rule(r"python train_c2f\.py", more=_C2F + _GAME),
     Rule(r"python train_autoencoder\.py", more="--dataset=FOLDER --epochs=1 --threads=1"),
     Rule(r"python train_denoiser\.py", more="--dataset=FOLDER" + _GAME),
+    Rule(r".*--explore", skip="a page until Ctrl-C; tests/e2e/test_explore.py moves its sliders"),
     Rule(r"python sample\.py", more="--runs=1 --gpu=-1"),
     Rule(r"python -m benchmarks\.dataset", more="--photos 3 --rounds 1 --memory 3"),
     Rule(r".*srez\.make_data", more="--count 24"),
