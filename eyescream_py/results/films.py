@@ -54,6 +54,12 @@ def _enlarged(array: np.ndarray) -> Image.Image:
     )
 
 
+def _even(frame: np.ndarray) -> np.ndarray:
+    """(H,W,3) with a last row and column repeated where the number is odd."""
+    height, width = frame.shape[:2]
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
 def _write_mp4(path: Path, pictures: Iterable[Image.Image], rate: float) -> None:
     try:
         import imageio_ffmpeg
@@ -61,11 +67,14 @@ def _write_mp4(path: Path, pictures: Iterable[Image.Image], rate: float) -> None
         raise UserError(
             f"{path}: MP4 needs imageio-ffmpeg (pip install imageio-ffmpeg); .gif needs nothing"
         ) from error
-    frames = [np.asarray(picture.convert("RGB")) for picture in pictures]
+    frames = [_even(np.asarray(picture.convert("RGB"))) for picture in pictures]
     height, width = frames[0].shape[:2]
     temporary = path.with_name(f".{path.stem}.tmp.mp4")
     try:
-        writer = imageio_ffmpeg.write_frames(str(temporary), (width, height), fps=rate)
+        # the format wants even sides; ffmpeg's default would stretch them to a multiple of 16
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary), (width, height), fps=rate, macro_block_size=2
+        )
         writer.send(None)
         for frame in frames:
             writer.send(np.ascontiguousarray(frame))

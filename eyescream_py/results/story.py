@@ -30,6 +30,8 @@ def tell(save: Path, film_suffix: str = ".gif", seconds: float = 0.25) -> list[P
 
     Raises UserError where there is nothing to tell or nothing can be written.
     """
+    if save.is_file():
+        raise UserError(f"{save} is a file; give the folder of its run (the trainer's --save)")
     try:
         trainers = {line.get("trainer", "") for line in read_json_lines(save / "metrics.jsonl")}
         written = [path for name in sorted(trainers) if (path := write_curves(save, name))]

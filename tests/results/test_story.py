@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from eyescream_py.plots.windows import Plots
-from eyescream_py.results import story
+from eyescream_py.results import films, story
 from eyescream_py.results.sampling import save_grid
 from eyescream_py.system.errors import UserError
 from tests.commands import run
@@ -48,9 +49,27 @@ def test_everything_is_made_of_what_a_run_wrote(save):
     assert sheet[150, 100] / 255 == pytest.approx(0.2, abs=0.01)
 
 
+def size_of_mp4(path):
+    return next(imageio_ffmpeg.read_frames(str(path)))["size"]
+
+
 def test_films_as_mp4(save):
-    run("-m", "eyescream_py", "movie", save, "--mp4")
-    assert (save / "pictures" / "film.mp4").read_bytes()[4:8] == b"ftyp"
+    done = run("-m", "eyescream_py", "movie", save, "--mp4")
+    assert done.stderr == ""
+    film = save / "pictures" / "film.mp4"
+    assert film.read_bytes()[4:8] == b"ftyp"
+    assert size_of_mp4(film) == (512, 526)  # as the sheet's grids: nothing is stretched
+
+
+def test_an_mp4_of_odd_sides_loses_no_pixel(tmp_path):
+    films.write_pictures(tmp_path / "odd.mp4", [Image.new("RGB", (101, 99), "red")] * 3)
+    assert size_of_mp4(tmp_path / "odd.mp4") == (102, 100)
+
+
+def test_a_file_in_place_of_a_run_s_folder(tmp_path):
+    (tmp_path / "adversarial.net").write_bytes(b"x")
+    with pytest.raises(UserError, match="is a file; give the folder"):
+        story.tell(tmp_path / "adversarial.net")
 
 
 def test_a_second_telling_takes_no_sheet_for_a_grid(save):
