@@ -3,7 +3,8 @@
     python -m benchmarks.gpu_step [--gpu 0] [--only 16px] [--batch 16] [--bursts 5] [--burst 20]
 
 Bursts of iterations between two synchronisations, the sides in turn; medians. "kernels" and
-"busy" are those of one iteration as torch's profiler sees them. `--gpu -1` tries it on the CPU.
+"busy" are those of one iteration as torch's profiler sees them (`--no-flat`: with parameters one by
+one, and bf16 by autocast alone). `--gpu -1` tries it on the CPU, where operators are counted.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def kernels(step: Step, device: torch.device) -> tuple[float, float, list[Kernel
 @click.option("--bursts", default=5)
 @click.option("--burst", "count", default=20, help="Iterations between two synchronisations.")
 @click.option("--strict/--no-strict", default=False, help="fp32 without TF32.")
+@click.option("--flat/--no-flat", default=None, help="Parameters in one buffer (default: on CUDA).")
 @click.option("--top", is_flag=True, help="Also name the slowest kernels of the bf16 iteration.")
 def main(
     gpu: int,
@@ -82,6 +84,7 @@ def main(
     bursts: int,
     count: int,
     strict: bool,
+    flat: bool | None,
     top: bool,
 ) -> None:
     device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
@@ -97,7 +100,7 @@ def main(
         pixels = torch.randint(0, 256, (4000, channels, size, size), dtype=torch.uint8)
         data = Dataset(pixels.to(device), "noise")
         for n in batch or (32 if coarse else 16, 64, 1024):
-            row, slow = _row(case, data, n, bursts, count, device)
+            row, slow = _row(case, data, n, bursts, count, device, flat)
             table.add(case, n, *row)
             print(table.last(), flush=True)
             for name, times, us in slow if top else ():
@@ -106,11 +109,17 @@ def main(
 
 
 def _row(
-    case: str, data: Dataset, n: int, bursts: int, count: int, device: torch.device
+    case: str,
+    data: Dataset,
+    n: int,
+    bursts: int,
+    count: int,
+    device: torch.device,
+    flat: bool | None,
 ) -> tuple[list[str], list[Kernel]]:
     steps = {"plain": plain(case, data, n)}
     for name in ("fp32", "bf16"):
-        steps[name] = ours(case, data, n, precision.choose(name, device))
+        steps[name] = ours(case, data, n, precision.choose(name, device), flat)
     fewer = max(1, count // 4) if n > 256 else count
     baseline, fp32, bf16 = in_turn(steps, bursts, fewer, device)
     (many, _, _), (few, busy, slow) = (kernels(steps[name], device) for name in ("fp32", "bf16"))

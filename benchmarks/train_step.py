@@ -29,6 +29,7 @@ from eyescream_py.game.working import Working
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.system.device import prepare_cuda
+from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
@@ -40,8 +41,13 @@ LUA_MS = {("16px gray", 16): 656, ("32px colour", 16): 1100, ("c2f 16>32 gray", 
 
 
 def ours(
-    case: str, data: Dataset, batch: int, arithmetic: precision.Precision
+    case: str,
+    data: Dataset,
+    batch: int,
+    arithmetic: precision.Precision,
+    flat: bool | None = None,
 ) -> Callable[[], None]:
+    """`flat` parameters or not; None: as the trainers do."""
     channels, size, coarse = CASES[case]
     device = data.images.device
     source = TorchSource(0, device)
@@ -66,15 +72,13 @@ def ours(
         if coarse
         else FaceFeed(data, G, 100, len(data), source)
     )
-    cuda = device.type == "cuda"
-    answers, rounded = Logits(D), arithmetic.name == "bf16"
+    cuda, answers = device.type == "cuda", Logits(D)
+    rounded = arithmetic.name == "bf16" and flat is not False
+    flat = cuda or rounded if flat is None else flat
     D_learner, G_learner = (
-        Learner(
-            net, Adam(net.parameters(), capturable=cuda), drawn, bound,
-            Working(net) if rounded else None,
-        )
+        _learner(net, drawn, bound, flat, rounded, cuda)
         for net, drawn, bound in ((D, penalty, 1.0), (G, Penalty(), 5.0))
-    )  # fmt: skip
+    )
     game = Game(
         D_learner,
         G_learner,
@@ -87,6 +91,14 @@ def ours(
         step = CapturedIteration(game, batch, source)
         return lambda: step(batch)
     return lambda: game.iteration(batch)
+
+
+def _learner(
+    net: nn.Module, penalty: Penalty, bound: float, flat: bool, rounded: bool, cuda: bool
+) -> Learner:
+    held = Flat(net) if flat else None
+    optimizer = Adam(held or net.parameters(), capturable=cuda)
+    return Learner(net, optimizer, penalty, bound, Working(net, held) if held and rounded else None)
 
 
 def plain(case: str, data: Dataset, batch: int) -> Callable[[], None]:

@@ -105,7 +105,7 @@ def _short(value: object) -> str:
 
 
 def sections(gpu: bool, pictures: Path, work: Path) -> list[Section]:
-    """In the order of the summary; the timed one is last and alone. Without a GPU each command has
+    """In the order of the summary; those timed are last and alone. Without a GPU each command has
     the same words and, after them, others that make it tiny.
     """
     words = _Words(gpu)
@@ -113,10 +113,11 @@ def sections(gpu: bool, pictures: Path, work: Path) -> list[Section]:
     repeat = ["-m", "scripts.gpu_repeat", *words.number, f"--dataset={pictures}"]
     made.append(Section("repeated and continued runs", [words.of(repeat, "--tiny")], 150))
     made += _trainers(words, pictures, work) + _siblings(words, pictures, work)
-    table = words.of(
-        ["-m", "benchmarks.gpu_step", *words.number], "--only=16px --batch=4 --bursts=1 --burst=1"
-    )
-    made.append(Section("training iterations", [table], 170, alone=True))
+    table, tiny = ["-m", "benchmarks.gpu_step", *words.number], "--bursts=1 --burst=1"
+    whole = words.of(table, f"--only=16px --batch=4 {tiny}")
+    made.append(Section("training iterations", [whole], 170, alone=True))
+    singly = words.of([*table, "--no-flat", "--only=16px", "--batch=16"], tiny)
+    made.append(Section("the same, parameters one by one", [singly], 60, alone=True))
     return made
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -93,21 +94,30 @@ def records(path: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines]
 
 
-def assert_same(a: object, b: object, where: str = "") -> None:
-    """Equal to the last bit, tables and tensors included."""
+def assert_same(a: object, b: object, where: str = "", rtol: float = 0) -> None:
+    """Equal to the last bit, or floats to `rtol`, tables and tensors included."""
     if isinstance(a, torch7.TorchObject):
         assert a.typename == b.typename, where
-        assert_same(a.fields, b.fields, where)
+        assert_same(a.fields, b.fields, where, rtol)
     elif isinstance(a, torch7.Storage):
-        assert torch.equal(a.tensor, b.tensor), where
+        assert_same(a.tensor, b.tensor, where, rtol)
     elif isinstance(a, dict):
         assert list(a) == list(b), where
         for key in a:
             if key not in ("opt", "seconds"):
-                assert_same(a[key], b[key], f"{where}.{key}")
+                assert_same(a[key], b[key], f"{where}.{key}", rtol)
+    elif isinstance(a, list):
+        assert_same(dict(enumerate(a)), dict(enumerate(b)), where, rtol)
     elif isinstance(a, torch.Tensor):
         assert a.dtype == b.dtype, where
-        assert torch.equal(a, b), where
+        assert a.stride() == b.stride(), where
+        if rtol and a.is_floating_point():
+            most = float(b.abs().max()) if b.numel() else 0
+            torch.testing.assert_close(a, b, rtol=rtol, atol=rtol * most, msg=lambda m: where + m)
+        else:
+            assert torch.equal(a, b), where
+    elif rtol and isinstance(a, float):
+        assert math.isclose(a, b, rel_tol=rtol), where
     else:
         assert a == b, where
 

@@ -21,6 +21,7 @@ from eyescream_py.game.taming import Taming
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
 
 if TYPE_CHECKING:
+    from eyescream_py.game.averaging import Ema
     from eyescream_py.game.precision import Autocast
     from eyescream_py.game.working import Working
 
@@ -60,19 +61,6 @@ class FaultyPenalty(Penalty):
             torch._foreach_add_(gradients, faulty, alpha=self.l2)
 
 
-def bound_(tensors: list[Tensor], bound: float, at_once: bool) -> None:
-    """Clamp every element to -bound..bound, in place; NaN stays.
-
-    `at_once` takes two kernels for all tensors (GPUs), else it is one pass over each (CPUs).
-    """
-    if at_once:
-        torch._foreach_clamp_min_(tensors, -bound)
-        torch._foreach_clamp_max_(tensors, bound)
-    else:
-        for tensor in tensors:
-            tensor.clamp_(-bound, bound)
-
-
 @dataclass
 class Learner:
     """A network with what changes it: optimizer, penalty and the bound of each gradient element (0
@@ -96,23 +84,19 @@ class Learner:
 
     def backward(self, loss: Tensor, group: Alone) -> None:
         """Gradients of the group's `loss` and the penalty for this network's parameters only."""
-        parameters = self.optimizer.parameters
-        if self.working:
-            self.working.backward(loss)
-        else:
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward(inputs=parameters)
-        # every parameter takes part in its own loss, so that each has a gradient
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        # the rounded weights are what the loss was computed with
+        self.optimizer.differentiate(loss, self.working.leaves if self.working else None)
+        gradients = self.optimizer.gradients
         group.average_(gradients)
-        # over all parameters at once: on a GPU a kernel, not one for each
-        self.penalty.add_gradients(parameters, gradients)
+        # with flat parameters a pass over one tensor, else one over each
+        self.penalty.add_gradients(self.optimizer.weights, gradients)
         if self.clamp:
-            bound_(gradients, self.clamp, at_once=parameters[0].is_cuda)
+            for gradient in gradients:
+                gradient.clamp_(-self.clamp, self.clamp)  # NaN stays
 
     def has_slope(self) -> bool:
         """Whether the last step had a gradient that is not 0. Waits for the device."""
-        gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
+        gradients = self.optimizer.gradients
         return not gradients or bool(torch.stack(torch._foreach_norm(gradients)).any())
 
     def objective(self, loss: Tensor) -> float:
@@ -222,11 +206,12 @@ class Game:
         group: Alone | None = None,
         taming: Taming | None = None,
         answers: Answers | None = None,
+        ema: Ema | None = None,
     ) -> None:
         self.logits = answers if isinstance(answers, Logits) else Logits(D.network)
         self.answers = answers or self.logits
         self.taming = taming or Taming()
-        self.D, self.G, self.feed, self.gate = D, G, feed, gate
+        self.D, self.G, self.feed, self.gate, self.ema = D, G, feed, gate, ema
         self.group = group or Alone()
         self.D_iterations, self.G_iterations = iterations
         self.autocast = autocast
@@ -245,6 +230,8 @@ class Game:
                 self.discriminator_step(share, log)
             for _ in range(self.G_iterations):
                 self.generator_step(share, log)
+        if self.ema:
+            self.ema.update()
 
     def discriminator_step(self, n: int, log: CallLog | None = None) -> None:
         """One step of D on n/2 real and n/2 generated pictures, if the gate lets it learn."""

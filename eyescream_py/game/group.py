@@ -88,6 +88,10 @@ class Group(Alone):
     def average_(self, tensors: Sequence[Tensor]) -> None:
         if not self._shared:
             return
+        if len(tensors) == 1 and tensors[0].is_contiguous():  # flat gradients: nothing to gather
+            dist.all_reduce(tensors[0])
+            tensors[0].div_(self.size)
+            return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
         parts = flat.div_(self.size).split([tensor.numel() for tensor in tensors])

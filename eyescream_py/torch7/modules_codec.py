@@ -205,8 +205,11 @@ class Writer:
         return torch.empty(0, dtype=self.dtype)
 
     def tensor(self, tensor: Tensor) -> Tensor:
-        """On the CPU, with memory of its own: `save` writes all of the memory that a view is of."""
-        own = tensor.detach().to("cpu", self.dtype).contiguous()
+        """On the CPU, with memory of its own: `save` writes all of the memory that a view is of.
+
+        Strides are those of Lua, also along axes of one element, where torch calls any contiguous.
+        """
+        own = tensor.detach().to("cpu", self.dtype).contiguous().view(-1).view(tensor.shape)
         return own if own.untyped_storage().nbytes() == own.nbytes else own.clone()
 
     def weight(self, parameter: Tensor) -> tuple[Tensor, Tensor]:

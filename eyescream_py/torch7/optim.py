@@ -19,18 +19,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eyescream_py.torch7.flat import Flat
+
 ENDLESS = 1e9  # steps after which b^t is 0 for any decay b of a moment
 
 
 class LuaOptimizer(torch.optim.Optimizer):
     """Steps over one list of parameters; keeps `t` and flat-exportable moment buffers named as Lua
     names them.
+
+    Of `Flat` parameters gradients and moments lie flat, too, and a step is one pass over all.
     """
 
     buffers: tuple[str, ...] = ()
 
-    def __init__(self, params: Iterable[Tensor], lr: float, capturable: bool = False) -> None:
-        super().__init__(params, {"lr": lr})
+    def __init__(
+        self, params: Iterable[Tensor] | Flat, lr: float, capturable: bool = False
+    ) -> None:
+        self.flat = params if isinstance(params, Flat) else None
+        super().__init__(params.parameters if isinstance(params, Flat) else params, {"lr": lr})
         self.parameters: list[Tensor] = self.param_groups[0]["params"]
         first = self.parameters[0]
         self.t: float | Tensor = 0
@@ -39,12 +46,46 @@ class LuaOptimizer(torch.optim.Optimizer):
         if capturable:
             self.t = torch.zeros((), dtype=torch.float64, device=first.device)
             self._rate = torch.full_like(self.t, lr)
-        self.moments = {
-            name: [
-                torch.zeros_like(p, memory_format=torch.preserve_format) for p in self.parameters
-            ]
-            for name in self.buffers
-        }
+        self._whole: dict[str, Tensor] = {}  # of `Flat` parameters: gradients and each moment
+        if self.flat:
+            self._whole = {name: self.flat.zeros() for name in ("gradient", *self.buffers)}
+            parts = self.flat.views(self._whole["gradient"])
+            for p, part in zip(self.parameters, parts, strict=True):
+                p.grad = part
+        self.moments = {name: self._parts(name) for name in self.buffers}
+
+    def _parts(self, name: str) -> list[Tensor]:
+        """A moment that starts at 0, a tensor for each parameter."""
+        if self.flat:
+            return self.flat.views(self._whole[name])
+        return [torch.zeros_like(p, memory_format=torch.preserve_format) for p in self.parameters]
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """What a step changes: the parameters, or all of them as one tensor."""
+        return [self.flat.weights] if self.flat else self.parameters
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """What a step goes by, of the shapes of `weights`."""
+        if self.flat:
+            return [self._whole["gradient"]]
+        return [p.grad for p in self.parameters if p.grad is not None]
+
+    def held(self, name: str) -> list[Tensor]:
+        """A moment, in the shapes of `weights`."""
+        return [self._whole[name]] if self.flat else self.moments[name]
+
+    def differentiate(self, loss: Tensor, leaves: list[Tensor] | None = None) -> None:
+        """Make `loss`'s slopes the `gradients`; by `leaves` where those stand in for the parameters
+        in it (of `Flat` ones only). Every parameter has to take part in the loss.
+        """
+        if self.flat:
+            found = torch.autograd.grad(loss, leaves or self.parameters)
+            self.flat.gather(found, self._whole["gradient"])
+        else:
+            self.zero_grad(set_to_none=True)
+            loss.backward(inputs=self.parameters)
 
     @property
     def lr(self) -> float:
@@ -80,13 +121,12 @@ class LuaOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, gate: Tensor | None = None) -> None:  # type: ignore[override]
         """Use each parameter's `.grad`; all parameters must have one."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
         on_device = isinstance(self.t, Tensor)
         if gate is not None and not on_device:
             if not bool(gate):
                 return
             gate = None
-        self._update(gradients, gate)
+        self._update(self.gradients, gate)
 
     @abc.abstractmethod
     def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
@@ -109,8 +149,8 @@ class LuaOptimizer(torch.optim.Optimizer):
 
     def is_finite(self) -> bool:
         """Whether every parameter and every moment is a finite number. Waits for the device."""
-        held = [p.detach() for p in self.parameters]
-        held += [tensor for tensors in self.moments.values() for tensor in tensors]
+        held = [weights.detach() for weights in self.weights]
+        held += [tensor for name in self.moments for tensor in self.held(name)]
         return bool(torch.stack(torch._foreach_norm(held, math.inf)).isfinite().all())
 
     def export_state(self) -> dict[str, Any]:
@@ -160,7 +200,7 @@ class Adam(LuaOptimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Flat,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -170,7 +210,7 @@ class Adam(LuaOptimizer):
         self.betas, self.eps = betas, eps
         # torch's kernel corrects moments by its own count, in another order than Lua: a count so
         # large that this does nothing leaves the correction to the step size
-        self._counts = [torch.full((), ENDLESS, device=p.device) for p in self.parameters]
+        self._counts = [torch.full((), ENDLESS, device=w.device) for w in self.weights]
 
     def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
         t = self._advance(gate)
@@ -183,7 +223,7 @@ class Adam(LuaOptimizer):
         else:
             size = self.lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
         torch._fused_adam_(
-            self.parameters, gradients, self.moments["m"], self.moments["v"], [], self._counts,
+            self.weights, gradients, self.held("m"), self.held("v"), [], self._counts,
             lr=size, beta1=beta1, beta2=beta2, weight_decay=0.0, eps=self.eps,
             amsgrad=False, maximize=False,
             found_inf=None if gate is None else (1 - gate).float(),  # 1: the kernel does nothing
@@ -196,7 +236,7 @@ class Adagrad(LuaOptimizer):
     buffers = ("paramVariance",)
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float = 1e-3, capturable: bool = False
+        self, params: Iterable[Tensor] | Flat, lr: float = 1e-3, capturable: bool = False
     ) -> None:
         super().__init__(params, lr, capturable)
 
@@ -205,19 +245,23 @@ class Adagrad(LuaOptimizer):
         squares = torch._foreach_mul(gradients, gradients)
         if gate is not None:
             torch._foreach_mul_(squares, self._scaled(1.0, gate))
-        torch._foreach_add_(self.moments["paramVariance"], squares)
-        denominator = torch._foreach_sqrt(self.moments["paramVariance"])
+        torch._foreach_add_(self.held("paramVariance"), squares)
+        denominator = torch._foreach_sqrt(self.held("paramVariance"))
         torch._foreach_add_(denominator, 1e-10)
         step = torch._foreach_div(gradients, denominator)
         torch._foreach_mul_(step, self._scaled(self.rate, gate))
-        torch._foreach_sub_(self.parameters, step)
+        torch._foreach_sub_(self.weights, step)
 
 
 class SGD(LuaOptimizer):
     """`optim.sgd`: velocity v starts as the first g, then momentum*v + (1-momentum)*g."""
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, momentum: float = 0.0, capturable: bool = False
+        self,
+        params: Iterable[Tensor] | Flat,
+        lr: float,
+        momentum: float = 0.0,
+        capturable: bool = False,
     ) -> None:
         self.momentum = momentum
         if momentum:
@@ -228,10 +272,10 @@ class SGD(LuaOptimizer):
         t = self._advance(gate)
         direction = gradients
         if self.momentum:
-            direction = self.moments["dfdx"]
+            direction = self.held("dfdx")
             self._blend(direction, gradients, t, gate)
         step = torch._foreach_mul(direction, self._scaled(self.rate, gate))
-        torch._foreach_sub_(self.parameters, step)
+        torch._foreach_sub_(self.weights, step)
 
     def _blend(
         self, velocity: list[Tensor], gradients: list[Tensor], t: Any, gate: Tensor | None

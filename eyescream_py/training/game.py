@@ -154,9 +154,11 @@ def build_game(
     penalty_of_G = FaultyPenalty if options.rng == "lua" else Penalty
     answers = Probabilities(D) if options.rng == "lua" else Logits(D)
     rounded = arithmetic.name == "bf16" and options.rng != "lua"
+    D_player = _player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded)
+    G_player = _player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded)
     return Game(
-        D=_player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded),
-        G=_player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded),
+        D=D_player,
+        G=G_player,
         feed=feed,
         gate=AccuracyGate(max_accuracy, options.batch_size, next(D.parameters()).device),
         iterations=(options.D_iterations, options.G_iterations),
@@ -164,7 +166,14 @@ def build_game(
         group=group,
         taming=taming,
         answers=answers,
+        ema=_average(options, G_player),
     )
+
+
+def _average(options: GameOptions, G: Learner) -> Ema | None:
+    if not options.G_ema and not options.G_ema_power:
+        return None
+    return Ema(G.network, options.G_ema, options.G_ema_power, G.optimizer.flat)
 
 
 def _player(
@@ -173,8 +182,9 @@ def _player(
     method, clamp = getattr(options, f"{name}_optmethod"), getattr(options, f"{name}_clamp")
     betas = (options.adam_beta1, options.adam_beta2)
     on_gpu = next(network.parameters()).is_cuda
-    optimizer = make_optimizer(method, network, *options.rates(name), betas, on_gpu)
-    return Learner(network, optimizer, penalty, clamp, Working(network) if rounded else None)
+    optimizer = make_optimizer(method, network, *options.rates(name), betas, on_gpu, rounded)
+    working = Working(network, optimizer.flat) if rounded and optimizer.flat else None
+    return Learner(network, optimizer, penalty, clamp, working)
 
 
 def falling(epoch: int, epochs: int, start: float) -> float:
@@ -209,8 +219,7 @@ class GameTask(abc.ABC):
         batch = options.batch_size
         # Lua's loop: half of a batch is real, so an epoch passes at half a batch per iteration
         self.schedule = Schedule(length, batch, batch // 2, smallest=4, multiple=2)
-        averaged = options.G_ema or options.G_ema_power
-        self.ema = Ema(game.G.network, options.G_ema, options.G_ema_power) if averaged else None
+        self.ema = game.ema
         self._saturated = 0
         self._drew_many = False  # whether G's pictures have ever been many different ones
         self._step: Callable[..., None] = game.iteration
@@ -237,8 +246,6 @@ class GameTask(abc.ABC):
 
     def iteration(self, n: int, log: LossLog | None) -> None:
         self._step(n, log)
-        if self.ema:
-            self.ema.update()
 
     def finish(self) -> None:
         wait_for(self.game.figures.device)
@@ -333,7 +340,7 @@ class GameTask(abc.ABC):
             "random": self.source.state(),
             "precision": self.options.precision,
             "taming": game.taming.state(),
-            "averaged": self.ema.updates if self.ema else 0,
+            "averaged": int(self.ema.updates) if self.ema else 0,
         }
 
     def load(self, content: Any, path: Path) -> bool:

@@ -22,6 +22,7 @@ from eyescream_py.networks import checkpoints
 from eyescream_py.plots.windows import Plots, environment_of
 from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
+from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam, LuaOptimizer
 from eyescream_py.torch7.random import LuaSource, RandomSource, TorchSource
 from eyescream_py.training.run import RunOptions
@@ -141,19 +142,33 @@ def make_optimizer(
     lr: float = -1,
     betas: tuple[float, float] = (0.9, 0.999),
     capturable: bool = False,
+    rounded: bool = False,
 ) -> LuaOptimizer:
     """`sgd` is (learning rate, momentum); `lr` that of adam and adagrad, -1 for Lua's 0.001.
 
-    `capturable` where its steps are to become part of a CUDA graph.
+    `capturable` where its steps are to become part of a CUDA graph, `rounded` where the network
+    computes with rounded copies of its weights. Parameters are laid flat where that pays.
     """
     if lr < 0 and lr != -1:
         raise UserError(f"a learning rate of {lr:g}: give a positive one, or -1 for the default")
     lr = 1e-3 if lr == -1 else lr
+    params: Flat | list[nn.Parameter] = list(network.parameters())
+    if lies_flat(params[0].is_cuda, rounded):
+        params = Flat(network)
     if method == "sgd":
-        return SGD(network.parameters(), sgd[0], sgd[1], capturable)
+        return SGD(params, sgd[0], sgd[1], capturable)
     if method == "adagrad":
-        return Adagrad(network.parameters(), lr, capturable)
-    return Adam(network.parameters(), lr, betas, capturable=capturable)
+        return Adagrad(params, lr, capturable)
+    return Adam(params, lr, betas, capturable=capturable)
+
+
+def lies_flat(on_gpu: bool, rounded: bool) -> bool:
+    """Whether one buffer for a network's parameters pays.
+
+    On a CPU gathering the gradients costs more than one pass saves, unless they have to be copied
+    anyway, out of the type that the weights are rounded to (docs/benchmarks.md).
+    """
+    return on_gpu or rounded
 
 
 Networks = TypeVar("Networks", bound=Iterable[nn.Module])

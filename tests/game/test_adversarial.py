@@ -13,11 +13,11 @@ from eyescream_py.game.adversarial import (
     Game,
     Learner,
     Penalty,
-    bound_,
 )
 from eyescream_py.game.answers import bce_loss
 from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.group import Alone
+from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import View
 from eyescream_py.torch7.optim import SGD, ConfusionMatrix
 from eyescream_py.torch7.random import TorchSource
@@ -76,13 +76,17 @@ def test_gradients_are_clamped_after_the_penalty():
     torch.testing.assert_close(network.weight.grad, torch.tensor([[100.1, -99.9]]))
 
 
-@pytest.mark.parametrize("at_once", [False, True])
-def test_bounds_hold_in_every_tensor_and_nan_stays(at_once):
-    tensors = [torch.tensor([-3.0, 0.25, math.nan]), torch.tensor([[7.0]])]
-    bound_(tensors, 0.5, at_once)
-    assert tensors[0][:2].tolist() == [-0.5, 0.25]
-    assert tensors[0].isnan().tolist() == [False, False, True]
-    assert tensors[1].item() == 0.5
+@pytest.mark.parametrize("flat", [False, True])
+def test_bounds_hold_for_every_parameter_and_nan_stays(flat):
+    network = nn.Linear(3, 1)
+    params = Flat(network) if flat else network.parameters()
+    learner = Learner(network, SGD(params, 1.0), Penalty(), 0.5)
+    loss = (network.weight * torch.tensor([-3.0, 0.25, math.nan])).sum() + 7 * network.bias.sum()
+    learner.backward(loss, Alone())
+    (slopes,), (last,) = network.weight.grad.tolist(), network.bias.grad.tolist()
+    assert slopes[:2] == [-0.5, 0.25]
+    assert math.isnan(slopes[2])
+    assert last == 0.5
 
 
 def test_the_objective_is_the_loss_with_its_penalty():

@@ -10,10 +10,12 @@ from torch import nn
 
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
+from eyescream_py.game.averaging import Ema
 from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.taming import SlopePenalty, Taming
 from eyescream_py.system.errors import UserError
+from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam
 from eyescream_py.torch7.random import TorchSource
@@ -36,7 +38,7 @@ def networks():
     return D, G
 
 
-def game(optimizer, capturable, bound=1.01, device="cpu"):
+def game(optimizer, capturable, bound=1.01, device="cpu", flat=False):
     """A game whose gate remembers a D that was always right: it is closed, then opens."""
     D, G = (net.to(device) for net in networks())
     source = TorchSource(1, device)
@@ -44,13 +46,18 @@ def game(optimizer, capturable, bound=1.01, device="cpu"):
         set_random_source(net, source)
     pixels = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8)
     data = Dataset(pixels.to(device), "noise")
-    make = OPTIMIZERS[optimizer]
+    players = []
+    for net, penalty, clamp in ((D, Penalty(1e-5, 1e-4), 1.0), (G, Penalty(), 5.0)):
+        if flat:  # as on a GPU
+            net.to(memory_format=torch.channels_last)
+        params = Flat(net) if flat else net.parameters()
+        players.append(Learner(net, OPTIMIZERS[optimizer](params, capturable), penalty, clamp))
     made = Game(
-        Learner(D, make(D.parameters(), capturable), Penalty(1e-5, 1e-4), 1.0),
-        Learner(G, make(G.parameters(), capturable), Penalty(), 5.0),
+        *players,
         FaceFeed(data, G, 4, 40, source),
         AccuracyGate(bound, BATCH, torch.device(device)),
         iterations=(2, 1),
+        ema=Ema(G, 0.0, 4.0, players[1].optimizer.flat),
     )
     made.gate.accuracies.fill_(1)
     made.gate.count.fill_(len(made.gate.accuracies))
@@ -62,6 +69,9 @@ def assert_same_game(a, b, rtol):
         for p, q in zip(x.optimizer.parameters, y.optimizer.parameters, strict=True):
             torch.testing.assert_close(p.detach().cpu(), q.detach().cpu(), rtol=rtol, atol=rtol)
         assert int(x.optimizer.t) == int(y.optimizer.t)
+    assert int(a.ema.updates) == int(b.ema.updates)
+    for p, q in zip(a.ema.average.parameters(), b.ema.average.parameters(), strict=True):
+        torch.testing.assert_close(p.cpu(), q.cpu(), rtol=rtol, atol=rtol)
     assert torch.equal(a.figures.confusion.counts.cpu(), b.figures.confusion.counts.cpu())
     for name, value in a.figures.sums.items():
         assert float(b.figures.sums[name]) == pytest.approx(float(value), rel=rtol), name
@@ -69,8 +79,8 @@ def assert_same_game(a, b, rtol):
 
 @pytest.mark.parametrize("bound", [1.01, 0.95])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_counters_and_gate_on_the_device_change_nothing(optimizer, bound):
-    (plain, _), (capturable, _) = (game(optimizer, on_device, bound) for on_device in (False, True))
+def test_counters_gate_and_flat_weights_on_the_device_change_nothing(optimizer, bound):
+    (plain, _), (capturable, _) = (game(optimizer, on, bound, flat=on) for on in (False, True))
     for n in [BATCH] * 15 + [BATCH - 2]:
         plain.iteration(n)
         capturable.iteration(n)
@@ -80,21 +90,38 @@ def test_counters_and_gate_on_the_device_change_nothing(optimizer, bound):
     assert_same_game(plain, capturable, 1e-4)
 
 
-def test_a_gate_closed_from_the_start_leaves_D_as_it_was():
-    closed, _ = game("adam", True, bound=0.0)
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_gate_closed_from_the_start_leaves_D_as_it_was(optimizer, flat):
+    closed, _ = game(optimizer, True, bound=0.0, flat=flat)
     before = copy.deepcopy(closed.D.network.state_dict())
     closed.iteration(BATCH)
     assert int(closed.D.optimizer.t) == 0
     for name, value in closed.D.network.state_dict().items():
         assert torch.equal(value, before[name])
+    assert not any(moment.any() for name in closed.D.optimizer.moments
+                   for moment in closed.D.optimizer.moments[name])  # fmt: skip
     assert int(closed.figures.sums["D_trained"]) == 0
+
+
+def test_the_average_within_an_iteration_is_that_after_it():
+    (inside, _), (outside, _) = (game("adam", True, flat=True) for _ in range(2))
+    outside.ema, after = None, outside.ema
+    for n in [BATCH] * 5 + [BATCH - 2]:
+        inside.iteration(n)
+        outside.iteration(n)
+        after.update()
+    for p, q in zip(inside.ema.average.parameters(), after.average.parameters(), strict=True):
+        assert torch.equal(p, q)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device to capture on")
 @pytest.mark.parametrize("bound", [1.01, 0.95])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_captured_iteration_is_the_eager_one(optimizer, bound):
-    (eager, _), (captured, source) = (game(optimizer, True, bound, "cuda") for _ in range(2))
+    (eager, _), (captured, source) = (
+        game(optimizer, True, bound, "cuda", flat) for flat in (False, True)
+    )
     step = CapturedIteration(captured, BATCH, source)
     for n in [BATCH] * 15 + [BATCH - 2] + [BATCH] * 4:
         eager.iteration(n)

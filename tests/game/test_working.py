@@ -16,6 +16,7 @@ from eyescream_py.game.taming import SlopePenalty, SpectralBound, Taming
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models
 from eyescream_py.networks.cpu_layers import speed_up
+from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
@@ -37,10 +38,11 @@ def game(rounded, fast=True):
             speed_up(net, rounded=True)
     pixels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
     answers = Logits(D)
-    players = [
-        Learner(net, Adam(net.parameters(), 3e-3), penalty, 1.0, Working(net) if rounded else None)
-        for net, penalty in ((D, Penalty(1e-5, 1e-4)), (G, Penalty()))
-    ]
+    players = []
+    for net, penalty in ((D, Penalty(1e-5, 1e-4)), (G, Penalty())):
+        flat = Flat(net)
+        working = Working(net, flat) if rounded else None
+        players.append(Learner(net, Adam(flat, 3e-3), penalty, 1.0, working))
     return Game(
         *players, FaceFeed(Dataset(pixels, "noise"), G, 4, 40, source),
         AccuracyGate(1.01, 8, CPU), (2, 1), choose("bf16", CPU).autocast, answers=answers,

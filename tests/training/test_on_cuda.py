@@ -15,6 +15,7 @@ from eyescream_py.game.group import Alone
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.torch7.flat import Flat
 from eyescream_py.training import distributed, setup
 from eyescream_py.training import game as games
 from tests.fake_cuda import CUDA, on_cuda, pretend_capability
@@ -41,6 +42,7 @@ def built(patch, name, *, rng="torch", gpu):
     options = SimpleNamespace(
         rng=rng, batch_size=4, D_optmethod="adam", G_optmethod="adam", D_clamp=1.0, G_clamp=5.0,
         adam_beta1=0.9, adam_beta2=0.999, D_L1=0, D_L2=0, G_L1=0, G_L2=0,
+        G_ema=0.9, G_ema_power=0,
         D_iterations=1, G_iterations=1, rates=lambda player: ((0.1, 0.0), -1),
     )  # fmt: skip
     faster = []
@@ -74,6 +76,9 @@ def test_networks_take_the_layout_the_layers_and_the_optimizer_of_their_device(
     for player in (game.D, game.G):
         assert isinstance(player.optimizer.t, torch.Tensor) is gpu
         assert (player.working is not None) is (name == "bf16")
+        flat = [player.optimizer.flat.weights] if gpu or name == "bf16" else player.optimizer.parameters
+        assert list(map(id, player.optimizer.weights)) == list(map(id, flat))
+    assert len(game.ema._pairs) == len(game.G.optimizer.weights)
 
 
 def test_a_replay_keeps_torchs_own_layers(monkeypatch, capsys):
@@ -84,32 +89,25 @@ def test_a_replay_keeps_torchs_own_layers(monkeypatch, capsys):
 @pytest.mark.parametrize("gpu", [False, True])
 def test_slopes_of_prelus_are_rounded_on_a_gpu_alone(gpu):
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.PReLU(), nn.BatchNorm2d(2))
-    working = Working(on_cuda(network) if gpu else network)
+    network = on_cuda(network) if gpu else network
+    working = Working(network, Flat(network))
     kinds = {type(place.owner) for place in working.places}
     assert kinds == {nn.Conv2d, *([nn.PReLU] if gpu else [])}
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_gradients_are_bounded_at_once_on_a_gpu_and_one_by_one_elsewhere(gpu, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        adversarial, "bound_", lambda tensors, bound, at_once: asked.append(at_once)
-    )
+def test_all_gradients_are_treated_at_once_on_a_gpu_and_one_by_one_elsewhere(gpu):
     network = nn.Linear(2, 1)
     network = on_cuda(network) if gpu else network
-    player = adversarial.Learner(
-        network, setup.make_optimizer("adam", network, (0.1, 0)), adversarial.Penalty(), 1.0
-    )
-    player.backward(network(torch.ones(1, 2)).sum(), Alone())
-    assert asked == [gpu]
-
-
-def test_bounds_are_the_same_in_both_ways():
-    ways = [[torch.tensor([-3.0, 0.5, 2.0]), torch.tensor([[9.0]])] for _ in range(2)]
-    for tensors, at_once in zip(ways, (True, False), strict=True):
-        adversarial.bound_(tensors, 1.0, at_once)
-        assert tensors[0].tolist() == [-1, 0.5, 1]
-        assert tensors[1].tolist() == [[1]]
+    optimizer = setup.make_optimizer("adam", network, (0.1, 0))
+    player = adversarial.Learner(network, optimizer, adversarial.Penalty(0, 0.5), 1.0)
+    loss = network(torch.tensor([[5.0, 0.25]])).sum()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        player.backward(loss, Alone())
+    calls = {event.key: event.count for event in seen.key_averages()}
+    assert calls["aten::clamp_"] == (1 if gpu else 2)
+    (slopes,) = (0.5 * network.weight.detach() + torch.tensor([5.0, 0.25])).clamp(-1, 1).tolist()
+    assert network.weight.grad.tolist() == [slopes]
 
 
 class SmallTask(games.GameTask):
