@@ -14,12 +14,13 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from eyescream_py.torch7.flat import Flat
+if TYPE_CHECKING:
+    from eyescream_py.torch7.flat import Flat
 
 ENDLESS = 1e9  # steps after which b^t is 0 for any decay b of a moment
 
@@ -36,8 +37,8 @@ class LuaOptimizer(torch.optim.Optimizer):
     def __init__(
         self, params: Iterable[Tensor] | Flat, lr: float, capturable: bool = False
     ) -> None:
-        self.flat = params if isinstance(params, Flat) else None
-        super().__init__(params.parameters if isinstance(params, Flat) else params, {"lr": lr})
+        self.flat = None if isinstance(params, Iterable) else params
+        super().__init__(self.flat.parameters if self.flat else params, {"lr": lr})
         self.parameters: list[Tensor] = self.param_groups[0]["params"]
         first = self.parameters[0]
         self.t: float | Tensor = 0

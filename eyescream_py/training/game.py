@@ -142,11 +142,7 @@ def build_game(
     for net in networks:
         set_random_source(net, source)
         group.share_statistics(net)
-        # a replay keeps torch's own arithmetic
-        if next(net.parameters()).is_cuda:
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        elif options.rng != "lua":
-            speed_up(net, rounded=arithmetic.name == "bf16")
+        _make_fast(net, arithmetic, replay=options.rng == "lua")
     print(f"Discriminator network:\n{D}\nGenerator network:\n{G}")
     print(f"Number of free parameters in D: {models.free_parameters(D)}")
     print(f"Number of free parameters in G: {models.free_parameters(G)}")
@@ -168,6 +164,14 @@ def build_game(
         answers=answers,
         ema=_average(options, G_player),
     )
+
+
+def _make_fast(network: nn.Module, arithmetic: Precision, replay: bool) -> None:
+    """Layouts and forms of layers that suit the device; a replay keeps torch's own arithmetic."""
+    if next(network.parameters()).is_cuda:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    elif not replay:
+        speed_up(network, rounded=arithmetic.name == "bf16")
 
 
 def _average(options: GameOptions, G: Learner) -> Ema | None:

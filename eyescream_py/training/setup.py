@@ -152,9 +152,8 @@ def make_optimizer(
     if lr < 0 and lr != -1:
         raise UserError(f"a learning rate of {lr:g}: give a positive one, or -1 for the default")
     lr = 1e-3 if lr == -1 else lr
-    params: Flat | list[nn.Parameter] = list(network.parameters())
-    if lies_flat(params[0].is_cuda, rounded):
-        params = Flat(network)
+    flat = lies_flat(next(network.parameters()).is_cuda, rounded)
+    params = Flat(network) if flat else network.parameters()
     if method == "sgd":
         return SGD(params, sgd[0], sgd[1], capturable)
     if method == "adagrad":
