@@ -38,7 +38,8 @@ class LuaOptimizer(torch.optim.Optimizer):
         self, params: Iterable[Tensor] | Flat, lr: float, capturable: bool = False
     ) -> None:
         self.flat = None if isinstance(params, Iterable) else params
-        super().__init__(self.flat.parameters if self.flat else params, {"lr": lr})
+        singly = params if isinstance(params, Iterable) else params.parameters
+        super().__init__(singly, {"lr": lr})
         self.parameters: list[Tensor] = self.param_groups[0]["params"]
         first = self.parameters[0]
         self.t: float | Tensor = 0
