@@ -97,6 +97,9 @@ def _follow(
                 shown = place
             values = moves.wait(_LOOK_S)
             place = place_of(sliders, values) if values else None
+            if place is None and shown is not None and not moves.connected:
+                # only what is sent finds out that the server died, and starts another
+                _show(plots, explorer, refiner, shown)
     raise UserError(_NO_PAGE)
 
 

@@ -15,6 +15,7 @@ from eyescream_py.plots.client import TIMEOUT_S, Address
 from eyescream_py.plots.sliders import read_move
 
 _RETRY_S = 0.5
+_PING_S = 20  # a network that went away says nothing by itself
 _MAX_MESSAGE = 1 << 16  # bytes; the values of 40 sliders have less than 2 kB
 # A server of this package, and Visdom's own, which also tells of what is none of our business.
 _PATHS = ("moves", "vis_socket")
@@ -27,6 +28,7 @@ class Moves:
     def __init__(self, address: Callable[[], Address], env: str, window: str) -> None:
         self._address = address
         self._wanted = (env, window)
+        self.connected = False
         self._newest: list[float] | None = None
         self._news = threading.Condition()  # guards the one above
         self._loop = asyncio.new_event_loop()
@@ -63,12 +65,16 @@ class Moves:
     async def _follow(self, path: str) -> None:
         """Take in what one connection says until it ends."""
         request = HTTPRequest(self._address().socket(path), connect_timeout=TIMEOUT_S)
-        connecting = websocket_connect(request, max_message_size=_MAX_MESSAGE)
+        connecting = websocket_connect(
+            request, max_message_size=_MAX_MESSAGE, ping_interval=_PING_S
+        )
         line = await asyncio.wait_for(connecting, TIMEOUT_S)
+        self.connected = True
         try:
             while (message := await line.read_message()) is not None:
                 self._take(message)
         finally:
+            self.connected = False
             line.close()
 
     def _take(self, message: str | bytes) -> None:

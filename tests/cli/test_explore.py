@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,15 +16,17 @@ import websocket
 from torch import nn
 
 from eyescream_py import torch7
-from eyescream_py.cli.explore import place_of, sliders_of
+from eyescream_py.cli.explore import _follow, place_of, sliders_of
 from eyescream_py.networks import models_c2f
 from eyescream_py.plots.keys import read_key
 from eyescream_py.plots.sliders import move_message
+from eyescream_py.plots.windows import Plots
 from eyescream_py.results.explore import Explorer
 from eyescream_py.results.generator import load_generator
+from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.layers import View
 from tests.commands import start
-from tests.plots.test_plots import free_port, wait_until, windows
+from tests.plots.test_plots import free_port, server_pid, wait_until, windows
 from tests.small_runs import invoke
 
 FACES = ("--explore", "--G_base=pretrained:faces16", "--gpu=-1", "--threads=1")
@@ -125,6 +130,33 @@ def test_a_colour_generator_and_a_pair_that_refines(tmp_path: Path) -> None:
         process.kill()
     assert windows(port, "here") == {}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adversarial.net", "up.net"]
+
+
+def test_a_dead_server_is_noticed_while_nobody_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender starts a server anew when it has something to send: so it must get something."""
+    monkeypatch.setattr("eyescream_py.plots.server._RESTART_PAUSE_S", 0.5)
+    monkeypatch.setattr("eyescream_py.cli.explore._LOOK_S", 0.2)
+    port = free_port()
+    plots = Plots.open(True, "127.0.0.1", port, "here", needed_by="--explore")
+    explorer = Explorer(load_generator("pretrained:faces16"), 2)
+    arguments = (plots, explorer, None, sliders_of(explorer, 1), "faces16")
+    looking = threading.Thread(target=follow_until_closed, args=arguments)
+    looking.start()
+    try:
+        wait_until(lambda: len(windows(port, "here")) == 4)
+        dead = server_pid(plots)
+        os.kill(dead, signal.SIGKILL)
+        wait_until(lambda: server_pid(plots) != dead, 60)
+        wait_until(lambda: len(windows(port, "here")) == 4, 60)
+    finally:
+        plots.close()
+        looking.join(20)
+    assert not looking.is_alive()
+
+
+def follow_until_closed(*arguments: Any) -> None:
+    with pytest.raises(UserError, match="no page any more"):
+        _follow(*arguments)
 
 
 def pictures(port: int) -> dict[str, str]:
