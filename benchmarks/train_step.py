@@ -1,14 +1,15 @@
 """Time one training iteration of ours against the plain port's, alternately in one run.
 
-python -m benchmarks.train_step [--only 16px] [--batch 16 64] [--rounds 15] [--gpu -1]
+    python -m benchmarks.train_step [--only 16px] [--batch 16 64] [--rounds 15] [--gpu -1]
+
 prints a table of medians and ratios; `make bench` keeps it in benchmarks/results/.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from torch import nn
 
 from benchmarks.plain_port import PlainFaces, PlainPairs
 from benchmarks.report import Table, machine
+from benchmarks.sides import compare
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.pairs import coarse_and_diff
 from eyescream_py.game import precision
@@ -28,7 +30,7 @@ from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
-from eyescream_py.system.device import prepare_cuda
+from eyescream_py.system.device import keep_memory, prepare_cuda, wait_for
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.optim import Adam
@@ -109,26 +111,38 @@ def plain(case: str, data: Dataset, batch: int) -> Callable[[], None]:
     return PlainFaces(data.floats(rows), batch).iteration
 
 
-def timed(step: Callable[[], None], device: torch.device, clock: Clock) -> float:
-    """Milliseconds of one call, the device's work included."""
-    start = clock()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return 1000 * (clock() - start)
+@dataclass(frozen=True)
+class Side:
+    """One column of the table: "plain", or ours in "fp32" or "bf16"; as its process is told."""
 
+    name: str
+    case: str
+    batch: int
+    device: torch.device
+    clock: str
+    threads: int
 
-def compare(
-    steps: dict[str, Callable[[], None]], rounds: int, device: torch.device, clock: Clock
-) -> dict[str, float]:
-    """Median milliseconds of each step, run in turn `rounds` times after two rounds of warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 2):
-        for name, step in steps.items():
-            elapsed = timed(step, device, clock)
-            if turn >= 2:
-                times[name].append(elapsed)
-    return {name: statistics.median(values) for name, values in times.items()}
+    def __call__(self) -> Callable[[], float]:
+        """What runs one iteration and returns its milliseconds, the device's work included."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        prepare_cuda(self.device, fast=False, strict=False)
+        channels, size, _ = CASES[self.case]
+        pixels = torch.randint(0, 256, (1000, channels, size, size), dtype=torch.uint8)
+        data, clock = Dataset(pixels.to(self.device), "noise"), CLOCKS[self.clock]
+        if self.name == "plain":
+            step = plain(self.case, data, self.batch)
+        else:
+            keep_memory()  # as the trainers do
+            step = ours(self.case, data, self.batch, precision.choose(self.name, self.device))
+
+        def run() -> float:
+            start = clock()
+            step()
+            wait_for(self.device)
+            return 1000 * (clock() - start)
+
+        return run
 
 
 @click.command()
@@ -155,25 +169,18 @@ def main(
     threads: int,
     output: Path | None,
 ) -> None:
-    if threads:
-        torch.set_num_threads(threads)
     device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
-    prepare_cuda(device, fast=False, strict=False)
     native = precision.multiplies_bf16(device)
     table = Table(
         "case", "batch", "plain ms", "ours fp32 ms", "ratio", "ours bf16 ms", "ratio", "Lua/ours"
     )
-    for case, (channels, size, coarse) in CASES.items():
+    names = ["plain", "fp32", *(["bf16"] if (native if bf16 is None else bf16) else [])]
+    for case, (_, _, coarse) in CASES.items():
         if only and only not in case:
             continue
-        pixels = torch.randint(0, 256, (1000, channels, size, size), dtype=torch.uint8)
-        data = Dataset(pixels.to(device), "noise")
         for n in batch or ((32, 64) if coarse else (16, 64)):
-            steps = {"plain": plain(case, data, n)}
-            steps["fp32"] = ours(case, data, n, precision.choose("fp32", device))
-            if native if bf16 is None else bf16:
-                steps["bf16"] = ours(case, data, n, precision.choose("bf16", device))
-            ms = compare(steps, rounds, device, CLOCKS[clock])
+            sides = {name: Side(name, case, n, device, clock, threads) for name in names}
+            ms = compare(sides, rounds)
             lua = LUA_MS.get((case, n))
             best = min(value for name, value in ms.items() if name != "plain")
             table.add(

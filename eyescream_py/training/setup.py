@@ -20,7 +20,7 @@ from eyescream_py.game.precision import Precision
 from eyescream_py.game.trial import Part
 from eyescream_py.networks import checkpoints
 from eyescream_py.plots.windows import Plots, environment_of
-from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
+from eyescream_py.system.device import choose_device, keep_memory, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam, LuaOptimizer
@@ -62,6 +62,7 @@ def device_and_precision(
     `parts` are the networks to be trained, by which `--precision=auto` chooses on a processor.
     """
     set_threads(options.threads, "threads" in options.typed)
+    keep_memory()
     if options.rng == "lua":
         if "gpu" in options.typed and options.gpu >= 0:
             raise UserError(f"--rng=lua runs on the CPU only, --gpu={options.gpu} asks for a GPU")

@@ -1,7 +1,10 @@
 """What a CUDA device is asked and told, where a pretended one answers."""
 
 import os
+import subprocess
+import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,3 +86,35 @@ def test_on_the_cpu_nothing_is_switched(switches):
     before = switches()
     device.prepare_cuda(CPU, fast=True, strict=True)
     assert switches() == before
+
+
+FAULTS = """
+import resource, sys
+import torch
+from eyescream_py.system.device import keep_memory
+kept = keep_memory() if sys.argv[1] == "keep" else False
+counts = []
+for _ in range(30):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(1 << 24)
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(kept, *counts)
+"""
+
+
+def test_kept_memory_is_not_cleared_by_the_kernel_again():
+    def faults(how):
+        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True)
+        kept, *counts = done.stdout.split()
+        return kept == "True", min(map(int, counts))
+
+    kept, few = faults("keep")
+    if not kept:
+        pytest.skip("another C library than glibc")
+    # of 16,384 pages, once the heap has found its shape
+    assert few < 10 < faults("as it is")[1]
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: SimpleNamespace())
+    assert not device.keep_memory()
