@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eyescream_py.torch7.layers import StochasticLayer
+from eyescream_py.torch7.layers_pooling import resize_linear
 from eyescream_py.torch7.layers_simple import WithBackward
 
 
@@ -29,7 +30,7 @@ class InBatch(nn.Module):
 
 
 class TotalDropout(StochasticLayer):
-    """Zero everything with probability ``p`` while training, else scale (nn.TotalDropout)."""
+    """Zero all with probability ``p`` while training, without scaling (nn.TotalDropout)."""
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
@@ -38,7 +39,7 @@ class TotalDropout(StochasticLayer):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        return x * self._bernoulli(x, torch.Size((1,)), 1 - self.p) / (1 - self.p)
+        return x * self._bernoulli(x, torch.Size((1,)), 1 - self.p)
 
 
 class SpatialRegionDropout(nn.Module):
@@ -227,12 +228,15 @@ class SpatialGlimpse(nn.Module):
     """Windows of growing size around a place, all shrunk to one size (nn.SpatialGlimpse).
 
     {images (N,C,H,W), places (N,2) of -1..1: down, right} -> (N, depth * C, height, width). Window
-    d is ``scale``^d times as large; zeros are around the image.
+    d is ``scale``^d times as large; zeros are around the image. ``average`` says whether windows
+    shrink by means, as Lua's do where the scale is 2, or bilinearly, corners aligned.
     """
 
-    def __init__(self, size: tuple[int, int], depth: int = 3, scale: int = 2) -> None:
+    def __init__(
+        self, size: tuple[int, int], depth: int = 3, scale: int = 2, average: bool = True
+    ) -> None:
         super().__init__()
-        self.size, self.depth, self.scale = size, depth, scale
+        self.size, self.depth, self.scale, self.average = size, depth, scale, average
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         images, places = inputs
@@ -253,8 +257,35 @@ class SpatialGlimpse(nn.Module):
                 int(min(n, max(0.0, (at + 1) / 2 * n))) for n, at in zip(spare, place, strict=True)
             ]
             patch = padded[:, starts[0] : starts[0] + sizes[0], starts[1] : starts[1] + sizes[1]]
-            patches.append(F.avg_pool2d(patch, factor) if factor > 1 else patch)
+            patches.append(self._shrunk(patch, factor) if depth else patch)
         return torch.cat(patches)
+
+    def _shrunk(self, patch: Tensor, factor: int) -> Tensor:
+        if self.average:
+            return F.avg_pool2d(patch, factor)
+        return resize_linear(patch[None], self.size)[0]
+
+
+class TemporalGlimpse(nn.Module):
+    """A window of ``size`` steps around a place, with zeros around all (nn.TemporalGlimpse).
+
+    {sequences (N,T,F), places (N,1) of -1..1} -> (N, size, F).
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        steps, places = inputs
+        if steps.dim() == 2:
+            return self.forward([steps[None], places.reshape(1, -1)])[0]
+        pad = (self.size - 1) // 2
+        padded = F.pad(steps, (0, 0, pad, pad))
+        spare = padded.shape[1] - self.size
+        starts = [int(min(spare, max(0.0, (at + 1) / 2 * spare))) for at, *_ in places.tolist()]
+        windows = [row[at : at + self.size] for row, at in zip(padded, starts, strict=True)]
+        return torch.stack(windows)
 
 
 class NCEModule(nn.Module):

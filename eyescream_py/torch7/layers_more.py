@@ -83,7 +83,7 @@ class Unsqueeze(nn.Module):
 class Transpose(nn.Module):
     """Swap pairs of dimensions, one pair after the other (nn.Transpose).
 
-    With ``num_input_dims`` they count from after the batch, if there is one.
+    With ``num_input_dims`` they are those of the last so many dimensions.
     """
 
     def __init__(self, *permutations: tuple[int, int], num_input_dims: int | None = None) -> None:
@@ -91,9 +91,9 @@ class Transpose(nn.Module):
         self.permutations, self.num_input_dims = permutations, num_input_dims
 
     def forward(self, x: Tensor) -> Tensor:
-        for pair in self.permutations:
-            first, second = (batched_dim(dim, x, self.num_input_dims) for dim in pair)
-            x = x.transpose(first, second)
+        before = 0 if self.num_input_dims is None else x.dim() - self.num_input_dims
+        for first, second in self.permutations:
+            x = x.transpose(python_dim(first + before), python_dim(second + before))
         return x.contiguous()
 
 

@@ -163,7 +163,8 @@ class Collapse(nn.Module):
 class Convert(nn.Module):
     """Reorder or flatten dimensions named by letters, b for the batch (nn.Convert).
 
-    ``source`` and ``target`` such as "bchw" and "bf"; an input without batch is taken too.
+    ``source`` and ``target`` such as "bchw" and "bf"; an input without batch is taken too. With one
+    name for both, such as "b*" for any dimensions, only the type changes.
     """
 
     def __init__(self, source: str, target: str, dtype: torch.dtype = torch.float32) -> None:
@@ -178,6 +179,8 @@ class Convert(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.dtype)
+        if self.source == self.target:
+            return x
         if x.dim() >= len(self.source):
             return self._converted(x)
         y = self._converted(x.unsqueeze(self.source.index("b")))

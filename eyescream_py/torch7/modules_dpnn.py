@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from . import layers_dpnn as dpnn
 from .modules_codec import Codec, Node, Plain, Writer, plain
 from .modules_weights import without_memory, write_weights
+from .values import TorchObject
 
 
 def read_inception(node: Node) -> nn.Module:
@@ -57,10 +58,11 @@ def read_simple_color(node: Node) -> nn.Module:
 def read_pca_color(node: Node) -> nn.Module:
     channels = node.count("inputChannels")
     vectors = node.tensor("eigenVectors", (channels, channels)).reshape(channels, channels)
-    values = node.tensor("eigenValues", (channels,)).reshape(channels, 1)
+    values = node.tensor("eigenValues", (channels,)).reshape(channels)
     node.allowed(vectors)
     dtype = node.reader.dtype or vectors.dtype
-    return dpnn.ChannelNoise((vectors * values).to(dtype), node.number("std", 0.1))
+    spread = (vectors * values).t().contiguous()  # Lua's components are the columns
+    return dpnn.ChannelNoise(spread.to(dtype), node.number("std", 0.1))
 
 
 def read_feat_normalization(node: Node) -> nn.Module:
@@ -79,7 +81,12 @@ def read_glimpse(node: Node) -> nn.Module:
     size = node.count("height", both), node.count("width", both)
     if None in size:
         raise node.fail("the fields height and width are missing")
-    return dpnn.SpatialGlimpse(size, node.count("depth", 3), node.count("scale", 2))
+    depth, scale = node.count("depth", 3), node.count("scale", 2)
+    shrinks = node.obj.fields.get("module")
+    average = scale == 2
+    if isinstance(shrinks, TorchObject):
+        average = shrinks.typename == "nn.SpatialAveragePooling"
+    return dpnn.SpatialGlimpse(size, depth, scale, average)
 
 
 def read_nce(node: Node) -> nn.Module:
@@ -141,6 +148,7 @@ CODECS = [
         write_feat_normalization,
     ),
     Codec(("SpatialGlimpse",), None, read_glimpse),
+    plain("TemporalGlimpse", dpnn.TemporalGlimpse, Plain("size", "size", int)),
     Codec(("NCEModule",), None, read_nce),
     Codec(("Kmeans",), dpnn.Kmeans, read_kmeans, write_kmeans),
 ]

@@ -54,8 +54,8 @@ def write_convert(module: Any, writer: Writer) -> dict[str, Any]:
         "outputShape": target,
         "inputBatchDim": source.index("b") + 1,
         "outputBatchDim": target.index("b") + 1,
-        "nInputDim": len(source),
-        "nOutputDim": len(target),
+        "nInputDim": -1 if "*" in source else len(source),
+        "nOutputDim": -1 if "*" in source else len(target),
         "modules": Table(),
     }
     return {**fields, "transposition": True} if module.transposes else fields

@@ -42,6 +42,7 @@ def test_transpose_counts_from_after_the_batch_where_it_knows_of_one() -> None:
     swap = {"permutations": tables((1, 2)), "numInputDims": 2}
     same(run("nn.Transpose", x, **swap), x.transpose(1, 2))
     same(run("nn.Transpose", x[0], **swap), x[0].t())
+    same(run("nn.Transpose", x[None], **swap), x[None].transpose(2, 3))
     written = from_module(to_module(node("nn.Transpose", **swap)), as_read=False)
     assert written.fields["numInputDims"] == 2
 
@@ -188,3 +189,37 @@ def test_a_tree_in_circles_ends() -> None:
     tree = to_module(node("nn.SoftMaxTree", **{**TREE, **circle}))
     with pytest.raises(ValueError, match="root is not 5"):
         tree([torch.ones(1, 1), torch.tensor([3])])
+
+
+def test_a_conversion_of_any_dimensions_changes_the_type_alone() -> None:
+    fields = {"inputShape": "b*", "outputShape": "b*", "nInputDim": -1, "nOutputDim": -1}
+    layer = to_module(node("nn.Convert", **fields, _type="torch.DoubleTensor"), dtype=None)
+    y = layer(torch.arange(3))
+    assert (y.dtype, y.tolist()) == (torch.float64, [0, 1, 2])
+    written = from_module(layer, as_read=False).fields
+    assert {name: written[name] for name in fields} == fields
+
+
+def test_a_temporal_glimpse_is_a_window_in_a_sequence_with_zeros_around() -> None:
+    steps = torch.arange(1.0, 6).reshape(1, 5, 1).repeat(3, 1, 1)
+    places = torch.tensor([[-1.0], [0.0], [1.0]])  # the first, the middle, the last step
+    windows = run("nn.TemporalGlimpse", [steps, places], size=3)
+    same(windows[:, :, 0], [[0, 1, 2], [2, 3, 4], [4, 5, 0]])
+    same(run("nn.TemporalGlimpse", [steps[0], places[1]], size=3)[:, 0], [2, 3, 4])
+
+
+def test_a_glimpse_of_another_scale_than_two_shrinks_bilinearly() -> None:
+    image = torch.arange(36.0).reshape(1, 1, 6, 6)
+    fields = {"height": 2, "width": 2, "depth": 2, "scale": 3}
+    y = run("nn.SpatialGlimpse", [image, torch.zeros(1, 2)], **fields)
+    # the window of 6x6 begins at 2 of the image with 2 zeros around: all of it; corners aligned
+    same(y[0, 1], [[0, 5], [30, 35]])
+
+
+def test_total_dropout_scales_nothing_and_colour_noise_has_columns_as_components() -> None:
+    layer = to_module(node("nn.TotalDropout", p=0.5)).train()
+    assert {layer(torch.ones(1)).item() for _ in range(30)} == {0, 1}
+    tensors = {"eigenVectors": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
+    fields = {"inputChannels": 2, "eigenValues": torch.tensor([1.0, 0.0]), "std": 1.0}
+    noise = to_module(node("nn.PCAColorTransform", **tensors, **fields))(torch.zeros(2, 1, 1))
+    assert noise[1].item() == pytest.approx(3 * noise[0].item(), rel=1e-5)  # the first column
