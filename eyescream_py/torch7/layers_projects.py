@@ -96,8 +96,16 @@ class FeatExpander(nn.Module):
 
 
 class GramMatrix(nn.Module):
-    """Products of all pairs of planes: (C,H,W) -> (C,C), or with a batch (neural-style)."""
+    """Products of all pairs of planes: (C,H,W) -> (C,C), or with a batch (neural-style).
+
+    ``normalize``: divided by C * H * W, as fast-neural-style's are.
+    """
+
+    def __init__(self, normalize: bool = False) -> None:
+        super().__init__()
+        self.normalize = normalize
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(-2)
-        return flat @ flat.transpose(-1, -2)
+        products = flat @ flat.transpose(-1, -2)
+        return products / (flat.shape[-2] * flat.shape[-1]) if self.normalize else products

@@ -8,7 +8,7 @@ from . import layers, layers_projects
 from .modules_codec import Node, Writer
 from .registry import register
 
-_MEASURES = ("nn.ContentLoss", "nn.StyleLoss", "nn.DeepDreamLoss", "nn.PerceptualLoss")
+_MEASURES = ("nn.ContentLoss", "nn.StyleLoss", "nn.DeepDreamLoss")
 
 
 def build_leaky_relu(node: Node) -> layers.LeakyReLU:
@@ -49,7 +49,10 @@ def register_projects() -> None:
         lambda module, writer: {"n": module.n},
     )
     register(
-        "nn.GramMatrix", lambda layer: layers_projects.GramMatrix(), layers_projects.GramMatrix
+        "nn.GramMatrix",
+        lambda layer: layers_projects.GramMatrix(layer.boolean("normalize", False)),
+        layers_projects.GramMatrix,
+        lambda module, writer: {"normalize": module.normalize},
     )
 
 

@@ -223,3 +223,9 @@ def test_total_dropout_scales_nothing_and_colour_noise_has_columns_as_components
     fields = {"inputChannels": 2, "eigenValues": torch.tensor([1.0, 0.0]), "std": 1.0}
     noise = to_module(node("nn.PCAColorTransform", **tensors, **fields))(torch.zeros(2, 1, 1))
     assert noise[1].item() == pytest.approx(3 * noise[0].item(), rel=1e-5)  # the first column
+
+
+def test_gram_matrices_of_both_style_programs() -> None:
+    x = torch.arange(4.0).reshape(2, 1, 2)
+    same(run("nn.GramMatrix", x), [[1, 3], [3, 13]])
+    same(run("nn.GramMatrix", x[None], normalize=True), [[[0.25, 0.75], [0.75, 3.25]]])
