@@ -61,3 +61,33 @@ def test_every_command_prints_without_failing_and_refuses_in_one_line():
         if not isinstance(command, Command | Group) and ".torch7." not in name
     ]
     assert plain == []
+
+
+PLACES = {
+    "dir", "path", "file", "folder", "dataset", "features", "out", "save", "cache", "list", "load",
+    "network", "source", "fn", "datap",
+}  # fmt: skip
+
+
+def test_home_is_the_home_folder_in_every_path_option(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    left, seen = [], 0
+    for name, command in all_commands().items():
+        for option in command.params:
+            words = set(option.opts[0].strip("-").lower().replace("-", "_").split("_"))
+            named = words & PLACES or option.opts[0].lower().endswith(("fn", "datap", "dir"))
+            if not named or option.type.name.split()[0] in (
+                "boolean",
+                "integer",
+                "float",
+                "choice",
+            ):
+                continue
+            if ".torch7." in name and option.opts[0] == "--network":  # keys within a file
+                continue
+            seen += 1
+            typed = option.type.convert("~/x", option, click.Context(command))
+            if typed != "/home/someone/x":
+                left.append(f"{name} {option.opts[0]}")
+    assert seen > 60
+    assert left == []

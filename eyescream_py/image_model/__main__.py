@@ -314,6 +314,7 @@ def test(**values: Any) -> None:
               help="Photos whose mean is the baseline; depth maps after BtoA.")  # fmt: skip
 @click.option(
     "--features",
+    type=PATH,
     default="auto",
     show_default=True,
     help="Network that the Fréchet and "

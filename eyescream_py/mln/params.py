@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from eyescream_py.mln.text_format import parse_text, written
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.numbers import LARGEST
+from eyescream_py.system.text import read_bounded
 
+MOST_BYTES = 1 << 20  # of a Params.txt
 BASIC_MODES = {"InputMode": "RegridTry3F", "NetMode": "RegridTry3C2_TS", "ImgMode": "Cmplx"}
 
 
@@ -180,7 +184,7 @@ def read_params(
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, MOST_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"--params {path}: cannot be read ({error}); give a text file of `key value` lines"
@@ -203,8 +207,8 @@ def params_from(values: dict[str, Any], name: str = "flags", lenient: bool = Fal
         known[key].name: _convert(known[key], values[key], name) for key in values if key in known
     }
     params = replace(Params(), **chosen)
-    base = {item: getattr(params, item).replace("$BASE$", str(Path.cwd())) for item in PATH_FIELDS}
-    base = {item: "" if value == "None" else value for item, value in base.items()}
+    here = {item: getattr(params, item).replace("$BASE$", str(Path.cwd())) for item in PATH_FIELDS}
+    base = {item: "" if path == "None" else os.path.expanduser(path) for item, path in here.items()}
     return _checked(replace(params, **base), name)
 
 
@@ -227,7 +231,7 @@ def _convert(item: Field[Any], value: Any, name: str) -> Any:
         return str(value)
     try:
         number = float(value)
-        if not math.isfinite(number) or (kind is int and number != int(number)):
+        if not abs(number) < LARGEST or (kind is int and number != int(number)):
             raise ValueError
     except (ValueError, OverflowError):
         words = "a whole number" if kind is int else "a number"

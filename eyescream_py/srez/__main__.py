@@ -35,6 +35,7 @@ from eyescream_py.system.places import PATH
 )
 @click.option(
     "--features",
+    type=PATH,
     default="auto",
     show_default=True,
     help="Network that evaluate's Fréchet and kernel distances see with: none, random, lite0 "

@@ -102,7 +102,7 @@ def _whole(text: str) -> float:
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     """The JSON objects of a file's lines; broken lines are left out, a missing file is empty."""
     try:
-        lines = read_lines(path)
+        lines = read_lines(path, most=None)
     except FileNotFoundError:
         return []
     records = []

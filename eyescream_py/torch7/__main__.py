@@ -12,6 +12,13 @@ class _FileError(click.ClickException):
     exit_code = 2
 
 
+class _FilePath(click.Path):
+    """A path in which `~` is the home folder, which shells leave in `--source=~/model.py`."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return super().convert(os.path.expanduser(value), param, ctx)
+
+
 @click.group(help="Look into Torch 7 files (.t7, .net) and convert them.")
 def main() -> None:
     pass
@@ -30,7 +37,7 @@ def _form_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @main.command()
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=_FilePath(dir_okay=False))
 @_form_options
 def show(file: str, in_long_size: str | None, in_ascii: bool | None) -> None:
     """Print what FILE holds: epoch, options, networks with shapes and parameter counts."""
@@ -48,14 +55,14 @@ def show(file: str, in_long_size: str | None, in_ascii: bool | None) -> None:
 
 
 @main.command()
-@click.argument("file", type=click.Path(dir_okay=False))
-@click.argument("out", type=click.Path(dir_okay=False))
+@click.argument("file", type=_FilePath(dir_okay=False))
+@click.argument("out", type=_FilePath(dir_okay=False))
 @click.option("--ascii", is_flag=True, help="Write the ASCII form.")
 @click.option("--long-size", type=click.Choice(["4", "8"]), help="Bytes of a long in OUT.")
 @click.option("--safetensors", is_flag=True, help="Write the tensors as safetensors.")
 @click.option(
     "--source",
-    type=click.Path(dir_okay=False),
+    type=_FilePath(dir_okay=False),
     metavar="MODEL.py",
     help="Write the network as Python source too, which loads OUT (.safetensors).",
 )
