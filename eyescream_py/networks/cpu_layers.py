@@ -6,6 +6,8 @@ so that checkpoints and printed networks stay what they were. Gains in docs/benc
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,25 @@ from eyescream_py.networks.fft_convolution import convolve_by_fourier
 from eyescream_py.networks.modes import FastForward, full_precision
 
 WIDE = 256 * 512  # pairs of planes from where on the weights' slopes are faster as one product
+MANY = 2**20  # weights of a Linear from where on oneDNN's products are
+
+
+@functools.cache
+def _prefers_onednn() -> bool:
+    """MKL, by which torch multiplies, uses AVX-512 on Intel's processors only; oneDNN on all."""
+    try:
+        makers = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "AuthenticAMD" in makers and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a times the transpose of b. [m,k], [n,k], [n] -> [m,n]"""
+    if a.dtype == torch.float32 and _prefers_onednn():
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+        return y
+    return F.linear(a, b, bias)
 
 
 class _SharedSlope(torch.autograd.Function):
@@ -84,11 +105,12 @@ class _Strided(torch.autograd.Function):
         g = grads[0].transpose(0, 1).reshape(outputs, -1)  # [outputs,N*pixels]
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            patches = (weight.flatten(1).T @ g).view(-1, n, g.shape[1] // n).transpose(0, 1)
+            patches = _product(g.T.contiguous(), weight.flatten(1).T)  # [N*pixels,inputs*k*k]
+            patches = patches.view(n, g.shape[1] // n, -1).transpose(1, 2)
             to_x = F.fold(full_precision(patches), x.shape[2:], **ctx.geometry).to(x.dtype)
         if ctx.needs_input_grad[1]:
             patches = F.unfold(x, **ctx.geometry).transpose(0, 1)  # [inputs*k*k,N,pixels]
-            to_weight = (g @ patches.reshape(len(patches), -1).T).view_as(weight)
+            to_weight = _product(g, patches.reshape(len(patches), -1)).view_as(weight)
         if ctx.needs_input_grad[2]:
             to_bias = g.sum(1)
         return to_x, to_weight, to_bias, None, None
@@ -98,6 +120,31 @@ class _WideStrided(FastForward):
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
         y: Tensor = _Strided.apply(*self.operands(x), layer.stride[0], layer.padding[0])
+        return y
+
+
+class _ManyWeights(torch.autograd.Function):
+    """A Linear of rows in float32 by oneDNN's products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), g = ctx.saved_tensors, grads[0].contiguous()
+        to_x = _product(g, weight.T) if ctx.needs_input_grad[0] else None
+        to_weight = g.T @ x if ctx.needs_input_grad[1] else None
+        return to_x, to_weight, g.sum(0) if ctx.needs_input_grad[2] else None
+
+
+class _WideLinear(FastForward):
+    def __call__(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        if x.dim() != 2 or x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type):
+            return type(layer).forward(layer, x)
+        y: Tensor = _ManyWeights.apply(x, layer.weight, layer.bias)
         return y
 
 
@@ -169,6 +216,8 @@ def speed_up(network: nn.Module, rounded: bool = False) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             _PReLU(layer).install()
+        elif isinstance(layer, nn.Linear) and layer.weight.numel() >= MANY and _prefers_onednn():
+            _WideLinear(layer).install()
         elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and _halves(layer):
             _Blocks(layer).install()
         elif isinstance(layer, nn.Conv2d) and _is_square(layer):

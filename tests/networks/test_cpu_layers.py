@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from eyescream_py.networks import cpu_layers
 from eyescream_py.networks.cpu_layers import speed_up
 
 CASES = {
@@ -57,6 +58,26 @@ def test_in_bfloat16_they_are_as_close_to_the_truth_as_torchs_own(case):
         assert a.dtype == b.dtype or case.startswith("prelu")  # which keeps its input's type
         error = (a.double() - t).norm()
         assert (b.double() - t).norm() <= 1.2 * error + 1e-7 * t.norm()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_products_of_both_libraries_are_equal_in_float32(bias, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(cpu_layers, "_prefers_onednn", lambda: True)
+    linear = nn.Linear(1024, 1024, bias=bias)
+    strided = nn.Conv2d(256, 512, 3, stride=2, padding=1, bias=bias)
+    for plain, shape in ((linear, (5, 1024)), (strided, (3, 256, 4, 4))):
+        fast = nn.Sequential(copy.deepcopy(plain))
+        speed_up(fast)
+        assert "forward" in vars(fast[0])
+        x = torch.randn(shape, requires_grad=True)
+        weights = torch.randn_like(plain(x))
+        for a, b in zip(results(plain, x, weights), results(fast, x, weights), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    fast = nn.Sequential(copy.deepcopy(linear))
+    speed_up(fast)
+    for x in (torch.randn(2, 3, 1024), torch.randn(0, 1024)):  # other shapes are computed as well
+        torch.testing.assert_close(fast(x), linear(x))
 
 
 def test_of_equal_pixels_one_has_the_slope():
