@@ -207,8 +207,12 @@ def params_from(values: dict[str, Any], name: str = "flags", lenient: bool = Fal
         known[key].name: _convert(known[key], values[key], name) for key in values if key in known
     }
     params = replace(Params(), **chosen)
-    here = {item: getattr(params, item).replace("$BASE$", str(Path.cwd())) for item in PATH_FIELDS}
-    base = {item: "" if path == "None" else os.path.expanduser(path) for item, path in here.items()}
+    here = str(Path.cwd())
+    base: dict[str, Any] = {
+        item: os.path.expanduser(getattr(params, item).replace("$BASE$", here))
+        for item in PATH_FIELDS
+    }
+    base = {item: "" if path == "None" else path for item, path in base.items()}
     return _checked(replace(params, **base), name)
 
 
