@@ -77,8 +77,8 @@ def run_page(page: Path) -> tuple[int, int, list[str]]:
             wrong = _run(text, step.is_python, place)
             ran += 1
             verdict = "FAILED" if wrong else f"{time.monotonic() - began:.0f} s"
-            print(f"{name}: {verdict}: {step.title}", flush=True)
-            failed += [f"{name}: {step.title}\n{wrong}"] if wrong else []
+            print(f"{name}: {verdict}: {step.title}", *filter(None, [wrong]), sep="\n", flush=True)
+            failed += [f"{name}: {step.title}"] if wrong else []
     return ran, len(listed) - ran, failed
 
 
@@ -146,6 +146,6 @@ def run_pages(pages: list[Path]) -> int:
     results = [run_page(page) for page in pages]
     failed = [line for _, _, lines in results for line in lines]
     ran, left = sum(ran for ran, _, _ in results), sum(left for _, left, _ in results)
-    print("\n\n".join(failed) or "No command failed.")
+    print("\n".join(["Failed:", *failed]) if failed else "No command failed.")
     print(f"{ran} commands run, {len(failed)} failed, {left} not run.")
     return 1 if failed else 0
