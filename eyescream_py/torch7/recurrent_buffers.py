@@ -3,60 +3,76 @@
 There the package rnn runs every step with the buffers of one, so that each step's backward pass
 finds the outputs of the last one: of layers that compute, what they made then; of layers that only
 route tables, references to the last input and to the last state, which the next one overwrote.
+
+The forward pass is the plain one; backward runs the steps again to find those buffers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.torch7.layers_inplace import overwrites
 from eyescream_py.torch7.layers_simple import Instead
 from eyescream_py.torch7.recurrent import Recurrent, detached
 
 ROUTES = ("Identity", "SelectTable", "NarrowTable", "FlattenTable", "SplitTable")
 
 
+def flat(value: Any) -> list[Tensor]:
+    """The tensors of nested lists, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    return [tensor for part in value for tensor in flat(part)]
+
+
+def shaped(like: Any, tensors: Iterator[Tensor]) -> Any:
+    """The tensors in nested lists as ``like``."""
+    if isinstance(like, Tensor):
+        return next(tensors)
+    return [shaped(part, tensors) for part in like]
+
+
 def in_place_of(value: Any, numbers: Any) -> Any:
     """``numbers``, with gradients that flow to ``value``; ``value`` where shapes differ."""
     if not isinstance(value, Tensor):
-        return [in_place_of(a, b) for a, b in zip(value, numbers, strict=True)]
+        same = len(value) == len(numbers)
+        return [in_place_of(a, b) for a, b in zip(value, numbers, strict=True)] if same else value
     if value.shape != numbers.shape:
         return value
     return Instead.apply(value, numbers.detach())
 
 
 class LastBuffers:
-    """The buffers inside ``layer`` after a sequence of steps."""
+    """The buffers inside ``layer`` after a sequence of steps that began with ``states``."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        self.layer = layer
+    def __init__(self, layer: nn.Module, states: list[Any]) -> None:
+        self.layer, self._states = layer, states
         leaves = [part for part in layer.modules() if not [*part.children()]]
         self._routes = [part for part in leaves if type(part).__name__ in ROUTES]
         self._computing = [part for part in leaves if type(part).__name__ not in ROUTES]
-        self._masks = [part for part in layer.modules() if hasattr(part, "last_mask")]
-        self._memories = [part for part in layer.modules() if isinstance(part, Recurrent)]
+        self._masks: list[Any] = [part for part in layer.modules() if hasattr(part, "last_mask")]
         self._kept: dict[int, Any] = {}
 
     def run(self, steps: Sequence[Any]) -> list[Any]:
-        """The outputs of all steps, with Lua's gradients. The state goes on from here."""
-        before = self._states()
-        with torch.no_grad():
-            outputs = self._hooked(self._computing, self._keep, steps)
-            after = self._states()
-            self._routed(steps[-1])
-        self._restore(before)
-        for mask in self._masks:
-            mask.last_mask = self._kept[id(mask)]
+        """Outputs of all steps whose gradients are Lua's; the state is what it was before."""
+        now = states_of(self.layer)
         try:
-            again = self._hooked([*self._routes, *self._computing], self._replace, steps)
+            set_states(self.layer, self._states)
+            with torch.no_grad():
+                self._hooked(self._computing, self._keep, own(steps))
+                self._routed(own(steps[-1]))
+            set_states(self.layer, self._states)
+            for mask in self._masks:
+                mask.last_mask = self._kept.get(id(mask))
+            return self._hooked([*self._routes, *self._computing], self._replace, own(steps))
         finally:
             for mask in self._masks:
-                del mask.last_mask
-        self._restore(after)
-        return [in_place_of(a, b) for a, b in zip(again, outputs, strict=True)]
+                mask.__dict__.pop("last_mask", None)
+            set_states(self.layer, now)
 
     def _routed(self, step: Any) -> None:
         """What routing layers hold: the last input, and the state as it is after all steps."""
@@ -74,7 +90,7 @@ class LastBuffers:
         handles = [part.register_forward_hook(hook) for part in parts]
         handles += [mask.register_forward_pre_hook(self._keep_mask) for mask in self._masks]
         try:
-            return [_own(self.layer(step)) for step in steps]
+            return [self.layer(step) for step in steps]
         finally:
             for handle in handles:
                 handle.remove()
@@ -89,16 +105,53 @@ class LastBuffers:
         kept = self._kept.get(id(part))
         return output if kept is None else in_place_of(output, kept)
 
-    def _states(self) -> list[Any]:
-        return [detached(part._past) for part in self._memories]
 
-    def _restore(self, states: list[Any]) -> None:
-        for part, state in zip(self._memories, states, strict=True):
-            part._past = state
+class _LuaGradients(torch.autograd.Function):
+    """All steps of a layer; ``tensors`` are those of the steps, then the layer's parameters."""
+
+    @staticmethod
+    def forward(ctx: Any, layer: nn.Module, steps: Any, made: list[Any], *tensors: Tensor) -> Any:
+        ctx.layer, ctx.tensors, ctx.states = layer, tensors, states_of(layer)
+        ctx.steps = own(steps) if overwrites(layer) else steps
+        made += [own(layer(step)) for step in steps]
+        return tuple(flat(made))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        given = [x.detach() for x in flat(ctx.steps)]
+        wanted = [*given, *ctx.tensors[len(given) :]]
+        needed = ctx.needs_input_grad[3:]
+        for x, needs in zip(given, needed, strict=False):
+            x.requires_grad_(needs)
+        with torch.enable_grad():
+            steps = shaped(ctx.steps, iter(given))
+            outputs = flat(LastBuffers(ctx.layer, ctx.states).run(steps))
+        live = [(y, g) for y, g in zip(outputs, grads, strict=True) if y.requires_grad]
+        asked = [x for x, needs in zip(wanted, needed, strict=True) if needs]
+        ys, gs = [y for y, _ in live], [g for _, g in live]
+        found = iter(torch.autograd.grad(ys, asked, gs, allow_unused=True))
+        return None, None, None, *(next(found) if needs else None for needs in needed)
 
 
-def _own(value: Any) -> Any:
-    """Copies: layers that overwrite may write over an output in the next step."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    return [_own(part) for part in value]
+def outputs_with_lua_gradients(layer: nn.Module, steps: Sequence[Any]) -> list[Any]:
+    """The outputs of all steps, as the layer makes them, with Lua's gradients."""
+    made: list[Any] = []
+    tensors = _LuaGradients.apply(layer, steps, made, *flat(steps), *layer.parameters())
+    return shaped(made, iter(tensors))
+
+
+def states_of(layer: nn.Module) -> list[Any]:
+    """What every recurrent layer inside remembers, without history."""
+    return [detached(part._past) for part in layer.modules() if isinstance(part, Recurrent)]
+
+
+def set_states(layer: nn.Module, states: list[Any]) -> None:
+    """Let the recurrent layers inside remember what `states_of` found."""
+    parts = (part for part in layer.modules() if isinstance(part, Recurrent))
+    for part, state in zip(parts, states, strict=True):
+        part._past = state
+
+
+def own(value: Any) -> Any:
+    """Copies: layers that overwrite may write over an input, or over an output of before."""
+    return value.clone() if isinstance(value, Tensor) else [own(part) for part in value]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.torch7.recurrent import Recurrent, forget
-from eyescream_py.torch7.recurrent_buffers import LastBuffers
+from eyescream_py.torch7.recurrent_buffers import outputs_with_lua_gradients
 
 
 class Remembering(nn.Module):
@@ -54,7 +54,7 @@ def _run(layer: Any, steps: Any) -> list[Any]:
     """The outputs of all steps of a Sequencer or Repeater."""
     luas = layer.lua_gradients and torch.is_grad_enabled() and not layer.training
     if luas and len(steps) > 1 and not any(isinstance(m, TrimZero) for m in layer.modules()):
-        return LastBuffers(layer.module).run(list(steps))
+        return outputs_with_lua_gradients(layer.module, list(steps))
     return [layer.module(step) for step in steps]
 
 
@@ -210,7 +210,7 @@ class MaskZero(nn.Module):
     a module that is one layer get the gradient of the masked rows too, its input does not.
     """
 
-    last_mask: Tensor | None = None  # for a while in `LastBuffers`
+    last_mask: Tensor | None = None  # for a while, in backward passes of `recurrent_buffers`
 
     def __init__(self, module: nn.Module, n_input_dim: int) -> None:
         super().__init__()

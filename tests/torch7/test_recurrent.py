@@ -153,6 +153,8 @@ def test_outputs_and_state_do_not_depend_on_whose_gradients_are_taken():
     s.lua_gradients(layer, True)
     for part, output in zip((x[:4], x[4:]), expected, strict=True):
         torch.testing.assert_close(layer(part.requires_grad_()), output)
+    layer(x.requires_grad_()).sum().backward()
+    torch.testing.assert_close(layer(x[:1]), lstm("both")(torch.cat([x, x, x[:1]]))[-1:])
     assert not [m for m in layer.modules() if m._forward_hooks or m._forward_pre_hooks]
 
 
