@@ -1,9 +1,12 @@
 """What ganless-hd chooses for a GPU, with a pretended one."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from eyescream_py.ganless_hd import data
+from eyescream_py.ganless_hd import data, networks
+from eyescream_py.ganless_hd.basis import analytic_basis
 from eyescream_py.ganless_hd.trainer import chosen_precision
 from tests.fake_cuda import CUDA, pretend_capability
 
@@ -29,3 +32,10 @@ def test_bfloat16_is_chosen_where_the_gpu_has_it(name, device, capability, dtype
 def test_batches_for_a_gpu_are_pinned(device):
     batches = data.EndlessBatches(1, 1)
     assert data.make_loader([0], batches, 0, device).pin_memory is (device == CUDA)
+
+
+@pytest.mark.parametrize(("device", "composed"), [(CUDA, True), (CPU, False)])
+def test_wide_layers_compose_their_kernels_on_a_gpu(device, composed):
+    wide = networks.FACTORED_FROM
+    layer = networks.BasisConv2d(wide, wide, analytic_basis(), 0.1)
+    assert (layer.kernel_for(SimpleNamespace(device=device)) is not None) is composed

@@ -1,9 +1,12 @@
-"""Half precision is a GPU's; a pretended one asks for it."""
+"""What the MLN's programs choose for a GPU, with a pretended one."""
 
+import importlib.util
+
+import numpy as np
 import pytest
 import torch
 
-from eyescream_py.mln import checkpoints, command_reconstruct, fast
+from eyescream_py.mln import checkpoints, command_reconstruct, fast, nufft
 from tests.fake_cuda import CUDA
 
 
@@ -19,3 +22,11 @@ def test_half_precision_is_for_a_gpu(device, half, monkeypatch):
     monkeypatch.setattr(checkpoints, "restore_network", lambda checkpoint: Network())
     monkeypatch.setattr(fast, "FastNetwork", lambda network, half: half)
     assert work.methods(device) == {"mln": half and device == CUDA}
+
+
+@pytest.mark.parametrize(("device", "name"), [(CUDA, "gridded"), ("cpu", "finufft")])
+def test_a_gpu_grids_where_a_processor_has_finufft(device, name, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: wanted == "finufft")
+    monkeypatch.setattr(nufft, "Finufft", lambda *given: "finufft")
+    monkeypatch.setattr(nufft, "GriddedNUFFT", lambda *given, device: "gridded")
+    assert nufft.choose_operator(np.full((4, 2), 0.3), 8, device) == name

@@ -76,6 +76,7 @@ def test_networks_take_the_layout_the_layers_and_the_optimizer_of_their_device(
     for player in (game.D, game.G):
         assert isinstance(player.optimizer.t, torch.Tensor) is gpu
         assert (player.working is not None) is (name == "bf16")
+        assert bool(player.optimizer.flat) is (gpu or name == "bf16")
         singly = not gpu and name == "fp32"
         assert len(player.optimizer.weights) == (len(player.optimizer.parameters) if singly else 1)
     assert len(game.ema._pairs) == len(game.G.optimizer.weights)
