@@ -22,7 +22,7 @@ class Rule:
 # Appended flags win over those that the page shows. The first rule that matches decides.
 _SREZ_SMALL = (
     "--width 0.0625 --batch_size 2 --sample_size 32 --train_images 12 --test_vectors 4"
-    " --max_batches 3 --summary_period 2 --gpu -1 --threads 1"
+    " --max_batches 6 --summary_period 2 --gpu -1 --threads 1"
 )
 _GANLESS_SMALL = (
     "--loadSize 72 --imgSize 64 --batchSize 2 --itersPerEpoch 4 --heldout 2 --epochs 1"
