@@ -50,25 +50,10 @@ def ours(
     flat: bool | None = None,
 ) -> Callable[[], None]:
     """`flat` parameters or not; None: as the trainers do."""
-    channels, size, coarse = CASES[case]
-    device = data.images.device
+    coarse, device = CASES[case][2], data.images.device
     source = TorchSource(0, device)
-    dims = (channels, size, size)
-    D: nn.Sequential
-    G: nn.Sequential
-    if coarse:
-        D, G = models_c2f.create_D(dims), models_c2f.create_G(dims)
-        penalty = Penalty(1e-7, 0)
-    else:
-        D, G = models.create_D(dims), models.create_G(dims)
-        penalty = Penalty(0, 1e-4)
-    for net in (D, G):
-        net.to(device)
-        set_random_source(net, source)
-        if device.type == "cuda":
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        else:
-            speed_up(net, rounded=arithmetic.name == "bf16")
+    D, G = _networks(case, source, arithmetic.name == "bf16")
+    penalty = Penalty(1e-7, 0) if coarse else Penalty(0, 1e-4)
     feed = (
         PairFeed(data, G, coarse, batch, len(data), source)
         if coarse
@@ -93,6 +78,19 @@ def ours(
         step = CapturedIteration(game, batch, source)
         return lambda: step(batch)
     return lambda: game.iteration(batch)
+
+
+def _networks(case: str, source: TorchSource, rounded: bool) -> tuple[nn.Sequential, nn.Sequential]:
+    channels, size, coarse = CASES[case]
+    made, dims = models_c2f if coarse else models, (channels, size, size)
+    networks: tuple[nn.Sequential, nn.Sequential] = made.create_D(dims), made.create_G(dims)
+    for net in networks:
+        set_random_source(net.to(source.device), source)
+        if source.device.type == "cuda":
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        else:
+            speed_up(net, rounded=rounded)
+    return networks
 
 
 def _learner(

@@ -29,7 +29,8 @@ CASES = {  # name -> command, its file, flags
     "c2f": ("train_c2f", "adversarial_c2f_16_to_32.net", ("--grayscale", "--parzenImages=20")),
     "denoiser": ("train_denoiser", "denoiser_1x16x16.net", ("--grayscale",)),
 }  # fmt: skip
-TINY = ("--scale=8", "--grayscale", "--batchSize=4", "--N_epoch=12")
+# by the processor, where auto could choose another type for each run
+TINY = ("--scale=8", "--grayscale", "--batchSize=4", "--N_epoch=12", "--precision=fp32")
 
 
 def train(script: str, save: Path, *flags: str) -> None:

@@ -7,6 +7,7 @@ lose by the rounding.
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -76,6 +77,9 @@ def _passes(parts: Sequence[Part], n: int, name: str) -> Callable[[], None]:
 def chosen(parts: Sequence[Part], batch: int) -> str:
     """ "bf16" where that is clearly quicker, else "fp32"; prints a line that says why."""
     ms = milliseconds(parts, batch)
+    # an exchanged layer and its forward hold each other: two copies of all weights and gradients
+    # would stay beside the run's own
+    gc.collect()
     name = "bf16" if ms["bf16"] < WORTH * ms["fp32"] else "fp32"
     print(
         f"--precision=auto: {name}; a pass through the networks took {ms['bf16']:.3g} ms in bf16, "

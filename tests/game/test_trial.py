@@ -1,6 +1,8 @@
 """The choice between float32 and bfloat16 on a processor."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -49,6 +51,25 @@ def test_a_trial_ends_when_its_time_is_up(monkeypatch):
     trial.milliseconds(parts()["faces"], 1024)
     # one to warm up, one that counts; 16,384 pixels of 8x8 pictures
     assert passes == [("fp32", 256), ("bf16", 256)] * 2
+
+
+def test_a_trial_leaves_nothing_in_memory(monkeypatch, capsys):
+    copies = []
+
+    def noted(network, rounded):
+        copies.append(weakref.ref(network))
+        exchange(network, rounded)
+
+    exchange = trial.speed_up
+    monkeypatch.setattr(trial, "speed_up", noted)
+    monkeypatch.setattr(trial, "ROUNDS", 1)
+    gc.disable()  # or it might come at a moment that hides what stays
+    try:
+        trial.chosen(parts()["faces"], 4)
+        assert len(copies) == 4
+        assert [copy() for copy in copies] == [None] * 4
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(("bf16", "name"), [(80.0, "bf16"), (95.0, "fp32"), (240.0, "fp32")])

@@ -38,7 +38,8 @@ JOBS = {
     "pairs": ("train_c2f", 4, (
         "--coarseSize=2", "--fineSize=4", "--validation=8", "--parzenImages=4", *GAME,
     )),
-    "denoiser": ("train_denoiser", 6, COMMON),
+    # as auto may choose another type for each of the runs that are compared
+    "denoiser": ("train_denoiser", 6, ("--precision=fp32", *COMMON)),
 }  # fmt: skip
 TOLERANCE = {"faces": 1e-7, "pairs": 1e-7, "denoiser": 1e-5}
 
