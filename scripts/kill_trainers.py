@@ -31,6 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 PAUSE = 0.02  # seconds, at each step of a save that waits for its kill
 STEPS = 8
+SIBLINGS = ("srez", "image_model", "ganless_hd", "mln")
+IMPORTED = (
+    "torch._dynamo", "matplotlib.figure", "eyescream_py.training.faces",
+    "eyescream_py.training.c2f", "eyescream_py.training.reconstruct",
+)  # fmt: skip
 
 
 @dataclass
@@ -294,8 +299,8 @@ def main(kills: int, seconds: float, seed: int, only: str) -> None:
 
     torch.set_num_threads(1)
     models.create_D = small_D
-    for trainer in ("srez", "image_model", "ganless_hd", "mln"):
-        import_module(f"eyescream_py.{trainer}.training")  # once, for all children
+    for name in (*IMPORTED, *(f"eyescream_py.{s}.training" for s in SIBLINGS)):
+        import_module(name)  # once, for all children
     names = only.split(",") if only else list(TRAINERS)
     rng = random.Random(seed)  # noqa: S311
     began, bad = time.monotonic(), False
