@@ -63,6 +63,20 @@ def test_every_command_prints_without_failing_and_refuses_in_one_line():
     assert plain == []
 
 
+@pytest.mark.parametrize("typed", ["1e9", "9" * 20, "-" + "9" * 400, "9" * 5000, "\u00b2", "nan"])
+def test_no_integer_option_takes_what_no_checkpoint_holds(typed):
+    taken, seen = [], 0
+    for name, command in all_commands().items():
+        for option in command.params:
+            if option.type.name.startswith("integer"):
+                seen += 1
+                with contextlib.suppress(click.BadParameter):
+                    option.type.convert(typed, option, click.Context(command))
+                    taken.append(f"{name} {option.opts[0]}")
+    assert seen > 150
+    assert taken == []
+
+
 PLACES = {
     "dir", "path", "file", "folder", "dataset", "features", "out", "save", "cache", "list", "load",
     "network", "source", "fn", "datap",

@@ -13,11 +13,18 @@ from typing import Any
 import click
 
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.numbers import bounded
 from eyescream_py.system.voice import make_unfailing, printable
 
 
 class Command(click.Command):
-    """A command whose lines, its help and errors included, never end it."""
+    """A command whose lines, its help and errors included, never end it; its plain integers are
+    those that checkpoints can hold."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for param in self.params:
+            param.type = bounded(param.type)
 
     def main(self, *args: Any, **options: Any) -> Any:
         make_unfailing()

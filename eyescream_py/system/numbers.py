@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+LARGEST_WHOLE = 2**53
 LARGEST = 3.4e38  # what single precision holds
 
 
@@ -38,6 +39,29 @@ class Finite(click.ParamType):
         if self.most < math.inf:
             parts.append(f"at most {self.most:g}")
         return " and ".join(parts)
+
+
+class Whole(click.types.IntParamType):
+    """An integer that a double holds exactly, as checkpoints of Lua have to."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        number = super().convert(value, param, ctx)
+        if abs(number) > LARGEST_WHOLE:
+            self.fail(f"{str(value)[:40]} has more digits than any count.", param, ctx)
+        return number
+
+
+class WholeFrom(click.IntRange, Whole):
+    """The same, with a least value."""
+
+
+def bounded(kind: click.ParamType) -> click.ParamType:
+    """An integer type without an upper bound as one that is bounded; any other as it is."""
+    if kind is click.INT:
+        return Whole()
+    if type(kind) is click.IntRange and kind.max is None and not (kind.clamp or kind.min_open):
+        return WholeFrom(kind.min)
+    return kind
 
 
 FINITE = Finite()
