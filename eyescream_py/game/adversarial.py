@@ -116,6 +116,7 @@ class AccuracyGate:
         size = int(max(20, min(1000 / batch_size, 250)))
         self.accuracies = torch.zeros(size, dtype=torch.float64, device=device)
         self.count = torch.zeros(1, dtype=torch.int64, device=device)
+        self._places = torch.arange(size, device=device)
 
     @property
     def can_close(self) -> bool:
@@ -126,7 +127,8 @@ class AccuracyGate:
         """Count a batch; whether D may learn. `said` [N] is 1 where D took it for real, else 0."""
         accuracy = ((said > 0.5) == (targets > 0.5)).double().mean()
         size = len(self.accuracies)
-        self.accuracies.scatter_(0, self.count % size, accuracy.view(1))
+        # no scatter, for which a GPU would have to sort to be repeatable
+        self.accuracies.masked_fill_(self._places == self.count % size, accuracy)
         self.count += 1
         mean = self.accuracies.sum() / self.count.clamp(max=size).squeeze()
         return (mean < self.bound).double()
@@ -241,7 +243,9 @@ class Game:
             penalty = self.taming.penalty(self.logits, seen[0])
             answers = self.answers(*seen)  # [n]
         loss = self.answers.loss(answers, targets)
-        self.D.backward(loss + penalty, self.group)
+        # a sum with no penalty would be one more kernel
+        tamed = loss + penalty if isinstance(penalty, Tensor) else loss
+        self.D.backward(tamed, self.group)
         loss = self._over_group(loss)
         judged = self.group.gather(torch.stack([answers.detach()[:n], targets[:n]], 1))
         said = self.answers.real(judged[:, 0])
@@ -286,6 +290,8 @@ class Game:
         return ""
 
     def _over_group(self, loss: Tensor) -> Tensor:
+        if self.group.size == 1:
+            return loss.detach()
         mean = loss.detach().clone()
         self.group.average_([mean])
         return mean

@@ -213,20 +213,25 @@ class Adam(LuaOptimizer):
         # torch's kernel corrects moments by its own count, in another order than Lua: a count so
         # large that this does nothing leaves the correction to the step size
         self._counts = [torch.full((), ENDLESS, device=w.device) for w in self.weights]
+        if self._rate is not None:
+            self._betas = self._rate.new_tensor(betas)
+            self._size = torch.zeros_like(self._rate, dtype=self.weights[0].dtype)
+
+    def _step_size(self, t: float | Tensor) -> float | Tensor:
+        """lr * sqrt(1-beta2^t) / (1-beta1^t); where steps are captured in as few kernels as can be,
+        and of no meaning at t = 0, when the gate is closed.
+        """
+        if isinstance(t, Tensor):
+            first, second = 1 - self._betas**t
+            # the kernel wants it in the weights' type
+            return torch.div(self.rate * second.sqrt(), first, out=self._size)
+        return self.lr * math.sqrt(1 - self.betas[1] ** t) / (1 - self.betas[0] ** t)
 
     def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
-        t = self._advance(gate)
-        beta1, beta2 = self.betas
-        size: float | Tensor  # on a GPU the kernel wants it in the weights' type
-        if isinstance(t, Tensor):
-            at = t.clamp(min=1)  # a gate closed from the start leaves t at 0
-            size = self.rate * torch.sqrt(1 - beta2**at) / (1 - beta1**at)
-            size = size.to(self.parameters[0].dtype)
-        else:
-            size = self.lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+        size = self._step_size(self._advance(gate))
         torch._fused_adam_(
             self.weights, gradients, self.held("m"), self.held("v"), [], self._counts,
-            lr=size, beta1=beta1, beta2=beta2, weight_decay=0.0, eps=self.eps,
+            lr=size, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps,
             amsgrad=False, maximize=False,
             found_inf=None if gate is None else (1 - gate).float(),  # 1: the kernel does nothing
         )  # fmt: skip
@@ -299,13 +304,14 @@ class ConfusionMatrix:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.counts = torch.zeros(4, dtype=torch.int64, device=device)
+        self._cells = torch.arange(4, dtype=torch.uint8, device=device)
 
     def add(self, predictions: Tensor, targets: Tensor) -> None:
         """Predictions in (0,1) and targets of 0 or 1, both with N values."""
-        cells = (targets.reshape(-1) > 0.5).long() * 2 + (
-            predictions.detach().reshape(-1) > 0.5
-        ).long()
-        self.counts.scatter_add_(0, cells, torch.ones_like(cells))
+        rows, columns = targets.reshape(-1) > 0.5, predictions.detach().reshape(-1) > 0.5
+        cells = torch.add(columns.view(torch.uint8), rows.view(torch.uint8), alpha=2)
+        # comparing with each cell's number: fewer kernels of a GPU than a scatter that is repeatable
+        self.counts += (cells.unsqueeze(1) == self._cells).sum(0)
 
     def zero(self) -> None:
         self.counts.zero_()

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from eyescream_py import torch7
+from eyescream_py.game.adversarial import Learner, Penalty
+from eyescream_py.game.averaging import Ema
 from eyescream_py.torch7.flat import BORDER, Flat, copy_each_
 from eyescream_py.torch7.layers import View
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam
@@ -127,6 +129,23 @@ def test_a_step_over_the_buffer_is_the_step_over_each_parameter(name, layout, ca
     assert states[0]["t"] == states[1]["t"] == 4
     for moment in optimizers[0].buffers:
         torch.testing.assert_close(states[0][moment], states[1][moment], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_takes_as_many_calls_for_many_parameters_as_for_few(name):
+    calls = []
+    for layers in (2, 9):
+        net = nn.Sequential(*[nn.Linear(3, 3) for _ in range(layers)])
+        optimizer = OPTIMIZERS[name](Flat(net), capturable=True)
+        learner = Learner(net, optimizer, Penalty(1e-4, 1e-4), 1.0)
+        ema = Ema(net, 0.9, flat=optimizer.flat)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            learner.penalty.add_gradients(optimizer.weights, optimizer.gradients)
+            optimizer.step(torch.ones((), dtype=torch.float64))
+            ema.update()
+        calls.append({e.key: e.count for e in seen.key_averages() if e.key.startswith("aten::")})
+    assert calls[0] == calls[1]
+    assert calls[0]["aten::lerp_"] == 1
 
 
 def test_states_and_files_are_the_same_from_either_layout(tmp_path):
