@@ -310,7 +310,7 @@ class ConfusionMatrix:
         """Predictions in (0,1) and targets of 0 or 1, both with N values."""
         rows, columns = targets.reshape(-1) > 0.5, predictions.detach().reshape(-1) > 0.5
         cells = torch.add(columns.view(torch.uint8), rows.view(torch.uint8), alpha=2)
-        # comparing with each cell's number: fewer kernels of a GPU than a scatter that is repeatable
+        # compared with each cell's number: fewer kernels of a GPU than a repeatable scatter
         self.counts += (cells.unsqueeze(1) == self._cells).sum(0)
 
     def zero(self) -> None:
