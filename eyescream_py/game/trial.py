@@ -19,7 +19,7 @@ from torch import nn
 from eyescream_py.game import precision
 from eyescream_py.networks.cpu_layers import speed_up
 
-SECONDS, ROUNDS = 2.0, 5  # at most, after a pass of each to warm up
+SECONDS, ROUNDS = 2.0, 5  # no round begins later; one more comes first, to warm up
 PIXELS = 16 * 32 * 32  # of the pictures of a pass; batches larger than that choose alike
 WORTH = 0.9  # of float32's time: what is as quick is better in full
 
@@ -37,7 +37,8 @@ class Part:
 def milliseconds(parts: Sequence[Part], batch: int) -> dict[str, float]:
     """The quickest forward and backward pass of copies of `parts`, "fp32" and "bf16".
 
-    Takes about SECONDS. The generator of torch's random numbers is left as it was.
+    Takes about SECONDS, at least two passes of each. The generator of torch's random numbers is
+    left as it was.
     """
     n = min(batch, max(4, PIXELS // max(math.prod(part.shapes[-1][-2:]) for part in parts)))
     passes = {name: _passes(parts, n, name) for name in ("fp32", "bf16")}
