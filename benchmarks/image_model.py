@@ -4,7 +4,6 @@
         --unpaired 320 --pairs 640 --tests 60
     python -m benchmarks.image_model run DATA OUT [--size 64] [--batch 8] [l1|gan_l1|plain|...]
     python -m benchmarks.image_model bound
-    python -m benchmarks.image_model photos PAIRS TEST_PAIRS OUT NAME
     python -m benchmarks.image_model memory FOLDER
     python -m benchmarks.image_model_report OUT --data DATA
 
@@ -26,7 +25,7 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.image_model_report import SEEDS, save_sheet
+from benchmarks.image_model_report import SEEDS
 from eyescream_py.image_model.checkpoints import read_checkpoint, save_checkpoint
 from eyescream_py.image_model.data import (
     Pictures,
@@ -48,7 +47,7 @@ from eyescream_py.image_model.options import (
 )
 from eyescream_py.image_model.replay import ReplayCache
 from eyescream_py.image_model.semi import CrossEncoder, FrozenEncoderGan
-from eyescream_py.image_model.training import ImageModel, generate, load_domains
+from eyescream_py.image_model.training import ImageModel, load_domains
 
 Trace = list[dict[str, float]]
 Phases = tuple[tuple[int, float], ...]
@@ -63,7 +62,6 @@ LONG_ROUNDS: tuple[Phases, ...] = (
 CONTINUED, CONTINUED_RATE = 200, 3e-4
 LONG_CONTINUED = 600
 ALPHA = 10.0
-PHOTO_LLR, PHOTO_GLR = 2e-3, 5e-4
 
 
 @dataclass(frozen=True)
@@ -260,47 +258,6 @@ def measure(
     learner.close()
     result.write_text(json.dumps({"scores": asdict(scores), **spent, "trace": trace}))
     print(name, seed, asdict(scores), spent, flush=True)
-
-
-@main.command()
-@click.argument("pairs", type=click.Path(path_type=Path))
-@click.argument("test_pairs", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.argument("name")
-@click.option("--steps", type=int, nargs=2, default=(250, 60), show_default=True)
-@sized
-def photos(
-    pairs: Path,
-    test_pairs: Path,
-    out: Path,
-    name: str,
-    steps: tuple[int, int],
-    size: int,
-    batch: int,
-) -> None:
-    """L1 on PAIRS, then with the game too; scores and a sheet of TEST_PAIRS."""
-    out.mkdir(parents=True, exist_ok=True)
-    image = ImageOptions(batch_size=batch, image_size=size, channels=3, optim="ADAM")
-    held_out = load_pairs(test_pairs, "--nd_dir", size, 3, np.random.default_rng(0))
-    depths, truth = held_out.all()
-    rows, scores = [depths], {}
-    weights: dict[str, torch.Tensor] | None = None
-    for label, game, number in (("l1", False, steps[0]), ("gan_l1", True, steps[1])):
-        bench = Bench(pairs, out, image)
-        flags: dict[str, Any] = {"nd_dir": pairs, "l1": True, "use_nd_l1": True, "use_nd_gan": game}
-        learner = image_model(bench, 1, PHOTO_LLR, PHOTO_GLR, use_gan=game, **flags)
-        if weights is not None:
-            learner.generator.load_state_dict(weights)
-        train(learner, number)
-        weights = learner.generator.state_dict()
-        seen = learner.domains.pairs
-        assert seen is not None
-        scores[label] = asdict(score(learner.generator.eval(), held_out, seen.sides[1]))
-        rows.append(generate(learner.generator, depths))
-    columns = range(0, len(depths), max(1, len(depths) // 10))
-    save_sheet(out / f"photos-{name}.jpg", [*rows, truth], columns, 2)
-    (out / f"photos-{name}.json").write_text(json.dumps(scores))
-    print(name, json.dumps(scores))
 
 
 @main.command()

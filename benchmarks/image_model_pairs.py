@@ -5,7 +5,8 @@
     python -m benchmarks.image_model_pairs sheet TEST_PAIRS OUT SHEET default best
 
 `run` leaves OUT/NAME.json and OUT/NAME.safetensors. A setting is a list of phases, each with its
-share of the time; the steps of a phase are counted from the time that its first 20 take.
+share of the time. Where rates fall at a phase's end, its steps are counted from the time that the
+first 20 take; else it goes on until the time is used.
 """
 
 from __future__ import annotations
@@ -52,22 +53,25 @@ _GAME = _PIX | {"use_nd_gan": True, "llr": 3e-4}
 _PATCH: dict[str, Any] = {"critic": "patch", "glr": 2e-4, "dlr": 2e-4, "d_limit": 1}
 SETTINGS: dict[str, tuple[Phase, ...]] = {
     "default": (Phase(model={"use_nd_gan": True}),),
+    "default-l1": (Phase(model={"use_gan": False}),),
     "pix": (Phase(1, _ADAM, _ALONE, {}, 0.5),),
     "pix-game": (Phase(0.6, _ADAM, _ALONE, {}, 0.5), Phase(0.4, _ADAM, _GAME, _PATCH, 0.5)),
 }
 
 
-def steps_of(phase: Phase, seconds: float, learner: ImageModel) -> Iterator[tuple[int, int]]:
+def steps_of(phase: Phase, seconds: float) -> Iterator[tuple[int, int]]:
     """(step, last step) until the phase's time is used."""
     began = time.process_time()
-    end = TIMED
+    end = 10**9
     step = 0
     while step < end:
         step += 1
-        yield step, 10**9 if step <= TIMED else end
-        if step == TIMED:
-            each = (time.process_time() - began) / TIMED
-            end = max(TIMED, round(phase.share * seconds / each))
+        yield step, end
+        spent = time.process_time() - began
+        if step == TIMED and phase.decay:
+            end = max(TIMED, round(phase.share * seconds / (spent / TIMED)))
+        if not phase.decay and spent >= phase.share * seconds:
+            return
 
 
 def train(phase: Phase, pairs: Path, size: int, seconds: float, start: Any) -> ImageModel:
@@ -82,7 +86,7 @@ def train(phase: Phase, pairs: Path, size: int, seconds: float, start: Any) -> I
     if start is not None:
         learner.generator.load_state_dict(start)
     rates = rates_of(learner)
-    for step, end in steps_of(phase, seconds, learner):
+    for step, end in steps_of(phase, seconds):
         set_rates(learner, rates, rate_share(step, end, round(phase.decay * end)))
         metrics = learner.step()
         if step % 200 == 0:
