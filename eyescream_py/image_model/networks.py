@@ -192,8 +192,7 @@ class FGenerator(nn.Sequential):
 class PixGenerator(nn.Module):
     """The U-Net of pix2pix (Isola et al. 2017, arXiv 1611.07004) at half its width: halves the side
     down to 2 (or an odd one) with a skip at each size, so that a pixel can depend on the whole
-    picture and on its own place. Drop-out in the innermost layers, in training only. A last layer
-    at full size, which theirs lacks, sees the input too: fine lines pass through.
+    picture and on its own place. Drop-out in the innermost layers, in training only.
     """
 
     def __init__(self, channels: int, image_size: int, norm: str = "none") -> None:
@@ -208,8 +207,7 @@ class PixGenerator(nn.Module):
         )
         self.drop = nn.ModuleList(nn.Dropout(0.5 if i < 2 else 0) for i in range(len(sizes)))
         last = widths[0] * (2 if sizes else 1)
-        self.last = Conv(last, WIDTH // 2, 4, 2, up=True, norm=norm)
-        self.out = Conv(WIDTH // 2 + channels, channels, 3, activation=torch.tanh)
+        self.out = Conv(last, channels, 4, 2, up=True, activation=torch.tanh)
 
     def forward(self, x: Tensor) -> Tensor:
         skips = [self.first(x)]  # [N,32,S/2,S/2]
@@ -218,7 +216,7 @@ class PixGenerator(nn.Module):
         code = skips.pop()
         for layer, drop in zip(self.up, self.drop, strict=True):
             code = torch.cat([skips.pop(), drop(layer(code))], 1)
-        return self.out(torch.cat([x, self.last(code)], 1))
+        return self.out(code)
 
 
 def _halving_widths(image_size: int) -> list[int]:
