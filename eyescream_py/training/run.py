@@ -7,6 +7,7 @@ A trainer hands `run` a `Task`, which knows one iteration, one epoch's figures a
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import time
 from dataclasses import dataclass
@@ -139,6 +140,8 @@ class Run:
             print("The pictures are others than when the epoch was interrupted: it starts anew.")
             self.at = _Position(self.at.epoch)
         self._good = path
+        del content
+        gc.collect()  # a file's tables hold one another, and every weight and moment once more
         return halvings
 
     def _halve_learning_rate(self) -> None:

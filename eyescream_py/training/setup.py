@@ -5,6 +5,7 @@ optimizers.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -109,6 +110,8 @@ def _kept(options: CommonOptions) -> str:
     resume = content.get("resume")
     state = resume.get("state") if isinstance(resume, dict) else None
     kept = state.get("precision") if isinstance(state, dict) else None
+    del content, resume, state
+    gc.collect()  # a file's tables hold one another: all of it would stay until the run reads it
     return kept if kept in ("fp32", "bf16", "fp64") else ""
 
 

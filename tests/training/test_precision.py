@@ -1,9 +1,14 @@
 """`--precision=auto` on a processor with bfloat16: chosen once, kept by the runs that go on."""
 
+import gc
+import weakref
+
 import pytest
 
 from eyescream_py import torch7
 from eyescream_py.game import precision, trial
+from eyescream_py.networks import checkpoints
+from eyescream_py.training.run import Run
 from tests.small_runs import FILES, assert_same, pictures, small_run, use_small_networks
 
 
@@ -64,3 +69,29 @@ def test_other_processors_and_replays_are_asked_nothing(tmp_path, monkeypatch):
     said = small_run("train", tmp_path / "b", data, "--epochs=1", "--precision=auto", "--rng=lua")
     assert "--precision=auto" not in said
     assert trained_in(tmp_path / "b", "train") == "fp32"
+
+
+def test_a_file_that_was_read_leaves_the_memory_before_the_run_begins(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    data, save, read, go = pictures(tmp_path, "train"), tmp_path / "save", checkpoints.read, Run.go
+    small_run("train", save, data, "--epochs=1")
+    moments, left = [], []
+
+    def noted(*given):
+        content = read(*given)
+        moments.append(weakref.ref(content["resume"]["state"]["D_optimizer"]["m"]))
+        return content
+
+    def begun(run):
+        left.extend(moment() for moment in moments)
+        go(run)
+
+    monkeypatch.setattr(checkpoints, "read", noted)
+    monkeypatch.setattr(Run, "go", begun)
+    gc.disable()  # or it might come at a moment that hides what stays
+    try:
+        again = (f"--network={FILES['train']}", "--precision=auto")
+        small_run("train", save, data, "--epochs=2", *again)
+    finally:
+        gc.enable()
+    assert left == [None, None]  # read for its precision, then for the rest
