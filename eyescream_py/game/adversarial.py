@@ -127,8 +127,10 @@ class AccuracyGate:
         """Count a batch; whether D may learn. `said` [N] is 1 where D took it for real, else 0."""
         accuracy = ((said > 0.5) == (targets > 0.5)).double().mean()
         size = len(self.accuracies)
-        # no scatter, for which a GPU would have to sort to be repeatable
-        self.accuracies.masked_fill_(self._places == self.count % size, accuracy)
+        # no scatter, for which a GPU would have to sort to be repeatable, and no masked_fill_,
+        # which reads the value back
+        place = self._places == self.count % size
+        torch.where(place, accuracy, self.accuracies, out=self.accuracies)
         self.count += 1
         mean = self.accuracies.sum() / self.count.clamp(max=size).squeeze()
         return (mean < self.bound).double()

@@ -13,7 +13,9 @@ from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.averaging import Ema
 from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.game.feeds import FaceFeed
-from eyescream_py.game.taming import SlopePenalty, Taming
+from eyescream_py.game.precision import choose
+from eyescream_py.game.taming import DiffAugment, SlopePenalty, SpectralBound, Taming
+from eyescream_py.game.working import Working
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
@@ -113,6 +115,31 @@ def test_the_average_within_an_iteration_is_that_after_it():
         after.update()
     for p, q in zip(inside.ema.average.parameters(), after.average.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+def callers(event):
+    while event is not None:
+        yield event.name
+        event = event.cpu_parent
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_nothing_of_an_iteration_is_read_back(optimizer, rounded):
+    """A value that Python or a kernel's host side asks for ends a recording with an error."""
+    tried, source = game(optimizer, True, bound=0.95, flat=True)
+    kinds = ("colour", "mirror", "translation", "cutout")
+    D = tried.D.network
+    tried.taming = Taming(DiffAugment(kinds, source), SlopePenalty(1.0, 2), SpectralBound(D, 1.0))
+    if rounded:
+        tried.autocast = choose("bf16", torch.device("cpu")).autocast
+        for player in (tried.D, tried.G):
+            player.working = Working(player.network, player.optimizer.flat)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        tried.iteration(BATCH)
+    read = [list(callers(event)) for event in seen.events() if "_local_scalar" in event.name]
+    # Adam's kernel reads its step size on a processor alone
+    assert [names for names in read if "aten::_fused_adam_" not in names] == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device to capture on")
