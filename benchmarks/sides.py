@@ -21,6 +21,7 @@ def compare(builds: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, f
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(build, theirs), daemon=True)
         process.start()
+        theirs.close()  # or the end of a process that fails would be waited for without end
         sides[name] = ours, process
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + WARM_UP):
