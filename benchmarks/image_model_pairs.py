@@ -1,8 +1,8 @@
 """Settings of the image-model room on pairs of pictures, each with the same processor time.
 
     python -m eyescream_py.image_model prepare-pairs PHOTOS PAIRS 64 --channels 3 --source blur
-    python -m benchmarks.image_model_pairs run PAIRS TEST_PAIRS OUT best --seconds 400
-    python -m benchmarks.image_model_pairs sheet TEST_PAIRS OUT SHEET default best
+    python -m benchmarks.image_model_pairs run PAIRS TEST_PAIRS OUT pix --seconds 60
+    python -m benchmarks.image_model_pairs sheet TEST_PAIRS OUT SHEET default pix
 
 `run` leaves OUT/NAME.json and OUT/NAME.safetensors. A setting is a list of phases, each with its
 share of the time. Where rates fall at a phase's end, its steps are counted from the time that the
