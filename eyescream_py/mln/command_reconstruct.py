@@ -128,6 +128,7 @@ class _Work:
 
         self.network = load_checkpoint(_checkpoint_file(checkpoint)) if checkpoint else None
         self.params = params if own_params or self.network is None else _under(self.network, flags)
+        self._bare = not own_params and self.network is None  # nothing says the image's side
         self._method, self._settings, self._half = method, settings, half
         self.count = params.run_count
         self.protocol: Protocol | None = None
@@ -137,13 +138,15 @@ class _Work:
         from eyescream_py.mln.checkpoints import restore_network
         from eyescream_py.mln.fast import FastNetwork
         from eyescream_py.mln.methods import model_methods
-        from eyescream_py.mln.protocol import load_protocol
+        from eyescream_py.mln.protocol import as_wide_as_maps, load_protocol
 
         jobs: dict[str, Callable[[Any], Any]] = {}
         if self.network is not None and self._method in ("mln", "all"):
             half = self._half and device.type == "cuda"
             jobs["mln"] = FastNetwork(restore_network(self.network).to(device), half)
         if self._method != "mln":
+            if self._bare:
+                self.params = as_wide_as_maps(self.params)
             self.protocol = load_protocol(self.params, device)
             known = model_methods(self.protocol, self._settings)
             names = known if self._method == "all" else [self._method]

@@ -4,7 +4,7 @@ the Params.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,12 @@ def load_protocol(params: Params, device: torch.device | str = "cpu") -> Protoco
     )
     band_masks = torch.from_numpy(mask.transpose(2, 0, 1) > 0).to(device, torch.float32)
     return Protocol(trajectory, acquisition, band_masks, _echoes(params, b0, device))
+
+
+def as_wide_as_maps(params: Params) -> Params:
+    """`params` for images of SensCC's side N. Raises UserError where maps cannot be read."""
+    coils, _ = _read_maps(_in_folder(params.segments_folder, "BaseTSDataP", "SensCC1.mat"))
+    return replace(params, image_side=coils.shape[0], image_width=coils.shape[0])
 
 
 def read_trajectory(params: Params) -> Floats:

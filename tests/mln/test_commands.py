@@ -147,6 +147,17 @@ def test_a_method_without_training_needs_no_checkpoint(folder: Path, tmp_path: P
     assert (tmp_path / "OnRealData01_tv.png").is_file()
 
 
+def test_a_folder_of_maps_and_trajectory_is_enough(folder: Path, tmp_path: Path) -> None:
+    """Without Params.txt the coil maps say how wide the image is."""
+    result = run(
+        "reconstruct", "--BaseTSDataP", folder, "--BaseNUFTDataP", folder, "--prefix",
+        folder / "Scan_", "--out", tmp_path, "--method", "cg", "--gpu", -1, "--threads", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    side = read_mat(folder / "SensCC1.mat", ["SensCC"])["SensCC"].shape[0]
+    assert read_mat(tmp_path / "OnRealData01_cg.mat", ["x"])["x"].shape[1:3] == (side, side)
+
+
 def test_equal_rows_are_told_and_rows_are_chosen(
     folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
