@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
@@ -16,6 +18,7 @@ from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.precision import choose
 from eyescream_py.game.taming import DiffAugment, SlopePenalty, SpectralBound, Taming
 from eyescream_py.game.working import Working
+from eyescream_py.networks.modes import InFull
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
@@ -140,6 +143,54 @@ def test_nothing_of_an_iteration_is_read_back(optimizer, rounded):
     read = [list(callers(event)) for event in seen.events() if "_local_scalar" in event.name]
     # Adam's kernel reads its step size on a processor alone
     assert [names for names in read if "aten::_fused_adam_" not in names] == []
+
+
+class Devices(TorchDispatchMode):
+    """Which operators took or made tensors on which kind of device."""
+
+    def __init__(self):
+        super().__init__()
+        self.operators = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, made)):
+            if isinstance(value, torch.Tensor):
+                self.operators.setdefault(value.device.type, set()).add(str(function))
+        return made
+
+
+class Constant:
+    """Random numbers of a device that has no generator."""
+
+    def __init__(self, seed, device):
+        self.device = device
+
+    def uniform_(self, tensor, low, high):
+        return tensor.fill_((low + high) / 2)
+
+    def bernoulli_(self, tensor, p):
+        return tensor.fill_(1)
+
+    def indices_(self, tensor, n):
+        return tensor.zero_()
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "sgd"])  # Adam's kernel has no such form
+def test_nothing_of_an_iteration_comes_from_the_host(optimizer, monkeypatch):
+    """Not a tensor: a recording would keep what it held, or fail."""
+    monkeypatch.setattr(InFull, "__call__", lambda self, x: type(self.layer).forward(self.layer, x))
+    monkeypatch.setitem(globals(), "TorchSource", Constant)
+    tried, source = game(optimizer, True, bound=0.95, device="meta", flat=True)
+    kinds = ("colour", "mirror", "translation", "cutout")
+    bound = SpectralBound(tried.D.network, 1.0)
+    tried.taming = Taming(DiffAugment(kinds, source), SlopePenalty(1.0, 2), bound)
+    with Devices() as seen:
+        tried.iteration(BATCH)
+    assert list(seen.operators) == ["meta"], seen.operators.get("cpu")
+    with Devices() as seen:
+        tried.gate.count + torch.tensor(1)
+    assert set(seen.operators) == {"cpu", "meta"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device to capture on")
