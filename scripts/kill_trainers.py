@@ -102,12 +102,14 @@ def image_model_trainer(data: Path) -> Trainer:
         done = step_of(at) if at else 0
         if done == STEPS:
             return []
-        again = [f"--load={at}"] if at else []
+        # the fakes that D meets again lie in a cache beside the runs' own folders
+        again = [f"--load={at}", "--reuse_replay"] if at else []
         return [
             "train", f"--synth_dir={data / 'heads' / present[0]}",
             f"--real_dir={data / 'heads' / present[1]}", "--image_size=16", "--batch_size=2",
             "--ckpt_freq=1", f"--max_steps={STEPS - done}", f"--log_dir={folder}", "--noplot",
-            "--gpu=-1", "--threads=1", "--gen_num=1", "--use_replay", "--d_limit=2", *again,
+            "--gpu=-1", "--threads=1", "--gen_num=1", "--d_limit=2",
+            "--use_replay", "--cache_size=20", f"--cache_path={folder / 'replay'}", *again,
         ]  # fmt: skip
 
     return Trainer("eyescream_py.image_model.__main__", command, last, safetensors)
