@@ -80,6 +80,8 @@ class JsonLines:
 
     def close(self) -> None:
         """See once more that the file is there, with all its lines."""
+        if self._file.closed:
+            return
         with contextlib.suppress(OSError), alone_in(self.path.parent):
             self._follow()
             self._file.write(self._unwritten)
