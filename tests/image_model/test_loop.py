@@ -93,15 +93,17 @@ def test_a_resumed_run_is_the_uninterrupted_one(heads: Path, tmp_path: Path, opt
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.parametrize("decay", [0, 6])  # the latter has begun before the kill
 def test_a_run_killed_after_its_checkpoint_is_resumed_with_the_same_replay(
-    heads: Path, tmp_path: Path, monkeypatch
+    heads: Path, tmp_path: Path, monkeypatch, decay: int
 ) -> None:
-    run_for(heads, tmp_path / "whole", 8)
+    run_for(heads, tmp_path / "whole", 8, decay_steps=decay)
     monkeypatch.setattr(Run, "_draw", lambda self, step: None if step < 6 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run_for(heads, tmp_path / "killed", 8)
+        run_for(heads, tmp_path / "killed", 8, decay_steps=decay)
     monkeypatch.undo()
-    run_for(heads, tmp_path / "again", 4, tmp_path / "killed/model.ckpt-4.safetensors")
+    left = tmp_path / "killed/model.ckpt-4.safetensors"
+    run_for(heads, tmp_path / "again", 4, left, decay_steps=decay)
     assert numbers(tmp_path / "again") == {
         step: record for step, record in numbers(tmp_path / "whole").items() if step > 4
     }

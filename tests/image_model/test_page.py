@@ -2,6 +2,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -53,6 +54,18 @@ def test_curves_are_means_of_stretches_and_pass_over_what_is_no_number(run: Path
     found = curves(records)
     assert len(found["L1"]) == len(found["G"]) == POINTS
     assert all(step == pytest.approx(value) for step, value in found["G"])  # G was the step
+
+
+def test_names_stay_names_and_a_path_may_be_no_text(run: Path) -> None:
+    odd = "page_'\"><b>.png"
+    (run / "step_500" / odd).write_bytes(b"")
+    write_page(run, "train --log_dir caf\udce9", ["input"])
+    text = (run / "index.html").read_text()
+    page = Sources()
+    page.feed(text)
+    assert "b" not in page.tags
+    assert f"step_500/{odd}" in [unquote(source) for source in page.found]
+    assert "caf\\udce9" in text
 
 
 def test_a_constant_curve_of_one_step_is_drawn(tmp_path: Path) -> None:

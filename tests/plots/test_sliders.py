@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -189,6 +190,37 @@ class TestMoves:
         assert told < 15_000, told
         sleeper.close()
         line.close()
+
+    def test_a_page_s_moves_are_not_lost_to_another_s(self, port: int) -> None:
+        for env in ("run", "other"):
+            message = sliders_message("knobs", env, "play", SLIDERS)
+            assert ask(port, "POST", f"/{KEY}/events", message) == 200
+        sleeper, line = page(port, f"{KEY}/moves"), page(port)
+        sleeper.sock.setsockopt(1, 8, 4096)
+        line.send(order(values=[7, 1]))
+        for step in range(20_000):
+            line.send(order(eid="other", values=[step % 100, 0.5, *[0.1234567] * 30]))
+        line.send(order(values=[8, 1]))
+        line.send(order(eid="other", values=[9, 1]))
+        newest: dict[str, list[float]] = {}
+        while newest != {"run": [8, 1], "other": [9, 1]}:
+            told = json.loads(sleeper.recv())
+            newest[told["eid"]] = told["values"]
+        sleeper.close()
+        line.close()
+
+    def test_a_stranger_s_odd_answers_are_no_tracebacks(self, capfd) -> None:
+        answer = b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = Address("127.0.0.1", server.getsockname()[1])
+            listener = Moves(lambda: address, "run", "knobs")
+            line, _ = server.accept()
+            line.recv(4096)
+            line.sendall(answer)
+            assert listener.wait(0.3) is None
+            line.close()
+            listener.close()
+        assert capfd.readouterr() == ("", "")
 
     def test_a_pane_s_other_words_are_no_move(self) -> None:
         for packet in (None, [], {}, {"event_type": "PropertyUpdate", "values": [1]}):

@@ -78,6 +78,12 @@ class TestDirections:
         with pytest.raises(UserError, match=f"begins with {type(first).__name__}"):
             main_directions(nn.Sequential(first, nn.Linear(6, 9)), 2)
 
+    def test_numbers_that_are_none_are_said(self):
+        G = small_G()
+        G.network[0].weight.data[0, 0] = float("nan")
+        with pytest.raises(UserError, match="weights of G are no finite numbers"):
+            main_directions(G.network, 3)
+
 
 class TestFaces:
     def test_at_rest_it_is_the_seed_s_own_face(self, faces):
