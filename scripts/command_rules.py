@@ -64,6 +64,10 @@ RULES = (
     Rule(r".*ganless_hd train --resume", more=_GANLESS_SMALL.replace("--epochs 1", "--epochs 2")),
     Rule(r".*ganless_hd train", more=_GANLESS_SMALL),
     Rule(r".*image_model make-data", more="--unpaired 8 --pairs 8 --tests 4"),
+    Rule(
+        r".*image_model train .*--decay_steps",
+        more="--max_steps 4 --decay_steps 2 --batch_size 2 --gpu -1 --noplot",
+    ),
     Rule(r".*image_model train", more="--max_steps 4 --batch_size 2 --gpu -1 --noplot"),
     Rule(r".*mln train", more="--batches 2 --InitExamples 8 --test-images 2 --threads 1 --gpu -1"),
     Rule(r".*mln reconstruct", more="--threads 1"),

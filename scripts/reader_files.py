@@ -1,7 +1,7 @@
 """The files that the documents speak of, small: a folder of photos, an old checkpoint, a scan.
 
 Faces are the 100 that scikit-image brings, checkpoints those of `tests/golden`, photographs are
-rendered.
+rendered, but for the astronaut's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
+from skimage.data import astronaut
 
 from eyescream_py import torch7
 from eyescream_py.data.embedded import embedded_faces
@@ -27,8 +28,9 @@ def write_reader_files(place: Path) -> None:
         _write_faces(place / folder, faces[first : first + 50])
     np.save(place / "pictures.npy", np.kron(faces[:40, :16, :16], np.ones((1, 1, 1), np.uint8)))
     _write_lfw(place / "LFW", 30)
-    for folder in ("photos", "more/photos", "PHOTOS"):
+    for folder in ("photos", "more/photos"):
         _write_photos(place / folder, 6)
+    _write_portraits(place / "PHOTOS", 6)
     photo = _photo(99)
     photo.save(place / "me.jpg", quality=95)
     photo.resize((1200, 1400)).save(place / "huge.jpg", quality=95)
@@ -54,6 +56,16 @@ def _write_photos(folder: Path, count: int) -> None:
     folder.mkdir(parents=True)
     for number in range(count):
         _photo(number).save(folder / f"photo_{number}.jpg", quality=95)
+
+
+def _write_portraits(folder: Path, count: int) -> None:
+    """Parts of a real photograph that a detector finds a face in."""
+    folder.mkdir(parents=True)
+    picture = Image.fromarray(astronaut())
+    for number in range(count):
+        left, top = 60 + 8 * number, 5 * number
+        box = (left, top, left + 320, top + 320)
+        picture.crop(box).save(folder / f"portrait_{number}.jpg", quality=95)
 
 
 def _write_lfw(folder: Path, count: int) -> None:
