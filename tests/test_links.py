@@ -1,6 +1,8 @@
 """The links of the documents, and the checker itself."""
 
-from scripts.check_links import anchors, broken_links, pages
+import re
+
+from scripts.check_links import ROOT, anchors, broken_links, pages
 
 
 def test_every_link_of_the_documents_leads_somewhere():
@@ -25,3 +27,14 @@ def test_broken_links_are_found_and_good_ones_are_not(tmp_path):
 
 def test_headings_within_code_are_no_anchors():
     assert anchors("# One\n```\n# two\n```\n## [Three](x.md)\n") == {"one", "three"}
+
+
+def test_the_pages_stay_short():
+    generated = {"flags.md", "torch7-classes.md"}
+    guides = [page for page in (ROOT / "docs").glob("*.md") if page.name not in generated]
+    texts = [
+        page.read_text("utf-8") for page in [*guides, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    ]
+    words = [word for text in texts for word in text.split() if re.search(r"\w", word)]
+    assert 5_000 < len(words) < 12_300
+    assert len(texts[-2].splitlines()) <= 120  # the README
