@@ -12,6 +12,7 @@ import json
 import os
 import re
 import urllib.parse
+from collections.abc import Hashable
 from typing import Any
 
 import tornado.httpserver
@@ -184,8 +185,39 @@ def _are_sliders(window: str, env: str, data: list[Any]) -> bool:
         return False
 
 
-class _Socket(SocketHandler):
+class _Patient(tornado.websocket.WebSocketHandler):
+    """A socket whose reader may sleep: what it has not taken waits in one place a thing, where
+    what is newer replaces it. A tab left open over a long run would else fill the memory."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        self._waiting: dict[Hashable, str | dict[str, Any]] = {}
+        self._sending = False
+        super().__init__(*arguments, **more)
+
+    def tell(self, thing: Hashable, message: str | dict[str, Any]) -> None:
+        self._waiting.pop(thing, None)  # the newer one stands behind all that is said before it
+        self._waiting[thing] = message
+        if not self._sending:
+            self._sending = True
+            tornado.ioloop.IOLoop.current().add_callback(self._send)
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                thing = next(iter(self._waiting))
+                await super().write_message(self._waiting.pop(thing))
+        except tornado.websocket.WebSocketClosedError:
+            pass
+        finally:
+            self._sending = False
+
+
+class _Socket(_Patient, SocketHandler):
     """The page's socket: what Visdom tells the page, and from the page only sliders' values."""
+
+    def write_message(self, message: Any, binary: bool = False) -> Any:
+        """Visdom's words to the page: windows are dicts with an id, all else is text."""
+        self.tell(message["id"] if isinstance(message, dict) else ("text", message), message)
 
     def on_message(self, message: str | bytes) -> None:
         try:
@@ -204,14 +236,11 @@ class _Socket(SocketHandler):
                 listener.tell((env, window), json.dumps(move_message(env, window, values)))
 
 
-class _Moves(tornado.websocket.WebSocketHandler):
-    """Tells a run where the page's sliders stand; a slow listener misses all but a window's
-    newest values."""
+class _Moves(_Patient):
+    """Tells a run where the page's sliders stand, of each window the newest values."""
 
     def initialize(self, app: Page) -> None:
         self.app = app
-        self._newest: dict[tuple[str, str], str] = {}
-        self._telling = False
 
     def check_origin(self, origin: str) -> bool:
         return True  # the page's guard has looked at it, for every path
@@ -221,23 +250,6 @@ class _Moves(tornado.websocket.WebSocketHandler):
             self.close()
             return
         self.app.listeners.add(self)
-
-    def tell(self, window: tuple[str, str], move: str) -> None:
-        # one place a window: what one page's sliders say is never lost to another's
-        self._newest[window] = move
-        if not self._telling:
-            self._telling = True
-            tornado.ioloop.IOLoop.current().add_callback(self._tell)
-
-    async def _tell(self) -> None:
-        try:
-            while self._newest:
-                window = next(iter(self._newest))
-                await self.write_message(self._newest.pop(window))
-        except tornado.websocket.WebSocketClosedError:
-            pass
-        finally:
-            self._telling = False
 
     def on_message(self, message: str | bytes) -> None:
         """A listener has nothing to say."""

@@ -166,6 +166,31 @@ def test_a_large_post_takes_no_memory(port: int) -> None:
     assert resident_mb(pids[0]) - before < 100
 
 
+def test_a_page_that_sleeps_takes_no_memory_and_wakes_up_to_the_newest(port: int) -> None:
+    """300 pictures of 0.5 MB for a tab that reads nothing: a long run's, or moved sliders'."""
+    pid = next(int(p.name) for p in Path("/proc").glob("[0-9]*") if is_server(p, port))
+    page = websocket.create_connection(
+        f"ws://127.0.0.1:{port}/{KEY}/socket", timeout=5, suppress_origin=True,
+        http_no_proxy=["127.0.0.1"],
+    )  # fmt: skip
+    sid = json.loads(page.recv())["data"]
+    assert ask(port, "POST", f"/{KEY}/events", CURVE) == 200
+    assert ask(port, "POST", f"/{KEY}/env/run", {"sid": sid}) == 200
+    before = resident_mb(pid)
+    picture = {"src": "data:image/png;base64," + "A" * (1 << 19), "caption": None}
+    for number in range(300):
+        shown = CURVE | {"data": [{"type": "image", "content": picture}]}
+        shown |= {"win": f"w{number % 3}", "opts": {"title": f"{number}"}}
+        assert ask(port, "POST", f"/{KEY}/events", shown) == 200
+    assert resident_mb(pid) - before < 60
+    titles: dict[str, str] = {}
+    while titles.get("w2") != "299":
+        told = json.loads(page.recv())
+        titles |= {told["id"]: told["title"]} if told["command"] == "window" else {}
+    assert titles == titles | {"w0": "297", "w1": "298"}
+    page.close()
+
+
 def is_server(process: Path, port: int) -> bool:
     try:
         words = (process / "cmdline").read_bytes().split(b"\0")
