@@ -8,6 +8,7 @@ import click
 
 from eyescream_py.cli import options
 from eyescream_py.system.commands import Command
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import stoppable
 
 
@@ -42,6 +43,9 @@ def main(
 ) -> None:
     """Write grids of generated faces: the best and worst by D, random ones, refined ones."""
     typed = options.typed_flags()
+    lost = sorted(typed & {"visdom_server", "visdom_port", "visdom_env"})
+    if lost and not explore:
+        raise UserError(f"--{lost[0]}: only --explore shows a page; add that, or leave this out")
     doing = "while exploring" if explore else "before all grids were written"
     left = "nothing is saved" if explore else "those that are there are whole"
     with stoppable(f"{doing}; {left}"):

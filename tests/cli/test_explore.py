@@ -47,6 +47,12 @@ def test_it_writes_nothing_and_says_so(flag: str) -> None:
     assert f"leave {flag.partition('=')[0]} out" in one_line(flag)
 
 
+def test_a_page_s_flags_without_a_page() -> None:
+    done = invoke("sample", *FACES[1:], "--visdom_port=9000")
+    assert done.exit_code == 2
+    assert "--visdom_port: only --explore shows a page" in done.stderr
+
+
 def test_a_seed_that_a_page_cannot_hold() -> None:
     assert "--seed=9007199254740993" in one_line("--seed=9007199254740993")
 
