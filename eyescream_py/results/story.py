@@ -22,6 +22,7 @@ MAX_SHEET = 12  # grids on a contact sheet
 MAX_FRAMES = 300
 STRIP = 14  # pixels of the line that names the epoch
 GOLD = "#d8b048"
+_TRAINER = re.compile(r"\w{0,64}")  # it becomes part of a file's name
 _GRID_NAME = re.compile(r"(?P<series>.*?)_?epoch_(?P<epoch>\d+)\.png")
 
 
@@ -33,8 +34,7 @@ def tell(save: Path, film_suffix: str = ".gif", seconds: float = 0.25) -> list[P
     if save.is_file():
         raise UserError(f"{save} is a file; give the folder of its run (the trainer's --save)")
     try:
-        trainers = {line.get("trainer", "") for line in read_json_lines(save / "metrics.jsonl")}
-        written = [path for name in sorted(trainers) if (path := write_curves(save, name))]
+        written = [path for name in _trainers(save) if (path := write_curves(save, name))]
         for series, grids in grids_over_time(save / "pictures").items():
             stem = f"{series}_" if series else ""
             sheet = save / "pictures" / f"{stem}sheet.png"
@@ -115,6 +115,12 @@ def contact_sheet(grids: list[tuple[int, Path]]) -> Image.Image:
     for i, page in enumerate(pages):
         sheet.paste(page, (i % columns * (width + 4), i // columns * (height + 4)))
     return sheet
+
+
+def _trainers(save: Path) -> list[str]:
+    """The names in metrics.jsonl; what is no plain name is none: it could lead elsewhere."""
+    names = [line.get("trainer", "") for line in read_json_lines(save / "metrics.jsonl")]
+    return sorted({name for name in names if isinstance(name, str) and _TRAINER.fullmatch(name)})
 
 
 def _lines_of(save: Path, trainer: str) -> list[dict[str, Any]]:

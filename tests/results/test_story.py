@@ -92,6 +92,18 @@ def test_losses_of_two_stages_are_two_curves():
     }
 
 
+def test_a_name_in_a_log_is_no_path(tmp_path):
+    """A log from elsewhere: its trainers are told only where their names are names."""
+    names = ["x/../../../evil", "../../evil", [1], 5, None, {}, "a" * 65, "mine"]
+    lines = [{"trainer": name, "epoch": n, "D_loss": n} for name in names for n in (1, 2)]
+    log = tmp_path / "a" / "run" / "metrics.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert story.tell(log.parent) == [log.parent / "pictures" / "curves_mine.png"]
+    made = [path for path in tmp_path.rglob("*") if path.is_file() and path != log]
+    assert made == [log.parent / "pictures" / "curves_mine.png"]
+
+
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(UserError, match="train first"):
         story.tell(tmp_path)
