@@ -27,7 +27,7 @@ def options(save, **more):
 
 
 def run_in_background(data, save, *flags, shell=""):
-    """The real script in a process of its own."""
+    """The real script in a process of its own, which a closed terminal ends: under nohup too."""
     command = [sys.executable, "train.py", *SCRIPTS["train"], f"--save={save}",
                f"--dataset={data}", *flags]  # fmt: skip
     if shell:
@@ -36,6 +36,7 @@ def run_in_background(data, save, *flags, shell=""):
         command, cwd=ROOT, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
 
 
