@@ -158,6 +158,10 @@ class FullDisk:
         self.file = file
         self.fileno, self.close = file.fileno, file.close
 
+    @property
+    def closed(self):
+        return self.file.closed
+
     def write(self, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -214,6 +214,9 @@ def test_a_discriminator_that_is_always_right_gives_a_hint(tmp_path, monkeypatch
         def __init__(self):
             self._saturated = 0
 
+        def spread(self):
+            return 1.0, 1.0
+
     task = Silent()
     for _ in range(SATURATED_EPOCHS - 1):
         task._hint_at_saturation(1.0)
