@@ -127,7 +127,7 @@ def load_dataset(
             path = EMBEDDED
     if path == EMBEDDED:
         data = _load_embedded(channels, size, augment_seed)
-    elif Path(path).suffix == ".t7":
+    elif Path(path).suffix.lower() == ".t7":
         data = _load_t7(Path(path), channels, size)
     else:
         data = _load_folder(Path(path), channels, size, cache, progress)

@@ -78,11 +78,11 @@ def _scan(source: str, trajectory: str | None, maps: str | None, side: int, unit
     """What SOURCE holds, by the end of its name."""
     from eyescream_py.mln.exchange import from_bart, from_ismrmrd
 
-    if source.endswith(".dat"):
+    if source.lower().endswith(".dat"):
         raise UserError(
             f"SOURCE {source}: convert Siemens raw data with siemens_to_ismrmrd or bart twixread"
         )
-    if source.endswith((".h5", ".hdf5", ".mrd")):
+    if source.lower().endswith((".h5", ".hdf5", ".mrd")):
         return from_ismrmrd(source, side, units)
     return from_bart(source, trajectory, maps, side, units)
 

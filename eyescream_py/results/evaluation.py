@@ -90,13 +90,13 @@ def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
         channels = 1 if options.grayscale else 3
         data = load_dataset(path, channels, options.scale, device, cache=False)
         return Subject(sample_rows(data, min(options.images, len(data)), options.seed), None)
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return Subject(_array(path, options.images).to(device), None)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; train one first: python train.py")
     G = generator.load_generator(path, device, ema=options.ema)
     images = G.sample(options.images, options.seed)
-    if path.suffix != ".net":
+    if path.suffix.lower() != ".net":
         return Subject(images, None)
     content = checkpoints.read(path, "SUBJECT")
     D = checkpoints.module(content, "D", path, "SUBJECT").float().to(device)

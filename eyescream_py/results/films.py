@@ -32,7 +32,7 @@ def write_pictures(
     path: Path, pictures: list[Image.Image], seconds_per_frame: float = 0.08
 ) -> None:
     """As `write`, of Pillow images that all have one size."""
-    if path.suffix == ".mp4":
+    if path.suffix.lower() == ".mp4":
         _write_mp4(path, pictures, 1 / seconds_per_frame)
         return
     with atomic_write(path) as file:

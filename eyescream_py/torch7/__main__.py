@@ -13,9 +13,11 @@ class _FileError(click.ClickException):
 
 
 class _FilePath(click.Path):
-    """A path in which `~` is the home folder, which shells leave in `--source=~/model.py`."""
+    """A path, not empty, in which `~` is the home folder: shells leave `--source=~/model.py`."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not value:
+            self.fail("give a path; it is empty.", param, ctx)
         return super().convert(os.path.expanduser(value), param, ctx)
 
 

@@ -46,7 +46,9 @@ class AsciiReader:
     def chars(self, count: int) -> bytes:
         self._check(count, f"a string of {count}")
         start, self.position = self.position, self.position + count
-        if count and self._data[self.position : self.position + 1] == b"\n":
+        if count and self._data[self.position : self.position + 2] == b"\r\n":
+            self.position += 2  # a program turned the line ends into those of Windows
+        elif count and self._data[self.position : self.position + 1] == b"\n":
             self.position += 1
         return self._data[start : start + count]
 

@@ -36,6 +36,7 @@ from eyescream_py.training.game import (
     mean_deviation,
 )
 from eyescream_py.training.run import Run
+from eyescream_py.training.save_folder import keep_earlier
 
 ROWS_SHOWN = 20
 ADAGRAD_LR = {"D": 1e-3, "G": 3e-3}
@@ -155,17 +156,21 @@ class PairTask(GameTask):
         print(f"average || x_F - G(x_C) || = {score}")
         # every process scores, to draw the same numbers; one of them writes
         if score < self.best:
-            self.best = score
+            first, self.best = math.isinf(self.best), score
             if self.game.group.leads:
-                self._save_best(epoch)
+                self._save_best(epoch, first)
         return {**record, "parzen": score}
 
     def networks(self) -> dict[str, nn.Module]:
         return {name: models_c2f.as_lua_saves(net) for name, net in super().networks().items()}
 
-    def _save_best(self, epoch: int) -> None:
+    def _save_best(self, epoch: int, first: bool) -> None:
+        """Keep an earlier run's best network under a dated name where this run's is the `first`."""
         print(f"<trainer> saving network to {self.best_path}")
         try:
+            if first and self.best_path.is_file():
+                dated = keep_earlier(self.best_path).name
+                print(f"The earlier {self.best_path.name} is now {dated}.")
             checkpoints.write(self.best_path, self.networks(), self.content(epoch))
         except OSError as error:
             print(f"Could not save {self.best_path}: {error.strerror or error}; training goes on.")

@@ -81,6 +81,11 @@ def test_floats_are_a_gather_in_0_to_1(tmp_path):
         assert torch.equal(rows, data.images[[4, 0, 4]].to(dtype) / 255)
 
 
+def test_an_ending_in_capitals_is_a_t7_too(tmp_path):
+    torch7.save(tmp_path / "BYTE.T7", torch.rand(6, 3, 8, 8))
+    assert len(load(tmp_path / "BYTE.T7", 3, 8)) == 6
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_t7_tensor_keeps_its_values(tmp_path, dtype, capsys):
     values = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=dtype)

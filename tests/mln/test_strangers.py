@@ -160,6 +160,14 @@ def test_what_is_no_array_is_named(tmp_path: Path, value: object, words: str) ->
         read_scan(tmp_path / "a.mat", 3, 1, 1)
 
 
+def test_a_struct_of_a_file_of_version_7_3_is_named_alike(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+        file.create_group("Data").create_dataset("a", data=np.ones(3))
+    with pytest.raises(UserError) as error:
+        read_scan(tmp_path / "a.mat", 3, 1, 1)
+    assert error.value.message.endswith("a.mat: Data is a struct; save the array itself")
+
+
 @pytest.mark.parametrize("name", ["SensCC", "SensMsk"])
 def test_maps_of_zeros_are_named(tmp_path: Path, name: str) -> None:
     write_protocol_files(tmp_path)

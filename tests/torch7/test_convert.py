@@ -269,6 +269,7 @@ def test_flags_that_do_not_go_together(tmp_path):
     save(tmp_path / "old.t7", from_module(nn.Tanh()))
     for out, *flags in [
         ("a.t7", "--source", "m.py"),
+        ("a.safetensors", "--source", ""),
         ("a.pt2", "--ascii"),
         ("a.onnx", "--safetensors"),
     ]:

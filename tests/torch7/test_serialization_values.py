@@ -303,6 +303,13 @@ def test_a_cut_hash_is_refused():
         load(data.replace(b"\2\0\0\0\0\0\0\0\2", b"\2\0\0\0\0\1\0\0\2", 1))
 
 
+def test_an_ascii_file_with_the_line_ends_of_windows():
+    values = {"words": "two", "x": torch.arange(6.0).reshape(2, 3), 3.0: [True, "", 1.5]}
+    lines = save(None, values, ascii=True)
+    turned = load(lines.replace(b"\n", b"\r\n"))
+    assert save(None, turned, ascii=True) == save(None, load(lines), ascii=True)
+
+
 def test_empty_storages_in_ascii_leave_no_trace():
     empty = Storage(torch.empty(0, dtype=torch.int64))
     assert save(None, empty, ascii=True).endswith(b"torch.LongStorage\n0\n")

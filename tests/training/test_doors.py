@@ -121,6 +121,16 @@ def test_an_earlier_run_s_network_is_kept_under_a_dated_name(tmp_path, capsys):
     assert len(list(tmp_path.glob("toy_20*.net"))) == 1
 
 
+def test_an_earlier_run_s_best_network_is_kept_too(tmp_path):
+    data = pictures(tmp_path, "train_c2f")
+    best = (tmp_path / FILES["train_c2f"]).with_suffix(".bestnet")
+    small_run("train_c2f", tmp_path, data, "--epochs=1")
+    before = best.read_bytes()
+    small_run("train_c2f", tmp_path, data, "--epochs=1", "--seed=5")
+    (dated,) = tmp_path.glob(f"{best.stem}_20*.bestnet")
+    assert dated.read_bytes() == before != best.read_bytes()
+
+
 class DrawingTask(ToyTask):
     def save_pictures(self, folder, epoch):
         folder.mkdir(parents=True, exist_ok=True)
