@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from eyescream_py.plots.keys import read_key
-from eyescream_py.plots.server import ServerProcess
 from tests.e2e.chromium import CHROMIUM, Tab, open_tab
-from tests.plots.test_plots import free_port, wait_until, windows
+from tests.plots.servers import running_server
+from tests.plots.test_plots import windows
 
 KEY = "s" * 24
 EVENT = {"eid": "main", "win": "planted", "data": [{"type": "scatter"}], "layout": {}, "opts": {}}
@@ -76,14 +75,8 @@ def stranger() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def visdom() -> Iterator[int]:
-    port = free_port()
-    server = ServerProcess(port, KEY)
-    server.ensure_running()
-    try:
-        wait_until(lambda: read_key(port) == KEY)
+    with running_server(KEY) as port:
         yield port
-    finally:
-        server.stop()
 
 
 def outcome(tab: Tab, port: int) -> dict[str, str]:

@@ -17,10 +17,10 @@ import websocket
 from eyescream_py.plots import client
 from eyescream_py.plots.client import Address, Listener, exchange
 from eyescream_py.plots.keys import read_key, remove_key, write_key
-from eyescream_py.plots.server import ServerProcess
 from eyescream_py.plots.windows import Plots, environment_of
 from eyescream_py.system.errors import UserError
-from tests.plots.test_plots import FACES, free_port, wait_until, windows
+from tests.plots.servers import running_server
+from tests.plots.test_plots import FACES, wait_until, windows
 
 CURVE = {"eid": "run", "win": "w", "data": [{"type": "scatter"}], "layout": {}, "opts": {}}
 KEY = "k" * 24
@@ -28,14 +28,8 @@ KEY = "k" * 24
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    chosen = free_port()
-    server = ServerProcess(chosen, KEY)
-    server.ensure_running()
-    try:
-        wait_until(lambda: read_key(chosen) == KEY)
+    with running_server(KEY) as chosen:
         yield chosen
-    finally:
-        server.stop()
 
 
 def ask(port: int, method: str, path: str, body: object = None, **headers: str) -> int:

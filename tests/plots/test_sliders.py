@@ -24,6 +24,7 @@ from eyescream_py.plots.sliders import (
     read_sliders,
     sliders_message,
 )
+from tests.plots.servers import running_server
 from tests.plots.test_doors import KEY, ask
 from tests.plots.test_plots import free_port, wait_until, windows
 
@@ -34,14 +35,8 @@ EVIL = '"><img src=x onerror=alert(1)>'
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    chosen = free_port()
-    server = ServerProcess(chosen, KEY)
-    server.ensure_running()
-    try:
-        wait_until(lambda: read_key(chosen) == KEY)
+    with running_server(KEY) as chosen:
         yield chosen
-    finally:
-        server.stop()
 
 
 def page(port: int, path: str = f"{KEY}/socket", **more: object) -> websocket.WebSocket:
