@@ -1,5 +1,7 @@
 """A machine with a GPU, pretended: what is decided for CUDA is decided, and the CPU computes it."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -35,3 +37,17 @@ def pretend_memory(patch: pytest.MonkeyPatch, free: int, whole: int) -> None:
 def pretend_capability(patch: pytest.MonkeyPatch, major: int, minor: int) -> None:
     patch.setattr(torch.cuda, "get_device_capability", lambda device: (major, minor))
     patch.setattr(torch.cuda, "is_bf16_supported", lambda: major >= 8)
+
+
+class PreparedError(Exception):
+    """CUDA was prepared: the device, whether for speed, whether for whole float32 products."""
+
+
+def stop_at_preparation(patch: pytest.MonkeyPatch, place: Any) -> None:
+    """A GPU is chosen in the module `place`, and what prepares it ends the program."""
+
+    def prepare(device: torch.device, fast: bool, strict: bool) -> None:
+        raise PreparedError(device, fast, strict)
+
+    patch.setattr(place, "choose_device", lambda gpu, typed: CUDA)
+    patch.setattr(place, "prepare_cuda", prepare)

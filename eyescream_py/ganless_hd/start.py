@@ -43,7 +43,7 @@ from eyescream_py.ganless_hd.resuming import (
 )
 from eyescream_py.ganless_hd.trainer import Trainer
 from eyescream_py.ganless_hd.training import Run
-from eyescream_py.system.device import choose_device, set_threads
+from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.locks import writing
@@ -77,7 +77,7 @@ def _opened(given: Options, typed: Collection[str]) -> Iterator[Run]:
         check_tensors(earlier, options.width)
     device = choose_device(options.gpu, "gpu" in typed)
     set_threads(options.threads, "threads" in typed)
-    torch.backends.cudnn.benchmark = True  # every batch but an epoch's last has the same size
+    prepare_cuda(device, fast=False, strict=False)
     _make_folders(options)
     training, held_out = photographs(options)
     dataset = ContourPhotos(training, options.imgSize, options.colormap, options.seed)

@@ -87,12 +87,14 @@ def _run_options(values: dict[str, Any], done: int) -> RunOptions:
 
 
 def _device(values: dict[str, Any]) -> torch.device:
-    from eyescream_py.system.device import choose_device, set_threads
+    from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 
     source = click.get_current_context().get_parameter_source
     typed = {name: source(name) == click.core.ParameterSource.COMMANDLINE for name in values}
     set_threads(values["threads"], typed["threads"])
-    return choose_device(values["gpu"], typed["gpu"])
+    device = choose_device(values["gpu"], typed["gpu"])
+    prepare_cuda(device, fast=False, strict=False)
+    return device
 
 
 def _start(values: dict[str, Any]) -> tuple[torch.device, np.random.Generator]:

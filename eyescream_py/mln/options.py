@@ -79,10 +79,15 @@ def given_params(params_file: str | None, ignore_unknown: bool, flags: dict[str,
 
 
 def chosen_device(gpu: int, threads: int) -> torch.device:
-    """The device of --gpu, after --threads has been set."""
-    from eyescream_py.system.device import choose_device, set_threads
+    """The device of --gpu, after --threads has been set.
+
+    CUDA multiplies whole float32 numbers here: images are compared to parts of a thousand.
+    """
+    from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 
     source = click.get_current_context().get_parameter_source
     given = click.core.ParameterSource.COMMANDLINE
     set_threads(threads, source("threads") == given)
-    return choose_device(gpu, source("gpu") == given)
+    device = choose_device(gpu, source("gpu") == given)
+    prepare_cuda(device, fast=False, strict=True)
+    return device

@@ -9,6 +9,7 @@ from torch import nn
 
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7 import layers as t7
+from eyescream_py.torch7.layers_activations import ReLU
 from eyescream_py.torch7.layers_normalization import BatchNormalization, SpatialBatchNormalization
 
 # class -> its constructor's arguments, read from a module
@@ -31,8 +32,9 @@ _ARGUMENTS: dict[type[nn.Module], Callable[[Any], list[Any]]] = {
     t7.SpatialUpSamplingNearest: lambda m: [m.scale_factor],
     t7.View: lambda m: list(m.sizes),
 }  # fmt: skip
-# layers of Lua's files that differ from torch's only for a sample without a batch
+# layers of Lua's files that differ from torch's only for a sample without a batch, or for NaN
 _SAME: dict[type[nn.Module], type[nn.Module]] = {
+    ReLU: nn.ReLU,
     BatchNormalization: nn.BatchNorm1d,
     SpatialBatchNormalization: nn.BatchNorm2d,
 }

@@ -112,20 +112,22 @@ def graph_nodes(module: TorchObject) -> list[tuple[str, TorchObject]]:
     """The nodes of nngraph's nn.gModule in the order in which they run; of others none."""
     listed = module.fields.get("forwardnodes")
     nodes = listed.to_list() if isinstance(listed, Table) else []
-    datas = [_table(node.fields, "data") for node in nodes if is_network(node)]
+    count = len(nodes)
+    shown = nodes[:_NODES_SHOWN]
+    datas = [_table(node.fields, "data") for node in shown if is_network(node)]
     numbers = {id(data): number for number, data in enumerate(datas, start=1)}
     found = []
-    for number, data in enumerate(datas[:_NODES_SHOWN], start=1):
+    for number, data in enumerate(datas, start=1):
         read = [numbers.get(id(source), "?") for source in _table(data, "mapindex").to_list()]
         name = _table(data, "annotations").get("name")
         label = f"({number})" + (f" {printable(name)}" if isinstance(name, str) else "")
         label += f" <- {', '.join(map(str, read))}" if read else ""
         part = data.get("module")
-        last = number == len(datas)
+        last = number == len(datas) and count == len(shown)
         kind = part if is_network(part) else TorchObject(_node_kind(data, bool(read), last))
         found.append((label, kind))
-    if len(datas) > _NODES_SHOWN:
-        found.append(("...", TorchObject(f"and {len(datas) - _NODES_SHOWN} more")))
+    if count > len(shown):
+        found.append(("...", TorchObject(f"and {count - len(shown)} more")))
     return found
 
 

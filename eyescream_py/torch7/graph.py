@@ -100,9 +100,10 @@ def _last_readers(nodes: Sequence[GraphNode], outputs: Sequence[int]) -> list[li
     """For each node, which values no later node and no output reads."""
     last = {source: position for position, node in enumerate(nodes) for source in node.inputs}
     done: list[list[int]] = [[] for _ in nodes]
+    for source in last.keys() & set(outputs):
+        del last[source]
     for source, position in last.items():
-        if source not in outputs:
-            done[position].append(source)
+        done[position].append(source)
     return done
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class _OfOneSample:
@@ -33,6 +34,22 @@ class VolumetricBatchNormalization(_OfOneSample, nn.BatchNorm3d):
     """BatchNorm3d (nn.VolumetricBatchNormalization)."""
 
     sample_dims = 4
+
+
+class InstanceNormalization(nn.InstanceNorm2d):
+    """InstanceNorm2d that also takes planes of one pixel, and makes the bias of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 4:
+            raise ValueError(f"InstanceNormalization takes (N,C,H,W), not {x.dim()} dimensions")
+        if x.shape[-2:] != (1, 1):
+            y: Tensor = F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+            return y
+        nothing = x - x  # what is left of a pixel without its mean
+        return nothing if self.weight is None else self._affine(nothing)
+
+    def _affine(self, x: Tensor) -> Tensor:
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class SpatialCrossMapLRN(nn.LocalResponseNorm):

@@ -14,18 +14,51 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def beyond(layer: Any, sizes: Sequence[int]) -> list[int]:
+    """How far Lua's last window begins beyond the end of each axis, in pixels; -1: it does not.
+
+    Where no axis is padded, Lua keeps a window that begins outside, and torch leaves it out.
+    """
+    dims = len(sizes)
+    kernel, stride, padding, dilation = (
+        (value,) * dims if isinstance(value, int) else tuple(value)
+        for value in (layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1))
+    )
+    if not layer.ceil_mode or any(padding):
+        return [-1] * dims
+    spans = (d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    return [
+        max(math.ceil((size - span) / step) * step - size, -1)
+        for size, span, step in zip(sizes, spans, stride, strict=True)
+    ]
+
+
+def with_last_window(y: Tensor, axes: Sequence[bool], value: float) -> Tensor:
+    """``y`` with one more window, of ``value``, along those of its last axes."""
+    if not any(axes):
+        return y
+    return F.pad(y, [edge for more in reversed(axes) for edge in (0, int(more))], value=value)
+
+
 class _Remembering:
-    """A max pooling that can keep where its maxima were, for an unpooling that undoes it."""
+    """A max pooling that can keep where its maxima were, for an unpooling that undoes it.
+
+    In Lua a window without a pixel has the least number that its type can hold.
+    """
 
     _remember = False
     indices: Tensor
     input_size: torch.Size
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._remember:
-            return super().forward(x)  # type: ignore[misc]
         layer: Any = self
-        run = F.max_pool2d if isinstance(self, nn.MaxPool2d) else F.max_pool3d
+        dims = 2 if isinstance(self, nn.MaxPool2d) else 3
+        if not self._remember:
+            y = super().forward(x)  # type: ignore[misc]
+            begins = beyond(layer, x.shape[-dims:])
+            least = torch.finfo(y.dtype).min if y.is_floating_point() else 0
+            return with_last_window(y, [at >= 0 for at in begins], least)
+        run = F.max_pool2d if dims == 2 else F.max_pool3d
         geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode)
         y, self.indices = run(x, *geometry, return_indices=True)
         self.input_size = x.shape
@@ -40,7 +73,26 @@ class VolumetricMaxPooling(_Remembering, nn.MaxPool3d):
     """MaxPool3d to which an unpooling may belong (nn.VolumetricMaxPooling)."""
 
 
-class SpatialUndividedPooling(nn.AvgPool2d):
+class _Average:
+    """An average pooling with Lua's windows: the mean of no pixel is NaN, or 0 further out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer: Any = self
+        begins = beyond(layer, x.shape[-2:] if isinstance(self, nn.AvgPool2d) else x.shape[-3:])
+        y = super().forward(x)  # type: ignore[misc]
+        y = with_last_window(y, [at > 0 for at in begins], 0.0)
+        return with_last_window(y, [at == 0 for at in begins], math.nan)
+
+
+class SpatialAveragePooling(_Average, nn.AvgPool2d):
+    """AvgPool2d (nn.SpatialAveragePooling)."""
+
+
+class VolumetricAveragePooling(_Average, nn.AvgPool3d):
+    """AvgPool3d (nn.VolumetricAveragePooling)."""
+
+
+class SpatialUndividedPooling(SpatialAveragePooling):
     """Means times the size of the window (nn.SpatialAveragePooling with ``divide`` false).
 
     Where a window is cut, or without the padding counted, that is more than the sum.

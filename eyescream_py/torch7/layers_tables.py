@@ -31,17 +31,28 @@ class CDivTable(nn.Module):
 
 
 class CMaxTable(nn.Module):
-    """Element-wise maximum of a list of tensors (nn.CMaxTable)."""
+    """Element-wise maximum of a list of tensors (nn.CMaxTable).
+
+    Of equals the first, which gets the gradient; NaN is above nothing.
+    """
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return torch.stack([in_shape(x, inputs[0]) for x in inputs]).max(0).values
+        y = inputs[0]
+        for x in inputs[1:]:
+            x = in_shape(x, y)
+            y = torch.where(x > y, x, y)
+        return y
 
 
 class CMinTable(nn.Module):
-    """Element-wise minimum of a list of tensors (nn.CMinTable)."""
+    """Element-wise minimum of a list of tensors (nn.CMinTable); otherwise as CMaxTable."""
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return torch.stack([in_shape(x, inputs[0]) for x in inputs]).min(0).values
+        y = inputs[0]
+        for x in inputs[1:]:
+            x = in_shape(x, y)
+            y = torch.where(x < y, x, y)
+        return y
 
 
 class DotProduct(nn.Module):

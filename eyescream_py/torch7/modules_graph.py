@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from .errors import T7Error
 from .graph import GraphModule, GraphNode, child_name
 from .modules_codec import Codec, Node, Writer
 from .values import Table, TorchObject
@@ -94,13 +95,17 @@ def _node_datas(node: Node) -> list[Table]:
     if not entries:
         raise node.fail("the graph has no list of forward nodes")
     if len(entries) > MAX_NODES:
-        raise node.fail(f"the graph has {len(entries)} nodes, more than the limit of {MAX_NODES}")
+        raise node.fail(_too_many(len(entries)))
     datas = [_data(entry) for entry in entries]
     if not all(isinstance(data, Table) for data in datas):
         raise node.fail("an entry of the forward nodes is no node")
     if len({id(data) for data in datas}) < len(datas):
         raise node.fail("a node is twice among the forward nodes")
     return [data for data in datas if data is not None]
+
+
+def _too_many(count: int) -> str:
+    return f"the graph has {count} nodes, more than the limit of {MAX_NODES}"
 
 
 def _data(entry: Any) -> Table | None:
@@ -143,6 +148,8 @@ def write_graph(graph: Any, writer: Writer) -> dict[str, Any]:
     """Both of nngraph's graphs over one set of tables: for running, and backwards for gradients."""
     sink = GraphNode(tuple(graph.outputs))
     nodes = [*graph.nodes, sink]
+    if len(nodes) > MAX_NODES:  # it could not be read again
+        raise T7Error(f"GraphModule: {_too_many(len(nodes))}")
     datas = [_write_data(graph, node, i, writer) for i, node in enumerate(nodes, start=1)]
     forward = [_graph_node(data, i) for i, data in enumerate(datas, start=1)]
     backward = [_graph_node(data, i) for i, data in enumerate(datas, start=1)]

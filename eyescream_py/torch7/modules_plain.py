@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from . import layers, layers_more, layers_tables
+from . import layers_activations as activations
 from .layers_inplace import CAddTableInPlace
 from .modules_codec import Codec, Node, Plain, Writer, plain
 from .modules_simple import read_add_constant
@@ -37,7 +38,7 @@ def read_copy(node: Node) -> nn.Module:
 
 
 def read_clipped_relu(node: Node) -> nn.Module:
-    return nn.Hardtanh(0.0, node.number("ceiling"))
+    return activations.HardTanh(0.0, node.number("ceiling"))
 
 
 def read_dropout(node: Node) -> nn.Module:
@@ -82,8 +83,11 @@ DIMENSION = Plain("dimension", "dimension", int, 1)
 N_INPUT_DIMS = Plain("nInputDims", "n_input_dims", int, None)
 
 ACTIVATIONS = [
-    plain("ReLU", nn.ReLU, constants={"threshold": 0, "val": 0, **IN_PLACE}),
-    plain("ReLU6", nn.ReLU6, constants=IN_PLACE),
+    *(
+        plain("ReLU", python, constants={"threshold": 0, "val": 0, **IN_PLACE})
+        for python in (activations.ReLU, nn.ReLU)
+    ),
+    *(plain("ReLU6", python, constants=IN_PLACE) for python in (activations.ReLU6, nn.ReLU6)),
     plain("Sigmoid", nn.Sigmoid),
     plain("Tanh", nn.Tanh),
     plain(("Identity", "Contiguous", "PrintSize"), layers.Identity),
@@ -102,24 +106,37 @@ ACTIVATIONS = [
         for python in (layers_more.Threshold, nn.Threshold)
     ),
     plain("ELU", nn.ELU, Plain("alpha", "alpha", float, 1.0), constants=IN_PLACE),
-    plain(
-        "SoftPlus",
-        nn.Softplus,
-        Plain("beta", "beta", float, 1.0),
-        Plain("threshold", "threshold", float, 20.0),
+    *(
+        plain(
+            "SoftPlus",
+            python,
+            Plain("beta", "beta", float, 1.0),
+            Plain("threshold", "threshold", float, 20.0),
+        )
+        for python in (activations.SoftPlus, nn.Softplus)
     ),
     plain("SoftSign", nn.Softsign),
-    plain(
-        ("HardTanh", "Clamp"),
-        nn.Hardtanh,
-        Plain("min_val", "min_val", float, -1.0),
-        Plain("max_val", "max_val", float, 1.0),
-        constants=IN_PLACE,
+    *(
+        plain(
+            ("HardTanh", "Clamp"),
+            python,
+            Plain("min_val", "min_val", float, -1.0),
+            Plain("max_val", "max_val", float, 1.0),
+            constants=IN_PLACE,
+        )
+        for python in (activations.HardTanh, nn.Hardtanh)
     ),
     Codec(("ClippedReLU",), None, read_clipped_relu),
     plain("LogSigmoid", nn.LogSigmoid, buffers=("buffer",)),
-    plain("SoftShrink", nn.Softshrink, Plain("lambda", "lambd", float, 0.5)),
-    plain("HardShrink", nn.Hardshrink, Plain("lambda", "lambd", float, 0.5)),
+    *(
+        plain(name, python, Plain("lambda", "lambd", float, 0.5))
+        for name, python in (
+            ("SoftShrink", activations.SoftShrink),
+            ("SoftShrink", nn.Softshrink),
+            ("HardShrink", activations.HardShrink),
+            ("HardShrink", nn.Hardshrink),
+        )
+    ),
     Codec(("TanhShrink",), nn.Tanhshrink, lambda node: nn.Tanhshrink(), write_tanh_shrink),
     plain(
         "RReLU",

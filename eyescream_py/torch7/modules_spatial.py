@@ -12,6 +12,7 @@ from . import layers, layers_more
 from .errors import T7Error
 from .layers_normalization import SpatialCrossMapLRN
 from .layers_pooling import (
+    SpatialAveragePooling,
     SpatialMaxPooling,
     SpatialUndividedPooling,
     SpatialUpSamplingBilinearTo,
@@ -46,7 +47,8 @@ def read_average_pooling(node: Node) -> nn.Module:
     """``divide`` false, or missing but in cudnn: means times the size of the window."""
     is_cudnn = node.obj.typename.startswith("cudnn.")
     excludes = node.obj.fields.get("mode") == "CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING"
-    python = nn.AvgPool2d if node.boolean("divide", is_cudnn) else SpatialUndividedPooling
+    divides = node.boolean("divide", is_cudnn)
+    python = SpatialAveragePooling if divides else SpatialUndividedPooling
     return python(
         **read_geometry(node),
         ceil_mode=node.boolean("ceil_mode", False),

@@ -115,7 +115,7 @@ def write_dilated_max_pooling(module: Any, writer: Writer) -> dict[str, Any]:
 
 def read_average_pooling(node: Node) -> nn.Module:
     excludes = node.obj.fields.get("mode") == "CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING"
-    return nn.AvgPool3d(
+    return layers_pooling.VolumetricAveragePooling(
         **read_geometry(node, None),
         ceil_mode=node.boolean("ceil_mode", False),
         count_include_pad=node.boolean("count_include_pad", not excludes),

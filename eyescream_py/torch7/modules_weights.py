@@ -12,6 +12,7 @@ from . import layers, layers_more
 from .errors import T7Error
 from .layers_normalization import (
     BatchNormalization,
+    InstanceNormalization,
     SpatialBatchNormalization,
     VolumetricBatchNormalization,
 )
@@ -198,7 +199,7 @@ def read_instance_norm(node: Node) -> nn.Module:
     if not affine and planes > MAX_PLANES:  # they cost memory only when they are written
         raise node.fail(f"{planes} planes are more than {MAX_PLANES}")
     eps, momentum = node.number("eps", 1e-5), node.number("momentum", 0.1)
-    return node.fill(without_memory(lambda: nn.InstanceNorm2d(planes, eps, momentum, affine)))
+    return node.fill(without_memory(lambda: InstanceNormalization(planes, eps, momentum, affine)))
 
 
 def write_instance_norm(module: Any, writer: Writer) -> dict[str, Any]:

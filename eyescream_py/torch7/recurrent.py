@@ -161,12 +161,42 @@ class SimpleRecurrent(Recurrent):
         return self._past
 
 
+class _KeepNorms(torch.autograd.Function):
+    """A step's output, whose gradient, and the one of the step before, get the penalty's slope."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, before: Tensor, beta: float) -> Tensor:
+        ctx.save_for_backward(x, before)
+        ctx.beta = beta
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, before = ctx.saved_tensors
+        norms = [torch.linalg.vector_norm(h, dim=1, keepdim=True) for h in (x, before)]
+        change = (norms[0] - norms[1]) * (2 * ctx.beta / len(x))
+        return grads[0] + x * (change / norms[0]), -before * (change / norms[1]), None
+
+
 class NormStabilizer(Recurrent):
-    """Return the input (nn.NormStabilizer). The penalty on changes of the norm is not added."""
+    """Return the input (N,F); while training, penalize changes of its norm (nn.NormStabilizer).
+
+    The penalty, ``beta`` times the batch's mean of (norm - last step's norm)^2 for each step after
+    the first, is in no output: as in Lua its slope is added to the gradients. Source: arXiv
+    1511.08400.
+    """
 
     def __init__(self, beta: float, rho: int = 9999) -> None:
         super().__init__(rho)
         self.beta = beta
 
     def forward(self, x: Tensor) -> Tensor:
-        return x
+        if not self.training:
+            return x
+        if x.dim() != 2:
+            raise ValueError("NormStabilizer takes (batch, features) while training")
+        before, self._past = self._past, x
+        if before is None or before.shape != x.shape:
+            return x
+        y: Tensor = _KeepNorms.apply(x, before, self.beta)
+        return y

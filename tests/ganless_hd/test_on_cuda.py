@@ -4,11 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from click.testing import CliRunner
 
-from eyescream_py.ganless_hd import data, networks
+from eyescream_py.ganless_hd import data, networks, start
+from eyescream_py.ganless_hd.__main__ import main
 from eyescream_py.ganless_hd.basis import analytic_basis
 from eyescream_py.ganless_hd.trainer import chosen_precision
-from tests.fake_cuda import CUDA, pretend_capability
+from tests.fake_cuda import CUDA, PreparedError, pretend_capability, stop_at_preparation
 
 CPU = torch.device("cpu")
 
@@ -39,3 +41,11 @@ def test_wide_layers_compose_their_kernels_on_a_gpu(device, composed):
     wide = networks.FACTORED_FROM
     layer = networks.BasisConv2d(wide, wide, analytic_basis(), 0.1)
     assert (layer.kernel_for(SimpleNamespace(device=device)) is not None) is composed
+
+
+def test_the_device_is_prepared_before_anything_is_computed(monkeypatch, tmp_path):
+    stop_at_preparation(monkeypatch, start)
+    words = ["train", f"--dataroota={tmp_path}", f"--out={tmp_path / 'run'}", "--threads=1"]
+    done = CliRunner().invoke(main, words)
+    assert isinstance(done.exception, PreparedError), done.output
+    assert done.exception.args == (CUDA, False, False)

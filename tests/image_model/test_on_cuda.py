@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from eyescream_py.image_model import __main__ as command
+from eyescream_py.image_model.__main__ import main
 from eyescream_py.image_model.checkpoints import (
     read_checkpoint,
     restore_random_state,
@@ -10,6 +13,8 @@ from eyescream_py.image_model.checkpoints import (
 )
 from eyescream_py.image_model.networks import build_generator
 from eyescream_py.image_model.options import ImageOptions
+from eyescream_py.system import device as devices
+from tests.fake_cuda import CUDA, PreparedError, stop_at_preparation
 
 STATE = torch.arange(16, dtype=torch.uint8)  # a seed and an offset
 
@@ -41,3 +46,12 @@ def test_a_gpus_state_travels_and_is_left_where_there_is_none(
     restore_random_state(read_checkpoint(tmp_path / "c"))
     expected = [STATE.tolist()] if saved_with and restored_with else []
     assert [state.tolist() for state in was_set] == expected
+
+
+@pytest.mark.parametrize("words", [["train"], ["semi-stage1"], ["semi-stage2", "--load_encoder=e"]])
+def test_the_device_is_prepared_before_anything_is_computed(words, monkeypatch):
+    stop_at_preparation(monkeypatch, devices)
+    monkeypatch.setattr(command, "_read", lambda path, kind: None)
+    done = CliRunner().invoke(main, [*words, "--threads=1"])
+    assert isinstance(done.exception, PreparedError), done.output
+    assert done.exception.args == (CUDA, False, False)

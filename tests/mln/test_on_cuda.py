@@ -5,9 +5,12 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from eyescream_py.mln import checkpoints, command_reconstruct, fast, nufft
-from tests.fake_cuda import CUDA
+from eyescream_py.mln.__main__ import main
+from eyescream_py.system import device as devices
+from tests.fake_cuda import CUDA, PreparedError, stop_at_preparation
 
 
 @pytest.mark.parametrize("half", [True, False])
@@ -30,3 +33,10 @@ def test_a_gpu_grids_where_a_processor_has_finufft(device, name, monkeypatch):
     monkeypatch.setattr(nufft, "Finufft", lambda *given: "finufft")
     monkeypatch.setattr(nufft, "GriddedNUFFT", lambda *given, device: "gridded")
     assert nufft.choose_operator(np.full((4, 2), 0.3), 8, device) == name
+
+
+def test_the_device_is_prepared_before_anything_is_computed(monkeypatch):
+    stop_at_preparation(monkeypatch, devices)
+    done = CliRunner().invoke(main, ["train", "--threads=1"])
+    assert isinstance(done.exception, PreparedError), done.output
+    assert done.exception.args == (CUDA, False, True)  # whole float32 products

@@ -13,7 +13,7 @@ from eyescream_py.srez.optimizers import build_optimizer, set_learning_rate
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.steps import RecordedStep, build_step
 from eyescream_py.system import device as devices
-from tests.fake_cuda import CUDA, OnCuda
+from tests.fake_cuda import CUDA, OnCuda, PreparedError, stop_at_preparation
 
 CPU = torch.device("cpu")
 
@@ -53,13 +53,7 @@ def test_windows_go_to_the_device_where_they_take_half_of_its_free_memory(free, 
     ("main", "words", "place"), [(command.main, ["--run=train"], devices), (bench.main, [], bench)]
 )
 def test_the_device_is_prepared_before_anything_is_computed(main, words, place, monkeypatch):
-    class ToldError(Exception): ...
-
-    def prepare(device, fast, strict):
-        raise ToldError(device, fast, strict)
-
-    monkeypatch.setattr(place, "choose_device", lambda gpu, typed: CUDA)
-    monkeypatch.setattr(place, "prepare_cuda", prepare)
+    stop_at_preparation(monkeypatch, place)
     done = CliRunner().invoke(main, [*words, "--threads=1"])
-    assert isinstance(done.exception, ToldError), done.output
+    assert isinstance(done.exception, PreparedError), done.output
     assert done.exception.args == (CUDA, False, False)

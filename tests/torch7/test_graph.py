@@ -299,6 +299,20 @@ def test_a_long_graph_can_be_written_copied_and_pickled():
         assert isinstance(from_module(other), TorchObject)
 
 
+def test_a_graph_with_as_many_outputs_as_nodes_keeps_what_comes_out():
+    count = 2000
+    nodes = [GraphNode(()), *(GraphNode((i,)) for i in range(count))]
+    graph = GraphModule(nodes, {}, range(count + 1))
+    assert graph(7) == [7] * (count + 1)
+    assert not any(graph._done)  # nothing may be let go
+
+
+def test_a_graph_too_long_to_be_read_again_is_not_written():
+    nodes = [GraphNode(()), *[GraphNode((0,))] * MAX_NODES]
+    with pytest.raises(T7Error, match=f"{MAX_NODES + 2} nodes, more than the limit"):
+        from_module(GraphModule(nodes, {}, [1]))
+
+
 def test_an_error_is_one_line_whatever_the_file_holds():
     """Found by the fuzzer: a table whose keys are characters, a newline among them."""
     with pytest.raises(T7Error, match=r"keys a, \\n, \\x1b"):
