@@ -40,7 +40,6 @@ REFUSED = """
 | what | why |
 |---|---|
 | criterions (nn.ClassNLLCriterion, ...) | losses are no networks: `load` reads them |
-| nn.NCEModule that is not `normalized` | it draws noise by word frequency in every pass |
 | nn.SpatialCrossMapLRN of an even size | Lua indexes planes by halves there and fails |
 | classes of your own program | `register("my.Class", build)` adds them; the error names it |
 | torch.DiskFile and the like | their contents have no layout, so the file cannot be read on |

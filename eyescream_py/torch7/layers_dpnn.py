@@ -289,22 +289,59 @@ class TemporalGlimpse(nn.Module):
 
 
 class NCEModule(nn.Module):
-    """Linear and (log-)soft-max of {input (N,F), target} in evaluation (nn.NCEModule).
+    """Scores of words, in training of the target and ``k`` words of noise alone (nn.NCEModule).
 
-    Its noise-contrastive training needs draws by word frequency, which only Lua does.
+    {x (N,F), target (N), from 1} -> in evaluation, if ``normalized``, the soft-max (N,V) or its
+    logarithm; else the list of the model's likelihoods of target (N) and noise (N,k), and of the
+    noise's own of both, as noise-contrastive estimation compares them. ``unigrams`` (V) are the
+    likelihoods by which noise is drawn, with replacement: once for the batch (``batch_noise``) or
+    for each row. Likelihoods are e^score / ``Z``; a ``Z`` of at most 0 becomes the first batch's
+    mean times V, None is 1.
     """
 
-    def __init__(self, inputs: int, outputs: int, bias: bool, log: bool) -> None:
+    unigrams: Tensor | None
+    Z: Tensor | None
+
+    def __init__(
+        self, inputs: int, outputs: int, bias: bool, log: bool, normalized: bool = True, k: int = 1
+    ) -> None:
         super().__init__()
-        self.log = log
+        self.log, self.normalized, self.k = log, normalized, k
+        self.batch_noise = False
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.register_buffer("unigrams", None)
+        self.register_buffer("Z", None)
 
-    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        if self.training:
-            raise NotImplementedError("NCEModule: only evaluation is supported")
-        scores = F.linear(inputs[0], self.weight, self.bias)
-        return scores.log_softmax(1) if self.log else scores.softmax(1)
+    def forward(self, inputs: Sequence[Tensor]) -> Any:
+        x, target = inputs
+        if self.normalized and not self.training:
+            scores = F.linear(x, self.weight, self.bias)
+            return scores.log_softmax(1) if self.log else scores.softmax(1)
+        if self.unigrams is None:
+            raise ValueError("NCEModule has no unigrams to draw noise by")
+        target = target.long() - 1
+        rows = 1 if self.batch_noise else len(x)
+        drawn = torch.multinomial(self.unigrams.expand(rows, -1), self.k, replacement=True)
+        scores = torch.cat([self._scores(x, target[:, None]), self._scores(x, drawn)], 1)
+        likely = scores.exp()
+        noise = self.unigrams[drawn].expand(len(x), -1)
+        likely = likely / self._constant(likely)
+        return [likely[:, 0], likely[:, 1:], self.unigrams[target], noise]
+
+    def _scores(self, x: Tensor, words: Tensor) -> Tensor:
+        """Scores (N,k) of ``words`` (N,k), or (1,k) for all rows."""
+        scores = (x[:, None] * self.weight[words]).sum(-1)
+        return scores if self.bias is None else scores + self.bias[words]
+
+    def _constant(self, likely: Tensor) -> Tensor | float:
+        """Z, estimated where it is not known yet: by the noise, if that is the batch's."""
+        if self.Z is None:
+            return 1.0
+        if self.Z.item() <= 0:
+            seen = likely[:, 1:] if self.batch_noise else likely
+            self.Z.fill_(seen.detach().mean() * len(self.weight))
+        return self.Z
 
 
 class _Nearest(torch.autograd.Function):

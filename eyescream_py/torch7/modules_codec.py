@@ -7,6 +7,7 @@ values.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +53,13 @@ class Node:
         value = self._field(name, default)
         if value is not default and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise self.fail(f"the field {name} is no number but {type(value).__name__}")
+        return value
+
+    def real(self, name: str, default: Any = REQUIRED) -> Any:
+        """A number as the network's type has it: beyond its range infinite, as in Lua's C."""
+        value = self.number(name, default)
+        if isinstance(value, int | float) and abs(value) > torch.finfo(self.value_type()).max:
+            return math.copysign(math.inf, value)
         return value
 
     def integer(self, name: str, default: Any = REQUIRED) -> Any:
@@ -282,7 +290,7 @@ class Plain:
     def read(self, node: Node) -> Any:
         reads: dict[type, Callable[[str, Any], Any]] = {
             int: node.integer,
-            float: node.number,
+            float: node.real,
             bool: node.boolean,
         }
         return reads[self.kind](self.lua, self.default)

@@ -134,7 +134,7 @@ def read_padding(node: Node) -> nn.Module:
         node.integer("dim"),
         node.integer("pad"),
         node.count("nInputDim", None),
-        node.number("value", 0.0),
+        node.real("value", 0.0),
         node.integer("index", 1),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -93,10 +94,20 @@ def read_nce(node: Node) -> nn.Module:
     shape = node.tensor("weight").shape
     if len(shape) != 2:
         raise node.fail(f"weight has shape {tuple(shape)}, expected (outputs, inputs)")
-    if not node.boolean("normalized", False):
-        raise node.fail("only normalized ones are supported: others draw noise in every pass")
     bias, log = node.has("bias"), node.boolean("logsoftmax", False)
-    return node.fill(without_memory(lambda: dpnn.NCEModule(shape[1], shape[0], bias, log)))
+    normalized, k = node.boolean("normalized", False), node.count("k", 1)
+    make = dpnn.NCEModule
+    module: Any = without_memory(lambda: make(shape[1], shape[0], bias, log, normalized, k))
+    if node.has("unigrams"):
+        module.unigrams = node.buffer("unigrams", (shape[0],))
+        if not (module.unigrams >= 0).all() or not 0 < module.unigrams.sum() < math.inf:
+            raise node.fail("its unigrams are no likelihoods")
+    elif not normalized:
+        raise node.fail("the field unigrams is missing, by which it draws noise in every pass")
+    if node.has("Z"):
+        module.Z = node.buffer("Z", (1,))
+    module.batch_noise = node.boolean("batchnoise", False)
+    return node.fill(module)
 
 
 def read_kmeans(node: Node) -> nn.Module:

@@ -76,12 +76,12 @@ def read_subtractive(node: Node) -> nn.Module:
 
 
 def read_divisive(node: Node) -> nn.Module:
-    threshold = node.number("threshold", 1e-4)
+    threshold = node.real("threshold", 1e-4)
     return normalization.SpatialDivisiveNormalization(
         node.child("meanestimator"),
         node.child("stdestimator"),
         threshold,
-        node.number("thresval", threshold),
+        node.real("thresval", threshold),
     )
 
 

@@ -18,8 +18,8 @@ IN_PLACE = {"inplace": False}
 
 def read_leaky_relu(node: Node) -> nn.Module:
     """nn's class has negval; the face generator's own older one had negative_scale."""
-    old = node.number("negative_scale", 0.333)
-    return layers.LeakyReLU(node.number("negval", old))
+    old = node.real("negative_scale", 0.333)
+    return layers.LeakyReLU(node.real("negval", old))
 
 
 def write_leaky_relu(module: Any, writer: Writer) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def read_copy(node: Node) -> nn.Module:
 
 
 def read_clipped_relu(node: Node) -> nn.Module:
-    return activations.HardTanh(0.0, node.number("ceiling"))
+    return activations.HardTanh(0.0, node.real("ceiling"))
 
 
 def read_dropout(node: Node) -> nn.Module:

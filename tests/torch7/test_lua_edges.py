@@ -161,3 +161,27 @@ def test_a_norm_stabilizer_adds_the_slope_of_its_penalty() -> None:
     assert layer(steps[0]) is steps[0]  # the first step has none before it
     with pytest.raises(ValueError, match=r"\(batch, features\)"):
         layer(torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "expected"),
+    [
+        ("nn.Clamp", {"min_val": 0, "max_val": 1e300}, [0, 2]),
+        ("nn.HardTanh", {"min_val": -1e300, "max_val": 1e300}, [-2, 2]),
+        ("nn.ClippedReLU", {"ceiling": 1e300}, [0, 2]),
+        ("nn.Threshold", {"threshold": 0, "val": -1e300}, [-INF, 2]),
+        ("nn.LeakyReLU", {"negval": 1e300}, [-INF, 2]),
+        ("nn.ELU", {"alpha": 1e300}, [-INF, 2]),
+        ("nn.SoftPlus", {"threshold": 1e300, "beta": 1}, [math.log1p(math.e**-2), 2.126928]),
+        ("nn.Clip", {"minval": -1e300, "maxval": 1e300}, [-2, 2]),
+        ("nn.Padding", {"dim": 1, "pad": 1, "value": 1e300}, [-2, 2, INF]),
+    ],
+)
+def test_numbers_beyond_floats_are_infinite_to_a_network_of_floats(
+    name: str, fields: dict[str, Any], expected: list[float]
+) -> None:
+    module = to_module(node(name, **fields)).eval()
+    same(module(torch.tensor([-2.0, 2.0])), expected)
+    double = to_module(node(name, **fields), dtype=torch.double)
+    written = from_module(double, as_read=False).fields
+    assert {k: written.get(k) for k in fields} == fields or name == "nn.ClippedReLU"

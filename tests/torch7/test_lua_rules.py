@@ -229,3 +229,69 @@ def test_gram_matrices_of_both_style_programs() -> None:
     x = torch.arange(4.0).reshape(2, 1, 2)
     same(run("nn.GramMatrix", x), [[1, 3], [3, 13]])
     same(run("nn.GramMatrix", x[None], normalize=True), [[[0.25, 0.75], [0.75, 3.25]]])
+
+
+WORDS = {
+    "weight": torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]], dtype=torch.double),
+    "bias": torch.tensor([0.1, -0.2, 0.3], dtype=torch.double),
+    "unigrams": torch.tensor([0.0, 0.0, 1.0], dtype=torch.double),  # noise is the third word
+    "k": 2,
+}
+SENTENCE = torch.tensor([[0.3, -0.4], [1.0, 0.2]], dtype=torch.double)
+
+
+@pytest.mark.parametrize("fields", [{"batchnoise": True}, {"batchnoise": False}, {}])
+def test_noise_contrastive_likelihoods_while_training(fields: dict[str, Any]) -> None:
+    words = node("nn.NCEModule", **WORDS, **fields, Z=torch.tensor([4.0], dtype=torch.double))
+    module = to_module(words, dtype=None)
+    x, target = SENTENCE.clone().requires_grad_(), torch.tensor([1, 2])
+    likely, noisy, of_target, of_noise = module([x, target])
+    scores = (x @ WORDS["weight"].t() + WORDS["bias"]).exp() / 4
+    same(likely, scores[[0, 1], [0, 1]])
+    same(noisy, scores[:, [2, 2]])
+    same(of_target, [0, 0])
+    same(of_noise, [[1, 1], [1, 1]])
+    (likely.sum() + noisy.sum()).backward()
+    slope = torch.autograd.grad(scores[[0, 1], [0, 1]].sum() + 2 * scores[:, 2].sum(), x)[0]
+    torch.testing.assert_close(x.grad, slope)
+    assert module.weight.grad.abs().sum(1).gt(0).all()
+    assert isinstance(module.eval()([x, target]), list)  # it is not normalized
+
+
+def test_a_likelihood_constant_that_is_not_known_is_the_first_batchs() -> None:
+    unknown = {"Z": torch.tensor([-1.0], dtype=torch.double), "batchnoise": True}
+    module = to_module(node("nn.NCEModule", **WORDS, **unknown), dtype=None)
+    scores = (SENTENCE @ WORDS["weight"].t() + WORDS["bias"]).exp()
+    noisy = module([SENTENCE, torch.tensor([1, 2])])[1]
+    same(module.Z, [3 * scores[:, 2].mean()])
+    same(noisy, scores[:, [2, 2]] / module.Z)
+    assert from_module(module).fields["Z"].tolist() == module.Z.tolist()
+
+
+def test_noise_is_drawn_by_the_unigrams() -> None:
+    torch.manual_seed(0)
+    fields = {**WORDS, "k": 6000, "unigrams": torch.tensor([0.2, 0.5, 0.3]).double()}
+    module = to_module(node("nn.NCEModule", **fields, batchnoise=True), dtype=None)
+    drawn = module([SENTENCE, torch.tensor([1, 2])])[3]
+    shares = [(drawn[0] == p).double().mean().item() for p in fields["unigrams"]]
+    assert shares == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
+    assert torch.equal(drawn[0], drawn[1])  # one draw for the batch
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"unigrams": None}, "unigrams is missing"),
+        ({"unigrams": torch.tensor([0.5, 0.5])}, "unigrams has shape"),
+        ({"unigrams": torch.tensor([1.0, -1.0, 1.0])}, "no likelihoods"),
+        ({"unigrams": torch.zeros(3)}, "no likelihoods"),
+        ({"weight": torch.ones(3)}, "weight has shape"),
+    ],
+)
+def test_noise_without_likelihoods_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(T7Error, match=f"NCEModule: .*{message}"):
+        to_module(node("nn.NCEModule", **{**WORDS, **change}))
+    normalized = {**WORDS, "unigrams": None, "normalized": True}
+    module = to_module(node("nn.NCEModule", **normalized), dtype=None)
+    with pytest.raises(ValueError, match="no unigrams"):
+        module([SENTENCE, torch.tensor([1, 2])])
