@@ -77,6 +77,20 @@ class Learner:
         """A block for forward passes."""
         return self.working.in_use() if self.working else contextlib.nullcontext()
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """A block for forward passes whose loss is differentiated by what lies before this network
+        only.
+        """
+        used = self.working.leaves if self.working else self.optimizer.parameters
+        for weights in used:
+            weights.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for weights in used:
+                weights.requires_grad_(True)
+
     def refresh(self) -> None:
         """To be called after each change of the weights."""
         if self.working:
@@ -268,7 +282,9 @@ class Game:
         """One step of G on the gradients of D's answers to `n` of its pictures."""
         with self.computing():
             inputs, targets = self.feed.generator_batch(n)
-            answers = self.answers(*self.taming.seen(inputs))  # [n]
+            # a layer of ours finds out in the forward pass whose slopes are wanted
+            with self.D.frozen():
+                answers = self.answers(*self.taming.seen(inputs))  # [n]
         loss = self.answers.loss(answers, targets)
         self.G.backward(loss, self.group)
         loss = self._over_group(loss)

@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from eyescream_py.networks.fft_convolution import convolve_by_fourier
 from eyescream_py.networks.modes import FastForward, full_precision
+from eyescream_py.networks.winograd import convolve_by_tiles
 
 WIDE = 256 * 512  # pairs of planes from where on the weights' slopes are faster as one product
+FEW = 3  # planes of a picture
 MANY = 2**20  # weights of a Linear from where on oneDNN's products are
 
 
@@ -85,32 +87,38 @@ class _OnePlane(FastForward):
 
 
 class _Strided(torch.autograd.Function):
-    """`F.conv2d` whose slopes are two products with the patches of the whole batch.
+    """`F.conv2d` whose value and slopes are products with the patches of the whole batch.
 
-    oneDNN takes three times as long for the weights' slopes of many planes with few pixels each.
+    oneDNN takes half as long again for many planes with few pixels each, three times as long for
+    the weights' slopes.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
     ) -> Tensor:
-        ctx.save_for_backward(x, weight)
         ctx.geometry = {"kernel_size": weight.shape[2:], "stride": stride, "padding": padding}
-        return F.conv2d(x, weight, bias, stride, padding)
+        ctx.pixels = x.shape[2:]
+        patches = F.unfold(x, **ctx.geometry).transpose(0, 1)  # [inputs*k*k,N,pixels]
+        patches = patches.reshape(len(patches), -1)
+        ctx.save_for_backward(patches, weight)
+        y = _product(patches.T, weight.flatten(1), bias).view(len(x), -1, len(weight))
+        k = weight.shape[2]
+        rows, columns = ((side + 2 * padding - k) // stride + 1 for side in ctx.pixels)
+        return y.transpose(1, 2).reshape(len(x), -1, rows, columns)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        patches, weight = ctx.saved_tensors
         n, outputs = grads[0].shape[:2]
         g = grads[0].transpose(0, 1).reshape(outputs, -1)  # [outputs,N*pixels]
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            patches = _product(g.T.contiguous(), weight.flatten(1).T)  # [N*pixels,inputs*k*k]
-            patches = patches.view(n, g.shape[1] // n, -1).transpose(1, 2)
-            to_x = F.fold(full_precision(patches), x.shape[2:], **ctx.geometry).to(x.dtype)
+            slopes = _product(g.T.contiguous(), weight.flatten(1).T)  # [N*pixels,inputs*k*k]
+            slopes = slopes.view(n, g.shape[1] // n, -1).transpose(1, 2)
+            to_x = F.fold(full_precision(slopes), ctx.pixels, **ctx.geometry).to(g.dtype)
         if ctx.needs_input_grad[1]:
-            patches = F.unfold(x, **ctx.geometry).transpose(0, 1)  # [inputs*k*k,N,pixels]
-            to_weight = _product(g, patches.reshape(len(patches), -1)).view_as(weight)
+            to_weight = _product(g, patches).view_as(weight)
         if ctx.needs_input_grad[2]:
             to_bias = g.sum(1)
         return to_x, to_weight, to_bias, None, None
@@ -120,6 +128,37 @@ class _WideStrided(FastForward):
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
         y: Tensor = _Strided.apply(*self.operands(x), layer.stride[0], layer.padding[0])
+        return y
+
+
+class _FromFewPlanes(torch.autograd.Function):
+    """`F.conv2d` of a picture, whose slope of the input is a product with all taps at every pixel,
+    then shifted sums: oneDNN takes two to four times as long for so few planes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.biases = padding, None if bias is None else [len(bias)]
+        return F.conv2d(x, weight, bias, padding=padding)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), g, p = ctx.saved_tensors, grads[0], ctx.padding
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            taps = full_precision(weight.flatten(1).T @ g.flatten(2))  # [N,inputs*k*k,pixels]
+            to_x = F.fold(taps, x.shape[2:], weight.shape[2:], padding=p).to(x.dtype)
+        needed = [False, *ctx.needs_input_grad[1:3]]
+        _, to_weight, to_bias = torch.ops.aten.convolution_backward(
+            g, x, weight, ctx.biases, [1, 1], [p, p], [1, 1], False, [0, 0], 1, needed
+        )
+        return to_x, to_weight, to_bias, None
+
+
+class _FewPlanes(FastForward):
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = _FromFewPlanes.apply(*self.operands(x), self.layer.padding[0])
         return y
 
 
@@ -135,7 +174,7 @@ class _ManyWeights(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), g = ctx.saved_tensors, grads[0].contiguous()
         to_x = _product(g, weight.T) if ctx.needs_input_grad[0] else None
-        to_weight = g.T @ x if ctx.needs_input_grad[1] else None
+        to_weight = _product(g.T, x.T) if ctx.needs_input_grad[1] else None
         return to_x, to_weight, g.sum(0) if ctx.needs_input_grad[2] else None
 
 
@@ -197,8 +236,11 @@ class _AverageOfBlocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         n, planes, height, width = grads[0].shape
-        share = (grads[0] * 0.25).reshape(-1, 1, width, 1).expand(-1, 2, width, 2)
-        return share.reshape(n, planes, 2 * height, 2 * width)
+        share = (grads[0] * 0.25).reshape(-1, width)
+        rows = share.new_empty(len(share), 2, 2 * width)
+        rows[:, 0, ::2] = rows[:, 0, 1::2] = share
+        rows[:, 1] = rows[:, 0]
+        return rows.view(n, planes, 2 * height, 2 * width)
 
 
 class _Blocks(FastForward):
@@ -223,9 +265,13 @@ def speed_up(network: nn.Module, rounded: bool = False) -> None:
         elif isinstance(layer, nn.Conv2d) and _is_square(layer):
             if layer.out_channels == 1 and layer.stride == (1, 1) and layer.in_channels >= 64:
                 _OnePlane(layer).install()
+            elif layer.in_channels <= FEW and layer.stride == (1, 1) and not rounded:
+                _FewPlanes(layer).install()
             elif layer.in_channels * layer.out_channels >= WIDE and layer.stride == (2, 2):
                 _WideStrided(layer).install()
     convolve_by_fourier(network, rounded)
+    if not rounded:  # torch's own are faster in bfloat16
+        convolve_by_tiles(network)
 
 
 def _halves(layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:

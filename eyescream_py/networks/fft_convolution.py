@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from eyescream_py.networks.modes import FastForward, full_precision
 
-# kernel, planes of the narrower side, pictures: from where on it was measured to be faster
-WORTH = ((5, 32, 1), (3, 128, 64))
-WORTH_ROUNDED = ((7, 64, 1),)  # than torch's own in bfloat16
+# kernel, planes of the narrower side: from where on it was measured to be faster
+WORTH = (5, 32)
+WORTH_ROUNDED = (7, 64)  # than torch's own in bfloat16
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,7 @@ class _Convolution(torch.autograd.Function):
 
 
 class _FourierForward(FastForward):
-    def __init__(self, layer: nn.Conv2d, pictures: int) -> None:
-        super().__init__(layer)
-        self.pictures = pictures  # at fewer torch's own is faster
-
     def __call__(self, x: Tensor) -> Tensor:
-        layer = self.layer
-        if len(x) < self.pictures:
-            return type(layer).forward(layer, x)
         x, weight, bias = self.operands(x)
         y: Tensor = _Convolution.apply(x, weight)
         return (y if bias is None else y + bias.view(-1, 1, 1)).to(x.dtype)
@@ -151,10 +144,9 @@ def convolve_by_fourier(network: nn.Module, rounded: bool = False) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and _keeps_size(layer):
             k, planes = layer.kernel_size[0], min(layer.in_channels, layer.out_channels)
-            for kernel, least, pictures in WORTH_ROUNDED if rounded else WORTH:
-                if k >= kernel and planes >= least:
-                    _FourierForward(layer, pictures).install()
-                    break
+            kernel, least = WORTH_ROUNDED if rounded else WORTH
+            if k >= kernel and planes >= least:
+                _FourierForward(layer).install()
 
 
 def _keeps_size(layer: nn.Conv2d) -> bool:

@@ -1,6 +1,7 @@
 """The two steps of the game: loss, penalties, clamps, the gate, the feeds."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -145,6 +146,34 @@ def test_each_step_changes_its_own_player_only():
     made.generator_step(4)
     assert torch.equal(weights(made.D.network), D)
     assert not torch.equal(weights(made.G.network), G)
+
+
+class Watched(torch.autograd.Function):
+    """A product that notes in which backward passes the slope of its weight was asked for."""
+
+    asked: ClassVar = []
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x @ weight.T
+
+    @staticmethod
+    def backward(ctx, g):
+        Watched.asked.append(ctx.needs_input_grad)
+        x, weight = ctx.saved_tensors
+        return g @ weight, g.T @ x if ctx.needs_input_grad[1] else None
+
+
+def test_no_slopes_of_Ds_weights_are_computed_in_Gs_step(monkeypatch):
+    made = game()
+    layer = next(m for m in made.D.network.modules() if isinstance(m, nn.Linear))
+    layer.forward = lambda x: Watched.apply(x, layer.weight) + layer.bias
+    monkeypatch.setattr(Watched, "asked", [])
+    made.feed.begin_epoch()
+    made.iteration(8)
+    assert Watched.asked == [(False, True), (True, False)]
+    assert all(p.requires_grad for p in made.D.network.parameters())
 
 
 def test_a_closed_gate_withholds_the_step_and_says_so():

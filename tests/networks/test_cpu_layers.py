@@ -14,6 +14,8 @@ CASES = {
     "prelu of rows": (lambda: nn.PReLU(init=-0.5), (3, 4)),
     "one plane": (lambda: nn.Conv2d(64, 1, 5, padding=2), (2, 64, 6, 7)),
     "one plane, no bias": (lambda: nn.Conv2d(64, 1, 3, padding=1, bias=False), (2, 64, 4, 4)),
+    "of a picture": (lambda: nn.Conv2d(3, 8, 5, padding=2), (2, 3, 6, 7)),
+    "of a gray one, no bias": (lambda: nn.Conv2d(1, 8, 3, padding=1, bias=False), (2, 1, 5, 4)),
     "few pixels": (lambda: nn.Conv2d(256, 512, 3, stride=2, padding=1), (3, 256, 5, 4)),
     "many pixels": (lambda: nn.Conv2d(256, 512, 3, stride=2, padding=1), (5, 256, 12, 10)),
     "maximum": (lambda: nn.MaxPool2d(2), (3, 5, 6, 8)),

@@ -55,17 +55,6 @@ def test_only_wide_convolutions_with_large_kernels_are_changed():
         assert ["forward" in vars(layer) for layer in twin] == [*expected, False, False, False]
 
 
-def test_small_kernels_go_through_transforms_in_large_batches_only():
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Conv2d(128, 128, 3, padding=1))
-    fast = copy.deepcopy(plain)
-    convolve_by_fourier(fast)
-    few, many = torch.rand(2, 128, 4, 4), torch.rand(64, 128, 4, 4)
-    assert torch.equal(fast(few), plain(few))
-    assert not torch.equal(fast(many), plain(many))
-    torch.testing.assert_close(fast(many), plain(many), rtol=1e-5, atol=1e-6)
-
-
 def test_bfloat16_is_computed_in_full():
     torch.manual_seed(0)
     plain = nn.Conv2d(64, 64, 7, padding=3)
