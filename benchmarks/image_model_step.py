@@ -2,16 +2,15 @@
 
     python -m benchmarks.image_model_step [--size 32] [--batch 8] [--rounds 15] [--output FILE]
 
-Both sides have the same networks, weights and batches, one D step a turn and a replay cache; the
-losses of their first turns are compared. The plain side follows the original's graph: G makes its
-pictures anew for its own step, D sees real and made ones in two passes, G's step computes D's
-gradients too, RMSProp goes parameter by parameter, replayed pictures are float32 in memory. Rounds
-alternate; medians of processor time and of the rounds' ratios.
+Both sides have the same weights and batches, one D step a turn and a replay cache; the losses of
+their first turns are compared. The plain side is made of torch.nn's layers and follows the
+original's graph: G makes its pictures anew for its own step, D sees real and made ones in two
+passes, G's step computes D's gradients too, RMSProp goes parameter by parameter, replayed pictures
+are float32 in memory. Rounds alternate; medians of processor time and of the rounds' ratios.
 """
 
 from __future__ import annotations
 
-import copy
 import statistics
 import tempfile
 import time
@@ -33,6 +32,50 @@ from eyescream_py.image_model.replay import ReplayCache
 TURNS = 6  # a round
 RATE = 1e-4
 CAPACITY = 512
+
+
+def down(inputs: int) -> nn.Module:
+    """A 5x5 convolution of stride 2 with TensorFlow's padding."""
+    return nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), nn.Conv2d(inputs, 32, 5, 2), nn.LeakyReLU())
+
+
+def up(inputs: int) -> nn.Module:
+    """Its transpose; ZeroPad2d takes the last row and column off."""
+    grow = nn.ConvTranspose2d(inputs, 32, 5, 2, 1)
+    return nn.Sequential(grow, nn.ZeroPad2d((0, -1, 0, -1)), nn.LeakyReLU())
+
+
+class PlainU(nn.Module):
+    """Generator U."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1 = nn.Sequential(nn.Conv2d(1, 32, 1), nn.LeakyReLU())
+        self.c2, self.c3 = down(32), down(32)
+        self.c4 = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.LeakyReLU())
+        self.d1, self.d2 = up(32), up(64)
+        self.out = nn.Sequential(nn.Conv2d(64, 1, 1), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        full = self.c1(x)
+        half = self.c2(full)
+        top = self.d1(self.c4(self.c3(half)))
+        top = self.d2(torch.cat([half, top], 1))
+        return self.out(torch.cat([full, top], 1))
+
+
+def plain_critic(size: int) -> nn.Module:
+    """The dense discriminator."""
+    last = nn.Sequential(nn.Conv2d(32, 16, 3, padding=1), nn.LeakyReLU())
+    return nn.Sequential(down(1), down(32), last, nn.Flatten(), nn.Linear(size**2, 1))
+
+
+def with_weights_of(source: nn.Module, network: nn.Module) -> nn.Module:
+    """`network` with the parameters of `source`, which has them in the same order."""
+    with torch.no_grad():
+        for mine, theirs in zip(network.parameters(), source.parameters(), strict=True):
+            mine.copy_(theirs)
+    return network
 
 
 class PlainRMSProp:
@@ -85,7 +128,7 @@ def time_of(turn: Callable[[], object]) -> float:
 def build(size: int, folder: Path) -> tuple[Plain, Game]:
     torch.manual_seed(0)
     g, d = build_generator("U", 1, size), build_critic("dense", 1, size)
-    plain = Plain(copy.deepcopy(g), copy.deepcopy(d))
+    plain = Plain(with_weights_of(g, PlainU()), with_weights_of(d, plain_critic(size)))
     g_step, d_step = (build_optimizer("RMSP", net.parameters(), RATE) for net in (g, d))
     game = Game(g, d, g_step, d_step, GanOptions(d_limit=1), np.random.default_rng(0))
     game.replay = ReplayCache.create(folder / "replay", CAPACITY, (1, size, size))

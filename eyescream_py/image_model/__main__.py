@@ -270,15 +270,25 @@ def _check_typed(checkpoint: Checkpoint, values: dict[str, Any]) -> None:
             raise UserError(f"--{name}: {checkpoint.path} was trained with {stored}")
 
 
+_trained = click.option("--load", type=PATH, required=True, metavar="FILE",
+                        help="A checkpoint of train or semi-stage1/2.")  # fmt: skip
+
+
+def _backwards(checkpoint: Checkpoint) -> bool:
+    """Whether it goes from photos to depth maps."""
+    return checkpoint.settings.get("direction") == "BtoA"
+
+
+def _test_folder(checkpoint: Checkpoint, typed: str | None) -> str:
+    """`typed`, or make-data's folder of depth maps where the network reads these."""
+    if typed is None and _backwards(checkpoint):
+        raise UserError(f"--test_dir: {checkpoint.path} reads photos; give a folder of them")
+    return typed or "Data/Faces_depth_test"
+
+
 @main.command()
-@click.option(
-    "--load",
-    type=PATH,
-    required=True,
-    metavar="FILE",
-    help="A checkpoint of train or semi-stage1/2.",
-)
-@click.option("--test_dir", type=PATH, default="Data/Faces_depth_test", show_default=True)
+@_trained
+@click.option("--test_dir", type=PATH, help="Default: Data/Faces_depth_test; after BtoA, needed.")
 @click.option("--output_dir", type=PATH, default="Data/L1_test", show_default=True)
 @click.option("--pair_images", is_flag=True, help="Write generated and input side by side.")
 @click.option("--overwrite", is_flag=True, help="Replace pictures of equal names in --output_dir.")
@@ -299,20 +309,14 @@ def test(**values: Any) -> None:
     _check_typed(checkpoint, values)
     names = "batch_size", "pair_images", "overwrite"
     batch_size, pair_images, overwrite = (values[name] for name in names)
-    folders = values["test_dir"], values["output_dir"]
+    folders = _test_folder(checkpoint, values["test_dir"]), values["output_dir"]
     device = _device(values)
     count = generate_folder(checkpoint, *folders, batch_size, pair_images, overwrite, device)
     say(f"Wrote {count} pictures to {values['output_dir']}")
 
 
 @main.command()
-@click.option(
-    "--load",
-    type=PATH,
-    required=True,
-    metavar="FILE",
-    help="A checkpoint of train or semi-stage1/2.",
-)
+@_trained
 @click.option(
     "--nd_dir", type=PATH, default="Data/Faces_ND_test", show_default=True, help="Held-out pairs."
 )
@@ -338,7 +342,7 @@ def evaluate(**values: Any) -> None:
     device, rng = _device(values), np.random.default_rng(0)
     shape = checkpoint.settings["image_size"], checkpoint.settings["channels"]
     held_out = load_pairs(values["nd_dir"], "--nd_dir", *shape, rng).to(device)
-    backwards = checkpoint.settings.get("direction") == "BtoA"
+    backwards = _backwards(checkpoint)
     if backwards:
         held_out = held_out.turned()
     folder = values["real_dir"] or ("Data/Faces_depth" if backwards else "Data/Faces_real")

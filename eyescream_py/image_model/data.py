@@ -247,7 +247,7 @@ def load_rows(
 def load_folder(
     folder: str | Path, flag: str, size: int, channels: int, rng: np.random.Generator
 ) -> Pictures:
-    """One domain: the pictures of the top level of `folder`."""
+    """One domain: the pictures of `folder`, at any depth."""
     files = list_pictures(folder, flag)
     return load_rows([(p,) for p in files], [p.stem for p in files], size, channels, rng)
 

@@ -19,7 +19,7 @@ from eyescream_py.image_model.checkpoints import (
     save_checkpoint,
 )
 from eyescream_py.image_model.options import RunOptions
-from eyescream_py.image_model.page import save_page_rows, write_page
+from eyescream_py.image_model.page import Curves, save_page_rows, write_page
 from eyescream_py.image_model.pictures import save_samples, to_unit
 from eyescream_py.image_model.schedule import rate_share
 from eyescream_py.system.errors import UserError
@@ -124,6 +124,7 @@ class Run:
         with atomic_write(folder / "hyperparams.txt") as file:
             file.write(os.fsencode(options.command_line + "\n"))
         self._log = JsonLines(folder / "metrics.jsonl")
+        self._curves = Curves()
 
     def train(self, start: int) -> None:
         """`max_steps` steps after `start` done ones; Ctrl-C and SIGTERM save and end early."""
@@ -137,6 +138,7 @@ class Run:
                 metrics = self.learner.step()
                 self._check_finite(step, metrics)
                 self._log.write({"step": step, **metrics})
+                self._curves.add(step, metrics)
                 last = step == end or stop.requested
                 if step % self.options.display_freq == 0 or last:
                     self._show(step, metrics, (step - start) / (time.monotonic() - began))
@@ -174,7 +176,7 @@ class Run:
         save_samples(folder, samples["output"], samples["input"], self.options.gen_num)
         if self.options.html:
             save_page_rows(folder, samples, self.options.gen_num)
-            write_page(self.folder, self.options.command_line, samples)
+            write_page(self.folder, self.options.command_line, samples, self._curves)
         for title, batch in samples.items():
             self._plots.images(title, to_unit(batch), f"{title}, step {step}")
 

@@ -9,22 +9,20 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 from torch import Tensor
 
 from eyescream_py.image_model.pictures import save_row
 from eyescream_py.system.files import atomic_write
-from eyescream_py.system.json_lines import read_json_lines
 
 WIDTH, HEIGHT = 640, 160  # of a curve, pixels
-POINTS = 320  # of a curve at most: means of as many stretches of the run
+POINTS = 640  # of a curve at most; an even number
 STYLE = (
     "body{font:15px sans-serif;margin:2em;max-width:70em}svg{background:#f4f4f4}"
     "img{image-rendering:pixelated;height:128px;margin:2px}code{white-space:pre-wrap}"
 )
+Point = tuple[float, float]  # step, value
 _HEAD = (
     '<!doctype html><html lang="en"><meta charset="utf-8">'
     '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
@@ -39,16 +37,15 @@ def save_page_rows(folder: Path, samples: dict[str, Tensor], number: int) -> Non
         save_row(folder / f"page_{i}.png", [batch[i] for batch in samples.values()])
 
 
-def write_page(folder: Path, command_line: str, titles: Iterable[str]) -> None:
-    """Write `folder/index.html` from the log and the pictures that stand there; `titles` name the
+def write_page(folder: Path, command_line: str, titles: Iterable[str], curves: Curves) -> None:
+    """Write `folder/index.html` from `curves` and the pictures that stand there; `titles` name the
     pictures of a row, left to right. Raises OSError.
     """
-    records = read_json_lines(folder / "metrics.jsonl")
     name = html.escape(folder.resolve().name)
     parts = [
         f"{_HEAD}<title>{name}</title><style>{STYLE}</style><h1>Run {name}</h1>",
         f"<p><code>{html.escape(command_line)}</code></p>",
-        *(_curve(metric, points) for metric, points in curves(records).items()),
+        *(_drawn(metric, curve.points) for metric, curve in curves.by_metric.items()),
         f"<p>Each row: {html.escape(', '.join(titles))}.</p>",
         *(_pictures(folder, step) for step in _steps(folder)),
         "</html>\n",
@@ -58,22 +55,51 @@ def write_page(folder: Path, command_line: str, titles: Iterable[str]) -> None:
         file.write("\n".join(parts).encode(errors="backslashreplace"))
 
 
-def curves(records: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    """(step, value) of each metric of the log, as means of at most POINTS stretches."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for record in records:
-        for name, value in record.items():
-            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
-                found.setdefault(name, []).append((record["step"], value))
-    return {name: _thinned(points) for name, points in found.items()}
+class Curve:
+    """A metric's means over stretches of a run, POINTS at most: when so many are there, each two
+    become one, and later stretches are twice as long.
+    """
+
+    def __init__(self) -> None:
+        self._done: list[Point] = []
+        self._open: list[Point] = []  # the stretch that is not full yet
+        self._length = 1
+
+    def add(self, step: int, value: float) -> None:
+        """The metric's value in `step`."""
+        self._open.append((step, value))
+        if len(self._open) == self._length:
+            self._done.append(_mean(self._open))
+            self._open = []
+        if len(self._done) == POINTS:
+            self._done = [_mean(self._done[i : i + 2]) for i in range(0, POINTS, 2)]
+            self._length *= 2
+
+    @property
+    def points(self) -> list[Point]:
+        """(step, value) of each stretch, in order."""
+        return self._done + ([_mean(self._open)] if self._open else [])
 
 
-def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    stretches = np.array_split(np.array(points, float), min(len(points), POINTS))
-    return [(float(step), float(value)) for step, value in (part.mean(0) for part in stretches)]
+def _mean(points: list[Point]) -> Point:
+    steps, values = zip(*points, strict=True)
+    return sum(steps) / len(points), sum(values) / len(points)
 
 
-def _curve(name: str, points: list[tuple[float, float]]) -> str:
+class Curves:
+    """The curves of a run, taken down as it goes."""
+
+    def __init__(self) -> None:
+        self.by_metric: dict[str, Curve] = {}
+
+    def add(self, step: int, metrics: dict[str, float]) -> None:
+        """The metrics of a step; what is no finite number is passed over."""
+        for name, value in metrics.items():
+            if math.isfinite(value):
+                self.by_metric.setdefault(name, Curve()).add(step, value)
+
+
+def _drawn(name: str, points: list[Point]) -> str:
     """A metric as an SVG line, with its smallest and largest value beside it."""
     steps, values = zip(*points, strict=True)
     low, high = min(values), max(values)

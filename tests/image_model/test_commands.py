@@ -89,6 +89,11 @@ def test_a_run_as_pix2pix_users_know_it(heads: Path, tmp_path: Path, monkeypatch
     (tmp_path / "Data").symlink_to(heads)
     plain = run("evaluate", "--load", saved, *folders[:2], "--features", "none", "--gpu", -1)
     assert plain.output == shown.output
+    photos = run("test", "--load", saved, "--test_dir", heads / "Faces_real",
+                 "--output_dir", tmp_path / "out", "--gpu", -1)  # fmt: skip
+    assert photos.output.endswith(f"Wrote 24 pictures to {tmp_path / 'out'}\n")
+    unnamed = run("test", "--load", saved, "--gpu", -1)
+    assert_one_line(unnamed, f"--test_dir: {saved} reads photos; give a folder of them")
     back = train(heads, tmp_path, "--load", saved, "--gen_arch", "PIX", "--norm", "instance")
     assert_one_line(back, "--optim=RMSP")
 

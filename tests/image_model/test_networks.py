@@ -151,3 +151,23 @@ def test_v_is_encoder_and_decoder_with_a_code_of_32_planes() -> None:
 def test_unknown_architecture_is_named() -> None:
     with pytest.raises(ValueError, match="'X'"):
         build_generator("X", 1, 32)
+
+
+@pytest.mark.parametrize(("kernel", "size"), [(5, 6), (4, 8)])
+def test_a_doubling_layer_is_torchs_transposed_convolution(kernel: int, size: int) -> None:
+    """Its bias, added apart, changes neither pictures nor gradients."""
+    torch.manual_seed(0)
+    layer = Conv(3, 5, kernel, 2, up=True)
+    torch.nn.init.normal_(layer.conv.bias)
+    x = torch.randn(2, 3, size, size, requires_grad=True)
+    wanted = torch.nn.functional.leaky_relu(layer.conv(x)[..., : 2 * size, : 2 * size], 0.01)
+    weights = torch.randn_like(wanted)
+    inputs = x, layer.conv.weight, layer.conv.bias
+    found = layer(x)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    for result, expected in zip(
+        torch.autograd.grad((found * weights).sum(), inputs),
+        torch.autograd.grad((wanted * weights).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
