@@ -21,7 +21,7 @@ _LOOK_S = 1.0  # how often it is asked whether there still is a page
 _SEEDS, _STOPS, _ENLARGED = 50, 5, 12
 _LAST_SEED = 2**53 - 1  # a page's numbers are doubles
 _NO_PAGE = "--explore: there is no page any more; --visdom_port chooses another port"
-_WRITING = ("export", "interpolate", "neighbours", "runs", "writeto")
+_WRITING = ("aws", "dataset", "export", "interpolate", "neighbours", "runs", "writeto")
 
 
 def explore(options: SampleOptions, server: str, port: int, env: str) -> None:
@@ -46,7 +46,7 @@ def explore(options: SampleOptions, server: str, port: int, env: str) -> None:
 def _refuse(options: SampleOptions) -> None:
     for name in _WRITING:
         if name in options.typed:
-            raise UserError(f"--explore writes nothing: leave --{name} out")
+            raise UserError(f"--explore writes and compares nothing: leave --{name} out")
     if options.seed >= _LAST_SEED:
         raise UserError(f"--seed={options.seed}: with --explore below {_LAST_SEED}")
 

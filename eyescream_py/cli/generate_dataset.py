@@ -81,9 +81,9 @@ class Job:
 )
 @click.option("--overwrite", is_flag=True, help="Replace pictures made from other photos or seed.")
 def main(path: str, out: str, seed: int, jobs: int, overwrite: bool) -> None:
-    found = _photos_in(Path(path))
-    names = found.names
     job = Job(Path(path), Path(out) / "out_aug_64x64", Path(out) / "out_unaug_64x64", seed)
+    found = _photos_in(job)
+    names = found.names
     try:
         _prepare(job, names, overwrite)
         missing = _missing(job, names)
@@ -103,12 +103,13 @@ def main(path: str, out: str, seed: int, jobs: int, overwrite: bool) -> None:
     _report(job, found, broken)
 
 
-def _photos_in(folder: Path) -> Walk:
-    """The picture files of LFW's folder, at any depth, sorted by path."""
+def _photos_in(job: Job) -> Walk:
+    """The picture files of LFW's folder, at any depth, sorted by path; not what is made of them."""
+    folder = job.photos
     if not folder.is_dir():
         raise UserError(f"--path={folder} is no folder; give the folder of the LFW photos")
     try:
-        found = walk(folder, ENDINGS)
+        found = walk(folder, ENDINGS, without=(job.augmented, job.plain))
     except OSError as error:
         raise UserError(f"--path={folder} cannot be read: {error.strerror}") from error
     if not found.files:

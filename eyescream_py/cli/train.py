@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from eyescream_py.cli import options, recipes
+from eyescream_py.cli import continued, options, recipes
 from eyescream_py.system.commands import Command
 from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
@@ -48,8 +48,7 @@ def main(**values: Any) -> None:
     Without a data set folder the faces embedded in scikit-image are used. The flags are those of
     the Lua Torch program; --dataset and the flags after it are additions.
     """
-    typed = options.typed_flags()
-    values = recipes.follow(values, typed)
+    values, typed = continued.follow(values, options.typed_flags(), recipes.follow)
     table = options.lua_table()
     with stoppable(BEFORE_TRAINING) as stop:
         from eyescream_py.training.faces import FaceOptions, train

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from eyescream_py.cli import options
+from eyescream_py.cli import continued, options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
@@ -37,7 +37,8 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.choice("--optmethod", options.OPTIMIZERS, "Optimizer.")
 def main(plot: bool, **values: Any) -> None:
     """Train an autoencoder of gray faces; train.py --autoencoder puts its decoder before G."""
-    table, typed = options.lua_table(), options.typed_flags()
+    values, typed = continued.follow(values, options.typed_flags())
+    table = options.lua_table()
     with stoppable(BEFORE_TRAINING) as stop:
         from eyescream_py.training.reconstruct import AutoencoderOptions, train_autoencoder
 

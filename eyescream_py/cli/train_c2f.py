@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from eyescream_py.cli import options
+from eyescream_py.cli import continued, options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
@@ -42,7 +42,8 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.choice("--D_arch", ("default", "b", "c"), "Discriminator.")
 def main(**values: Any) -> None:
     """Train a generator (G) that adds to an enlarged coarse face the detail of a finer one."""
-    table, typed = options.lua_table(), options.typed_flags()
+    values, typed = continued.follow(values, options.typed_flags())
+    table = options.lua_table()
     with stoppable(BEFORE_TRAINING) as stop:
         from eyescream_py.training.c2f import PairOptions, train
 

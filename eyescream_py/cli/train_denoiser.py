@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from eyescream_py.cli import options
+from eyescream_py.cli import continued, options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.numbers import NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
@@ -24,7 +24,8 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.own_options()
 def main(**values: Any) -> None:
     """Train a denoiser in two stages; train.py --denoise shows its work on G's pictures."""
-    table, typed = options.lua_table(), options.typed_flags()
+    values, typed = continued.follow(values, options.typed_flags())
+    table = options.lua_table()
     with stoppable(BEFORE_TRAINING) as stop:
         from eyescream_py.training.reconstruct import DenoiserOptions, train_denoiser
 

@@ -21,6 +21,8 @@ BACK = "backward link"
 UNREADABLE = "unreadable"
 SPECIAL = "no regular file"
 BROKEN = "broken"
+OWN = "made by this program"
+RUN_LOG = "metrics.jsonl"  # in every folder that a training writes its pictures to
 MAC = "__MACOSX"  # what a Mac adds to a zip
 NAMED = 3  # names shown per reason
 
@@ -63,42 +65,58 @@ class Walk:
         return left_out_line(self.left_out | ({BROKEN: named} if named else {}))
 
 
-def walk(folder: str | os.PathLike[str], endings: Sequence[str]) -> Walk:
+def walk(
+    folder: str | os.PathLike[str],
+    endings: Sequence[str],
+    without: Iterable[str | os.PathLike[str]] = (),
+) -> Walk:
     """The files of `folder`, at any depth, whose names end in one of `endings` (lower case).
 
     Folders behind links are walked once, after all others; links back to a folder that was walked
     or lies above, hidden files and folders, a Mac's `__MACOSX`, broken links and what is no
-    regular file are left out. Names are file names, byte
-    for byte (surrogates where they are no UTF-8). Raises OSError where `folder` itself cannot be
-    read.
+    regular file are left out; so are, below `folder`, the folders `without` and those of earlier
+    runs, whose grids nobody wants to train on. Names are file names, byte for byte (surrogates
+    where they are no UTF-8). Raises OSError where `folder` itself cannot be read.
     """
     with os.scandir(folder):  # the person's own folder must be readable; others are only told
         pass
-    return _Walker(Path(folder), tuple(endings)).go()
+    return _Walker(Path(folder), tuple(endings), without).go()
 
 
 class _Walker:
     """The state of one walk: folders still to be read, and the identity of those that were."""
 
-    def __init__(self, folder: Path, endings: tuple[str, ...]) -> None:
+    def __init__(
+        self, folder: Path, endings: tuple[str, ...], without: Iterable[str | os.PathLike[str]]
+    ) -> None:
         self.found = Walk(folder)
         self.endings = endings
         self.folders = deque([""])  # relative, with a slash at the end
         self.links = deque[str]()  # folders behind links wait, so that real names win
         # A link to where we came from, `/` at worst, would bring in what nobody meant.
         self.seen = {_identity(above) for above in folder.resolve().parents}
+        self.without = {_identity(own) for own in without if os.path.isdir(own)}
 
     def go(self) -> Walk:
         while self.folders or self.links:
             prefix = self.folders.popleft() if self.folders else self.links.popleft()
             try:
                 if self._is_new(prefix):
-                    for entry in _entries(self.found.folder / prefix):
-                        self._judge(prefix + entry.name, entry)
+                    self._look_into(prefix)
             except OSError:
                 self.found.leave_out(UNREADABLE, prefix.rstrip("/"))
         self.found.files.sort(key=lambda file: file.name)
         return self.found
+
+    def _look_into(self, prefix: str) -> None:
+        entries = _entries(self.found.folder / prefix)
+        own = _identity(self.found.folder / prefix) in self.without
+        # the folder that a person names is taken whatever it is
+        if prefix and (own or any(entry.name == RUN_LOG for entry in entries)):
+            self.found.leave_out(OWN, prefix.rstrip("/"))
+            return
+        for entry in entries:
+            self._judge(prefix + entry.name, entry)
 
     def _is_new(self, prefix: str) -> bool:
         identity = _identity(self.found.folder / prefix)
@@ -129,7 +147,7 @@ class _Walker:
             self.found.leave_out(SPECIAL, name)
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _identity(folder: str | os.PathLike[str]) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 

@@ -65,8 +65,18 @@ class Base:
     D: nn.Module
 
 
+def _say_what_is_idle(options: SampleOptions) -> None:
+    """A line for flags that were typed and change nothing beside the others."""
+    grids = ("neighbours", "dataset", "aws", "interpolate", "runs", "writeto", "seed")
+    idle = grids if options.export else () if options.neighbours else ("dataset", "aws")
+    if said := [f"--{name}" for name in idle if name in options.typed]:
+        beside = "with --export" if options.export else "without --neighbours"
+        print(f"Not used {beside}: {', '.join(said)}.")
+
+
 def sample(options: SampleOptions) -> None:
     """Write the grids of every run; prints their names."""
+    _say_what_is_idle(options)
     set_threads(options.threads, "threads" in options.typed)
     device = choose_device(options.gpu, "gpu" in options.typed)
     base = load_base(options, device)

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import random
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,9 +77,11 @@ class Faces:
         return bool((windows == windows[:, :1]).all())
 
 
-def list_pictures(folder: str | Path, flag: str = "--dataset=") -> list[str]:
-    """Sorted names, relative to `folder`, of the pictures in it and below it; one line counts what
-    else is there. UserError where there are none.
+def list_pictures(
+    folder: str | Path, flag: str = "--dataset=", without: Iterable[Path] = ()
+) -> list[str]:
+    """Sorted names, relative to `folder`, of the pictures in it and below it, but for the folders
+    `without`; one line counts what else is there. UserError where there are none.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -89,7 +92,7 @@ def list_pictures(folder: str | Path, flag: str = "--dataset=") -> list[str]:
             "test faces, "
             "`python -m eyescream_py.srez.download_data` fetches CelebA"
         )
-    found = walk(folder, pictures.ENDINGS)
+    found = walk(folder, pictures.ENDINGS, without)
     if not found.names:
         left_out = f" ({found.line()})" if found.line() else ""
         raise UserError(f"{flag}{folder}: no pictures ({pictures.IN_WORDS}) in it{left_out}")

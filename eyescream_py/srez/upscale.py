@@ -131,7 +131,8 @@ def _demand_enlarger(stored: Stored) -> None:
 def _jobs(name: str, folder: Path, times: float) -> list[tuple[Path, Path]]:
     """(picture, its target) for a picture, or for each of a folder, whose sub-folders are kept."""
     path = Path(name)
-    names = list_pictures(path, "--run=upscale ") if path.is_dir() else [path.name]
+    own = (folder,)  # of an earlier run: nobody wants its pictures enlarged again
+    names = list_pictures(path, "--run=upscale ", own) if path.is_dir() else [path.name]
     root = path if path.is_dir() else path.parent
 
     def target(relative: str) -> Path:

@@ -34,9 +34,12 @@ def atomic_write(path: str | Path, keep_old: bool = False) -> Iterator[BinaryIO]
     it as `path.old`; at every moment at least one of the two is complete. On any error `path` and
     `path.old` keep what they held and the temporary file is gone.
 
-    Raises OSError where the folder cannot be written, the disk is full, or `path` is a directory.
+    Raises OSError where the folder cannot be written, the disk is full, or `path` is a directory, a
+    device or a pipe.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "a device or pipe, no file", str(path))
     temporary = temporary_name(path)
     try:
         with create_new(temporary) as file:

@@ -1,11 +1,16 @@
 """Look into Torch 7 files (.t7, .net) and convert them: python -m eyescream_py.torch7 --help"""
 
+import errno
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import click
+
+# endings of formats that somebody may hope for
+OTHERS = (".npy", ".npz", ".json", ".pt", ".pth", ".h5", ".hdf5", ".mat", ".csv", ".pkl", ".pb")
 
 
 class _FileError(click.ClickException):
@@ -105,11 +110,25 @@ def convert(
         raise click.UsageError("--ascii, --long-size and --safetensors exclude each other")
     if source and not safetensors:
         raise click.UsageError("--source goes with an OUT that ends in .safetensors")
+    if kind in OTHERS and not safetensors and not ascii:
+        raise click.UsageError(
+            f"{out}: no {kind} is written; let OUT end in .t7, .net, .safetensors, .pt2 or .onnx"
+        )
+    _demand_different(FILE=file, OUT=out, **{"--source": source} if source else {})
     value = _load(file, in_long_size, in_ascii)
     if source or kind in (".pt2", ".onnx"):
         _convert_network(file, value, network, out, source, inputs)
         return
     _convert_value(value, out, safetensors, ascii, int(long_size or 8))
+
+
+def _demand_different(**paths: str) -> None:
+    """Refuse names of which one is the file of another."""
+    names = list(paths.items())
+    for number, (name, path) in enumerate(names):
+        for other, earlier in names[:number]:
+            if os.path.realpath(path) == os.path.realpath(earlier):
+                raise click.UsageError(f"{name} is {other} ({path}): give another name")
 
 
 def _convert_value(value: Any, out: str, safetensors: bool, ascii: bool, long_size: int) -> None:
@@ -169,10 +188,15 @@ def _fail(path: str, error: Exception) -> NoReturn:
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file that then takes the place of `path`; on an error `path` stays."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Let `write` fill a file that then takes the place of `path`; on an error `path` stays.
+
+    Nobody can foresee the file's name and plant a link there; devices and pipes are no files.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "a device or pipe, no file", str(path))
+    temporary = path.with_name(f".{path.name[:120]}.{os.getpid()}.{secrets.token_hex(6)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

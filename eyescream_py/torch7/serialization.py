@@ -20,6 +20,18 @@ _FOREIGN = (
     (b"\x89HDF", "an HDF5 file"),
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x93NUMPY", "a NumPy array (.npy)"),
+    (b"MATLAB", "a MATLAB file"),
+    (b"\xfd7zXZ", "compressed with xz: unpack it first"),
+    (b"BZh", "compressed with bzip2: unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive: unpack it first"),
+    (b"Rar!", "a RAR archive: unpack it first"),
+    (b"%PDF", "a PDF document"),
+    (b"\x7fELF", "a program or library"),
+    (b"GGUF", "a GGUF file"),
+    (b"return", "a Lua program"),
+    (b"{", "a JSON text"),
+    (b"404", "an error message: the download gave no file"),
     (b"<", "an HTML or XML page: the download gave a page, not the file"),
     (b"version https://git-lfs", "a Git LFS pointer: fetch the real file with `git lfs pull`"),
 )
@@ -77,6 +89,8 @@ def _check_start(source: Source, ascii: bool | None) -> bool:
             raise T7Error(f"not a Torch 7 file: it is {kind}", 0)
     if not any(start[:3]) and start[3:4] in (b"\1", b"\2", b"\3", b"\4", b"\5"):
         raise T7Error("in big-endian order, which is not supported", 0)
+    if start[8:10] == b'{"' and int.from_bytes(start[:8], "little") < source.size:
+        raise T7Error("not a Torch 7 file: it is a safetensors file", 0)
     if not looks_ascii and (start[0] > 8 or any(start[1:4])):
         raise T7Error(f"not a Torch 7 file: it begins with {start[:8]!r}", 0)
     return looks_ascii

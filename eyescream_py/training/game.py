@@ -186,7 +186,8 @@ def _player(
     method, clamp = getattr(options, f"{name}_optmethod"), getattr(options, f"{name}_clamp")
     betas = (options.adam_beta1, options.adam_beta2)
     on_gpu = next(network.parameters()).is_cuda
-    optimizer = make_optimizer(method, network, *options.rates(name), betas, on_gpu, rounded)
+    rates, flag = options.rates(name), f"--{name}_adam_lr"
+    optimizer = make_optimizer(method, network, *rates, betas, on_gpu, rounded, flag)
     working = Working(network, optimizer.flat) if rounded and optimizer.flat else None
     return Learner(network, optimizer, penalty, clamp, working)
 

@@ -147,14 +147,16 @@ def make_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     capturable: bool = False,
     rounded: bool = False,
+    flag: str = "learning rate",
 ) -> LuaOptimizer:
-    """`sgd` is (learning rate, momentum); `lr` that of adam and adagrad, -1 for Lua's 0.001.
+    """`sgd` is (learning rate, momentum); `lr` that of adam and adagrad, -1 for Lua's 0.001, which
+    `flag` sets.
 
     `capturable` where its steps are to become part of a CUDA graph, `rounded` where the network
     computes with rounded copies of its weights. Parameters are laid flat where that pays.
     """
     if lr < 0 and lr != -1:
-        raise UserError(f"a learning rate of {lr:g}: give a positive one, or -1 for the default")
+        raise UserError(f"{flag}={lr:g}: give a positive learning rate, or -1 for Lua's 0.001")
     lr = 1e-3 if lr == -1 else lr
     flat = lies_flat(next(network.parameters()).is_cuda, rounded)
     params = Flat(network) if flat else network.parameters()

@@ -35,7 +35,7 @@ TRAIN = [
     ("--D_optmethod=rmsprop", "rmsprop"),
     ("--G_optmethod=", "G_optmethod"),
     ("--D_adam_lr=nan", "nan"),
-    ("--G_adam_lr=-0.5", "-0.5"),
+    ("--G_adam_lr=-0.5", "--G_adam_lr=-0.5"),
     ("--D_SGD_lr=-1", "--D_SGD_lr"),
     ("--D_SGD_momentum=1.5", "1.5"),
     ("--D_L2=inf", "inf"),

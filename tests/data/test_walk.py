@@ -104,3 +104,14 @@ def test_any_endings_and_broken_ones_of_the_caller(tmp_path):
     found = walk(tmp_path, (".ply",))
     assert found.names == ["HEAD.PLY"]
     assert found.line([("HEAD.PLY", "cut short")]) == "left out: 1 broken: HEAD.PLY (cut short)"
+
+
+def test_what_the_program_made_is_left_out(tmp_path):
+    for name in ("a.jpg", "runs/one/metrics.jsonl", "runs/one/pictures/e.png", "out/b.jpg"):
+        touch(tmp_path / name)
+    found = walk(tmp_path, ENDINGS, without=(tmp_path / "out", tmp_path / "none"))
+    assert found.names == ["a.jpg"]
+    assert found.line() == "left out: 2 made by this program: out, runs/one"
+    # whoever names such a folder means it
+    assert walk(tmp_path / "out", ENDINGS, without=(tmp_path / "out",)).names == ["b.jpg"]
+    assert walk(tmp_path / "runs/one", ENDINGS).names == ["pictures/e.png"]

@@ -152,6 +152,14 @@ def test_a_link_planted_at_the_temporary_name_is_never_followed(tmp_path, monkey
     assert (tmp_path / "a.net").read_bytes() == b"one"
 
 
+def test_a_device_or_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="a device or pipe"), atomic_write(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_names_of_255_bytes(tmp_path):
     path = tmp_path / ("ü" * 125 + ".net")
     write(path, b"one")

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -272,10 +273,24 @@ def test_flags_that_do_not_go_together(tmp_path):
         ("a.safetensors", "--source", ""),
         ("a.pt2", "--ascii"),
         ("a.onnx", "--safetensors"),
+        ("a.npy",),
+        ("a.PTH",),
+        ("old.t7",),
+        ("../" + tmp_path.name + "/old.t7", "--ascii"),
+        ("m.safetensors", "--source", tmp_path / "m.safetensors"),
     ]:
         result = run("convert", tmp_path / "old.t7", tmp_path / out, *flags)
         assert result.exit_code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["old.t7"]
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path):
+    save(tmp_path / "old.t7", from_module(nn.Tanh()))
+    os.mkfifo(tmp_path / "pipe")
+    result = run("convert", tmp_path / "old.t7", tmp_path / "pipe")
+    assert result.exit_code == 2
+    assert "a device or pipe, no file" in result.output
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_example_inputs():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save as save_safetensors
 
 from eyescream_py.torch7 import Limits, T7Error, Table, TorchObject, load, save
 
@@ -57,6 +58,11 @@ BAD_FILES = {
     "html": (b"\n<!DOCTYPE html><html>", "it is an HTML or XML page", 0),
     "gzip": (b"\x1f\x8b\x08\x00rest", "compressed with gzip", 0),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", 0),
+    "safetensors": (save_safetensors({"a": torch.ones(2)}), "it is a safetensors file", 0),
+    "numpy": (b"\x93NUMPY\x01\x00v\x00", "it is a NumPy array", 0),
+    "matlab": (b"MATLAB 5.0 MAT-file", "it is a MATLAB file", 0),
+    "xz": (b"\xfd7zXZ\x00rest", "compressed with xz", 0),
+    "no file": (b"404: Not Found", "the download gave no file", 0),
     "big endian": (struct.pack(">i", 3) + bytes(8), "in big-endian order", 0),
     "text": (b"hello there", "not a Torch 7 file: it begins with b'hello th'", 0),
     "tag alone": (i32(1), "truncated: a number of 8 bytes, but 0 remain", 4),

@@ -1,0 +1,113 @@
+"""`--network`: what shapes the networks is taken from the file where nobody typed it."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Mapping, Set
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eyescream_py.system.errors import UserError, first_line
+from eyescream_py.system.voice import printable, say
+
+SHAPING = {
+    "scale", "grayscale", "noiseDim", "coarseSize", "fineSize", "G_arch", "D_arch", "G_planes",
+    "D_planes", "autoencoder",
+}  # fmt: skip
+# of the place where a run is done, and of what is looked at: no part of what is learned
+OF_THE_PLACE = {
+    "save", "saveFreq", "network", "noplot", "plot", "threads", "gpu", "window", "aws", "dataset",
+    "log_every", "visdom_server", "visdom_port", "visdom_env", "precision", "strict", "fast",
+    "no_capture", "on_nan", "recipe", "denoise", "weightsVisFreq", "evaluate_every", "seed",
+    "K", "hidden_G", "hidden_D",
+}  # fmt: skip
+Follow = Callable[[Mapping[str, Any], frozenset[str]], dict[str, Any]]
+
+
+def follow(
+    values: Mapping[str, Any], typed: frozenset[str], recipe: Follow | None = None
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """`values` of a trainer's parameters and which of them are chosen, with what the file of
+    `--network` adds to either, and then `recipe`, which leaves alone what is chosen.
+
+    Says what it takes over, and which other options the file's run had: those count again only
+    where they are typed, as in Lua. The context of the command in progress is told, so that what
+    is saved as `opt` is what was used.
+    """
+    path, stored = _stored(values) if values["network"] else (Path(), {})
+    taken, nonsense = _differing(values, typed, stored, SHAPING)
+    if nonsense:
+        raise UserError(f"--network={path}: its option {nonsense[0]}")
+    if "autoencoder" in taken and not Path(taken["autoencoder"]).is_file():
+        del taken["autoencoder"]
+    click.get_current_context().params.update(taken)
+    values, typed = {**values, **taken}, typed | taken.keys()
+    values = recipe(values, typed) if recipe else values
+    had, _ = _differing(values, typed, stored, stored.keys() - SHAPING - OF_THE_PLACE)
+    _tell(f"Taken from {path}:", taken)
+    _tell(f"Type these to go on as {path} did:", had)
+    return dict(values), typed
+
+
+def _stored(values: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The file of `--network` and its options by flag; none where it keeps none."""
+    from eyescream_py.networks import checkpoints
+
+    path = checkpoints.find(values["network"], Path(values["save"]))
+    content = checkpoints.read(path)
+    stored = content.get("opt")
+    del content
+    gc.collect()  # a file's tables hold one another: all of it would stay until the run reads it
+    return path, {str(k): v for k, v in stored.items()} if isinstance(stored, Mapping) else {}
+
+
+def _differing(
+    values: Mapping[str, Any], typed: frozenset[str], stored: Mapping[str, Any], names: Set[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The stored options among `names` that nobody typed and that are not the present ones, by
+    parameter; and what is wrong with those that no flag could have set.
+    """
+    context = click.get_current_context()
+    found, nonsense = {}, []
+    for parameter in context.command.params:
+        flag, name = parameter.opts[-1], parameter.name or ""
+        value = stored.get(flag[2:]) if flag[2:] in names else None
+        # Lua's false and "" stand for what was not given
+        given = value is not None and value is not False and value != ""
+        if not given or name in typed or name not in values:
+            continue
+        try:
+            chosen = _converted(parameter, value, context)
+        except (click.BadParameter, TypeError, ValueError, OverflowError) as error:
+            why = first_line(getattr(error, "message", error))
+            nonsense.append(f"{flag[2:]} makes no sense ({why}); type {flag}")
+            continue
+        if chosen != values[name]:
+            found[name] = chosen
+    return found, nonsense
+
+
+def _converted(parameter: click.Parameter, value: Any, context: click.Context) -> Any:
+    """`value` as if it had been typed."""
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError(f"it is a {type(value).__name__}")
+    if isinstance(value, bool) is not isinstance(parameter.type, click.types.BoolParamType):
+        raise ValueError(f"it is {value!r}")
+    text = value if isinstance(value, bool) else str(value)
+    return parameter.type.convert(text, parameter, context)
+
+
+def _tell(words: str, chosen: Mapping[str, Any]) -> None:
+    if not chosen or os.environ.get("RANK", "0") != "0":
+        return
+    flags = {p.name: p.opts[-1] for p in click.get_current_context().command.params}
+    said = [flags[n] if v is True else f"{flags[n]}={_text(v)}" for n, v in chosen.items()]
+    say(f"{words} {' '.join(said)}")
+
+
+def _text(value: Any) -> str:
+    text = ",".join(value) if isinstance(value, tuple) else str(value)
+    return printable(text.removesuffix(".0") if isinstance(value, float) else text)

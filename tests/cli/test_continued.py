@@ -1,0 +1,114 @@
+"""--network: what shapes the networks and nobody typed is taken from the file, in every trainer."""
+
+import pytest
+import torch
+
+from eyescream_py import torch7
+from tests.small_runs import (
+    FILES,
+    SCRIPTS,
+    invoke,
+    pictures,
+    records,
+    small_run,
+    use_small_networks,
+)
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_the_file_says_what_shapes_its_networks(script, tmp_path, monkeypatch):
+    """The only flags typed here are those that a run of another place has to type anyway."""
+    use_small_networks(monkeypatch)
+    data = pictures(tmp_path, script)
+    shaping = {"--scale", "--grayscale", "--noiseDim", "--coarseSize", "--fineSize"}
+    rest = [flag for flag in SCRIPTS[script] if flag.partition("=")[0] not in shaping]
+    small_run(script, tmp_path / "whole", data, "--epochs=2")
+    small_run(script, tmp_path / "cut", data, "--epochs=1")
+    again = (f"--network={FILES[script]}", "--epochs=2", f"--dataset={data}", *rest)
+    done = invoke(script, f"--save={tmp_path / 'cut'}", *again)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("Taken from ")
+    assert records(tmp_path / "cut/metrics.jsonl") == records(tmp_path / "whole/metrics.jsonl")
+    whole, cut = (torch7.load(tmp_path / run / FILES[script])["opt"] for run in ("whole", "cut"))
+    assert {name for name in whole if whole[name] != cut[name]} <= {"save", "network"}
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Makes a small run of one epoch whose file's options are changed; the flags to continue it
+    but for those that shape its networks."""
+
+    def make(**opt):
+        use_small_networks(monkeypatch)
+        data = pictures(tmp_path, "train")
+        small_run("train", tmp_path, data, "--epochs=1")
+        content = torch7.load(tmp_path / "adversarial.net")
+        content["opt"].update(opt)
+        torch7.save(tmp_path / "adversarial.net", content)
+        more = ("--noplot", "--batchSize=4", "--N_epoch=12", "--gpu=-1", "--threads=1")
+        at = (f"--save={tmp_path}", f"--dataset={data}", "--epochs=2", "--precision=fp32")
+        return (*at, *more, "--network=adversarial.net")
+
+    return make
+
+
+def opt_of(folder):
+    return torch7.load(folder / "adversarial.net")["opt"]
+
+
+def test_other_options_are_a_hint_only(kept, tmp_path):
+    done = invoke("train", *kept(D_L2=0, D_clamp=0.5, D_smooth="x", gpu=7), "--D_clamp=0.25")
+    assert done.exit_code == 0, done.output
+    hint = next(line for line in done.output.splitlines() if line.startswith("Type these"))
+    assert hint == f"Type these to go on as {tmp_path / 'adversarial.net'} did: --D_L2=0"
+    assert (opt_of(tmp_path)["D_L2"], opt_of(tmp_path)["D_clamp"]) == (1e-4, 0.25)
+
+
+def test_a_typed_recipe_wins_but_for_the_networks(kept, tmp_path):
+    done = invoke("train", *kept(D_arch="b", D_L2=0.5), "--recipe=best", "--G_arch=mlp")
+    assert done.exit_code == 0, done.output
+    assert (opt_of(tmp_path)["D_L2"], opt_of(tmp_path)["D_arch"]) == (0, "b")
+    assert "Taken from" in done.output
+    assert "--D_arch=b" in done.output
+    assert "--D_L2=0.5" in done.output
+
+
+def test_an_autoencoder_that_is_gone_is_not_asked_for(kept, tmp_path):
+    done = invoke("train", *kept(autoencoder=str(tmp_path / "gone.net")))
+    assert done.exit_code == 0, done.output
+    assert "gone.net" not in done.output.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "opt",
+    [
+        {"scale": -4}, {"scale": "x"}, {"scale": float("nan")}, {"scale": True},
+        {"scale": torch.ones(3)}, {"noiseDim": 2**60}, {"G_arch": "magic"}, {"grayscale": 7},
+    ],
+)  # fmt: skip
+def test_nonsense_in_a_file_is_named(opt, kept):
+    done = invoke("train", *kept(**opt))
+    assert done.exit_code == 2, done.output
+    assert f"its option {next(iter(opt))} makes no sense" in done.output
+    assert len(done.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("opt", [None, 7, "text", torch.ones(2)])
+def test_a_file_without_options_is_continued_by_flags(opt, kept, tmp_path):
+    flags = kept()
+    content = torch7.load(tmp_path / "adversarial.net")
+    content["opt"] = opt
+    torch7.save(tmp_path / "adversarial.net", content)
+    done = invoke("train", *flags, "--scale=8", "--grayscale", "--noiseDim=4")
+    assert done.exit_code == 0, done.output
+
+
+def test_the_faces_of_the_package_learn_on(tmp_path):
+    """Fine-tuning: the file of another size, architecture and recipe, by its name alone."""
+    places = (f"--save={tmp_path}", "--dataset=embedded", "--noplot", "--gpu=-1", "--threads=1")
+    few = ("--batchSize=4", "--N_epoch=4", "--epochs=221", "--precision=fp32")
+    done = invoke("train", "--network=pretrained:faces16", *places, *few)
+    assert done.exit_code == 0, done.output
+    assert "--scale=16" in done.output
+    assert "--G_ema_power=13" in done.output
+    assert (opt_of(tmp_path)["scale"], opt_of(tmp_path)["G_arch"]) == (16, "conv")
