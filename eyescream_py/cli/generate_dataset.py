@@ -14,7 +14,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ class Job:
 @click.option("--overwrite", is_flag=True, help="Replace pictures made from other photos or seed.")
 def main(path: str, out: str, seed: int, jobs: int, overwrite: bool) -> None:
     job = Job(Path(path), Path(out) / "out_aug_64x64", Path(out) / "out_unaug_64x64", seed)
-    found = _photos_in(job)
+    found = _photos_in(job.photos, without=(job.augmented, job.plain))
     names = found.names
     try:
         _prepare(job, names, overwrite)
@@ -103,13 +103,12 @@ def main(path: str, out: str, seed: int, jobs: int, overwrite: bool) -> None:
     _report(job, found, broken)
 
 
-def _photos_in(job: Job) -> Walk:
-    """The picture files of LFW's folder, at any depth, sorted by path; not what is made of them."""
-    folder = job.photos
+def _photos_in(folder: Path, without: Iterable[Path] = ()) -> Walk:
+    """The picture files of LFW's folder, at any depth, sorted by path, but for some folders."""
     if not folder.is_dir():
         raise UserError(f"--path={folder} is no folder; give the folder of the LFW photos")
     try:
-        found = walk(folder, ENDINGS, without=(job.augmented, job.plain))
+        found = walk(folder, ENDINGS, without)
     except OSError as error:
         raise UserError(f"--path={folder} cannot be read: {error.strerror}") from error
     if not found.files:

@@ -197,3 +197,11 @@ def test_every_format_way_up_depth_and_name(tmp_path):
     jose, turned, _ = faces  # sorted by name: J, a, b
     assert np.abs(turned - jose).mean() < 3
     assert np.abs(np.rot90(turned) - jose).mean() > 20
+
+
+def test_photos_and_faces_in_one_folder(tmp_path):
+    write_photos(tmp_path / "lfw", 1)
+    assert generate(tmp_path, tmp_path, "--jobs=1").returncode == 0
+    again = generate(tmp_path, tmp_path, "--jobs=1")
+    assert "1 of 1 photos are done already" in again.stdout, again.stderr
+    assert "2 made by this program: out_aug_64x64, out_unaug_64x64" in again.stderr
