@@ -230,12 +230,12 @@ def export(network: str, file: str) -> None:
     from eyescream_py.ganless_hd.checkpoints import read_network, write_half, write_pth
 
     path = Path(file)
-    if path.suffix not in (".pth", ".safetensors"):
+    if path.suffix.lower() not in (".pth", ".safetensors"):
         raise UserError(f"{printable(file)}: give a name that ends in .pth or .safetensors")
     if path.exists():
         raise UserError(f"{printable(file)}: is there already, give another name")
     saved = read_network(network)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         write_half(path, saved)
         say(f"{printable(file)}: {path.stat().st_size:,} bytes")
         return

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from eyescream_py import features
 from eyescream_py.data.dataset import Dataset, load_dataset
 from eyescream_py.networks import checkpoints
-from eyescream_py.results import generator, quality
+from eyescream_py.results import quality
+from eyescream_py.results.generator import EXPORTED, D_of, load_generator
 from eyescream_py.results.report import Findings, table, write_png
 from eyescream_py.results.sampling import judge
 from eyescream_py.system.device import choose_device, set_threads
@@ -92,15 +93,15 @@ def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
         return Subject(sample_rows(data, min(options.images, len(data)), options.seed), None)
     if path.suffix.lower() == ".npy":
         return Subject(_array(path, options.images).to(device), None)
+    if options.subject.startswith(checkpoints.PRETRAINED):
+        path = checkpoints.find(options.subject, Path(), "SUBJECT")
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; train one first: python train.py")
-    G = generator.load_generator(path, device, ema=options.ema)
+    G = load_generator(path, device, ema=options.ema)
     images = G.sample(options.images, options.seed)
-    if path.suffix.lower() != ".net":
-        return Subject(images, None)
-    content = checkpoints.read(path, "SUBJECT")
-    D = checkpoints.module(content, "D", path, "SUBJECT").float().to(device)
-    return Subject(images, D)
+    content = checkpoints.read(path, "SUBJECT") if path.suffix.lower() != EXPORTED else {}
+    # old files and those of strangers may hold G alone
+    return Subject(images, D_of(content, path, "SUBJECT", G) if "D" in content else None)
 
 
 def _array(path: Path, most: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from eyescream_py.networks import checkpoints
 from eyescream_py.results.generator_layers import build, describe
-from eyescream_py.results.sampling import generate
+from eyescream_py.results.sampling import generate, judge
 from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.safe_tensors import TensorsError, load_module, read_header
@@ -29,6 +29,7 @@ from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
 
 FORMAT = "eyescream_py generator 1"
+EXPORTED = ".safetensors"
 HEADER = "eyescream.json"  # name of the header inside a TorchScript archive
 MAX_LAYERS = 1000
 MAX_VALUES = 1 << 27  # of one layer, for two pictures: 64 planes of 1024x1024 each
@@ -71,12 +72,12 @@ def load_generator(
     if str(path).startswith(checkpoints.PRETRAINED):
         path = checkpoints.find(str(path), Path())
     path = Path(path)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == EXPORTED:
         try:
             network = _read_safetensors(path)
         except (TensorsError, OSError, *_MISFITS) as error:
             raise UserError(f"{path} holds no exported generator: {first_line(error)}") from error
-    elif path.suffix in (".pt", ".pth", ".onnx"):
+    elif path.suffix.lower() in (".pt", ".pth", ".onnx"):
         raise UserError(
             f"{path}: TorchScript and ONNX files are for other runtimes (and may be programs); "
             "export .safetensors"
@@ -99,6 +100,20 @@ def G_of(content: Table, path: Path, option: str, ema: bool) -> nn.Module:
     if "AE_decoder" not in content:
         return G
     return nn.Sequential(checkpoints.module(content, "AE_decoder", path, option), G)
+
+
+def D_of(content: Table, path: Path, option: str, G: Generator) -> nn.Module:
+    """The D in a file's table, on G's device. Raises UserError that names `option` and `path` where
+    it does not judge G's pictures one by one.
+    """
+    D = checkpoints.module(content, "D", path, option).to(G.device)
+    try:
+        judge(D, torch.zeros(2, *G.dims, device=G.device))
+    except _MISFITS as error:
+        raise UserError(
+            f"{option}={path}: G and D do not fit together: {first_line(error)}"
+        ) from error
+    return D
 
 
 def described(network: nn.Module, name: str) -> Generator:
@@ -148,11 +163,11 @@ def export(G: Generator, path: Path) -> None:
     Raises UserError for another end, a layer that the format lacks, or a missing package.
     """
     writers: dict[str, Callable[[Generator], bytes]] = {
-        ".safetensors": _safetensors_bytes, ".pt": _torchscript_bytes, ".onnx": _onnx_bytes,
+        EXPORTED: _safetensors_bytes, ".pt": _torchscript_bytes, ".onnx": _onnx_bytes,
     }  # fmt: skip
-    if path.suffix not in writers:
+    if path.suffix.lower() not in writers:
         raise UserError(f"--export={path}: the name must end in {', '.join(writers)}")
-    content = writers[path.suffix](G)
+    content = writers[path.suffix.lower()](G)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:

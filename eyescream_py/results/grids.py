@@ -17,7 +17,7 @@ from eyescream_py.results.refiner import Refiner, read_refiner
 from eyescream_py.results.sampling import generate, judge, nearest, save_grid
 from eyescream_py.results.sheet import Section, write_sheet
 from eyescream_py.system.device import choose_device, set_threads
-from eyescream_py.system.errors import UserError, first_line
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.torch7 import Table
@@ -59,10 +59,10 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class Base:
-    """A run's G and the D that judges its pictures."""
+    """A run's G and the D that judges its pictures, where there is one."""
 
     G: Generator
-    D: nn.Module
+    D: nn.Module | None
 
 
 def _say_what_is_idle(options: SampleOptions) -> None:
@@ -115,29 +115,27 @@ def _network_file(options: SampleOptions, name: str, option: str) -> Path:
 def load_G(options: SampleOptions, device: torch.device) -> tuple[Generator, Path, Table]:
     """G of `--G_base`, its file and what else is in it; sizes come from the network itself."""
     path = _network_file(options, options.G_base, "--G_base")
-    content = checkpoints.read(path, "--G_base")
-    network = generator.G_of(content, path, "--G_base", options.ema)
-    G = generator.described(network.eval().to(device), f"--G_base={path}")
+    if path.suffix.lower() == generator.EXPORTED:
+        G, content = generator.load_generator(path, device), Table()
+    else:
+        content = checkpoints.read(path, "--G_base")
+        network = generator.G_of(content, path, "--G_base", options.ema)
+        G = generator.described(network.float().eval().to(device), f"--G_base={path}")
     _check_typed(options, G, path)
     return G, path, content
 
 
 def load_base(options: SampleOptions, device: torch.device) -> Base:
-    """G and D of `--G_base` and `--D_base`."""
-    G, G_path, content = load_G(options, device)
-    # a network of the package brings its own D
-    boxed = options.G_base.startswith(checkpoints.PRETRAINED) and "D_base" not in options.typed
-    same = boxed or options.D_base == options.G_base
-    D_path = G_path if same else _network_file(options, options.D_base, "--D_base")
-    D_content = content if D_path == G_path else checkpoints.read(D_path, "--D_base")
-    D = checkpoints.module(D_content, "D", D_path, "--D_base").to(device)
-    try:
-        judge(D, torch.zeros(2, *G.dims, device=device))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(
-            f"--G_base={G_path}: G and D do not fit together: {first_line(error)}"
-        ) from error
-    return Base(G, D)
+    """G of `--G_base`, and the D of `--D_base`; where nobody named that, G's own D."""
+    G, path, content = load_G(options, device)
+    if "D_base" in options.typed:
+        path = _network_file(options, options.D_base, "--D_base")
+        content = checkpoints.read(path, "--D_base")
+        return Base(G, generator.D_of(content, path, "--D_base", G))
+    if "D" in content:
+        return Base(G, generator.D_of(content, path, "--G_base", G))
+    print(f"{path} holds no D: random faces only (--D_base=FILE would rank them).")
+    return Base(G, None)
 
 
 def _check_typed(options: SampleOptions, G: Generator, path: Path) -> None:
@@ -196,12 +194,10 @@ def _one_run(
     noise = torch.empty(IMAGES, base.G.noise_dim, device=source.device)
     source.uniform_(noise, -1, 1)
     images = generate(base.G.network, noise, options.batch_size)
-    order = judge(base.D, images, options.batch_size).argsort(descending=True, stable=True)
-    grids = {
-        "best": images[order[:GRID]],
-        "worst": images[order.flip(0)[:GRID]],
-        "random": images[:GRID],
-    }
+    grids = {"random": images[:GRID]}
+    if base.D is not None:
+        order = judge(base.D, images, options.batch_size).argsort(descending=True, stable=True)
+        grids |= {"best": images[order[:GRID]], "worst": images[order.flip(0)[:GRID]]}
     for name, pictures in grids.items():
         save_grid(folder / f"{name}_{run:04d}_base.jpg", pictures, 8)
     save_grid(folder / f"random256_{run:04d}_base.jpg", images[:256], 16)
@@ -220,14 +216,16 @@ def _one_run(
 
 
 def _write_sheet(folder: Path, run: int, grids: dict[str, Tensor], data: Dataset | None) -> None:
-    sections = [
-        Section("random faces, as they come", grids["random"], 16),
-        Section("the best of 1024 by the discriminator", grids["best"], 16),
-    ]
+    sections = [Section("random faces, as they come", grids["random"], 16)]
+    name, words = "random", "random faces"
+    if "best" in grids:
+        name, words = "best", "the best"
+        sections.append(Section("the best of 1024 by the discriminator", grids[name], 16))
     if data is not None:
-        pairs = _beside_neighbours(grids["best"][:NEIGHBOURS], data)
-        save_grid(folder / f"best_{run:04d}_neighbours_base.jpg", pairs, 8)
-        sections.append(Section("the best, each with the training picture nearest to it", pairs, 8))
+        pairs = _beside_neighbours(grids[name][:NEIGHBOURS], data)
+        save_grid(folder / f"{name}_{run:04d}_neighbours_base.jpg", pairs, 8)
+        beside = f"{words}, each with the training picture nearest to it"
+        sections.append(Section(beside, pairs, 8))
     write_sheet(folder / f"sheet_{run:04d}.png", sections)
 
 

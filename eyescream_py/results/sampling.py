@@ -19,9 +19,15 @@ def generate(G: nn.Module, noise: Tensor, batch: int = 1024) -> Tensor:
 
 
 def judge(D: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
-    """D's probability of each picture being real, in evaluation mode. [N,C,H,W] -> [N]"""
+    """D's probability of each picture being real, in evaluation mode. [N,C,H,W] -> [N]
+
+    Raises ValueError where D takes pictures of another size for several, or parts of one.
+    """
     with evaluating(D):
-        return torch.cat([D(part).reshape(-1) for part in images.split(batch)])
+        said = torch.cat([D(part).reshape(-1) for part in images.split(batch)])
+    if len(said) != len(images):
+        raise ValueError(f"it says {len(said)} numbers of {len(images)} pictures")
+    return said
 
 
 def ranking(D: nn.Module, images: Tensor) -> Tensor:
@@ -62,7 +68,7 @@ def save_grid(path: Path, images: Tensor, columns: int) -> None:
     array = pixels.permute(1, 2, 0).numpy() if pixels.ndim == 3 else pixels.numpy()
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    kind = "PNG" if path.suffix == ".png" else "JPEG"
+    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         Image.fromarray(array).save(file, kind, quality=95)

@@ -161,7 +161,8 @@ def _convert_network(
         module = to_module(obj, None, keys)
         if source:
             title = f"{obj.typename} of {Path(file).name}{f', {keys}' * bool(keys)}"
-            weights, text = converting.weights_and_source(module, out, title)
+            seen_from_there = os.path.relpath(out, os.path.dirname(source) or ".")
+            weights, text = converting.weights_and_source(module, seen_from_there, title)
             _replace(Path(out), lambda target: target.write(weights))
             _replace(Path(source), lambda target: target.write(text.encode()))
         else:

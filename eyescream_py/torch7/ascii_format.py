@@ -13,6 +13,8 @@ from .source import Source, storage_bytes
 _RAW_DTYPES = (torch.uint8, torch.int8)
 _CHUNK_BYTES = 1 << 20
 
+BOM = b"\xef\xbb\xbf"  # which an editor of Windows puts before a text
+
 
 class AsciiReader:
     """The same interface as BinaryReader. The whole file is held in memory."""
@@ -23,8 +25,8 @@ class AsciiReader:
 
     def __init__(self, source: Source):
         source.load_window(0, source.size)
-        self.position = 0
         self._data = bytes(source.window)
+        self.position = len(BOM) if self._data.startswith(BOM) else 0
 
     @property
     def remaining(self) -> int:

@@ -23,7 +23,8 @@ from .source_code import network_source, network_weights
 from .values import Table, TorchObject
 
 _INTEGER = ("long", "int")
-_SHAPE = re.compile(r"(\d{1,9}(?:x\d{1,9})*)(?::(float|double|long|int))?")
+# no size is 0: torch's exporter for ONNX dies of it
+_SHAPE = re.compile(r"([1-9]\d{0,8}(?:x[1-9]\d{0,8})*)(?::(float|double|long|int))?", re.ASCII)
 _DTYPES = {"float": torch.float32, "double": torch.float64, "long": torch.int64, "int": torch.int32}
 MAX_ELEMENTS = 2**28  # of an example input
 

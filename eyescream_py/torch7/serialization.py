@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
-from .ascii_format import AsciiReader, AsciiWriter
+from .ascii_format import BOM, AsciiReader, AsciiWriter
 from .binary_format import BinaryReader, BinaryWriter
 from .errors import T7Error
 from .reader import Reader
@@ -79,7 +79,8 @@ def _check_start(source: Source, ascii: bool | None) -> bool:
     start = bytes(source.window[:64])
     if not start:
         raise T7Error("not a Torch 7 file: it is empty", 0)
-    looks_ascii = start[:1] in b"012345678" and start[1:2] in (b"\n", b"\r")
+    text = start.removeprefix(BOM)
+    looks_ascii = text[:1] in b"012345678" and text[1:2] in (b"\n", b"\r")
     if ascii is False and looks_ascii:
         raise T7Error("this file is ASCII, but was opened as binary", 0)
     if ascii and not looks_ascii:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from .errors import T7Error
@@ -199,8 +198,3 @@ def _home(module: str, statement: ast.ImportFrom) -> str:
         return statement.module or ""
     package = module.split(".")[: -statement.level]
     return ".".join([*package, *([statement.module] if statement.module else [])])
-
-
-def stem(path: str) -> str:
-    """The name of a file without its folder."""
-    return Path(path).name

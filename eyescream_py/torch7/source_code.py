@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .errors import T7Error
 from .graph import GraphModule, forward_lines
-from .source_classes import ClassSources, stem
+from .source_classes import ClassSources
 
 MAX_MODULES = 20_000
 _OWN = {
@@ -48,9 +48,9 @@ TIED: dict[str, str] = {tied}
 SHARED: dict[str, str] = {shared}
 
 
-def load(path: str = {path}) -> nn.Module:
-    """The network with its weights, in evaluation mode."""
-    net, weights = network(), load_file(path)
+def load(path: str = "") -> nn.Module:
+    """The network with its weights, in evaluation mode; "": those beside this file."""
+    net, weights = network(), load_file(path or Path(__file__).parent / {path})
     net.load_state_dict({{**weights, **{{k: weights[v] for k, v in TIED.items()}}}}, assign=True)
     for name, first in SHARED.items():
         owner, _, last = name.rpartition(".")
@@ -78,9 +78,9 @@ _RESTORE = '''def restore(layer: nn.Module, /, buffers: Any = None, **parts: Any
 def network_source(module: nn.Module, weights: str, title: str) -> str:
     """The text of a Python file that defines ``module`` and loads it from the file ``weights``.
 
-    ``weights`` is a safetensors file with what `network_weights` returns; ``title`` the first
-    line. Raises T7Error for a layer that Python source cannot make, and for networks of more than
-    MAX_MODULES layers.
+    ``weights`` is a safetensors file with what `network_weights` returns, as seen from the folder
+    of the Python file; ``title`` the first line. Raises T7Error for a layer that Python source
+    cannot make, and for networks of more than MAX_MODULES layers.
     """
     writing = _Writing()
     network = writing.expression(module, 1)
@@ -89,10 +89,11 @@ def network_source(module: nn.Module, weights: str, title: str) -> str:
         blocks.insert(0, _RESTORE)
         writing.classes.imports |= {"from typing import Any", "from torch import Tensor"}
     standard = {"from safetensors.torch import load_file", "from torch import nn", "import torch"}
+    standard.add("from pathlib import Path")
     return _TEMPLATE.format(
         title=_in_docstring(title),
-        weights=_in_docstring(stem(weights)),
-        path=ascii(stem(weights)),
+        weights=_in_docstring(weights),
+        path=ascii(weights),
         imports=_import_lines(standard | writing.classes.imports),
         body="\n\n\n".join(blocks),
         network=network,

@@ -146,6 +146,19 @@ def test_convert_with_source_on_the_command_line(tmp_path):
     assert not [line for line in source.read_text().splitlines() if len(line) > 120]
 
 
+def test_source_and_weights_may_be_moved_and_stand_apart(tmp_path):
+    save(tmp_path / "old.t7", from_module(nn.Linear(2, 1)))
+    (tmp_path / "a/b").mkdir(parents=True)
+    out = run("convert", tmp_path / "old.t7", tmp_path / "a/w.safetensors", "--source",
+              tmp_path / "a/b/model.py")  # fmt: skip
+    assert out.exit_code == 0, out.output
+    (tmp_path / "a").rename(tmp_path / "moved")
+    done = subprocess.run(
+        [sys.executable, tmp_path / "moved/b/model.py"], cwd="/", capture_output=True, text=True
+    )
+    assert "Linear" in done.stdout, done.stderr
+
+
 def test_export_to_pt2(tmp_path):
     case = case_of(next(e for e in entries() if e.name == "gm_branch_join"))
     save(tmp_path / "old.t7", Table(model=case["net"], epoch=1))
@@ -297,6 +310,9 @@ def test_example_inputs():
     assert example_input("2x3").dtype == torch.float32
     assert example_input("4:long").tolist() == [1, 1, 1, 1]
     assert example_input("2x1:double").dtype == torch.float64
+    for text in ("0x5", "1x0", "0", "\uff11x2"):
+        with pytest.raises(T7Error, match="write a shape"):
+            example_input(text)
 
 
 def evaluate(text: str):

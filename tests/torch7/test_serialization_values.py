@@ -313,3 +313,11 @@ def test_an_ascii_file_with_the_line_ends_of_windows():
 def test_empty_storages_in_ascii_leave_no_trace():
     empty = Storage(torch.empty(0, dtype=torch.int64))
     assert save(None, empty, ascii=True).endswith(b"torch.LongStorage\n0\n")
+
+
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
+def test_an_ascii_file_that_an_editor_of_windows_saved(ends, tmp_path):
+    save(tmp_path / "a.t7", {"x": torch.arange(3.0), "text": "a"}, ascii=True)
+    text = b"\xef\xbb\xbf" + (tmp_path / "a.t7").read_bytes().replace(b"\n", ends)
+    assert load(text)["x"].tolist() == [0, 1, 2]
+    assert load(text)["text"] == "a"
