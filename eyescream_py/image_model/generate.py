@@ -28,6 +28,7 @@ from eyescream_py.image_model.networks import (
 )
 from eyescream_py.image_model.pictures import save_row, to_unit
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.voice import warn
 
 
 def load_generator(checkpoint: Checkpoint, device: torch.device) -> nn.Module:
@@ -73,21 +74,45 @@ def generate_folder(
     """Write `target/<name>.png` for every picture of `source`; their number.
 
     With `pair_images` the input stands right of the generated picture. The last batch is short.
-    Raises UserError before any work where a file would be overwritten without `overwrite`.
+    Pictures that cannot be read are left out, with a line. Raises UserError before any work where a
+    file would be overwritten without `overwrite`, and where not one picture can be read.
     """
     files = list_pictures(source, "--test_dir")
     names = _target_names(files, Path(source), Path(target), overwrite)
     generator = load_generator(checkpoint, device)
     size, channels = checkpoint.settings["image_size"], checkpoint.settings["channels"]
     Path(target).mkdir(parents=True, exist_ok=True)
+    broken: list[str] = []
     for batch in _batches(files, batch_size):
-        x = torch.stack([read_normalised(path, size, channels) for path in batch]).to(device)
+        taken, x = _read_batch(batch, size, channels, broken)
+        if not taken:
+            continue
+        x = x.to(device)
         with torch.no_grad():
             outputs = generator(x)
-        for path, output, source_picture in zip(batch, outputs, x, strict=True):
+        for path, output, source_picture in zip(taken, outputs, x, strict=True):
             row = [output, source_picture] if pair_images else [output]
             save_row(names[path], row)
-    return len(files)
+    if len(broken) == len(files):
+        raise UserError(f"--test_dir: {broken[0]}")
+    if broken:
+        warn(f"left out: {len(broken)} broken, {broken[0]}")
+    return len(files) - len(broken)
+
+
+def _read_batch(
+    files: list[Path], size: int, channels: int, broken: list[str]
+) -> tuple[list[Path], Tensor]:
+    """The files that can be read and their pictures (n,C,size,size); `broken` grows by the rest."""
+    taken, pictures = [], []
+    for path in files:
+        try:
+            pictures.append(read_normalised(path, size, channels))
+        except UserError as error:
+            broken.append(error.message)
+        else:
+            taken.append(path)
+    return taken, torch.stack(pictures) if pictures else torch.empty(0)
 
 
 def _target_names(

@@ -316,8 +316,12 @@ PAIR_SOURCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+SIDE_BY_SIDE = "side-by-side"
+
+
 def photo_pairs(source: str | Path, target: str | Path, kind: str, size: int, channels: int) -> int:
-    """Photos -> pairs of what is left of a photo (`kind` of PAIR_SOURCES) and the photo itself.
+    """Photos -> pairs of what is left of a photo (`kind` of PAIR_SOURCES) and the photo itself;
+    SIDE_BY_SIDE: pictures of both (A|B, as pix2pix keeps them) -> their left and right halves.
 
     Centre squares, size x size pixels. Returns the number of pairs.
     """
@@ -325,12 +329,22 @@ def photo_pairs(source: str | Path, target: str | Path, kind: str, size: int, ch
     target = new_folder(target)
     written = 0
     for stem, planes in readable_pictures(files, channels):
-        square = cut(planes, centre_box(*planes.shape[1:]))
-        photo = np.stack([_area_resize(plane, size) for plane in square])
-        for side, picture in (("D", PAIR_SOURCES[kind](photo)), ("I", photo)):
+        if kind == SIDE_BY_SIDE:
+            half = max(planes.shape[2] // 2, 1)
+            pair = [_square(planes[:, :, :half], size), _square(planes[:, :, -half:], size)]
+        else:
+            photo = _square(planes, size)
+            pair = [PAIR_SOURCES[kind](photo), photo]
+        for side, picture in zip("DI", pair, strict=True):
             _save_planes(target / f"{stem}_{side}.png", picture)
         written += 1
     return written
+
+
+def _square(planes: np.ndarray, size: int) -> np.ndarray:
+    """The centred square of (C, H, W), as (C, size, size)."""
+    square = cut(planes, centre_box(*planes.shape[1:]))
+    return np.stack([_area_resize(plane, size) for plane in square])
 
 
 def _area_resize(plane: np.ndarray, size: int) -> np.ndarray:

@@ -80,9 +80,10 @@ def prepare_nd(in_dir: str, out_dir: str, scale: float, no_detect: bool) -> int:
 
 @_preparation("prepare-pairs", "pairs")
 @_size
-@click.option("--source", type=click.Choice(["edges", "soft-edges", "blur"]), default="edges",
-              show_default=True, help="edges: thin lines (Canny); soft-edges: how steep the grey "
-              "is (Sobel); blur: a blurred copy.")  # fmt: skip
+@click.option("--source", type=click.Choice(["edges", "soft-edges", "blur", "side-by-side"]),
+              default="edges", show_default=True, help="edges: thin lines (Canny); soft-edges: how "
+              "steep the grey is (Sobel); blur: a blurred copy; side-by-side: pictures of pix2pix, "
+              "source left, target right.")  # fmt: skip
 @click.option("--channels", type=click.Choice(["1", "3"]), default="1", show_default=True)
 def prepare_pairs(in_dir: str, out_dir: str, size: int, source: str, channels: str) -> int:
     """Photos to pairs of their edges (or a blurred copy) and themselves."""

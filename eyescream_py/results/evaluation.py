@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py import features
-from eyescream_py.data.dataset import Dataset, load_dataset
+from eyescream_py.data.dataset import DEFAULT_FOLDER, Dataset, load_dataset
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import quality
 from eyescream_py.results.generator import EXPORTED, D_of, load_generator
@@ -131,6 +131,8 @@ def real_sets(
     """(reference, the other real set, what they are). Without --heldout both are halves of the
     data set, cut where a new source picture begins.
     """
+    if options.heldout:
+        _demand_apart(Path(options.heldout), Path(options.dataset or DEFAULT_FOLDER))
     data = load_dataset(options.dataset, channels, size, device)
     if options.heldout:
         held = load_dataset(options.heldout, channels, size, device)
@@ -140,6 +142,13 @@ def real_sets(
         f"reference and training: two halves of {data.name}; a G trained on all of it has seen "
         "both, so the memorisation check says nothing (give --heldout)"
     )  # fmt: skip
+
+
+def _demand_apart(held: Path, data: Path) -> None:
+    """Refuse held-out pictures that are pictures of the data set."""
+    held, data = held.resolve(), data.resolve()
+    if held == data or data in held.parents:
+        raise UserError(f"--heldout={held} is a part of the data set {data}; move it elsewhere")
 
 
 def sample_rows(data: Dataset, count: int, seed: int) -> Tensor:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,3 +158,16 @@ def test_psnr_and_ssim_by_known_answers() -> None:
     assert signal_to_noise(truth + 0.1, truth) == pytest.approx(20, abs=1e-4)
     assert similarity(truth, truth) == pytest.approx(1)
     assert similarity(1 - truth, truth) < -0.5  # the same structure, turned over
+
+
+def test_broken_pictures_are_left_out_by_name(tmp_path: Path, capsys: Any) -> None:
+    source = folder_of(tmp_path / "in", ["a.png", "b.png", "c.png"])
+    for name in ("b.png", "c.png"):
+        (source / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    arguments = (source, tmp_path / "out", 2, False, False, CPU)
+    assert generate_folder(checkpoint(), *arguments) == 1
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert "left out: 2 broken" in capsys.readouterr().err
+    (source / "a.png").unlink()
+    with pytest.raises(UserError, match="b.png"):
+        generate_folder(checkpoint(), *arguments)

@@ -244,6 +244,21 @@ def test_photo_pairs(tmp_path: Path, kind: str) -> None:
         assert 0 < source[10, 4, 0] < source[10, 10, 0]
 
 
+def test_pictures_of_both_sides_become_pairs(tmp_path: Path) -> None:
+    """As pix2pix's data sets are kept: source left, target right."""
+    (tmp_path / "in").mkdir()
+    both = np.zeros((16, 32, 3))
+    both[:8, :16] = 255  # left: bright above
+    both[:, 24:] = 255  # right: bright on its right
+    save(tmp_path / "in" / "1.png", both)
+    assert photo_pairs(tmp_path / "in", tmp_path / "out", "side-by-side", 8, 1) == 1
+    source, target = (pixels(tmp_path / "out" / f"1_{side}.png") for side in "DI")
+    assert (source[:4] == 255).all()
+    assert (source[4:] == 0).all()
+    assert (target[:, :4] == 0).all()
+    assert (target[:, 4:] == 255).all()
+
+
 def test_a_broken_photo_is_named_and_the_others_are_done(tmp_path: Path, capsys) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"no picture")

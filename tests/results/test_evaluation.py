@@ -180,3 +180,24 @@ def test_arrays_whose_header_lies(content, tmp_path):
     assert done.exit_code == 2
     assert "a.npy: no readable array" in done.output
     assert "Traceback" not in done.output
+
+
+def test_networks_without_a_D_and_those_of_the_package(tmp_path, real):
+    path = tmp_path / "G.net"
+    torch7.save(path, {"G": torch7.from_module(models.create_G((1, 8, 8), 4))})
+    for subject in (path, "pretrained:faces16"):
+        data = "embedded" if subject != path else real
+        done = evaluate(subject, f"--dataset={data}", f"--writeto={tmp_path}", "--features=none")
+        assert done.exit_code == 0, (done.output, done.exception)
+        assert ("AUC of D" in done.output) == (subject != path)
+
+
+def test_held_out_pictures_are_no_part_of_the_data_set(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((30, 8, 8), np.uint8))
+    held = tmp_path / "data" / "held"
+    held.mkdir(parents=True)
+    for inside in (tmp_path / "data", held):
+        done = evaluate(path, f"--dataset={tmp_path / 'data'}", f"--heldout={inside}")
+        assert done.exit_code == 2
+        assert "is a part of the data set" in done.output
