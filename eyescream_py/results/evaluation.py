@@ -23,6 +23,7 @@ from eyescream_py.results.sampling import judge
 from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
 
 SMALLEST_SET = 20
@@ -99,7 +100,8 @@ def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
         raise UserError(f"{path}: there is no such file; train one first: python train.py")
     G = load_generator(path, device, ema=options.ema)
     images = G.sample(options.images, options.seed)
-    content = checkpoints.read(path, "SUBJECT") if path.suffix.lower() != EXPORTED else {}
+    exported = path.suffix.lower() == EXPORTED
+    content = Table() if exported else checkpoints.read(path, "SUBJECT")
     # old files and those of strangers may hold G alone
     return Subject(images, D_of(content, path, "SUBJECT", G) if "D" in content else None)
 
