@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class ReLU(nn.ReLU):
@@ -18,15 +17,15 @@ class ReLU(nn.ReLU):
         return torch.where(x > 0, x, 0)
 
 
-class ReLU6(nn.ReLU6):
-    """x within 0 .. 6; 0 of NaN (nn.ReLU6)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu6(torch.where(x > 0, x, 0))
-
-
 class HardTanh(nn.Hardtanh):
     """x within ``min_val`` .. ``max_val``; ``max_val`` of NaN (nn.HardTanh, nn.Clamp)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.masked_fill(x.isnan(), self.max_val))
+
+
+class ReLU6(nn.ReLU6):
+    """x within 0 .. 6; 6 of NaN, as Lua's is a HardTanh (nn.ReLU6)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.masked_fill(x.isnan(), self.max_val))

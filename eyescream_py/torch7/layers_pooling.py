@@ -217,18 +217,34 @@ def resize_linear(x: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 class UpSampling(nn.Module):
-    """Enlarge maps or volumes ``scale_factor`` times; "linear" aligns corners (nn.UpSampling)."""
+    """Enlarge maps or volumes ``scale_factor`` times; "linear" aligns corners (nn.UpSampling).
 
-    def __init__(self, scale_factor: int, mode: str = "nearest") -> None:
+    With ``sizes`` (depth or None, height, width) a linear one makes those instead.
+    """
+
+    def __init__(
+        self,
+        scale_factor: int | None,
+        mode: str = "nearest",
+        sizes: tuple[int | None, int, int] | None = None,
+    ) -> None:
         super().__init__()
         if mode not in ("nearest", "linear"):
             raise ValueError(f"mode {mode!r} is not nearest or linear")
-        self.scale_factor, self.mode = scale_factor, mode
+        if (scale_factor is None) == (sizes is None) or (sizes and mode == "nearest"):
+            raise ValueError("it takes a scale factor, or sizes with the mode linear")
+        self.scale_factor, self.mode, self.sizes = scale_factor, mode, sizes
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.sizes is not None:
+            sizes = self.sizes if x.dim() == 5 else self.sizes[1:]
+            if None in sizes:
+                raise ValueError("UpSampling of volumes to a size needs the depth")
+            return resize_linear(x, [int(size or 0) for size in sizes])
+        factor: Any = self.scale_factor
         if self.mode == "nearest":
-            return F.interpolate(x, scale_factor=float(self.scale_factor))
-        return resize_linear(x, [size * self.scale_factor for size in x.shape[2:]])
+            return F.interpolate(x, scale_factor=float(factor))
+        return resize_linear(x, [size * factor for size in x.shape[2:]])
 
 
 class SpatialUpSamplingBilinearTo(nn.Module):

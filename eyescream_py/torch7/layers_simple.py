@@ -116,14 +116,15 @@ class Constant(nn.Module):
 
 
 class OneHot(nn.Module):
-    """Rows of zeros with a one where the index 1..``size`` is (nn.OneHot)."""
+    """Rows of zeros with a one where the index 1..``size`` is (nn.OneHot); one of a number."""
 
     def __init__(self, size: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.size, self.dtype = size, dtype
 
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.one_hot(x.long() - 1, self.size).to(self.dtype)
+    def forward(self, x: Tensor | int) -> Tensor:
+        index = torch.as_tensor(x).long() - 1
+        return nn.functional.one_hot(index, self.size).to(self.dtype)
 
 
 class Index(nn.Module):

@@ -26,7 +26,8 @@ class _FullConvolution:
         sizes = target.shape[-len(layer.kernel_size) :]
         adjust = [(n + 2 * p - k) % s for n, (k, p, s) in zip(sizes, spare, strict=True)]
         run = F.conv_transpose2d if len(sizes) == 2 else F.conv_transpose3d
-        return run(image, layer.weight, layer.bias, layer.stride, layer.padding, adjust)
+        geometry = layer.stride, layer.padding, adjust, layer.groups
+        return run(image, layer.weight, layer.bias, *geometry)
 
 
 class SpatialFullConvolution(_FullConvolution, nn.ConvTranspose2d):  # type: ignore[misc]

@@ -62,12 +62,19 @@ def write_sub_sampling(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 def read_up_sampling(node: Node) -> nn.Module:
-    return pooling.UpSampling(node.count("scale_factor"), node.text("mode", "nearest"))
+    mode = node.text("mode", "nearest")
+    if node.has("scale_factor") or not node.has("oheight"):
+        return pooling.UpSampling(node.count("scale_factor"), mode)
+    sizes = node.count("odepth", None), node.count("oheight"), node.count("owidth")
+    return pooling.UpSampling(None, mode, sizes)
 
 
 def write_up_sampling(module: Any, writer: Writer) -> dict[str, Any]:
+    sizes = {"scale_factor": module.scale_factor}
+    if module.sizes is not None:
+        sizes = dict(zip(("odepth", "oheight", "owidth"), module.sizes, strict=True))
     return {
-        "scale_factor": module.scale_factor,
+        **{name: size for name, size in sizes.items() if size is not None},
         "mode": module.mode,
         "inputSize": long_storage([0] * 5),
         "outputSize": long_storage([0] * 5),

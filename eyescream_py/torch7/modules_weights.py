@@ -116,12 +116,9 @@ def write_dilated(module: Any, writer: Writer) -> dict[str, Any]:
 
 def read_full_convolution(node: Node) -> nn.Module:
     planes, geometry = read_planes(node), read_geometry(node)
-    adjust, bias = (node.integer("adjH", 0), node.integer("adjW", 0)), node.has("bias")
-    return node.fill(
-        without_memory(
-            lambda: SpatialFullConvolution(*planes, **geometry, output_padding=adjust, bias=bias)
-        )
-    )
+    geometry["output_padding"] = node.integer("adjH", 0), node.integer("adjW", 0)
+    geometry["groups"], bias = node.count("groups", 1), node.has("bias")  # cudnn's may have groups
+    return node.fill(without_memory(lambda: SpatialFullConvolution(*planes, **geometry, bias=bias)))
 
 
 def write_full_convolution(module: Any, writer: Writer) -> dict[str, Any]:

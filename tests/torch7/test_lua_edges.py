@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.torch7 import from_module, to_module
+from eyescream_py.torch7 import T7Error, from_module, to_module
 from eyescream_py.torch7.recurrent import NormStabilizer
 
 from .class_cases import node
@@ -29,7 +29,7 @@ def same(got: Tensor, expected: Any) -> None:
     ("name", "fields", "value", "slope"),
     [
         ("nn.ReLU", {}, 0, 0),
-        ("nn.ReLU6", {}, 0, 0),
+        ("nn.ReLU6", {}, 6, 0),
         ("nn.Threshold", {"threshold": 1, "val": 7}, 7, 0),
         ("nn.HardTanh", {"min_val": -2, "max_val": 3}, 3, 0),
         ("nn.Clamp", {"min_val": -2, "max_val": 3}, 3, 0),
@@ -185,3 +185,37 @@ def test_numbers_beyond_floats_are_infinite_to_a_network_of_floats(
     double = to_module(node(name, **fields), dtype=torch.double)
     written = from_module(double, as_read=False).fields
     assert {k: written.get(k) for k in fields} == fields or name == "nn.ClippedReLU"
+
+
+def test_up_sampling_to_a_size() -> None:
+    x = torch.tensor([[[[0.0, 3.0], [6.0, 9.0]]]])
+    fields = {"mode": "linear", "oheight": 2, "owidth": 4}
+    same(run("nn.UpSampling", x, **fields), [[[[0, 1, 2, 3], [6, 7, 8, 9]]]])
+    with pytest.raises(ValueError, match="needs the depth"):
+        run("nn.UpSampling", x[None], **fields)
+    volume = run("nn.UpSampling", x[None], **fields, odepth=3)
+    same(volume[0, 0], [[[0, 1, 2, 3], [6, 7, 8, 9]]] * 3)
+    for sizes in (fields, {**fields, "odepth": 3}, {"mode": "nearest", "scale_factor": 2}):
+        written = from_module(to_module(node("nn.UpSampling", **sizes)), as_read=False).fields
+        assert {
+            k: v for k, v in written.items() if k in ("odepth", "scale_factor", *fields)
+        } == sizes
+    for wrong in ({"mode": "nearest", "oheight": 2, "owidth": 2}, {"mode": "linear"}):
+        layer = node("nn.UpSampling", **wrong)
+        with pytest.raises(T7Error, match="UpSampling: "):
+            to_module(layer)
+
+
+def test_a_number_becomes_one_row_of_a_one_hot() -> None:
+    same(run("nn.OneHot", 2, outputSize=3), [0, 1, 0])
+    same(run("nn.OneHot", torch.tensor([3, 1]), outputSize=3), [[0, 0, 1], [1, 0, 0]])
+
+
+def test_cudnns_full_convolution_may_have_groups() -> None:
+    fields = {"nInputPlane": 4, "nOutputPlane": 2, "kW": 3, "kH": 3, "dW": 2, "dH": 2}
+    weight, x = torch.randn(4, 1, 3, 3), torch.randn(1, 4, 5, 5)
+    expected = nn.functional.conv_transpose2d(x, weight, stride=2, groups=2)
+    layer = node("cudnn.SpatialFullConvolution", **fields, weight=weight, groups=2)
+    module = to_module(layer)
+    same(module(x), expected)
+    same(module([x, torch.zeros(11, 11)]), expected)
