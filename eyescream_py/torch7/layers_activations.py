@@ -6,6 +6,9 @@ the Lua package nn, lib/THNN/generic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -46,16 +49,45 @@ class HardShrink(nn.Hardshrink):
         return torch.where((x > self.lambd) | (x < -self.lambd), x, 0)
 
 
+class _ByOutput(torch.autograd.Function):
+    """``y`` of ``x``, with a slope that ``slope`` finds from the output's memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
+        y = y.clone()
+        ctx.save_for_backward(y)
+        ctx.slope = slope
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (y,) = ctx.saved_tensors
+        return grads[0] * ctx.slope(y), None, None
+
+
 class SoftPlus(nn.Softplus):
     """log(1 + e^(beta x)) / beta (nn.SoftPlus).
 
-    As in Lua, the slope is 1 from where the output, not the input, times beta is above
-    ``threshold``.
+    As in Lua the slope is computed from the output: 1 where that times beta is above ``threshold``.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        if not y.requires_grad:
-            return y
-        straight = y.detach() + (x - x.detach())
-        return torch.where(y.detach() * self.beta > self.threshold, straight, y)
+        y = super().forward(x.detach() if torch.is_grad_enabled() else x)
+        return _ByOutput.apply(x, y, self.slope) if x.requires_grad else y
+
+    def slope(self, y: Tensor) -> Tensor:
+        """The derivative, from the output."""
+        scaled = y * self.beta
+        return torch.where(scaled > self.threshold, 1, -torch.expm1(-scaled))
+
+
+class ELU(nn.ELU):
+    """x where positive, else alpha (e^x - 1), with a slope computed from the output (nn.ELU)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x.detach() if torch.is_grad_enabled() else x)
+        return _ByOutput.apply(x, y, self.slope) if x.requires_grad else y
+
+    def slope(self, y: Tensor) -> Tensor:
+        """The derivative, from the output."""
+        return torch.where(y <= 0, y + self.alpha, 1)

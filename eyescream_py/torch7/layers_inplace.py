@@ -6,19 +6,48 @@ one. Where nothing else can, `without_overwriting` takes the ordinary layer: sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.torch7 import layers, layers_more, layers_tables
-from eyescream_py.torch7.layers import CAddTable, ConcatTable, in_shape
+from eyescream_py.torch7.layers import (
+    AddConstant,
+    CAddTable,
+    ConcatTable,
+    Dropout,
+    MulConstant,
+    ParallelTable,
+    Reshape,
+    View,
+    in_shape,
+)
+from eyescream_py.torch7.layers_more import (
+    Exp,
+    LogSoftMax,
+    Replicate,
+    SoftMax,
+    SoftMin,
+    Sqrt,
+    Squeeze,
+    Unsqueeze,
+)
+from eyescream_py.torch7.layers_simple import AddConstantTensor
+from eyescream_py.torch7.layers_tables import FlattenTable, NarrowTable, SelectTable, SplitTable
 
 # The classes whose Lua constructor has an option for it; cudnn's Sigmoid and Tanh have it too.
 LUA_CLASSES = (
     *("ReLU", "ReLU6", "Threshold", "LeakyReLU", "ELU", "HardTanh", "Clamp", "RReLU", "Dropout"),
     *("MulConstant", "AddConstant", "Sigmoid", "Tanh", "ClippedReLU"),
+)
+
+
+DRAWS = (Dropout, nn.RReLU)  # their slopes are numbers drawn, not what is in memory
+# Layers whose slope Lua computes from their output, which a later layer may have written over.
+_READS_OUTPUT = (
+    *(nn.Tanh, nn.Sigmoid, nn.ELU, nn.Softplus, Exp, Sqrt),
+    *(SoftMax, SoftMin, LogSoftMax),
 )
 
 
@@ -47,6 +76,58 @@ def overwrite(x: Tensor, y: Tensor) -> Tensor:
     return x.copy_(y)
 
 
+class _InMemory(torch.autograd.Function):
+    """A layer's output over its input; its slope is by what the memory holds at the backward pass.
+
+    That may be what a later layer has written there: layers before this one see it as well.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Module) -> Tensor:
+        y = same_memory(x).copy_(layer(x.clone()))
+        ctx.layer = layer
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (y,) = ctx.saved_tensors
+        grad = grads[0] * slope(ctx.layer, y)
+        if again := put_back(ctx.layer, y):
+            engine: Any = torch.autograd.Variable._execution_engine
+            engine.queue_callback(again)
+        return grad, None
+
+
+def slope(layer: nn.Module, y: Tensor) -> Tensor:
+    """The derivative of an element-wise layer that has input and output in one memory, ``y``."""
+    if isinstance(layer, nn.ELU):
+        return torch.where(y <= 0, y + layer.alpha, 1)
+    if isinstance(layer, nn.Tanh):
+        return 1 - y * y
+    if isinstance(layer, nn.Sigmoid):
+        return y * (1 - y)
+    with torch.enable_grad():
+        x = y.detach().clone().requires_grad_()
+        return torch.autograd.grad(layer(x).sum(), x)[0]
+
+
+def put_back(layer: nn.Module, y: Tensor) -> Callable[[], object] | None:
+    """Undo a constant in its memory for the rest of the backward pass, as Lua does for good.
+
+    What returns is to be called when that is over.
+    """
+    memory = same_memory(y)
+    after = memory.clone()
+    if isinstance(layer, MulConstant):
+        memory /= layer.constant
+    elif isinstance(layer, AddConstant | AddConstantTensor):
+        memory -= layer.constant
+    else:
+        return None
+    return lambda: memory.copy_(after)
+
+
 class InPlace(nn.Module):
     """An element-wise layer whose output is written over its input."""
 
@@ -55,13 +136,16 @@ class InPlace(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        own = x.clone() if torch.is_grad_enabled() and x.requires_grad else x
-        y = self.layer(own)  # its backward needs the values of before
+        needs = torch.is_grad_enabled() and x.requires_grad
+        if needs and not isinstance(self.layer, DRAWS):
+            y: Tensor = _InMemory.apply(x, self.layer)
+            return y
+        y = self.layer(x.clone() if needs else x)
         return x if y is x else overwrite(x, y)
 
 
 class _AddInPlace(torch.autograd.Function):
-    """The sum in the first tensor's memory; the gradients of all tensors are one memory."""
+    """The sum in the first tensor's memory."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
@@ -73,80 +157,7 @@ class _AddInPlace(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        shared = grads[0].clone()
-        views = [shared.view(shape) for shape in ctx.shapes]
-        for view in views:
-            view.t7_shared = True  # type: ignore[attr-defined]
-        return tuple(views)
-
-
-class _InOrder(torch.autograd.Function):
-    """Branches over one memory. Backward goes from the first to the last, as Lua's does.
-
-    An overwriting layer then also writes its gradient over the one that it gets.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, branches: Sequence[nn.Module], x: Tensor, *parameters: Tensor) -> Any:
-        ctx.runs, ctx.parameters = [], parameters
-        for branch in branches:
-            leaf = same_memory(x).requires_grad_()
-            if isinstance(branch, InPlace):
-                y = same_memory(x).copy_(branch.layer(x.clone()))
-            else:
-                with torch.enable_grad():
-                    y = branch(leaf)
-            ctx.runs.append((branch, leaf, y))
-        return tuple(same_memory(y.detach()) for _, _, y in ctx.runs)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        sums: list[Any] = [None] * (1 + len(ctx.parameters))
-        for (branch, leaf, y), grad in zip(ctx.runs, grads, strict=True):
-            if isinstance(branch, InPlace):
-                found: Any = (slope_in_memory(branch.layer, leaf.detach(), grad),)
-                if hasattr(grad, "t7_shared"):
-                    grad.copy_(found[0])
-            else:
-                wanted = (leaf, *ctx.parameters)
-                found = torch.autograd.grad(y, wanted, grad, allow_unused=True, retain_graph=True)
-            for i, part in enumerate(found):
-                if part is not None:
-                    sums[i] = part.clone() if sums[i] is None else sums[i] + part
-        return None, *sums
-
-
-_ONE_TENSOR = ("JoinTable", "MixtureTable", "LookupTable", "DotProduct")
-
-
-def returns_table(module: nn.Module) -> bool:
-    """Whether a layer's output may be a list of tensors."""
-    if isinstance(module, nn.Sequential):
-        return len(module) == 0 or returns_table(module[-1])
-    name = type(module).__name__
-    elementwise = name[:1] == "C" and name[1:2].isupper()  # CAddTable and its like
-    tables = "Table" in name and name not in _ONE_TENSOR and not elementwise
-    return tables or name in ("GraphModule", "Identity")
-
-
-def slope_in_memory(layer: nn.Module, memory: Tensor, grad: Tensor) -> Tensor:
-    """The gradient as Lua has it where the layer's input was overwritten: by what is there now."""
-    if isinstance(layer, nn.ELU):
-        return grad * torch.where(memory <= 0, memory + layer.alpha, 1)
-    with torch.enable_grad():
-        x = memory.clone().requires_grad_()
-        return torch.autograd.grad(layer(x), x, grad)[0]
-
-
-class ConcatTableInOrder(ConcatTable):
-    """ConcatTable of which a branch overwrites the input that others read too."""
-
-    def forward(self, x: Any) -> list[Any]:
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        needs = isinstance(x, Tensor) and torch.is_grad_enabled()
-        if not needs or not (x.requires_grad or parameters):
-            return super().forward(x)
-        return list(_InOrder.apply(tuple(self), x, *parameters))
+        return tuple(grads[0].view(shape) for shape in ctx.shapes)
 
 
 class CAddTableInPlace(nn.Module):
@@ -164,17 +175,26 @@ class CAddTableInPlace(nn.Module):
 # Layers whose output is (part of) their input's memory, in Lua and here.
 _PASS_ON = (
     nn.Identity,
-    layers.View,
-    layers.Reshape,
-    layers_more.Squeeze,
-    layers_more.Unsqueeze,
-    layers_more.Replicate,
-    layers_tables.SplitTable,
-    layers_tables.SelectTable,
-    layers_tables.NarrowTable,
-    layers_tables.FlattenTable,
+    View,
+    Reshape,
+    Squeeze,
+    Unsqueeze,
+    Replicate,
+    SplitTable,
+    SelectTable,
+    NarrowTable,
+    FlattenTable,
     InPlace,
     CAddTableInPlace,
+)
+
+
+_SAME_VALUES = (
+    nn.Identity,
+    View,
+    Reshape,
+    Squeeze,
+    Unsqueeze,
 )
 
 
@@ -185,7 +205,7 @@ def is_fresh(module: nn.Module) -> bool:
         return bool(chain) and chain[-1] is module[-1] and is_fresh(chain[-1])
     if isinstance(module, ConcatTable):
         return len(module) > 0 and is_fresh(module[0]) and not overwrites(module)
-    if isinstance(module, layers.ParallelTable):
+    if isinstance(module, ParallelTable):
         return len(module) > 0 and is_fresh(module[0])
     return not isinstance(module, _PASS_ON) and type(module).__module__.startswith(
         ("torch.nn.modules.", "eyescream_py.torch7.layers")
@@ -197,14 +217,44 @@ def overwrites(module: nn.Module) -> bool:
     return any(isinstance(m, InPlace | CAddTableInPlace) for m in module.modules())
 
 
-def without_overwriting(children: Sequence[nn.Module]) -> list[nn.Module]:
-    """The children of a chain, those that overwrite only what nothing else reads made ordinary."""
+def _reads_output(module: nn.Module) -> bool:
+    last = module[-1] if isinstance(module, nn.Sequential) and len(module) else module
+    return isinstance(last, (*_READS_OUTPUT, InPlace))
+
+
+def _feels_sum(table: nn.Module) -> bool:
+    """Whether a sum in the first branch's memory, or its one gradient, changes a slope before."""
+    branches = list(table) if isinstance(table, nn.ModuleList) else [table]
+    last = [b[-1] if isinstance(b, nn.Sequential) and len(b) else b for b in branches]
+    return _reads_output(branches[0]) or any(isinstance(layer, InPlace) for layer in last)
+
+
+def _keeps_slope(layer: nn.Module) -> bool:
+    """Whether an element-wise layer's slope is the same by its output as by its input."""
+    if isinstance(layer, nn.Threshold):
+        return layer.value <= layer.threshold
+    if isinstance(layer, nn.LeakyReLU):
+        return layer.negative_slope >= 0
+    return not isinstance(layer, nn.ELU) or layer.alpha >= 0
+
+
+def without_overwriting(children: Sequence[nn.Module], shares: bool = False) -> list[nn.Module]:
+    """The children of a chain, those that overwrite only what nothing else reads made ordinary.
+
+    That is: nothing later in the chain, and no slope in the backward pass. ``shares``: what comes
+    out of the chain goes into an overwriting sum, whose one gradient a last layer overwrites too.
+    """
     kept: list[nn.Module] = []
-    for child in children:
+    for place, child in enumerate(children):
         safe = bool(kept) and is_fresh(kept[-1])
         if safe and isinstance(child, InPlace):
-            child = child.layer
-        elif safe and isinstance(child, CAddTableInPlace):
+            later = next(
+                (c for c in children[place + 1 :] if not isinstance(c, _SAME_VALUES)), None
+            )
+            untouched = not shares if later is None else not overwrites(later)
+            if untouched and not _reads_output(kept[-1]) and _keeps_slope(child.layer):
+                child = child.layer
+        elif safe and isinstance(child, CAddTableInPlace) and not _feels_sum(kept[-1]):
             child = CAddTable()
         kept.append(child)
     return kept

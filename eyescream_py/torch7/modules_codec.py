@@ -181,6 +181,7 @@ class Reader:
     module: Callable[[Any, str], nn.Module]
     parameters: dict[Any, nn.Parameter] = field(default_factory=dict)
     copies: Copies = field(default_factory=Copies)
+    summed: set[int] = field(default_factory=set)  # identities of what goes into CAddTable(true)
 
     def copy(self, tensor: Tensor, shape: Sequence[int] | None) -> Tensor:
         own = (

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 from torch import nn
 
 from . import layers, layers_more, layers_tables
-from .layers_inplace import (
-    ConcatTableInOrder,
-    InPlace,
-    returns_table,
-    without_overwriting,
-)
+from .inplace_order import ConcatTableInOrder, SequentialInOrder, needs_order
+from .layers_inplace import overwrites, without_overwriting
 from .modules_codec import Codec, Node, Plain, Writer, long_storage, plain
-from .values import Table
+from .values import Table, TorchObject
 
 
 def read_sequential(node: Node) -> nn.Module:
-    return nn.Sequential(*without_overwriting(node.children()))
+    _mark_summed(node)
+    children = without_overwriting(node.children(), id(node.obj) in node.reader.summed)
+    return (SequentialInOrder if needs_order(children) else nn.Sequential)(*children)
+
+
+def _mark_summed(node: Node) -> None:
+    """Note which tables of branches go into a sum that overwrites its first part."""
+    objs, marked = _objects(node), node.reader.summed
+    for obj, after in itertools.pairwise(objs):
+        if after.typename == "nn.CAddTable" and after.fields.get("inplace") is True:
+            marked.add(id(obj))
+    if objs and id(node.obj) in marked:
+        marked.add(id(objs[-1]))
+
+
+def _objects(node: Node) -> list[TorchObject]:
+    listed = node.obj.fields.get("modules")
+    entries = listed.to_list() if isinstance(listed, Table) else []
+    return [e for e in entries if isinstance(e, TorchObject) and isinstance(e.fields, Table)]
 
 
 def write_modules(module: Any, writer: Writer) -> dict[str, Any]:
@@ -45,9 +60,10 @@ def read_wrapper(node: Node) -> nn.Module:
 
 
 def read_concat_table(node: Node) -> nn.Module:
+    if id(node.obj) in node.reader.summed:
+        node.reader.summed.update(map(id, _objects(node)))
     children = node.children()
-    overwrites = any(isinstance(child, InPlace) for child in children)
-    in_order = overwrites and not any(map(returns_table, children))
+    in_order = any(map(overwrites, children))
     return (ConcatTableInOrder if in_order else layers.ConcatTable)(*children)
 
 

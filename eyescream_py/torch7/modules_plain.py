@@ -105,7 +105,10 @@ ACTIVATIONS = [
         )
         for python in (layers_more.Threshold, nn.Threshold)
     ),
-    plain("ELU", nn.ELU, Plain("alpha", "alpha", float, 1.0), constants=IN_PLACE),
+    *(
+        plain("ELU", python, Plain("alpha", "alpha", float, 1.0), constants=IN_PLACE)
+        for python in (activations.ELU, nn.ELU)
+    ),
     *(
         plain(
             "SoftPlus",

@@ -9,31 +9,18 @@ The forward pass is the plain one; backward runs the steps again to find those b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.torch7.inplace_order import flat, shaped
 from eyescream_py.torch7.layers_inplace import overwrites
 from eyescream_py.torch7.layers_simple import Instead
 from eyescream_py.torch7.recurrent import Recurrent, detached
 
 ROUTES = ("Identity", "SelectTable", "NarrowTable", "FlattenTable", "SplitTable")
-
-
-def flat(value: Any) -> list[Tensor]:
-    """The tensors of nested lists, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    return [tensor for part in value for tensor in flat(part)]
-
-
-def shaped(like: Any, tensors: Iterator[Tensor]) -> Any:
-    """The tensors in nested lists as ``like``."""
-    if isinstance(like, Tensor):
-        return next(tensors)
-    return [shaped(part, tensors) for part in like]
 
 
 def in_place_of(value: Any, numbers: Any) -> Any:

@@ -67,6 +67,41 @@ def test_statistics_are_measured_where_the_weights_have_changed_and_only_there()
     assert len(seen) == 6
 
 
+def test_statistics_are_the_plain_mean_over_the_inputs_whatever_was_seen_before():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    network[1].running_mean += 100
+    network[1].num_batches_tracked += 50
+    ema = Ema(network, 0.5)
+    ema.update()
+    modes = []
+    ema.average[0].register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled()))
+    batches = torch.randn(3, 8, 1, 2, 2, generator=torch.Generator().manual_seed(1)) + 5
+    ema.settle(batches.unbind())
+    expected = ema.average[0](batches.flatten(0, 1)).mean((0, 2, 3))
+    torch.testing.assert_close(ema.average[1].running_mean, expected)
+    assert ema.average[1].momentum == network[1].momentum == 0.1
+    assert modes[:3] == [False] * 3
+
+
+def test_a_power_makes_the_memory_a_share_of_the_run():
+    network = nn.Linear(1, 1, bias=False)
+    ema = Ema(network, 0.9, power=3.0)
+    expected = 0.0
+    for n in range(1, 6):
+        network.weight.data.fill_(n)
+        ema.update()
+        decay = (1 - 1 / n) ** 3
+        expected = decay * expected + (1 - decay) * n
+        assert ema.average.weight.item() == pytest.approx(expected)
+
+
+def test_updates_are_counted_beyond_what_floats_hold():
+    ema = Ema(nn.Linear(1, 1), 0.9)
+    ema.resume(2**24)
+    ema.update()
+    assert int(ema.updates) == 2**24 + 1
+
+
 @pytest.mark.parametrize("power", [0.0, 4.0])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_flat_parameters_have_the_average_of_single_ones(layout, power):

@@ -213,30 +213,40 @@ class FakeGraph:
 
     def __init__(self):
         self.replays = 0
+        self.generators = []
 
-    def register_generator_state(self, generator): ...
+    def register_generator_state(self, generator):
+        self.generators.append(generator)
 
     def replay(self):
         self.replays += 1
 
 
 class FakeStream:
-    def wait_stream(self, other): ...
+    """A stream that notes in `waits` (who, for whom) each time that it waits."""
+
+    def __init__(self, name, waits):
+        self.name, self.waits = name, waits
+
+    def wait_stream(self, other):
+        self.waits.append((self.name, other.name))
 
 
 @pytest.fixture
 def fake_cuda(monkeypatch):
     """The parts of torch.cuda that a capture asks for; `fault` makes the recording fail."""
-    fake = SimpleNamespace(fault=None)
+    fake = SimpleNamespace(fault=None, waits=[], recorded_on=[])
 
     @contextlib.contextmanager
     def recording(graph, stream):
+        fake.recorded_on.append(stream)
         yield
         if fake.fault:
             raise RuntimeError(fake.fault)
 
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: FakeStream())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream("side", fake.waits))
+    current = FakeStream("current", fake.waits)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", recording)
@@ -271,6 +281,28 @@ def test_logged_and_shorter_batches_run_eagerly_and_keep_the_turn(fake_cuda):
     step(BATCH, lambda network, loss: None)
     assert sum(graph.replays for graph in step.graphs.values()) == replays == 2
     assert made.taming.slope.steps == 14  # two steps of D an iteration
+
+
+def test_the_streams_wait_for_each_other_around_an_iteration_that_warms_up(fake_cuda):
+    made, source = game("adam", True)
+    step = CapturedIteration(made, BATCH, source)
+    iteration = made.iteration
+    made.iteration = lambda n, log=None: (fake_cuda.waits.append("work"), iteration(n, log))
+    step(BATCH)
+    assert fake_cuda.waits == [("side", "current"), "work", ("current", "side")]
+
+
+def test_a_graph_knows_the_generator_whose_numbers_it_draws(fake_cuda):
+    made, source = game("adam", True)
+    step = CapturedIteration(made, BATCH, source)
+    for _ in range(4):
+        step(BATCH)
+    assert [graph.generators for graph in step.graphs.values()] == [[source.generator]]
+    assert fake_cuda.recorded_on == [step.stream]
+    step.graphs.clear()
+    step.source = object()  # one without a generator
+    step(BATCH)
+    assert [graph.generators for graph in step.graphs.values()] == [[]]
 
 
 def test_a_capture_that_fails_ends_the_run_in_one_line(fake_cuda):

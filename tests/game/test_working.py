@@ -20,6 +20,7 @@ from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
+from tests.fake_cuda import on_cuda
 
 CPU = torch.device("cpu")
 
@@ -73,6 +74,23 @@ def test_only_the_pass_of_a_step_sees_the_copies():
     kinds = {name: p.dtype for name, p in inside.items()}
     assert kinds["0.weight"] == kinds["4.bias"] == torch.bfloat16
     assert kinds["1.weight"] == kinds["7.weight"] == torch.float32  # PReLU, and D's last layer
+
+
+def test_weights_are_the_networks_own_again_after_a_pass_that_failed():
+    net = nn.Sequential(nn.Linear(2, 2))
+    working, weight = Working(net, Flat(net)), net[0].weight
+    with pytest.raises(ValueError, match="in the pass"), working.in_use():
+        raise ValueError("in the pass")
+    assert net[0].weight is weight
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_slopes_of_prelus_have_copies_on_a_gpu_alone(on_gpu):
+    net = nn.Sequential(nn.Linear(2, 2), nn.PReLU())
+    net = on_cuda(net) if on_gpu else net
+    names = [(type(place.owner), place.name) for place in Working(net, Flat(net)).places]
+    linear = [(nn.Linear, "weight"), (nn.Linear, "bias")]
+    assert names == linear + [(nn.PReLU, "weight")] * on_gpu
 
 
 def test_copies_follow_weights_that_were_read_from_a_file():

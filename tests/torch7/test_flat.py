@@ -60,6 +60,13 @@ def test_parameters_stay_what_they_were(layout):
     assert torch.equal(copy.deepcopy(net)(x), net(x))
 
 
+def test_a_buffer_is_no_larger_than_its_borders_make_it_and_lies_where_the_network_does():
+    net = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 1))  # 64, 8 and 1 elements
+    assert Flat(net).size == 3 * BORDER
+    assert BORDER * torch.bfloat16.itemsize % 128 == 0  # what a GPU reads at once
+    assert Flat(nn.Linear(2, 2, device="meta")).weights.device.type == "meta"
+
+
 def test_weights_with_gaps_between_their_elements_lose_the_gaps():
     net = nn.Linear(3, 2, bias=False)
     net.weight.data = torch.arange(12.0).view(2, 6)[:, ::2]
@@ -103,6 +110,24 @@ def test_copies_are_one_call_for_each_type():
     calls = {event.key: event.count for event in seen.key_averages()}
     assert calls["aten::_foreach_copy_"] == 3
     assert [t.tolist() for t in targets] == [[1] * 3, [1] * 2, [0] * 4, 5]
+
+
+def test_each_call_copies_sources_of_one_type_alone(monkeypatch):
+    calls, copy = [], torch._foreach_copy_
+    monkeypatch.setattr(torch, "_foreach_copy_", lambda a, b: (calls.append(b), copy(a, b)))
+    sources = [torch.ones(2), torch.ones(2).half(), torch.ones(2)]
+    copy_each_([torch.empty(2) for _ in sources], sources)
+    assert {frozenset(t.dtype for t in call): len(call) for call in calls} == {
+        frozenset([torch.float32]): 2,
+        frozenset([torch.float16]): 1,
+    }
+
+
+def test_parameters_can_be_copied_into():
+    weight = nn.Parameter(torch.zeros(2))
+    copy_each_([weight], [torch.ones(2)])
+    assert weight.tolist() == [1, 1]
+    assert weight.is_leaf
 
 
 @pytest.mark.parametrize("capturable", [False, True])

@@ -289,5 +289,6 @@ def test_overwriting_layers_change_what_other_branches_read() -> None:
     branches = layers.ConcatTable(layers.Identity(), overwriting)
     assert [y.tolist() for y in branches(x)] == [[0, 2], [0, 2]]
     assert x.tolist() == [0, 2]
-    kept = without_overwriting([nn.Linear(2, 2), overwriting, layers.View(2), overwriting])
-    assert [type(layer) for layer in kept] == [nn.Linear, nn.ReLU, layers.View, InPlace]
+    linear = nn.Linear(2, 2)
+    kept = without_overwriting([linear, overwriting, linear, layers.View(2), overwriting])
+    assert [type(layer) for layer in kept] == [nn.Linear, nn.ReLU, nn.Linear, layers.View, InPlace]
