@@ -40,8 +40,10 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.average_option()
 @options.taming_options()
 @options.pace_options()
-@options.choice("--G_arch", ("mlp", "upsampling", "conv"), "Generator.")
-@options.choice("--D_arch", ("default", "b", "small"), "Discriminator.")
+@options.choice("--G_arch", ("mlp", "upsampling", "conv", "deep"), "Generator.")
+@options.choice("--D_arch", ("default", "b", "small", "deep"), "Discriminator.")
+@options.count("--G_planes", "Widest layer of --G_arch=conv or deep (0: 128; 256 from 64 px on).")
+@options.count("--D_planes", "Widest layer of --D_arch=small or deep (0: 128).")
 def main(**values: Any) -> None:
     """Train a generator (G) and a discriminator (D) of faces; Ctrl-C saves and stops.
 

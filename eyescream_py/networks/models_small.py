@@ -25,44 +25,52 @@ from eyescream_py.torch7.random import RandomSource
 
 SLOPE = 0.2  # of the leaky rectifiers
 SMALLEST_SIDE = 7  # of the planes that G starts from and D ends with, at most where halving allows
-WIDEST = 128  # planes before D's last layer: twice as many are slower and no better
+WIDEST = 128  # planes before D's last layer; more pay in long runs only (docs/evaluate.md)
 NARROWEST = 16
+DEEP_LEVELS, DEEP_PLANES = 3, 64  # where the deep networks have a second convolution
 
 
-def create_G(dims: Dims, noise_dim: int = 100) -> nn.Sequential:
+def create_G(
+    dims: Dims, noise_dim: int = 100, planes: int = 0, deep: bool = False
+) -> nn.Sequential:
     """Noise (N, noise_dim) in [-1,1] -> pictures (N,C,H,W) in 0..1, by doublings from 4 to 7 px.
 
+    It starts from so many `planes` (0: 128, or 256 from 64 px on) and halves them down to 16;
+    `deep`: its three coarsest levels, which arrange a face, have a second convolution.
     Raises UserError for pictures that are no squares.
     """
     channels, side, levels = dims[0], *_levels(dims)
-    planes = 128 if levels < 4 else 256
+    planes = planes or (128 if levels < 4 else 256)
     layers: list[nn.Module] = [
         nn.Linear(noise_dim, planes * side * side),
         View(planes, side, side),
         nn.BatchNorm2d(planes),
         LeakyReLU(SLOPE),
     ]
-    for _ in range(levels):
-        narrower = max(NARROWEST, planes // 2)
-        layers += [
-            SpatialUpSamplingNearest(2),
-            nn.Conv2d(planes, narrower, 3, padding=1),
-            nn.BatchNorm2d(narrower),
-            LeakyReLU(SLOPE),
-        ]
-        planes = narrower
+    for level in range(levels + 1):
+        if level:
+            narrower = max(min(NARROWEST, planes), planes // 2)
+            layers += [SpatialUpSamplingNearest(2), *_normalised(planes, narrower)]
+            planes = narrower
+        if deep and level < DEEP_LEVELS:
+            layers += _normalised(planes, planes)
     layers += [nn.Conv2d(planes, channels, 3, padding=1), nn.Sigmoid()]
     return nn.Sequential(*layers)
 
 
-def create_D(dims: Dims) -> nn.Sequential:
+def _normalised(planes: int, made: int) -> list[nn.Module]:
+    return [nn.Conv2d(planes, made, 3, padding=1), nn.BatchNorm2d(made), LeakyReLU(SLOPE)]
+
+
+def create_D(dims: Dims, planes: int = 0, deep: bool = False) -> nn.Sequential:
     """Pictures (N,C,H,W) in 0..1 -> probability of being real (N,1), by strided convolutions.
 
-    No dropout and no batch normalisation: a penalty on its slope (`--D_r1`) is what holds it.
-    Raises UserError for pictures that are no squares.
+    It ends with so many `planes` (0: 128) and begins with 16 or more; `deep`: a 3x3 convolution
+    follows each halving to 64 planes or more. No dropout and no batch normalisation: a penalty on
+    its slope (`--D_r1`) is what holds it. Raises UserError for pictures that are no squares.
     """
     channels, side, levels = dims[0], *_levels(dims)
-    planes = max(NARROWEST, WIDEST >> levels)
+    planes = max(NARROWEST, (planes or WIDEST) >> levels)
     layers: list[nn.Module] = [
         AddConstant(-0.5),
         MulConstant(4.0),  # pictures of unit variance, more or less
@@ -72,6 +80,8 @@ def create_D(dims: Dims) -> nn.Sequential:
     for _ in range(levels):
         layers += [nn.Conv2d(planes, 2 * planes, 4, stride=2, padding=1), LeakyReLU(SLOPE)]
         planes *= 2
+        if deep and planes >= DEEP_PLANES:
+            layers += [nn.Conv2d(planes, planes, 3, padding=1), LeakyReLU(SLOPE)]
     flat = planes * side * side
     return nn.Sequential(*layers, View(flat), nn.Linear(flat, 1), nn.Sigmoid())
 

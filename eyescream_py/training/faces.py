@@ -77,6 +77,8 @@ class FaceOptions(GameOptions):
     D_r1_every: int  # steps from one penalty to the next
     D_spectral: float  # bound of the spectral norm of D's layers, 0: none
     shared_pictures: bool  # G's step judges the pictures that D's step has seen
+    G_planes: int = 0  # planes that the convolutional G starts from, 0: as it comes
+    D_planes: int = 0  # planes that the small D ends with, 0: as it comes
 
     @property
     def dims(self) -> models.Dims:
@@ -97,7 +99,12 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
         check_batch_size(options.batch_size)
         if options.autoencoder and "G_arch" in options.typed:
             raise UserError("--autoencoder has a G of its own: leave out --G_arch")
-        flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"
+        _check_planes(options)
+        flags = f"--scale={options.scale} --noiseDim={options.noise_dim}" + "".join(
+            f" --{player}_planes={planes}"
+            for player, planes in (("G", options.G_planes), ("D", options.D_planes))
+            if planes
+        )
         D, G = setup.built(lambda: create_networks(options), flags)
         options, device, arithmetic = setup.settled(options, group, *_parts(options, D, G))
         decoder, denoiser = _decoder(options, device), _denoiser(options, device)
@@ -127,23 +134,43 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
 
 def _parts(options: FaceOptions, D: nn.Module, G: nn.Module) -> tuple[Part, Part]:
     taken = options.dims if options.autoencoder else (options.noise_dim,)
-    small = (options.D_arch == "small", options.G_arch == "conv" and not options.autoencoder)
-    return Part(D, [options.dims], last=small[0]), Part(G, [taken], last=small[1])
+    D_last, G_last = _small(options)
+    return Part(D, [options.dims], last=D_last), Part(G, [taken], last=G_last)
+
+
+def _small(options: FaceOptions) -> tuple[bool, bool]:
+    """Whether (D, G) are networks of the recipe's."""
+    own_G = options.G_arch in ("conv", "deep") and not options.autoencoder
+    return options.D_arch in ("small", "deep"), own_G
+
+
+def _check_planes(options: FaceOptions) -> None:
+    small_D, small_G = _small(options)
+    for player, planes, small, names in (
+        ("G", options.G_planes, small_G, "conv or deep"),
+        ("D", options.D_planes, small_D, "small or deep"),
+    ):
+        if planes and not small:
+            raise UserError(
+                f"--{player}_planes={planes} widens --{player}_arch={names}: leave it out, or "
+                "choose one of them"
+            )
 
 
 def create_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]:
     """(D, G) of the options, untrained; with `--autoencoder` G corrects pictures."""
-    small_D = options.D_arch == "small"
-    D = models_small.create_D(options.dims) if small_D else _lua_D(options)
+    dims, noise_dim = options.dims, options.noise_dim
+    small_D, small_G = _small(options)
+    if small_D:
+        D = models_small.create_D(dims, options.D_planes, options.D_arch == "deep")
+    else:
+        D = models.create_D(dims, options.D_arch)
     if options.autoencoder:
-        return D, models.create_corrector(options.dims)
-    if options.G_arch == "conv":
-        return D, models_small.create_G(options.dims, options.noise_dim)
-    return D, models.create_G(options.dims, options.noise_dim, options.G_arch)
-
-
-def _lua_D(options: FaceOptions) -> nn.Sequential:
-    return models.create_D(options.dims, options.D_arch)
+        return D, models.create_corrector(dims)
+    if small_G:
+        deep = options.G_arch == "deep"
+        return D, models_small.create_G(dims, noise_dim, options.G_planes, deep)
+    return D, models.create_G(dims, noise_dim, options.G_arch)
 
 
 def _draw_weights(
@@ -156,11 +183,7 @@ def _draw_weights(
     """In Lua's order: both networks are created before either is given its start weights."""
     for net in networks:
         models.reset_layers(net.to(device, dtype), source)
-    small = (
-        options.D_arch == "small",
-        options.G_arch == "conv" and not options.autoencoder,
-    )
-    for net, is_small in zip(networks, small, strict=True):
+    for net, is_small in zip(networks, _small(options), strict=True):
         if is_small:
             models_small.draw_small_weights(net, source)
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -25,6 +25,27 @@ def test_noise_becomes_pictures_and_pictures_become_answers(channels, size, para
     assert D(pictures).shape == (3, 1)
 
 
+def widths(network):
+    return [layer.out_channels for layer in network if isinstance(layer, torch.nn.Conv2d)]
+
+
+def test_deep_networks_have_a_second_convolution_on_their_coarse_levels():
+    dims = (1, 32, 32)
+    G, D = models_small.create_G(dims, deep=True), models_small.create_D(dims, deep=True)
+    assert widths(G) == [128, 64, 64, 32, 32, 16, 1]
+    assert widths(D) == [16, 32, 64, 64, 128, 128]
+    pictures = G(torch.rand(3, 100))
+    assert pictures.shape == (3, *dims)
+    assert D(pictures).shape == (3, 1)
+
+
+def test_planes_set_the_widths():
+    G, D = models_small.create_G((1, 32, 32), planes=192), models_small.create_D((1, 32, 32), 192)
+    assert (widths(G), widths(D)) == ([96, 48, 24, 1], [24, 48, 96, 192])
+    narrow = models_small.create_G((1, 16, 16), planes=4)
+    assert narrow(torch.rand(2, 100)).shape == (2, 1, 16, 16)
+
+
 def test_start_weights_keep_the_variance_of_real_pictures():
     source, D = TorchSource(1), models_small.create_D((1, 16, 16)).double()
     models_small.draw_small_weights(D, source)

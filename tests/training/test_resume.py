@@ -34,6 +34,8 @@ CASES = {
     "lua": ("train", "--rng=lua"),
     "lua_fp64": ("train", "--rng=lua", "--precision=fp64", "--G_L2=1e-4"),
     "upsampling": ("train", "--G_arch=upsampling"),
+    "deep": ("train", "--recipe=best", "--G_arch=deep", "--D_arch=deep", "--G_planes=32",
+             "--D_planes=64", "--lr_fall=1"),
     "c2f": ("train_c2f", "--G_ema=0.9"),
     "c2f_lua": ("train_c2f", "--rng=lua"),
     "c2f_sgd": ("train_c2f", "--D_optmethod=sgd", "--G_optmethod=adagrad", "--precision=bf16"),
