@@ -149,7 +149,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-@click.command(help=__doc__)
+@click.command(help=__doc__, context_settings={"ignore_unknown_options": True})
 @click.argument("recipes", nargs=-1)
 @click.option("--seen", required=True, help="Folder of training pictures.")
 @click.option("--unseen", required=True, help="Folder of pictures of other people.")
