@@ -36,6 +36,7 @@ RECIPES = {
     "lua": "",
     "lua, averaged": "--G_ema=0.995",
     "best": "--recipe=best",
+    "large": "--recipe=large",
     "best, Lua's G": "--recipe=best --G_arch=mlp",
     "best, Lua's D": "--recipe=best --D_arch=default",
     "best, R1 0.1": "--recipe=best --D_r1=0.1",
@@ -107,7 +108,7 @@ def one_run(
     used = train([*flags, f"--seed={seed}"], folder, epochs)
     found, last = measure(folder, seen, unseen, images), None
     generated, real = found["swd"]["generated"], found["swd"]["real"]
-    if "G_ema" in " ".join(flags) or "best" in " ".join(flags):
+    if "G_ema" in " ".join(flags) or "--recipe=" in " ".join(flags):
         last = measure(folder, seen, unseen, images, "--no-ema")["swd"]["generated"]["mean"]
         found = measure(folder, seen, unseen, images)
     made = load_generator(folder / "adversarial.net").sample(500)

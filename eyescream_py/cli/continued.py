@@ -45,7 +45,9 @@ def follow(
         del taken["autoencoder"]
     click.get_current_context().params.update(taken)
     values, typed = {**values, **taken}, typed | taken.keys()
-    values = recipe(values, typed) if recipe else values
+    # a recipe's networks are for new runs: those of a file stay, also where they are the defaults
+    kept = typed | SHAPING if stored else typed
+    values = recipe(values, kept) if recipe else values
     had, _ = _differing(values, typed, stored, stored.keys() - SHAPING - OF_THE_PLACE)
     _tell(f"Taken from {path}:", taken)
     _tell(f"Type these to go on as {path} did:", had)

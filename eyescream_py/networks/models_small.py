@@ -25,7 +25,7 @@ from eyescream_py.torch7.random import RandomSource
 
 SLOPE = 0.2  # of the leaky rectifiers
 SMALLEST_SIDE = 7  # of the planes that G starts from and D ends with, at most where halving allows
-WIDEST = 128  # planes before D's last layer; more pay in long runs only (docs/evaluate.md)
+WIDEST = 128  # planes before D's last layer; more cost more than they give in a minute or two
 NARROWEST = 16
 DEEP_LEVELS, DEEP_PLANES = 3, 64  # where the deep networks have a second convolution
 

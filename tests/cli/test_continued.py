@@ -65,7 +65,7 @@ def test_other_options_are_a_hint_only(kept, tmp_path):
 
 
 def test_a_typed_recipe_wins_but_for_the_networks(kept, tmp_path):
-    done = invoke("train", *kept(D_arch="b", D_L2=0.5), "--recipe=best", "--G_arch=mlp")
+    done = invoke("train", *kept(D_arch="b", D_L2=0.5), "--recipe=large")
     assert done.exit_code == 0, done.output
     assert (opt_of(tmp_path)["D_L2"], opt_of(tmp_path)["D_arch"]) == (0, "b")
     assert "Taken from" in done.output
