@@ -94,15 +94,14 @@ def train(
     from eyescream_py.mln import training
     from eyescream_py.mln.data import training_images
     from eyescream_py.mln.params import warnings_of
-    from eyescream_py.mln.protocol import load_protocol, trajectory_units
+    from eyescream_py.mln.protocol import load_protocol
     from eyescream_py.plots.windows import Plots
 
     params = _resumed_params(resume, params_file, ignore_unknown, flags)
     device = chosen_device(gpu, threads)
     protocol = load_protocol(params, device)
-    for line in (*warnings_of(params), trajectory_units(protocol.trajectory, params.image_side)):
-        if line:
-            warn(line)
+    for line in warnings_of(params):
+        warn(line)
     images, unseen = training_images(params)
     say(f"{len(images)} training images of {images.shape[1]} x {images.shape[2]}")
     if resume:

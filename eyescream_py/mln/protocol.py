@@ -19,6 +19,7 @@ from eyescream_py.mln.networks import Shape
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params, echo_times
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.voice import warn
 
 Floats = NDArray[np.float64]
 
@@ -76,11 +77,14 @@ def as_wide_as_maps(params: Params) -> Params:
 
 
 def read_trajectory(params: Params) -> Floats:
-    """Trajm2 of TrajForNUFT.mat, (2, M) in 1/FOV, float64."""
+    """Trajm2 of TrajForNUFT.mat, (2, M) in 1/FOV, float64; a line where its unit looks wrong."""
     file = _in_folder(params.trajectory_folder, "BaseNUFTDataP", "TrajForNUFT.mat")
     label = f"BaseNUFTDataP {file}"
     found = read_mat(file, ["Trajm2"], source="BaseNUFTDataP")["Trajm2"]
-    return dense(found, "Trajm2", 2, label, real=True).astype(np.float64)
+    trajectory = dense(found, "Trajm2", 2, label, real=True).astype(np.float64)
+    if doubt := trajectory_units(trajectory, params.image_side):
+        warn(f"{label}: {doubt}")
+    return trajectory
 
 
 def _read_maps(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:

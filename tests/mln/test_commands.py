@@ -158,6 +158,26 @@ def test_a_folder_of_maps_and_trajectory_is_enough(folder: Path, tmp_path: Path)
     assert read_mat(tmp_path / "OnRealData01_cg.mat", ["x"])["x"].shape[1:3] == (side, side)
 
 
+UNITS = {1.0: "", 1 / 24: "cycles per pixel", 2 * np.pi / 24: "radians per pixel", 3.0: "beyond"}
+
+
+@pytest.mark.parametrize("factor", UNITS)
+def test_a_trajectory_in_another_unit_is_told_in_one_line(factor: float, tmp_path: Path) -> None:
+    """By training and by the methods that need none, whatever reads Trajm2."""
+    size = ("--side", 24, "--coils", 2, "--samples", 200, "--turns", 6)
+    assert run("simulate", "--out", tmp_path / "sim", *size).exit_code == 0
+    file = tmp_path / "sim" / "TrajForNUFT.mat"
+    write_mat(file, {"Trajm2": factor * read_mat(file, ["Trajm2"])["Trajm2"]})
+    words = ("--params", tmp_path / "sim" / "Params.txt", "--gpu", -1, "--threads", 1, "--out")
+    small = ("--batches", 1, "--InitExamples", 30, "--nToLoad", 4, "--test-images", 0)
+    for command, more in {"train": small, "reconstruct": ("--method", "adjoint")}.items():
+        done = run(command, *words, tmp_path / command, *more)
+        assert done.exit_code == 0, done.output
+        told = [line for line in done.stderr.splitlines() if "max|k|" in line]
+        assert len(told) == bool(UNITS[factor])
+        assert all(f"{file}: max|k| is" in line and UNITS[factor] in line for line in told)
+
+
 def test_equal_rows_are_told_and_rows_are_chosen(
     folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -303,11 +303,23 @@ def test_a_cut_hash_is_refused():
         load(data.replace(b"\2\0\0\0\0\0\0\0\2", b"\2\0\0\0\0\1\0\0\2", 1))
 
 
-def test_an_ascii_file_with_the_line_ends_of_windows():
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_an_ascii_file_from_an_editor_of_windows(mark, end, tmp_path):
     values = {"words": "two", "x": torch.arange(6.0).reshape(2, 3), 3.0: [True, "", 1.5]}
     lines = save(None, values, ascii=True)
-    turned = load(lines.replace(b"\n", b"\r\n"))
-    assert save(None, turned, ascii=True) == save(None, load(lines), ascii=True)
+    path = tmp_path / "A.T7"
+    path.write_bytes(mark + lines.replace(b"\n", end))
+    for turned in (load(path), load(path.read_bytes(), ascii=True)):
+        assert save(None, turned, ascii=True) == save(None, load(lines), ascii=True)
+    with pytest.raises(T7Error, match="this file is ASCII"):
+        load(path, ascii=False)
+
+
+def test_a_mark_alone_is_no_ascii_file():
+    for data in (b"\xef\xbb\xbf", b"\xef\xbb\xbf\1\0\0\0", b"\xef\xbb\xbf9\n"):
+        with pytest.raises(T7Error, match="it begins with"):
+            load(data)
 
 
 def test_empty_storages_in_ascii_leave_no_trace():
