@@ -53,10 +53,15 @@ def earlier_run(given: Options) -> EarlierRun | None:
     """
     path = state_file(given.folder)
     if not given.resume:
+        networks = sorted(path.parent.glob("autoEncoder-*"))  # of a run whose state is gone, too
         if path.exists():
             raise UserError(
                 f"--out={given.out}: holds a run already; give --resume to go on with it, "
                 "or another folder"
+            )
+        if networks:
+            raise UserError(
+                f"--out={given.out}: holds an earlier run's {networks[0].name}; give another folder"
             )
         return None
     if not path.exists():

@@ -28,7 +28,7 @@ from eyescream_py.system.errors import UserError
 TIMEOUT_S = 3.0  # for a whole request and its answer
 MAX_ANSWER = 1 << 20  # bytes; a page has 3 kB
 LOCKED = "X-Eyescream-Visdom"  # plots/page.py sends it with every refusal
-_MOVED = (301, 302, 307, 308)
+_MOVED = (301, 302, 303, 307, 308)
 _PLAIN = re.compile(r"[\w./-]*")  # of a base URL
 # Panes of this width stand three in a row on a page of 1400 px.
 PANE_WIDTH, _CURVE_HEIGHT, _TITLE_HEIGHT = 440, 300, 20
@@ -41,6 +41,7 @@ class Listener(enum.Enum):
     NOBODY = enum.auto()
     VISDOM = enum.auto()
     LOCKED = enum.auto()  # a Visdom of this package whose key is another one
+    LOGIN = enum.auto()  # asks for a name and a password
     SILENT = enum.auto()  # takes a connection and does not answer in time
     STRANGER = enum.auto()
 
@@ -124,13 +125,23 @@ class Address:
             return Listener.NOBODY
         finally:
             connection.close()
-        if response.getheader(LOCKED):
-            return Listener.LOCKED
-        moved = urllib.parse.urlsplit(response.getheader("Location") or "").path
-        if response.status in _MOVED and moved.startswith(f"{self.base}/env/"):
-            return Listener.VISDOM
-        shown = response.status == http.HTTPStatus.OK and b"visdom" in page.lower()
-        return Listener.VISDOM if shown else Listener.STRANGER
+        return _judged(response, page.lower(), f"{self.base}/env/")
+
+
+def _judged(response: http.client.HTTPResponse, page: bytes, environments: str) -> Listener:
+    """Who answers a request for the first page so; `environments`: where a Visdom leads."""
+    moved = urllib.parse.urlsplit(response.getheader("Location") or "").path
+    if response.getheader(LOCKED):
+        return Listener.LOCKED
+    if response.status in _MOVED and moved.startswith(environments):
+        return Listener.VISDOM
+    if response.status == http.HTTPStatus.UNAUTHORIZED or (
+        response.status in _MOVED and "login" in moved.lower()
+    ):
+        return Listener.LOGIN
+    if response.status == http.HTTPStatus.OK and b"visdom" in page:
+        return Listener.LOGIN if b"<title>visdom login" in page else Listener.VISDOM
+    return Listener.STRANGER
 
 
 def exchange(

@@ -249,6 +249,11 @@ def _why_not(
         )
     if listener is Listener.LOCKED:
         return f"the Visdom at {place} is another user's; --visdom_port chooses another port"
+    if listener is Listener.LOGIN:
+        return (
+            f"the server at {place} asks for a login, which runs have not; --visdom_port chooses "
+            "another port"
+        )
     if listener is Listener.NOBODY and ours and not startable:
         return "Visdom is not installed (pip install -r requirements.txt)"
     if needed and listener is not Listener.VISDOM and not startable:

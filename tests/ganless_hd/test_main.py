@@ -53,6 +53,20 @@ def test_make_data_train_resume_and_sample(tmp_path, tiny_flags):
     assert (tmp_path / "s" / "scene_00000-sheet.png").is_file()
 
 
+def test_a_used_out_is_refused_in_one_line_and_kept(tmp_path, tiny_flags):
+    flags = [*tiny_flags, "--itersPerEpoch", 2, "--epochs", 1]
+    assert invoke("train", *flags).exit_code == 0
+    run, state = tmp_path / "run", tmp_path / "run" / "saves" / "latest.safetensors"
+    for told in ("holds a run already; give --resume", "holds an earlier run's autoEncoder-"):
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        result = invoke("train", *flags)
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"Error: --out={run}: {told}")
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+        state.unlink(missing_ok=True)
+
+
 def test_small_photographs_are_counted(tmp_path, tiny_flags):
     (tmp_path / "more").mkdir()
     save_jpeg(tmp_path / "more" / "small.jpg", 50, 60)

@@ -6,6 +6,8 @@ import http.client
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +22,8 @@ from eyescream_py.plots.keys import read_key, remove_key, write_key
 from eyescream_py.plots.windows import Plots, environment_of
 from eyescream_py.system.errors import UserError
 from tests.plots.servers import running_server
-from tests.plots.test_plots import FACES, wait_until, windows
+from tests.plots.test_plots import FACES, free_port, wait_until, windows
+from tests.small_runs import FILES, SCRIPTS, invoke, pictures, use_small_networks
 
 CURVE = {"eid": "run", "win": "w", "data": [{"type": "scatter"}], "layout": {}, "opts": {}}
 KEY = "k" * 24
@@ -278,6 +281,60 @@ def test_a_server_with_a_login_is_told_once(
     plots.close()
     said = capsys.readouterr().out
     assert said.count("takes nothing (status 400; does it ask for a login?)") == 1
+    server.listener.close()
+
+
+REAL_VISDOM = (
+    "import sys; sys.modules['torch'] = None\n"
+    "from visdom.server.run_server import main; main()"
+)
+
+
+@pytest.fixture
+def with_login(tmp_path: Path) -> Iterator[int]:
+    """The port of Visdom's own server with -enable_login."""
+    chosen = free_port()
+    (tmp_path / "visdom/.visdom").mkdir(parents=True)
+    login = {"VISDOM_USE_ENV_CREDENTIALS": "1", "VISDOM_COOKIE": "c", "VISDOM_USERNAME": "u"}
+    server = subprocess.Popen(
+        [sys.executable, "-c", REAL_VISDOM, "-enable_login", "-bind_local", "-port", str(chosen)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, **login, "VISDOM_PASSWORD": "p", "HOME": str(tmp_path / "visdom")},
+    )  # fmt: skip
+    try:
+        wait_until(lambda: Address.parse("127.0.0.1", chosen).probe() is not Listener.NOBODY)
+        yield chosen
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_run_goes_on_beside_a_real_server_with_a_login(
+    with_login: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_small_networks(monkeypatch)
+    assert ask(with_login, "POST", "/events", CURVE) == 400
+    flags = [flag for flag in SCRIPTS["train"] if flag != "--noplot"]
+    places = f"--save={tmp_path / 'run'}", f"--dataset={pictures(tmp_path, 'train')}"
+    done = invoke("train", *flags, *places, "--epochs=1", f"--visdom_port={with_login}")
+    assert done.exit_code == 0, done.output
+    (line,) = (line for line in done.output.splitlines() if "Plots" in line or "Visdom" in line)
+    assert line == (
+        f"Plots are off: the server at 127.0.0.1:{with_login} asks for a login, which runs have "
+        "not; --visdom_port chooses another port."
+    )
+    assert (tmp_path / "run" / FILES["train"]).is_file()
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "302 Found\r\nLocation: /login?next=/"])
+def test_a_login_before_any_server_is_told(
+    status: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = answering(status)
+    assert not Plots.open(True, "127.0.0.1", server.port, "run").is_on
+    assert capsys.readouterr().out.count("asks for a login") == 1
+    with pytest.raises(UserError, match=r"--explore: .* asks for a login"):
+        Plots.open(True, "127.0.0.1", server.port, "run", needed_by="--explore")
     server.listener.close()
 
 
