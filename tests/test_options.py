@@ -77,31 +77,61 @@ def test_no_integer_option_takes_what_no_checkpoint_holds(typed):
     assert taken == []
 
 
-PLACES = {
-    "dir", "path", "file", "folder", "dataset", "features", "out", "save", "cache", "list", "load",
-    "network", "source", "fn", "datap",
+# Texts that are no paths: what is not here has to be one.
+TEXTS = {
+    "--visdom_server", "--visdom_env", "--server", "--env", "--plot_server", "--plot-server",
+    "--rows", "--SessionNameBase", "--kGrid", "--Init", "--EchoTimes", "--on_finish", "--input",
+    "--objectives", "--architectures", "--norms", "--url", "--checksum", "--D_augment",
 }  # fmt: skip
+OTHER_KINDS = ("boolean", "integer", "float", "choice")
 
 
-def test_home_is_the_home_folder_in_every_path_option(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    left, seen = [], 0
+def path_parameters() -> dict[str, tuple[click.Command, click.Parameter]]:
+    """Options and arguments of every command: "module.command --flag" -> both."""
+    found = {}
     for name, command in all_commands().items():
-        for option in command.params:
-            words = set(option.opts[0].strip("-").lower().replace("-", "_").split("_"))
-            named = words & PLACES or option.opts[0].lower().endswith(("fn", "datap", "dir"))
-            if not named or option.type.name.split()[0] in (
-                "boolean",
-                "integer",
-                "float",
-                "choice",
-            ):
-                continue
-            if ".torch7." in name and option.opts[0] == "--network":  # keys within a file
-                continue
-            seen += 1
-            typed = option.type.convert("~/x", option, click.Context(command))
-            if typed != str(tmp_path / "x"):
-                left.append(f"{name} {option.opts[0]}")
-    assert seen > 60
+        for param in command.params:
+            inside = ".torch7." in name and param.opts[0] == "--network"  # keys within a file
+            other = param.type.name.split()[0] in OTHER_KINDS or param.opts[0] in TEXTS
+            if not (other or inside):
+                found[f"{name} {param.opts[0]}"] = command, param
+    return found
+
+
+def typed_as(command: click.Command, param: click.Parameter, text: str) -> click.Context:
+    """What a command makes of `text` at one place, with good values at its other arguments."""
+    if isinstance(param, click.Option):
+        return command.make_context("x", [f"{param.opts[-1]}", text])
+    good = {"integer range": "16", "float": "1", "choice": "x"}
+    words = [
+        text if other is param else good.get(other.type.name, "x")
+        for other in command.params
+        if isinstance(other, click.Argument)
+    ]
+    return command.make_context("x", words)
+
+
+def test_home_is_the_home_folder_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    places = path_parameters()
+    assert len(places) > 160
+    left = [
+        name
+        for name, (command, param) in places.items()
+        if param.type.convert("~/x", param, click.Context(command)) != str(tmp_path / "x")
+    ]
     assert left == []
+
+
+def test_no_path_may_be_empty():
+    taken = []
+    for name, (command, param) in path_parameters().items():
+        try:
+            typed_as(command, param, "")
+        except click.BadParameter as error:
+            assert "it is empty" in error.format_message(), name
+            assert param.get_error_hint(click.Context(command)) in error.format_message()
+        else:
+            taken.append(name)
+    # what is kept in no folder
+    assert taken == ["eyescream_py.srez.__main__.main --cache_dir"]

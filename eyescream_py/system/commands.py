@@ -51,5 +51,11 @@ def system_in_words() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f"{printable(error.filename)}: " if error.filename else ""
-        raise UserError(f"{where}{error.strerror or error}") from error
+        raise UserError(_in_words(error)) from error
+
+
+def _in_words(error: OSError) -> str:
+    if "temporary directory" in str(error.strerror):  # Python's words where /tmp and others fail
+        return "no folder for temporary files can be written; set TMPDIR to one that can"
+    where = f"{printable(error.filename)}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"

@@ -285,8 +285,7 @@ def test_a_server_with_a_login_is_told_once(
 
 
 REAL_VISDOM = (
-    "import sys; sys.modules['torch'] = None\n"
-    "from visdom.server.run_server import main; main()"
+    "import sys; sys.modules['torch'] = None\nfrom visdom.server.run_server import main; main()"
 )
 
 
@@ -327,9 +326,7 @@ def test_a_run_goes_on_beside_a_real_server_with_a_login(
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "302 Found\r\nLocation: /login?next=/"])
-def test_a_login_before_any_server_is_told(
-    status: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_login_before_any_server_is_told(status: str, capsys: pytest.CaptureFixture[str]) -> None:
     server = answering(status)
     assert not Plots.open(True, "127.0.0.1", server.port, "run").is_on
     assert capsys.readouterr().out.count("asks for a login") == 1
