@@ -24,7 +24,7 @@ import click
 from PIL import Image
 
 from eyescream_py.data import augmentation
-from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError, open_picture
+from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError, open_picture, picture_size
 from eyescream_py.data.walk import Walk, walk
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
@@ -210,10 +210,10 @@ def make_faces(job: Job, photos: list[tuple[int, str]]) -> tuple[int, list[tuple
 
 
 def _read_photo(path: Path) -> Image.Image:
-    picture = open_picture(path, "RGB")
-    if picture.size != (augmentation.PHOTO, augmentation.PHOTO):
-        raise PictureError(f"{picture.width}x{picture.height} pixels, LFW has 250x250")
-    return picture
+    width, height = picture_size(path)
+    if (width, height) != (augmentation.PHOTO, augmentation.PHOTO):
+        raise PictureError(f"{width}x{height} pixels, LFW has 250x250")
+    return open_picture(path, "RGB")
 
 
 def _jpeg(face: Image.Image) -> bytes:

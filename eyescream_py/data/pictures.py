@@ -35,7 +35,9 @@ MAX_JPEG_PIXELS = 178_000_000  # in the file: JPEG can be decoded at a half, a q
 # Beyond both, a few bytes ask for much memory: values (of all channels), values per byte of file.
 THIN_VALUES, VALUES_PER_BYTE = 12_000_000, 10_000
 _ORIENTATION = 0x0112  # the EXIF tag
-_BITS_TAG, _SAMPLE_FORMAT_TAG = 258, 339  # of TIFF
+_BITS_TAG, _WHITE_TAG, _SAMPLE_FORMAT_TAG = 258, 262, 339  # of TIFF
+_SIGNED = 2  # a sample format
+_RANGES = (255, 65535, 2**31 - 1, 2**32 - 1)  # 32 bits often hold what was 8 or 16
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,7 +47,9 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_OWN = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"BM")
+_OWN = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ODD_TIFF = "damaged, cut short, or a kind of TIFF that is not read"
 _FOREIGN = (
     (b"%!PS", "an EPS or PostScript file"),
     (b"\xc5\xd0\xd3\xc6", "an EPS file"),
@@ -214,33 +218,45 @@ def _on_white(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    return picture.mode == "F" or picture.mode.startswith("I")
+    return picture.mode == "F" or picture.mode.startswith("I") or _is_signed_byte(picture)
+
+
+def _is_signed_byte(picture: Image.Image) -> bool:
+    return picture.mode == "L" and _tiff(picture, _SAMPLE_FORMAT_TAG) == _SIGNED
+
+
+def _tiff(picture: Image.Image, tag: int) -> int | None:
+    """What a TIFF says under a tag, of its first channel; None where it or the tag is none."""
+    value = getattr(picture, "tag_v2", {}).get(tag)
+    return value[0] if isinstance(value, tuple) else value
 
 
 def deep_values(picture: Image.Image) -> np.ndarray:
     """Grey of more than 8 bits -> float32 (H,W) in 0..1, not turned; transparent values are 1."""
     values = np.asarray(_decoded(picture))
-    if picture.mode == "F":
-        return _by_own_range(values)
+    if _is_signed_byte(picture):
+        values = values.view(np.int8)
     clear = picture.info.get("transparency")
-    scaled = _by_type(values, picture)
+    scaled = _by_own_range(values) if picture.mode == "F" else _by_type(values, picture)
+    if picture.mode != "L" and _tiff(picture, _WHITE_TAG) == 0:  # 0 is white, not black
+        scaled = 1 - scaled
     return np.where(values == clear, np.float32(1), scaled) if isinstance(clear, int) else scaled
 
 
 def _by_type(values: np.ndarray, picture: Image.Image) -> np.ndarray:
-    """Integers by the largest value of their type; 32 bits often hold what was 8 or 16."""
-    tags = getattr(picture, "tag_v2", {})
-    if picture.mode != "I":  # 16 bits, or TIFF's 12
-        bits = tags.get(_BITS_TAG, (16,))[0]
+    """Integers by the largest value of their type."""
+    bits, signed = _tiff(picture, _BITS_TAG), _tiff(picture, _SAMPLE_FORMAT_TAG) == _SIGNED
+    if picture.mode.startswith("I;"):  # 16 bits, or TIFF's 12
         return values.astype(np.float32) / np.float32(4095 if bits == 12 else 65535)
     if picture.format in ("PNG", "PPM"):
         return values.astype(np.float32) / np.float32(65535)
-    if tags.get(_SAMPLE_FORMAT_TAG, (1,))[0] == 1:
+    if picture.mode == "I" and not signed:
         values = values.view(np.uint32)
     if values.min() < 0:
         return _by_own_range(values)
     highest = int(values.max())
-    most = next(m for m in (255, 65535, 2**31 - 1, 2**32 - 1) if highest <= m)
+    ranges = {8: (127,), 16: (255, 32767)}.get(bits or 0, _RANGES) if signed else _RANGES
+    most = next(m for m in ranges if highest <= m)
     return (values / most).astype(np.float32)
 
 
@@ -261,7 +277,8 @@ def _say_once(text: str) -> None:
 
 def _reason(error: Exception, source: Source) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"{_foreign(source)}: no {IN_WORDS} picture"
+        kind = _foreign(source)
+        return kind if kind == _ODD_TIFF else f"{kind}: no {IN_WORDS} picture"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, MemoryError):
@@ -280,6 +297,8 @@ def _foreign(source: Source) -> str:
     start = start.removeprefix(BOM)
     if start.startswith(_OWN) or start[8:12] == b"WEBP":
         return "damaged, or cut short"
+    if start.startswith(_TIFF):
+        return _ODD_TIFF
     if start[4:8] == b"ftyp":
         return f"a file of type {start[8:12].decode('ascii', 'replace')} (HEIC, AVIF or a film)"
     kind = next((words for magic, words in _FOREIGN if start.lstrip().startswith(magic)), "")
