@@ -1,26 +1,43 @@
 """All text that the package writes or is handed comes back as it was, whatever stands in it."""
 
+import dataclasses
+import email.message
 import gzip
+import io
 import json
 import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eyescream_py.cli import generate_dataset
 from eyescream_py.data.cache import cached_rows
 from eyescream_py.ganless_hd.checkpoints import write_tensors
+from eyescream_py.image_model import replay
 from eyescream_py.image_model.data import read_pair_list
 from eyescream_py.image_model.ply import Mesh, read_ply, write_ply
 from eyescream_py.image_model.prepare import read_abs
 from eyescream_py.mln.cfl import read_cfl, write_cfl
+from eyescream_py.mln.checkpoints import Progress, load_checkpoint
+from eyescream_py.mln.checkpoints import save_checkpoint as save_mln
+from eyescream_py.mln.networks import build_network
 from eyescream_py.mln.params import params_from, params_text, read_params
+from eyescream_py.mln.protocol import network_shape
+from eyescream_py.srez import download_data
+from eyescream_py.srez.checkpoints import read_checkpoint as read_srez
+from eyescream_py.srez.checkpoints import save_checkpoint as save_srez
 from eyescream_py.srez.data import split
+from eyescream_py.srez.options import Options as SrezOptions
+from eyescream_py.srez.steps import build_networks
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.json_lines import JsonLines, read_json_lines
 from eyescream_py.system.safe_tensors import read_header
+from tests.mln.small import small_params, spiral_protocol
 
 BOM = b"\xef\xbb\xbf"
 some = settings(max_examples=60, deadline=None, derandomize=True)
@@ -160,6 +177,71 @@ def test_what_checkpoints_tell_of_themselves(about):
         read = json.loads(text)
         assert repr({**about, **read}) == repr({**about, "version": read["version"]})
         assert read.keys() == about.keys() | {"version"}
+
+
+few = settings(some, max_examples=15)
+SREZ = SrezOptions(sample_size=32, width=1 / 16, critic_width=1 / 16)
+SREZ_NETWORKS = build_networks(SREZ, torch.device("cpu"))
+SPIRAL = spiral_protocol()
+
+
+@few
+@given(words, words, st.booleans())
+def test_checkpoints_of_srez(folder, command, grey):
+    options = dataclasses.replace(SREZ, dataset=folder, on_finish=command)
+    with tempfile.TemporaryDirectory() as name:
+        path = save_srez(name, SREZ_NETWORKS, options, 3, 1.5, "0f", grey)
+        read = read_srez(path)
+        assert (read.options, read.batch, read.seconds) == (options, 3, 1.5)
+        assert (read.split, read.grey) == ("0f", grey)
+
+
+@few
+@given(words.filter(lambda w: not refused_by_params(w)))
+def test_checkpoints_of_mln(text):
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "a.safetensors"
+        params = small_params(DatasetMatFN=text, RealDataFN=text)
+        network = build_network(network_shape(params, SPIRAL), SPIRAL.trajectory)
+        adam = torch.optim.Adam(network.parameters())
+        save_mln(path, params, network, adam, Progress(), SPIRAL.samples)
+        assert load_checkpoint(path).params == params
+
+
+@few
+@given(st.lists(names, min_size=1, max_size=4, unique=True), st.integers(0, 2**62))
+def test_the_record_of_what_faces_were_cut_from(photos, seed):
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        job = generate_dataset.Job(home, home / "a", home / "b", seed)
+        generate_dataset._prepare(job, photos, overwrite=False)
+        (job.augmented / generate_dataset._face_name(0, 0)).write_bytes(b"a face")
+        generate_dataset._prepare(job, photos, overwrite=False)
+        with pytest.raises(UserError, match="from other photos"):
+            generate_dataset._prepare(job, [*photos, "one more"], overwrite=False)
+
+
+@some
+@given(st.integers(0, 2**60), st.integers(0, 9))
+def test_the_state_of_a_replay_cache(pushes, count):
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "replay.npy"
+        replay._write_state(path, pushes, count)
+        assert replay._read_state(path, 9) == (pushes, count)
+
+
+@few
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40))
+def test_what_a_broken_off_download_can_go_on_with(tag):
+    with tempfile.TemporaryDirectory() as name:
+        part = Path(name) / "photos.zip.part"
+        answer = io.BytesIO(b"bytes")
+        answer.headers = email.message.Message()
+        answer.headers["ETag"] = tag
+        answer.headers["Content-Type"] = "application/zip"
+        download_data._store(answer, part, 0, "http://localhost", lambda line: None)
+        kept = tag and not tag.startswith("W/")
+        assert download_data._have(part) == ((5, tag) if kept else (0, ""))
 
 
 @some
