@@ -93,7 +93,7 @@ def in_process(kind: str, wanted: str) -> Reader:
     def read(path: Path) -> object:
         most = max(mat.LEAST_BYTES, mat.BYTES_PER_BYTE * path.stat().st_size)
         sent = io.BytesIO()
-        mat_child.main(kind, str(path), [wanted], most, 0, sent)
+        mat_child.main(kind, str(path), [wanted], most, (0, 0), sent)
         sent.seek(0)
         return mat._received(sent, str(path), most)
 

@@ -86,15 +86,28 @@ def _from_mat(path: str, limit: int) -> NDArray[Any]:
     """The dataset HCPData (count, H, W), or the only 3-axis one, of an HDF5 or .mat file."""
     shapes = mat_names(path, "DatasetMatFN")
     stacks = [name for name, shape in shapes.items() if len(shape) == 3]
+    if len(shapes.get("HCPData", ())) == 2:  # one image: MATLAB drops last axes of 1
+        stacks = ["HCPData"]
     if "HCPData" not in stacks and len(stacks) != 1:
         raise UserError(
             f"DatasetMatFN {path}: needs HCPData or one (count, height, width) array; "
             f"it holds {', '.join(shapes) or 'nothing'}"
         )
     name = "HCPData" if "HCPData" in stacks else stacks[0]
-    value = read_mat(path, [name], source="DatasetMatFN", rows=limit)[name]
+    last = len(shapes[name]) == 2 or _counts_last(shapes[name])
+    keep = (0, 0) if len(shapes[name]) == 2 else (limit, -1 if last else 0)
+    value = read_mat(path, [name], source="DatasetMatFN", keep=keep)[name]
     images = dense(value, name, 3, f"DatasetMatFN {path}")
+    images = images.transpose() if last else images
+    images = images.astype(np.uint8) if images.dtype.kind == "b" else images
     return images if images.dtype.kind in "iu" else np.abs(images).astype(np.float32)
+
+
+def _counts_last(shape: tuple[int, ...]) -> bool:
+    """Whether the last of MATLAB's axes (the first as an HDF5 file lies) counts the images, or the
+    first does: it is the one whose size is least like the other two, an image's sides."""
+    first, middle, last = (max(size, 1) for size in shape)
+    return max(first, middle) * min(middle, last) <= max(middle, last) * min(first, middle)
 
 
 def training_images(params: Params) -> tuple[NDArray[Any], NDArray[Any]]:

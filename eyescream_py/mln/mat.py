@@ -30,18 +30,18 @@ def read_mat(
     required: Sequence[str],
     optional: Sequence[str] = (),
     source: str = "",
-    rows: int = 0,
+    keep: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     """The named variables of a .mat file, axes in MATLAB's order, sparse ones as scipy sparse,
     cells of numbers as object arrays.
 
-    `rows` keeps the first so many of the first axis; HDF5 axes then stay as they lie in the file.
+    `keep` (count, axis) keeps the first so many (0: all) along the first (0) or last axis (-1).
     Raises UserError (naming `source`, a flag or key, where given) when the file cannot be read,
     lacks a required variable (those it has are listed), when a variable is no array of numbers, or
     holds NaN or infinite values.
     """
     label = f"{source} {path}".strip()
-    found, names = _read(Path(path), [*required, *optional], label, rows)
+    found, names = _read(Path(path), [*required, *optional], label, keep)
     missing = [name for name in required if name not in found]
     if missing:
         held = ", ".join(name for name, _ in names) or "nothing"
@@ -54,17 +54,17 @@ def read_mat(
 def mat_names(path: str | Path, source: str = "") -> dict[str, tuple[int, ...]]:
     """Name -> shape of the variables of a .mat or HDF5 file, in MATLAB's order of axes."""
     label = f"{source} {path}".strip()
-    _, names = _read(Path(path), ["/"], label, 0)
+    _, names = _read(Path(path), ["/"], label)
     return {name: tuple(shape) for name, shape in names}
 
 
 def read_with_child(path: Path, kind: str, wanted: list[str], label: str) -> dict[str, Any]:
     """What the child's reader `kind` makes of a file, by name. Raises UserError with `label`."""
-    return _read(path, wanted, label, 0, kind)[0]
+    return _read(path, wanted, label, kind=kind)[0]
 
 
 def _read(
-    path: Path, wanted: list[str], label: str, rows: int, kind: str = "mat"
+    path: Path, wanted: list[str], label: str, keep: tuple[int, int] = (0, 0), kind: str = "mat"
 ) -> tuple[dict[str, Any], Any]:
     try:
         size = path.stat().st_size
@@ -74,7 +74,7 @@ def _read(
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{label}: cannot be opened ({reason}); check the path") from None
     most = max(LEAST_BYTES, BYTES_PER_BYTE * size)
-    words = [kind, str(path), json.dumps(wanted), str(most), str(rows)]
+    words = [kind, str(path), json.dumps(wanted), str(most), *map(str, keep)]
     command = [sys.executable, "-I", str(CHILD), *words]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(  # noqa: S603  our own program, no shell
@@ -146,6 +146,8 @@ def dense(
         raise UserError(f"{label}: {name} is complex, but must be real")
     while value.ndim < axes:
         value = value[..., None]
+    while value.ndim > axes + extra and value.shape[-1] == 1:  # not dropped, as by Python
+        value = value[..., 0]
     if not axes <= value.ndim <= axes + extra or value.size == 0:
         shape = " x ".join(map(str, value.shape))
         raise UserError(f"{label}: {name} is {shape}; it must have {axes} axes and hold numbers")

@@ -4,7 +4,7 @@ A damaged file can kill scipy or libhdf5; here it kills only this process, which
 more memory and time than it was told. `mat.py` starts it and reads what it writes: one JSON line,
 {"names": all names, "values": [{"name", "parts": [...]}]}, then the bytes of all parts in order.
 Arguments: the kind (mat or ismrmrd), the file, a JSON list of wanted names, bytes that the values
-may take, rows to keep of each (0: all).
+may take, and how many to keep (0: all) along which of MATLAB's axes, 0 or -1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ COPIES = 4  # of a value, on its way: as stored, as complex numbers, in our orde
 SECONDS = 120
 
 
-def main(kind: str, path: str, wanted: list[str], most: int, rows: int, output: BinaryIO) -> None:
+Keep = tuple[int, int]  # how many (0: all) along the first (0) or last (-1) of MATLAB's axes
+
+
+def main(kind: str, path: str, wanted: list[str], most: int, keep: Keep, output: BinaryIO) -> None:
     """Write the wanted variables; an error as {"error": one line}."""
     _limit(kind, COPIES * most)
     try:
@@ -32,7 +35,7 @@ def main(kind: str, path: str, wanted: list[str], most: int, rows: int, output: 
         else:
             with open(path, "rb") as file:
                 hdf5 = SIGNATURE in (file.read(512)[:8], file.read(8))
-            found, names = (_hdf5 if hdf5 else _version5)(path, wanted, most, rows)
+            found, names = (_hdf5 if hdf5 else _version5)(path, wanted, most, keep)
     except MemoryError:
         error = f"it would take more than {most >> 20} MiB"
         output.write(json.dumps({"error": error}).encode() + b"\n")
@@ -68,7 +71,7 @@ def _limit(kind: str, more: int) -> None:
 _BYTES = {"double": 8, "single": 4, "int64": 8, "uint64": 8, "int32": 4, "uint32": 4, "sparse": 0}
 
 
-def _version5(path: str, wanted: list[str], most: int, rows: int) -> tuple[dict[str, Any], Any]:
+def _version5(path: str, wanted: list[str], most: int, keep: Keep) -> tuple[dict[str, Any], Any]:
     import scipy.io
 
     listed = scipy.io.whosmat(path)
@@ -83,12 +86,13 @@ def _version5(path: str, wanted: list[str], most: int, rows: int) -> tuple[dict[
             raise ValueError(f"{name} would take more than {most >> 20} MiB")
     values = scipy.io.loadmat(path, variable_names=here) if here else {}
     cut = {name: values[name] for name in here if name in values}
-    if rows:
-        cut = {name: value[:rows] for name, value in cut.items()}
+    count, axis = keep
+    if count:
+        cut = {name: value[..., :count] if axis else value[:count] for name, value in cut.items()}
     return cut, [[name, list(shape)] for name, shape in shapes.items()]
 
 
-def _hdf5(path: str, wanted: list[str], most: int, rows: int) -> tuple[dict[str, Any], Any]:
+def _hdf5(path: str, wanted: list[str], most: int, keep: Keep) -> tuple[dict[str, Any], Any]:
     import h5py
 
     names, found = [], {}
@@ -104,26 +108,42 @@ def _hdf5(path: str, wanted: list[str], most: int, rows: int) -> tuple[dict[str,
                 continue
             names.append([name, list(item.shape[::-1])])
             if name in wanted or not wanted:
-                found[name] = _data_set(item, name, most, rows)
+                found[name] = _data_set(item, name, most, keep)
     return found, names
 
 
-def _data_set(item: Any, name: str, most: int, rows: int) -> Any:
-    """One data set in MATLAB's order of axes; as it lies in the file where rows are asked for."""
+# What MATLAB writes as an array of numbers, or a text; the others (cell, string, table,
+# datetime, ...) hold numbers that mean something else.
+_CLASSES = {"", "double", "single", "logical", "char"} | {
+    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+
+
+def _data_set(item: Any, name: str, most: int, keep: Keep) -> Any:
+    """One data set in MATLAB's order of axes, which is the reverse of how it lies in the file."""
+    count, axis = keep
     if item.external or item.is_virtual:
         raise ValueError(f"{name} keeps its numbers in another file; save the array itself")
-    count = item.size if not rows or not item.ndim else item.size // max(item.shape[0], 1) * rows
-    if min(count, item.size) * item.dtype.itemsize > most:
+    kind = item.attrs.get("MATLAB_class", b"")
+    kind = kind.decode("ascii", "replace") if isinstance(kind, bytes) else str(kind)
+    if kind not in _CLASSES:
+        raise ValueError(f"{name} is a {kind}; save the array itself")
+    size = item.size
+    if count and item.ndim:
+        size = min(size, size // max(item.shape[0 if axis else -1], 1) * count)
+    if size * item.dtype.itemsize > most:
         raise ValueError(f"{name} would take more than {most >> 20} MiB")
     if item.attrs.get("MATLAB_empty", 0):
         return np.zeros((0, 0))
-    array = np.asarray(item[:rows] if rows and item.ndim else item[()])
+    if not (count and item.ndim):
+        array = np.asarray(item[()])
+    else:
+        array = np.asarray(item[:count] if axis else item[..., :count])
     if array.dtype.names == ("real", "imag"):
         array = array["real"] + 1j * array["imag"]
-    text = item.attrs.get("MATLAB_class", b"") in (b"char", "char")
-    if text:
+    if kind == "char":
         return np.array(["".join(map(chr, array.ravel().astype(int)))])
-    return array if rows else array.transpose()
+    return array.transpose()
 
 
 NOISE_SCAN = 1 << 18  # ISMRMRD's flag 19: the readout measures noise only
@@ -208,5 +228,6 @@ def _described(value: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    _, reader, file_name, names, limit, first = sys.argv
-    main(reader, file_name, json.loads(names), int(limit), int(first), sys.stdout.buffer)
+    _, reader, file_name, names, limit, first, along = sys.argv
+    kept = int(first), int(along)
+    main(reader, file_name, json.loads(names), int(limit), kept, sys.stdout.buffer)
