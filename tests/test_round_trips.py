@@ -106,6 +106,38 @@ def test_lists_of_held_out_pictures(pictures, windows):
         assert sorted(test) == [0, 1]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_texts_from_editors_and_shells_of_windows(encoding, end, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(f"a b.jpg{end}José.jpg{end}".encode(encoding))
+    assert sorted(split(["José.jpg", "c.jpg", "a b.jpg"], 1, 0, str(path))[1]) == [0, 2]
+    path.write_bytes(f"a b.jpg\tJosé.jpg{end}".encode(encoding))
+    assert read_pair_list(path) == [("a b.jpg", "José.jpg")]
+    path.write_bytes(f'LabelsH 64{end}LabelsW 64{end}DatasetMatFN "José"{end}'.encode(encoding))
+    assert (read_params(path).image_side, read_params(path).images) == (64, "José")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian"])
+def test_meshes_with_any_comment_and_line_end(form, end, encoding, tmp_path):
+    name = "Jose" if encoding == "ascii" else "José"
+    header = [
+        "ply", f"format {form} 1.0", f"comment of {name}", "element vertex 3", "property float x",
+        "property float y", "property float z", "element face 1",
+        "property list uchar int vertex_indices", "end_header",
+    ]  # fmt: skip
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 10, 0]], "<f4")
+    body = end.join([b"0 0 0", b"1 0 0", b"0 10 0", b"3 0 1 2", b""])
+    if form != "ascii":
+        body = corners.tobytes() + b"\3" + np.arange(3, dtype="<i4").tobytes()
+    path = tmp_path / "a.ply"
+    path.write_bytes(b"".join(line.encode(encoding) + end for line in header) + body)
+    np.testing.assert_array_equal(read_ply(path).vertices, corners)
+    np.testing.assert_array_equal(read_ply(path).triangles, [[0, 1, 2]])
+
+
 @some
 @given(st.lists(st.tuples(names, names), min_size=1, max_size=4), st.booleans())
 def test_lists_of_pairs(pairs, windows):

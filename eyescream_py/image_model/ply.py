@@ -73,9 +73,12 @@ def read_ply(path: str | Path) -> Mesh:
     end = data.find(b"end_header", 0, _HEADER_LIMIT)
     if not data.startswith(b"ply") or end < 0:
         raise UserError(f"{path} is no PLY mesh: it has no PLY header")
-    body = data[data.find(b"\n", end) + 1 :]
+    line_end = next((mark for mark in (b"\r\n", b"\n") if mark in data[:end]), b"\r")
+    body = data[data.find(line_end, end) + len(line_end) :]
+    # Comments may hold anything, in any encoding.
+    header = data[:end].decode("latin-1").split(line_end.decode())
     try:
-        form, elements = _parse_header(data[:end].decode("ascii").splitlines())
+        form, elements = _parse_header(header)
         tables = (
             _read_ascii(body, elements) if form == "ascii" else _read_binary(body, elements, form)
         )

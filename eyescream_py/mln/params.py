@@ -17,7 +17,7 @@ from typing import Any
 from eyescream_py.mln.text_format import parse_text, written
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.numbers import LARGEST
-from eyescream_py.system.text import read_bounded
+from eyescream_py.system.text import as_utf8, read_bounded
 
 MOST_BYTES = 1 << 20  # of a Params.txt
 BASIC_MODES = {"InputMode": "RegridTry3F", "NetMode": "RegridTry3C2_TS", "ImgMode": "Cmplx"}
@@ -184,7 +184,7 @@ def read_params(
     """
     path = Path(path)
     try:
-        text = read_bounded(path, MOST_BYTES).decode("utf-8")
+        text = as_utf8(read_bounded(path, MOST_BYTES)).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"--params {path}: cannot be read ({error}); give a text file of `key value` lines"

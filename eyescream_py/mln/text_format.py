@@ -34,7 +34,9 @@ def _key_and_value(line: str, place: str) -> tuple[str, int | float | str]:
         try:
             return key, str(json.loads(value))
         except ValueError:
-            raise UserError(f"{place}: {value[:60]}: close the double quotes") from None
+            raise UserError(
+                f"{place}: {value[:60]}: close the double quotes (in them \\\\ is one \\)"
+            ) from None
     tokens = line.split()
     if len(tokens) != 2:
         raise UserError(

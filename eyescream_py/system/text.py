@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -11,17 +12,30 @@ MOST_BYTES = 64 << 20  # of a list that a person wrote
 
 
 def read_lines(path: str | Path, most: int | None = MOST_BYTES) -> list[str]:
-    """The lines of a file, ended by \\n or \\r\\n, without a byte-order mark.
+    """The lines of a file, ended by \\n or \\r\\n, without a byte-order mark; see `as_utf8`.
 
     Not `str.splitlines`, which also ends a line at U+2028, U+0085 and others that file names may
     hold. Bytes that are no UTF-8 become surrogates, as they do in file names. Raises OSError, also
     for more than `most` bytes: a list that never ends would take all memory.
     """
-    data = read_bounded(path, most).removeprefix(BOM)
+    data = as_utf8(read_bounded(path, most))
     lines = [line.removesuffix(b"\r") for line in data.split(b"\n")]
     if not lines[-1]:  # behind the last line's end
         lines.pop()
     return [line.decode("utf-8", "surrogateescape") for line in lines]
+
+
+def as_utf8(data: bytes) -> bytes:
+    """A text without its byte-order mark; UTF-16, as editors and the shell of Windows write it,
+    becomes UTF-8.
+
+    UTF-16 holds the character NUL in every letter of English; a list of names holds none.
+    """
+    mark = data[:2]
+    if mark in (b"\xff\xfe", b"\xfe\xff") and b"\0" in data:
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode("utf-16").encode("utf-8")
+    return data.removeprefix(BOM)
 
 
 def read_bounded(path: str | Path, most: int | None) -> bytes:

@@ -67,8 +67,18 @@ class _UnfailingFile(io.RawIOBase):
 def make_unfailing() -> None:
     """Make this process's own stdout and stderr unfailing; a stream that someone else put in their
     place is left alone."""
+    _fill_standard_places()
     sys.stdout = _unfailing(sys.stdout, sys.__stdout__, "standard output")
     sys.stderr = _unfailing(sys.stderr, sys.__stderr__, "standard error")
+
+
+def _fill_standard_places() -> None:
+    """Open what was closed before the program began (`>&- 2>&-`) on nothing: else the next file
+    takes the place of standard error, and what a library complains of ends up in a checkpoint."""
+    with contextlib.suppress(OSError):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(descriptor, True)
+        os.close(descriptor)
 
 
 def _unfailing(present: TextIO | None, original: TextIO | None, name: str) -> TextIO:

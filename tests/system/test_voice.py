@@ -48,6 +48,29 @@ def test_neither_stream_works():
     assert talk('"$0" -c "$1" >&- 2>&-').returncode == 0
 
 
+PLACES = """
+import os, sys
+from eyescream_py.system.voice import make_unfailing
+make_unfailing()
+with open(sys.argv[1], "wb") as file:
+    file.write(b"kept")
+    file.flush()
+    for place in (1, 2):
+        os.write(place, b"a library complains")
+print("hello")
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-", "<&-"])
+def test_no_file_takes_the_place_of_a_closed_stream(closed, tmp_path):
+    command = ["bash", "-c", f'"$0" -c "$1" "$2" {closed}', sys.executable, PLACES,
+               str(tmp_path / "file")]  # fmt: skip
+    root = __file__.rpartition("/tests/")[0]
+    done = subprocess.run(command, capture_output=True, timeout=300, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
 def test_what_a_terminal_cannot_show_is_written_in_ascii():
     done = talk('"$0" -c "$1"', LC_ALL="C", PYTHONIOENCODING="ascii")
     assert done.stdout.startswith("line 0 Jos\\udce9 \\u2192\n")
