@@ -86,7 +86,7 @@ def _check_start(source: Source, ascii: bool | None) -> bool:
     if ascii and not looks_ascii:
         raise T7Error("this file is not ASCII, but was opened as such", 0)
     for magic, kind in _FOREIGN:
-        if start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(magic):
+        if start.lstrip(BOM + b" \r\n\t").startswith(magic):
             raise T7Error(f"not a Torch 7 file: it is {kind}", 0)
     if not any(start[:3]) and start[3:4] in (b"\1", b"\2", b"\3", b"\4", b"\5"):
         raise T7Error("in big-endian order, which is not supported", 0)
