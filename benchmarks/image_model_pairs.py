@@ -55,6 +55,7 @@ SETTINGS: dict[str, tuple[Phase, ...]] = {
     "default": (Phase(model={"use_nd_gan": True}),),
     "default-l1": (Phase(model={"use_gan": False}),),
     "pix": (Phase(1, _ADAM, _ALONE, {}, 0.5),),
+    "pix-features": (Phase(1, _ADAM, _ALONE | {"features_loss": 0.2}, {}, 0.5),),
     "pix-game": (Phase(0.6, _ADAM, _ALONE, {}, 0.5), Phase(0.4, _ADAM, _GAME, _PATCH, 0.5)),
 }
 

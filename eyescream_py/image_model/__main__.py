@@ -161,6 +161,7 @@ def _train(
               help="Take the pairs of --L1 from --synth_dir and --real_dir: on each line a name in "
               "the one, a tab, and a name in the other.")  # fmt: skip
 @click.option("--L1_weight", "l1_weight", type=flags.WEIGHT, default=1.0, show_default=True)
+@flags.perception_options
 @click.option("--self_l1", type=flags.WEIGHT, default=0.0, show_default=True, metavar="WEIGHT",
               help="Add L1 between a depth map and its own picture.")  # fmt: skip
 @click.option("--no_gan", is_flag=True, help="No discriminator: L1 or reconstruction alone.")

@@ -92,7 +92,13 @@ class Checkpoint:
             if stored and not (whole and all(v.isfinite().all() for v in stored.values())):
                 raise UserError(f"{self.path}: {prefix}* does not fit this network's optimizer")
             if stored:
-                states[index] = stored
+                # a fused optimizer walks through moments and weights in the order of memory
+                states[index] = {
+                    key: torch.empty_like(parameter, device=value.device).copy_(value)
+                    if value.shape == parameter.shape
+                    else value
+                    for key, value in stored.items()
+                }
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": states, "param_groups": groups})
 

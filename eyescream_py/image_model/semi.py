@@ -18,7 +18,13 @@ from eyescream_py.image_model.adversarial import Batch, Game, Metrics, descend
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.data import Pictures
 from eyescream_py.image_model.losses import build_optimizer
-from eyescream_py.image_model.networks import Decoder, EncodedGenerator, Encoder, build_critic
+from eyescream_py.image_model.networks import (
+    Decoder,
+    EncodedGenerator,
+    Encoder,
+    build_critic,
+    channels_last,
+)
 from eyescream_py.image_model.options import GanOptions, ImageOptions, SemiOptions
 from eyescream_py.image_model.training import generate, replayed
 from eyescream_py.system.errors import UserError
@@ -46,8 +52,10 @@ class CrossEncoder:
         self._rng = rng
         self.settings = image.settings("cross-encoder")
         shape = image.channels, image.norm
-        self.encoder = Encoder(*shape).to(device)
-        self.decoders = {side: Decoder(*shape).to(device) for side in ("real", "synth")}
+        self.encoder = channels_last(Encoder(*shape)).to(device)
+        self.decoders = {
+            side: channels_last(Decoder(*shape)).to(device) for side in ("real", "synth")
+        }
         self.modules: dict[str, nn.Module] = {
             "encoder": self.encoder,
             "decoder_real": self.decoders["real"],
@@ -119,8 +127,8 @@ class FrozenEncoderGan:
         self._rng = rng
         self.settings = image.settings("semi") | {"critic": gan.critic}
         shape = image.channels, image.norm
-        self.encoder = FrozenEncoder(*shape).to(device)
-        self.decoder = Decoder(*shape).to(device)
+        self.encoder = channels_last(FrozenEncoder(*shape)).to(device)
+        self.decoder = channels_last(Decoder(*shape)).to(device)
         self.generator = EncodedGenerator(self.encoder, self.decoder)
         critic = build_critic(gan.critic, image.channels, image.image_size, image.norm).to(device)
         self.modules: dict[str, nn.Module] = {

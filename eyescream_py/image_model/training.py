@@ -19,10 +19,12 @@ from eyescream_py.image_model.data import (
     load_folder,
     load_listed,
     load_pairs,
+    normalise,
 )
 from eyescream_py.image_model.losses import build_optimizer
 from eyescream_py.image_model.networks import NU_LIMIT, build_critic, build_generator
 from eyescream_py.image_model.options import GanOptions, ImageOptions, ModelOptions
+from eyescream_py.image_model.perception import PerceptualLoss
 from eyescream_py.system.errors import UserError
 
 
@@ -52,6 +54,8 @@ def check_options(options: ModelOptions, image: ImageOptions) -> None:
         raise UserError(f"--crop={options.crop}: give at most --image_size")
     if not (options.use_gan or options.l1 or options.use_recon or options.self_l1):
         raise UserError("--no_gan: nothing is left to learn; add --L1, --self_l1 or --use_recon")
+    if options.features_loss and not options.l1:
+        raise UserError("--features_loss: is a part of --L1; add --L1 or leave it out")
     if options.use_nd_l1 and not options.l1:
         raise UserError("--use_nd_L1: this chooses the pairs of --L1; add --L1 or leave it out")
     if options.pair_list and (options.use_nd_l1 or not options.l1):
@@ -113,6 +117,10 @@ class ImageModel:
         self._batch_size = image.batch_size
         self._sources = _sources(options, domains)
         self._pairs = _l1_pairs(options, domains)
+        self._seen_by_network: PerceptualLoss | None = None
+        if options.features_loss and self._pairs is not None:
+            photos = (normalise(part) for part in self._pairs.sides[1].split(32))
+            self._seen_by_network = PerceptualLoss.load(options.features, photos, device)
         self._rng = rng
         self.settings = image.settings("image-model") | {"gen_arch": options.gen_arch}
         self.settings["direction"] = options.direction
@@ -143,7 +151,7 @@ class ImageModel:
         metrics: Metrics = {}
         if self._pairs is not None:
             depths, photos = self._pairs.draw(self._batch_size)
-            metrics["L1"] = self.l1_step(depths, photos)
+            metrics |= self.l1_step(depths, photos)
             self._seen = depths, photos
         if self._sources:
             x, y = self.draw()
@@ -157,11 +165,16 @@ class ImageModel:
                 metrics.update(self.game.turn(x, y, self.draw))
         return metrics
 
-    def l1_step(self, x: Tensor, y: Tensor) -> float:
-        """One step of G towards the photos `y` of its depth maps `x`; the unweighted L1."""
-        loss = F.l1_loss(self.generator(x), y)
-        descend(self.optimizers["l1"], self.options.l1_weight * loss)
-        return loss.item()
+    def l1_step(self, x: Tensor, y: Tensor) -> Metrics:
+        """One step of G towards the photos `y` of its depth maps `x`; the unweighted losses."""
+        output = self.generator(x)
+        losses = {"L1": F.l1_loss(output, y)}
+        total = self.options.l1_weight * losses["L1"]
+        if self._seen_by_network is not None:
+            losses["features"] = self._seen_by_network(output, y)
+            total = total + self.options.features_loss * losses["features"]
+        descend(self.optimizers["l1"], total)
+        return {name: loss.item() for name, loss in losses.items()}
 
     def self_l1_step(self, x: Tensor) -> float:
         """One step of G towards its own source; the unweighted L1."""

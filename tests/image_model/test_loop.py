@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_a_save(
     heads: Path, tmp_path: Path, monkeypatch
 ) -> None:
     values = iter([0.5] * 4 + [float("nan")] * 9)
-    monkeypatch.setattr(ImageModel, "l1_step", lambda self, x, y: next(values))
+    monkeypatch.setattr(ImageModel, "l1_step", lambda self, x, y: {"L1": next(values)})
     with pytest.raises(UserError, match=r"step 5: L1 .* go on from .*model\.ckpt-4"):
         run_for(heads, tmp_path / "run", 12)
     checkpoints = [p.name for p in (tmp_path / "run").glob("model.ckpt-*")]

@@ -171,3 +171,31 @@ def test_a_doubling_layer_is_torchs_transposed_convolution(kernel: int, size: in
         strict=True,
     ):
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_networks_compute_what_plain_layers_in_plain_layout_do(channels: int) -> None:
+    """Weights whose channels lie side by side and 1x1 layers as products change no result."""
+    torch.manual_seed(0)
+    u, d = build_generator("U", channels, 16), build_critic("dense", channels, 16)
+    w = {name: p.detach().contiguous().requires_grad_() for name, p in u.named_parameters()}
+    f = torch.nn.functional
+
+    def layer(name: str, x: torch.Tensor, stride: int = 1, pad: tuple = (0, 0)) -> torch.Tensor:
+        x = f.pad(x, (*pad, *pad))
+        return f.conv2d(x, w[f"{name}.conv.weight"], w[f"{name}.conv.bias"], stride)
+
+    def grown(name: str, x: torch.Tensor) -> torch.Tensor:
+        y = f.conv_transpose2d(x, w[f"{name}.conv.weight"], w[f"{name}.conv.bias"], 2, 1)
+        return f.leaky_relu(y[..., :-1, :-1])
+
+    x = torch.randn(3, channels, 16, 16)
+    full = f.leaky_relu(layer("c1", x))
+    half = f.leaky_relu(layer("c2", full, 2, (1, 2)))
+    code = f.leaky_relu(layer("c3", half, 2, (1, 2)))
+    up = grown("d1", f.leaky_relu(layer("c4", code, 1, (1, 1))))
+    plain = layer("out", torch.cat([full, grown("d2", torch.cat([half, up], 1))], 1)).tanh()
+    torch.testing.assert_close(u(x), plain, atol=1e-5, rtol=1e-5)
+    found = torch.autograd.grad(d(u(x)).mean(), list(u.parameters()))
+    for a, b in zip(found, torch.autograd.grad(d(plain).mean(), list(w.values())), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)

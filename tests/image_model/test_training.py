@@ -100,7 +100,7 @@ def test_l1_weight_scales_the_step_and_not_the_report(heads: Path) -> None:
         model = make_model(heads, l1=True, use_nd_l1=True, l1_weight=weight, llr=1e-5)
         x, y = model._pairs.draw(4) if x is None else (x, y)
         before = snapshot(model)["generator"]
-        reports.append(model.l1_step(x, y))
+        reports.append(model.l1_step(x, y)["L1"])
         parameters = model.generator.parameters()
         steps.append(sum((a - b).norm() for a, b in zip(parameters, before, strict=True)).item())
     assert reports[0] == reports[1]
