@@ -89,8 +89,20 @@ class Conv(nn.Module):
         elif self.conv.kernel_size == (1, 1):
             x = self._of_channels(x)
         else:
-            x = self.conv(F.pad(x, (0, self.extra, 0, self.extra)) if self.extra else x)
+            x = F.pad(x, (0, self.extra, 0, self.extra)) if self.extra else x
+            slopes_only = x.requires_grad and not self.conv.weight.requires_grad
+            x = self._of_windows(x) if slopes_only and x.shape[1] == 1 else self.conv(x)
         return self.activation(self.norm(x))
+
+    def _of_windows(self, x: Tensor) -> Tensor:
+        """The convolution as a product with all windows of x: oneDNN is slow at the slopes of a
+        single plane, which G's step asks of D.
+        """
+        conv = self.conv
+        windows = F.unfold(x, conv.kernel_size, padding=self.before, stride=conv.stride)
+        rows = F.linear(windows.transpose(1, 2), conv.weight.flatten(1), conv.bias)
+        side = (x.shape[-2] + 2 * self.before - conv.kernel_size[0]) // conv.stride[0] + 1
+        return rows.transpose(1, 2).unflatten(2, (side, -1))
 
     def _of_channels(self, x: Tensor) -> Tensor:
         """A 1x1 convolution, which leaves the channels of a pixel side by side in memory."""
