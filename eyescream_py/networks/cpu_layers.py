@@ -97,31 +97,45 @@ class _Strided(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
     ) -> Tensor:
-        ctx.geometry = {"kernel_size": weight.shape[2:], "stride": stride, "padding": padding}
-        ctx.pixels = x.shape[2:]
-        patches = F.unfold(x, **ctx.geometry).transpose(0, 1)  # [inputs*k*k,N,pixels]
-        patches = patches.reshape(len(patches), -1)
+        (n, _, height, width), k = x.shape, weight.shape[2]
+        ctx.geometry = (height, width, k, stride, padding)
+        patches = F.unfold(x, k, padding=padding, stride=stride).permute(2, 0, 1)
+        patches = patches.reshape(-1, patches.shape[2])  # [pixels*N,inputs*k*k]
         ctx.save_for_backward(patches, weight)
-        y = _product(patches.T, weight.flatten(1), bias).view(len(x), -1, len(weight))
-        k = weight.shape[2]
-        rows, columns = ((side + 2 * padding - k) // stride + 1 for side in ctx.pixels)
-        return y.transpose(1, 2).reshape(len(x), -1, rows, columns)
+        if bias is None or x.dtype == torch.bfloat16:  # which would be rounded before the sum, too
+            y = _product(patches, weight.flatten(1), bias)
+        else:  # a sixth faster
+            y = _product(weight.flatten(1), patches).add_(bias.unsqueeze(1)).T
+        rows, columns = ((side + 2 * padding - k) // stride + 1 for side in (height, width))
+        return y.reshape(rows, columns, n, -1).permute(2, 3, 0, 1).contiguous()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         patches, weight = ctx.saved_tensors
         n, outputs = grads[0].shape[:2]
-        g = grads[0].transpose(0, 1).reshape(outputs, -1)  # [outputs,N*pixels]
+        g = grads[0].permute(2, 3, 0, 1).reshape(-1, outputs)  # [pixels*N,outputs]
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            slopes = _product(g.T.contiguous(), weight.flatten(1).T)  # [N*pixels,inputs*k*k]
-            slopes = slopes.view(n, g.shape[1] // n, -1).transpose(1, 2)
-            to_x = F.fold(full_precision(slopes), ctx.pixels, **ctx.geometry).to(g.dtype)
+            slopes = full_precision(_product(g, weight.flatten(1).T))  # [pixels*N,inputs*k*k]
+            places = _places(*ctx.geometry, slopes.dtype)
+            slopes = slopes.view(len(places), -1, places.shape[1])
+            with torch.autocast("cpu", enabled=False):
+                sums = torch.addbmm(slopes.new_zeros(()), slopes, places, beta=0)  # [N*inputs,H*W]
+            to_x = sums.view(n, -1, *ctx.geometry[:2]).to(g.dtype)
         if ctx.needs_input_grad[1]:
-            to_weight = _product(g, patches).view_as(weight)
+            to_weight = _product(g.T, patches.T).view_as(weight)
         if ctx.needs_input_grad[2]:
-            to_bias = g.sum(1)
+            to_bias = grads[0].sum((0, 2, 3))
         return to_x, to_weight, to_bias, None, None
+
+
+@functools.cache
+def _places(
+    height: int, width: int, kernel: int, stride: int, padding: int, dtype: torch.dtype
+) -> Tensor:
+    """1 where a tap of an output pixel lies on an input pixel: [output pixels,taps,H*W]."""
+    each = torch.eye(height * width, dtype=dtype).view(-1, 1, height, width)
+    return F.unfold(each, kernel, padding=padding, stride=stride).permute(2, 1, 0).contiguous()
 
 
 class _WideStrided(FastForward):
