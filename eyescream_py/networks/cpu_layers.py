@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from eyescream_py.networks.fft_convolution import convolve_by_fourier
 from eyescream_py.networks.modes import FastForward, full_precision
-from eyescream_py.networks.winograd import convolve_by_tiles
+from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
+from eyescream_py.networks.winograd import TiledForward, convolve_by_tiles
 
 WIDE = 256 * 512  # pairs of planes from where on the weights' slopes are faster as one product
 FEW = 3  # planes of a picture
@@ -56,9 +57,17 @@ class _SharedSlope(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_x = torch.ops.aten.leaky_relu_backward(grads[0], x, float(slope), False)
         if ctx.needs_input_grad[1]:
-            negative = x.clamp(max=0).reshape(-1).to(slope.dtype)
-            to_slope = torch.dot(negative, grads[0].reshape(-1).to(slope.dtype)).view(1)
+            negative = x.clamp(max=0).to(slope.dtype)
+            g = grads[0].to(slope.dtype)
+            if g.stride() != negative.stride():
+                g = torch.empty_like(negative).copy_(g)
+            to_slope = torch.dot(_in_memory(negative), _in_memory(g)).view(1)
         return to_x, to_slope
+
+
+def _in_memory(x: Tensor) -> Tensor:
+    """The elements of a tensor without gaps, as they follow each other in memory."""
+    return x.as_strided((x.numel(),), (1,))
 
 
 class _PReLU(FastForward):
@@ -170,9 +179,40 @@ class _FromFewPlanes(torch.autograd.Function):
         return to_x, to_weight, to_bias, None
 
 
+class _FromFewToPixels(torch.autograd.Function):
+    """The same with the result's pixels first in memory, as products with all patches."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+        (n, _, height, width), k = x.shape, weight.shape[2]
+        ctx.geometry = {"output_size": (height, width), "kernel_size": k, "padding": padding}
+        patches = F.unfold(x, k, padding=padding).permute(2, 0, 1)  # [pixels,N,inputs*k*k]
+        patches = patches.reshape(len(patches) * n, -1)
+        ctx.save_for_backward(patches, weight)
+        y = F.linear(patches, weight.flatten(1), bias)
+        return as_planes(y.view(height, width, -1), n)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (patches, weight), (n, outputs) = ctx.saved_tensors, grads[0].shape[:2]
+        g = pixels_of(grads[0]).view(-1, outputs)  # [pixels*N,outputs]
+        to_x = to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            taps = _product(g, weight.flatten(1).T).view(-1, n, patches.shape[1])
+            to_x = F.fold(taps.permute(1, 2, 0), **ctx.geometry)
+        if ctx.needs_input_grad[1]:
+            to_weight = _product(g.T, patches.T).view_as(weight)
+        if ctx.needs_input_grad[2]:
+            to_bias = g.sum(0)
+        return to_x, to_weight, to_bias, None
+
+
 class _FewPlanes(FastForward):
+    pixels_first = False  # whether the layers behind it compute so
+
     def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = _FromFewPlanes.apply(*self.operands(x), self.layer.padding[0])
+        kind = _FromFewToPixels if self.pixels_first and x.dim() == 4 else _FromFewPlanes
+        y: Tensor = kind.apply(*self.operands(x), self.layer.padding[0])
         return y
 
 
@@ -237,11 +277,16 @@ class _MaxOfBlocks(torch.autograd.Function):
 
 
 class _AverageOfBlocks(torch.autograd.Function):
-    """Average pooling of 2x2 blocks, likewise."""
+    """Average pooling of 2x2 blocks, likewise; in the layout of its input."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         n, planes, height, width = x.shape
+        ctx.pixels_first = lies_so(x)
+        if ctx.pixels_first:
+            blocks = pixels_of(full_precision(x)).view(height // 2, 2, width // 2, 2, -1)
+            rows = blocks[:, 0] + blocks[:, 1]
+            return as_planes((rows[:, :, 0] + rows[:, :, 1]).mul_(0.25).to(x.dtype), n)
         upper, lower = _pairs(full_precision(x))
         rows = upper + lower
         y = (rows[:, ::2] + rows[:, 1::2]).mul_(0.25).to(x.dtype)
@@ -250,6 +295,11 @@ class _AverageOfBlocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         n, planes, height, width = grads[0].shape
+        if ctx.pixels_first:
+            pixels = pixels_of(grads[0]) * 0.25
+            blocks = pixels.new_empty(height, 2, width, 2, n * planes)
+            blocks.copy_(pixels.view(height, 1, width, 1, -1))
+            return as_planes(blocks.view(2 * height, 2 * width, -1), n)
         share = (grads[0] * 0.25).reshape(-1, width)
         rows = share.new_empty(len(share), 2, 2 * width)
         rows[:, 0, ::2] = rows[:, 0, 1::2] = share
@@ -260,11 +310,13 @@ class _AverageOfBlocks(torch.autograd.Function):
 class _Blocks(FastForward):
     def __call__(self, x: Tensor) -> Tensor:
         kind = _MaxOfBlocks if isinstance(self.layer, nn.MaxPool2d) else _AverageOfBlocks
-        even = x.dim() == 4 and not x.shape[-1] % 2 and not x.shape[-2] % 2
-        if not even or not x.is_contiguous():  # torch has its own way in channels_last
-            return type(self.layer).forward(self.layer, x)
-        y: Tensor = kind.apply(x)
-        return y
+        if x.dim() == 4 and not x.shape[-1] % 2 and not x.shape[-2] % 2:
+            if kind is _MaxOfBlocks and lies_so(x):
+                x = planes_first(x)
+            if x.is_contiguous() or lies_so(x):  # torch has its own way in channels_last
+                y: Tensor = kind.apply(x)
+                return y
+        return type(self.layer).forward(self.layer, x)
 
 
 def speed_up(network: nn.Module, rounded: bool = False) -> None:
@@ -286,6 +338,17 @@ def speed_up(network: nn.Module, rounded: bool = False) -> None:
     convolve_by_fourier(network, rounded)
     if not rounded:  # torch's own are faster in bfloat16
         convolve_by_tiles(network)
+        _change_layout_early(network)
+
+
+def _change_layout_early(network: nn.Module) -> None:
+    """Where tiles are next, a picture's convolution can write their layout at no cost."""
+    for chain in network.modules():
+        layers = list(chain) if isinstance(chain, nn.Sequential) else []
+        for first, between, then in zip(layers, layers[1:], layers[2:], strict=False):
+            few, tiled = (layer.__dict__.get("forward") for layer in (first, then))
+            if isinstance(few, _FewPlanes) and isinstance(tiled, TiledForward):
+                few.pixels_first = isinstance(between, nn.PReLU)
 
 
 def _halves(layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:

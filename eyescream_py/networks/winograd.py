@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.networks.modes import FastForward
+from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
 
 OUT, IN = 4, 6  # pixels of a tile's side
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
@@ -84,30 +85,25 @@ def _taps(dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class _Tiling:
-    """Planes in tiles: [6,rows of tiles,6,columns of tiles * a,b] of planes [a,b,H,W]."""
+    """Pixels [H,W,ab] in tiles: [6,rows of tiles,6,columns of tiles * a,b]."""
 
     rows: _Axis
     columns: _Axis
 
-    def spread(self, planes: Tensor, back: bool = False) -> Tensor:
+    def spread(self, pixels: Tensor, b: int, back: bool = False) -> Tensor:
         """Each tile's numbers; with `back` those by which its output pixels' slopes come in."""
-        a, b, height, width = planes.shape
         axes = self.columns, self.rows
         across, down = (axis.back.T if back else axis.there for axis in axes)
-        pixels = planes.reshape(a * b, -1).T.contiguous().view(height, width, a * b)
         lines = torch.matmul(across, pixels)  # [H,6*columns,ab]
-        tiles = down @ lines.view(height, -1)
-        return tiles.view(IN, self.rows.tiles, IN, self.columns.tiles * a, b)
+        tiles = down @ lines.view(len(pixels), -1)
+        return tiles.view(IN, self.rows.tiles, IN, -1, b)
 
     def collect(self, numbers: Tensor, back: bool = True) -> Tensor:
-        """The planes [a,b,H,W] that such numbers stand for; without `back` those of slopes."""
-        b = numbers.shape[-1]
+        """The pixels that such numbers stand for; without `back` the slopes of pixels."""
         axes = self.columns, self.rows
         across, down = (axis.back if back else axis.there.T for axis in axes)
-        height, width = len(down), len(across)
-        lines = (down @ numbers.view(down.shape[1], -1)).view(height, across.shape[1], -1)
-        pixels = torch.matmul(across, lines)  # [H,W,ab]
-        return pixels.view(height * width, -1).T.contiguous().view(-1, b, height, width)
+        lines = (down @ numbers.view(down.shape[1], -1)).view(len(down), across.shape[1], -1)
+        return torch.matmul(across, lines)
 
 
 def _times(numbers: Tensor, kernels: Tensor) -> Tensor:
@@ -129,31 +125,37 @@ def _summed(slopes: Tensor, numbers: Tensor) -> Tensor:
 
 
 class _Convolution(torch.autograd.Function):
-    """`F.conv2d(x, weight, padding=1)`, and what is the transpose of each of its steps."""
+    """`F.conv2d(x, weight, padding=1)` with its pixels first in memory; backward the transpose of
+    each of its steps, in the layout of the input.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.tiling = tiling = _Tiling(*(_axis(side, x.dtype) for side in x.shape[2:]))
+        ctx.planes_first = not lies_so(x)
         kernels = _taps(x.dtype) @ weight.reshape(-1, 9).T
         kernels = kernels.view(IN, IN, *weight.shape[:2])
-        numbers = tiling.spread(x)
+        numbers = tiling.spread(pixels_of(x), x.shape[1])
         ctx.save_for_backward(numbers if ctx.needs_input_grad[1] else None, kernels)
-        return tiling.collect(_times(numbers, kernels.transpose(2, 3)))
+        return as_planes(tiling.collect(_times(numbers, kernels.transpose(2, 3))), len(x))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        numbers, kernels = ctx.saved_tensors
-        slopes = ctx.tiling.spread(grads[0], back=True)
+        (numbers, kernels), (n, outputs) = ctx.saved_tensors, grads[0].shape[:2]
+        slopes = ctx.tiling.spread(pixels_of(grads[0]), outputs, back=True)
         to_x = to_weight = None
         if ctx.needs_input_grad[0]:
-            to_x = ctx.tiling.collect(_times(slopes, kernels), back=False)
+            to_x = as_planes(ctx.tiling.collect(_times(slopes, kernels), back=False), n)
+            to_x = planes_first(to_x) if ctx.planes_first else to_x
         if ctx.needs_input_grad[1]:
             to_taps = _taps(slopes.dtype).T @ _summed(slopes, numbers).view(IN * IN, -1)
             to_weight = to_taps.T.contiguous().view(*kernels.shape[2:], 3, 3)
         return to_x, to_weight
 
 
-class _TiledForward(FastForward):
+class TiledForward(FastForward):
+    """That of a wide 3x3 convolution, by minimal filters where they pay."""
+
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
         if not _pays(x):
@@ -180,4 +182,4 @@ def convolve_by_tiles(network: nn.Module) -> None:
             and layer.groups == 1
             and min(layer.in_channels, layer.out_channels) >= PLANES
         ):
-            _TiledForward(layer).install()
+            TiledForward(layer).install()

@@ -1,0 +1,67 @@
+"""The layout of convolutions by minimal filters, and the layers that stand beside them in it."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from eyescream_py.networks.cpu_layers import speed_up
+from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
+from eyescream_py.torch7.layers import SpatialDropout
+
+
+def test_there_and_back():
+    x = torch.randn(2, 3, 4, 5)
+    pixels = pixels_of(x)
+    assert torch.equal(pixels[1, 2], x[:, :, 1, 2].reshape(-1))
+    planes = as_planes(pixels, 2)
+    assert torch.equal(planes, x)
+    assert lies_so(planes)
+    assert not lies_so(x)
+    assert pixels_of(planes).data_ptr() == pixels.data_ptr()
+    assert torch.equal(planes_first(planes), x)
+    assert planes_first(planes).is_contiguous()
+    last = x.to(memory_format=torch.channels_last)
+    assert not lies_so(last)
+    assert torch.equal(planes_first(last), x)
+
+
+def results(network, x):
+    y = network(x)
+    g = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
+    return [y, *torch.autograd.grad(y, [x, *network.parameters()], g)]
+
+
+@pytest.mark.parametrize("pooling", [nn.AvgPool2d, nn.MaxPool2d])
+@pytest.mark.parametrize("planes", [1, 3, 16])
+def test_a_chain_of_layers_keeps_its_values_and_gradients(planes, pooling):
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(planes, 128, 3, padding=1, bias=planes == 1), nn.PReLU(),
+        nn.Conv2d(128, 128, 3, padding=1), nn.PReLU(), SpatialDropout().eval(), pooling(2),
+        nn.Conv2d(128, 128, 3, stride=2, padding=1), nn.PReLU(),
+    ).double()  # fmt: skip
+    fast, seen = copy.deepcopy(plain), []
+    speed_up(fast)
+    for layer in fast:
+        layer.register_forward_hook(lambda layer, given, y: seen.append(lies_so(y)))
+    x = torch.randn(4, planes, 16, 16, dtype=torch.float64, requires_grad=True)
+    for a, b in zip(results(plain, x), results(fast, x), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    early, late = planes < 16, pooling is nn.AvgPool2d
+    assert seen == [early, early, True, True, True, late, False, False]
+
+
+def test_few_pictures_pass_by_torchs_own_in_any_layout():
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(1, 128, 3, padding=1), nn.PReLU(), nn.Conv2d(128, 128, 3, padding=1), nn.PReLU(),
+        nn.AvgPool2d(2),
+    ).double()  # fmt: skip
+    fast = copy.deepcopy(plain)
+    speed_up(fast)
+    for shape in ((1, 1, 8, 8), (2, 1, 6, 6), (5, 1, 7, 7)):
+        x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for a, b in zip(results(plain, x), results(fast, x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
