@@ -119,14 +119,7 @@ def read_checkpoint(path: str | Path) -> Stored:
         raise UserError(f"{path}: not a checkpoint of srez (its format is {facts.get('format')!r})")
     try:
         stored = _stored(tensors, facts)
-    except (
-        UserError,
-        LookupError,
-        ValueError,
-        TypeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: its header is damaged ({str(error)[:200]})") from None
     for role in ("generator", "critic"):
         _demand_shapes(stored, role, path)
