@@ -195,13 +195,16 @@ def sample(
 ) -> None:
     """Paint PICTURES anew from their contours and coarse colours, or paint over drawn contours.
 
+    Of a folder all pictures are taken.
+
     Writes OUT/NAME.png and OUT/NAME-sheet.png (input, output, target).
     """
     from eyescream_py.ganless_hd import sampling
 
     if (dark_lines or colors) and not drawn:
         raise UserError("--dark-lines and --colors go with --drawn")
-    paths, folder = [Path(picture) for picture in pictures], Path(out)
+    folder = Path(out)
+    paths, inside = sampling.named_pictures(pictures, folder)
     ground = Path(colors) if colors else None
     sampling.check_names(paths, ground, folder)
     typed = context.get_parameter_source("gpu") is not ParameterSource.DEFAULT
@@ -209,12 +212,14 @@ def sample(
     size = painter.size if size < 0 else size
     if drawn and painter.colormap and ground is None:
         say("No --colors: the contours lie over uniform grey.")
+
+    def paint(path: Path) -> Path:
+        if drawn:
+            return sampling.paint_drawing(painter, path, ground, dark_lines, size, folder)
+        return sampling.paint_photo(painter, path, size, folder)
+
     with memory_in_words("give a smaller --size, or a --tile"):
-        for path in paths:
-            if drawn:
-                page = sampling.paint_drawing(painter, path, ground, dark_lines, size, folder)
-            else:
-                page = sampling.paint_photo(painter, path, size, folder)
+        for page in sampling.paint_each(paths, inside, paint):
             say(printable(page))
 
 

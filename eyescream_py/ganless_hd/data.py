@@ -26,6 +26,7 @@ from eyescream_py.ganless_hd.contours import photo_input
 from eyescream_py.system.device import wants_pinned
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.processes import usable_cores
 from eyescream_py.system.voice import printable, warn
 
 BROKEN = (PictureError, OSError, ValueError, cv2.error)
@@ -286,7 +287,10 @@ class EndlessBatches:
 def make_loader(
     dataset: ContourPhotos, batches: EndlessBatches, workers: int, device: torch.device
 ) -> DataLoader[Pair]:
-    """An endless loader; `workers` processes decode, crop and find contours ahead of time."""
+    """An endless loader; `workers` processes, at most one a core, decode, crop and find contours
+    ahead of time.
+    """
+    workers = min(workers, usable_cores())
     return DataLoader(
         dataset,
         batch_sampler=batches,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import cv2
 import numpy as np
 import torch
 
-from eyescream_py.data.pictures import PictureError
+from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError
+from eyescream_py.data.walk import walk
 from eyescream_py.ganless_hd.checkpoints import read_network
 from eyescream_py.ganless_hd.contours import (
     COLOUR_CELLS,
@@ -27,7 +29,7 @@ from eyescream_py.ganless_hd.data import (
 from eyescream_py.ganless_hd.networks import MULTIPLE, UNet
 from eyescream_py.ganless_hd.sheets import sheet, to_bytes, write_png
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.voice import printable
+from eyescream_py.system.voice import printable, warn
 
 CONTEXT = 256  # pixels around a tile; no output pixel depends on an input further away
 LINE_SHARE = 64  # of 255: a reduced line stays where it covers a quarter of the new pixel
@@ -90,6 +92,41 @@ def load_painter(path: str | Path, device: torch.device, tile: int) -> Painter:
         raise UserError(f"--tile={tile}: give a multiple of {MULTIPLE}, or 0 for one piece")
     saved = read_network(path)
     return Painter(saved.network.to(device).eval(), device, saved.size, saved.colormap, tile)
+
+
+def named_pictures(names: Sequence[str], out: Path) -> tuple[list[Path], set[Path]]:
+    """The pictures that a person named, those of folders included, at any depth; and which of them
+    nobody named one by one. What this program wrote to `out` is left out; a line counts the rest.
+    """
+    paths: list[Path] = []
+    inside: set[Path] = set()
+    for name in names:
+        if not Path(name).is_dir():
+            paths.append(Path(name))
+            continue
+        found = walk(name, ENDINGS, without=(out,))
+        if found.line():
+            warn(f"{printable(name)}: {found.line()}")
+        if not found.files:
+            raise UserError(f"{printable(name)}: no {IN_WORDS} files in it or below it")
+        paths += found.paths
+        inside |= set(found.paths)
+    return paths, inside
+
+
+def paint_each(
+    paths: Iterable[Path], inside: Set[Path], paint: Callable[[Path], Path]
+) -> Iterator[Path]:
+    """What `paint` returns of each path; one of a folder's pictures, those `inside`, never costs
+    the others.
+    """
+    for path in paths:
+        try:
+            yield paint(path)
+        except UserError as error:
+            if path not in inside:
+                raise
+            warn(f"left out: {error.message}")
 
 
 def check_names(pictures: list[Path], colors: Path | None, out: Path) -> None:

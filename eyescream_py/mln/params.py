@@ -186,8 +186,9 @@ def read_params(
     try:
         text = as_utf8(read_bounded(path, MOST_BYTES)).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"--params {path}: cannot be read ({error}); give a text file of `key value` lines"
+            f"--params {path}: cannot be read ({reason}); give a text file of `key value` lines"
         ) from None
     values = parse_text(text.replace("\r", ""), str(path))
     return params_from(values | (overrides or {}), str(path), lenient)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -107,7 +108,9 @@ def wants_pinned(device: torch.device) -> bool:
 
 
 def set_threads(threads: int, typed: bool) -> int:
-    """Use `threads` CPU threads; a default never asks for more than this process has cores."""
+    """Use `threads` CPU threads; a default never asks for more than this process has cores, or
+    than OMP_NUM_THREADS says, by which users of shared machines keep their share.
+    """
     import torch
 
     if threads < 1:
@@ -115,7 +118,10 @@ def set_threads(threads: int, typed: bool) -> int:
     if threads > MAX_THREADS:
         raise UserError(f"--threads={threads}: give a number of at most {MAX_THREADS}")
     if not typed:
+        share = os.environ.get("OMP_NUM_THREADS", "")
         threads = min(threads, len(os.sched_getaffinity(0)))
+        if re.fullmatch(r"[1-9][0-9]{0,5}", share):
+            threads = min(threads, int(share))
     torch.set_num_threads(threads)
     print(f"<torch> set nb of threads to {threads}")
     return threads

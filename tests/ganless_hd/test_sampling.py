@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from eyescream_py.ganless_hd.__main__ import main
 from eyescream_py.ganless_hd.checkpoints import write_tensors
 from eyescream_py.ganless_hd.networks import UNet
 from eyescream_py.ganless_hd.sampling import (
@@ -136,3 +138,22 @@ def test_pictures_that_cannot_be_used(tmp_path):
         load_picture(tmp_path / "gone.jpg")
     with pytest.raises(UserError, match="smaller than 64 pixels, give --size"):
         fitted(np.zeros((63, 200, 3), np.uint8), 0, "small.jpg")
+
+
+def test_a_folder_is_painted_but_for_what_is_broken(network_file, tmp_path):
+    photos = tmp_path / "photos"
+    for name in ("a.jpg", "deep/b.jpg", "out/c.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        save_jpeg(photos / name, 70, 70)
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    flags = [str(photos), f"--network={network_file}", f"--out={photos / 'out'}", "--gpu=-1"]
+    for _ in range(2):  # what the first one wrote is no picture to the second
+        done = CliRunner().invoke(main, ["sample", *flags])
+        assert done.exit_code == 0, (done.output, done.exception)
+        assert "left out: " in done.stderr
+        assert "broken.jpg" in done.stderr
+        made = sorted(path.name for path in (photos / "out").glob("*.png"))
+        assert made == ["a-sheet.png", "a.png", "b-sheet.png", "b.png"]
+    (tmp_path / "empty").mkdir()
+    done = CliRunner().invoke(main, ["sample", str(tmp_path / "empty"), "--gpu=-1"])
+    assert done.exit_code == 2

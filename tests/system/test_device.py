@@ -118,3 +118,17 @@ def test_kept_memory_is_not_cleared_by_the_kernel_again():
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(device.ctypes, "CDLL", lambda name: SimpleNamespace())
     assert not device.keep_memory()
+
+
+@pytest.mark.parametrize(
+    ("share", "typed", "used"),
+    [("1", False, 1), ("1", True, 2), *((share, False, 2) for share in ("0", "x", "99", ""))],
+)
+def test_a_default_number_of_threads_stays_within_the_share(share, typed, used, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", share)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    before = torch.get_num_threads()
+    try:
+        assert device.set_threads(2, typed) == used
+    finally:
+        torch.set_num_threads(before)
