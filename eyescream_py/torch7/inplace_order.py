@@ -124,7 +124,7 @@ class Run:
     def _sum(self, module: nn.Module, x: Any) -> tuple[Any, Back]:
         shares = isinstance(module, CAddTableInPlace)
         shapes = [part.shape for part in x]
-        return module(x), lambda g: [(g if shares else g.clone()).view(s) for s in shapes]
+        return module(x), lambda g: [(g if shares else g.clone()).reshape(s) for s in shapes]
 
     def _overwriting(self, layer: nn.Module, x: Tensor) -> tuple[Tensor, Back]:
         if isinstance(layer, DRAWS):  # its slope is what it draws now
@@ -149,8 +149,7 @@ class Run:
         if by_output is not None:
             output = module(x)
             return output, lambda g: by_output(module, output, g)
-        fixed = [*module.parameters()] or isinstance(module, (StochasticLayer, nn.RReLU))
-        if fixed:  # the graph's saved tensors are the memory itself
+        if not _repeats(module):  # the graph's saved tensors are the memory itself
             leaves, y = self._graph(module, memory_of(x))
             return memory_of(y), lambda g: self._slopes(module, leaves, y, g)
         # without weights: anew, of what its input's memory holds then
@@ -181,8 +180,18 @@ class Run:
         return shaped(x, zeros)
 
 
+_ARITHMETIC = ("modules.activation", "torch7.layers_activations", "torch7.layers_more")
+
+
 def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else [_copy(part) for part in value]
+
+
+def _repeats(module: nn.Module) -> bool:
+    """Whether a layer has no weights, and neither counts nor draws when it runs once more."""
+    if [*module.parameters(), *module.buffers()] or isinstance(module, StochasticLayer | nn.RReLU):
+        return False
+    return not module.training or type(module).__module__.endswith(_ARITHMETIC)
 
 
 def _soft_max(module: nn.Module, y: Tensor, grad: Tensor) -> Tensor:

@@ -117,3 +117,18 @@ def test_drawn_masks_are_kept_for_the_backward_pass():
     assert set(y.tolist()) == {0, 4}  # both branches see the dropped values
     y.sum().backward()
     assert x.grad.tolist() == [1 + 0.5 * v for v in y.tolist()]
+
+
+def test_layers_that_count_or_draw_run_once_in_training():
+    norm = node("nn.BatchNormalization", running_mean=torch.zeros(4), running_var=torch.ones(4))
+    drops = node("nn.SpatialRegionDropout", p=0.5)
+    relu = node("nn.ReLU", inplace=True)
+    for layer in (norm, drops):
+        table = node("nn.ConcatTable", modules=modules(layer, relu))
+        module = to_module(node("nn.Sequential", modules=modules(table, node("nn.CAddTable"))))
+        module.train()
+        calls = []
+        module[0][0].register_forward_hook(lambda *_: calls.append(1))  # noqa: B023
+        x = random(3, 4).requires_grad_()
+        module(x.clone() if layer is norm else x.clone()[None]).sum().backward()
+        assert calls == [1]
