@@ -238,6 +238,34 @@ def _keeps_slope(layer: nn.Module) -> bool:
     return not isinstance(layer, nn.ELU) or layer.alpha >= 0
 
 
+def _is_touched(layer: nn.Module, later: Sequence[nn.Module], shares: bool) -> bool:
+    """Whether what comes later on the memory of a layer's output may change its slope."""
+    fixed = isinstance(layer, (*DRAWS, MulConstant, AddConstant))
+    for child in later:
+        if isinstance(child, _SAME_VALUES):
+            continue
+        harmless = fixed or (_goes_by_sign(layer) and _keeps_signs(child))
+        if not (isinstance(child, InPlace) and harmless):
+            return overwrites(child)
+    return shares
+
+
+def _goes_by_sign(layer: nn.Module) -> bool:
+    """Whether a layer's slope is by whether its output is above 0."""
+    if isinstance(layer, nn.Threshold):
+        return layer.threshold == layer.value == 0
+    return isinstance(layer, nn.ReLU) or (isinstance(layer, nn.LeakyReLU) and _keeps_slope(layer))
+
+
+def _keeps_signs(child: nn.Module) -> bool:
+    """Whether positive numbers stay so, or no gradient comes back to them, and others never are.
+
+    Constants are undone before the layers before them have their turn.
+    """
+    layer = child.layer if isinstance(child, InPlace) else child
+    return _goes_by_sign(layer) or isinstance(layer, (Dropout, MulConstant, AddConstant))
+
+
 def without_overwriting(children: Sequence[nn.Module], shares: bool = False) -> list[nn.Module]:
     """The children of a chain, those that overwrite only what nothing else reads made ordinary.
 
@@ -248,11 +276,8 @@ def without_overwriting(children: Sequence[nn.Module], shares: bool = False) -> 
     for place, child in enumerate(children):
         safe = bool(kept) and is_fresh(kept[-1])
         if safe and isinstance(child, InPlace):
-            later = next(
-                (c for c in children[place + 1 :] if not isinstance(c, _SAME_VALUES)), None
-            )
-            untouched = not shares if later is None else not overwrites(later)
-            if untouched and not _reads_output(kept[-1]) and _keeps_slope(child.layer):
+            touched = _is_touched(child.layer, children[place + 1 :], shares)
+            if not touched and not _reads_output(kept[-1]) and _keeps_slope(child.layer):
                 child = child.layer
         elif safe and isinstance(child, CAddTableInPlace) and not _feels_sum(kept[-1]):
             child = CAddTable()

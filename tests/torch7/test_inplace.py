@@ -60,6 +60,11 @@ def test_what_nothing_else_reads_is_made_ordinary():
     assert type(layers) is nn.Sequential
 
 
+def test_a_dropped_relu_is_ordinary():
+    module = compare(Sequential(Linear(), relu(), Elementwise("Dropout", True), Linear()))
+    assert not any(isinstance(layer, InPlace) for layer in module)
+
+
 def test_a_residual_block_is_ordinary():
     block = Sequential(
         ConcatTable(Sequential(Linear(), relu(), Linear()), PassOn(False)), Sum(True), relu()
