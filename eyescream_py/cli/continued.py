@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from eyescream_py.cli.recipes import of_use
 from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.voice import printable, say
 
@@ -43,6 +44,7 @@ def follow(
         raise UserError(f"--network={path}: its option {nonsense[0]}")
     if "autoencoder" in taken and not Path(taken["autoencoder"]).is_file():
         del taken["autoencoder"]
+    taken = of_use(values, taken)
     click.get_current_context().params.update(taken)
     values, typed = {**values, **taken}, typed | taken.keys()
     # a recipe's networks are for new runs: those of a file stay, also where they are the defaults

@@ -50,5 +50,19 @@ def follow(values: Mapping[str, Any], typed: frozenset[str]) -> dict[str, Any]:
     """
     chosen = RECIPES[values["recipe"]]
     ours = {name: value for name, value in chosen.items() if name not in typed}
+    ours = of_use(values, ours)
     click.get_current_context().params.update(ours)
     return {name: v for name, v in {**values, **ours}.items() if name != "recipe"}
+
+
+def of_use(values: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `added`, which nobody typed, the networks of both have a use for: an autoencoder's G
+    is no choice, and only networks of the recipes have so many planes.
+    """
+    both, idle = {**values, **added}, set()
+    for player, kinds in (("G", ("conv", "deep")), ("D", ("small", "deep"))):
+        if both.get(f"{player}_arch") not in kinds:
+            idle.add(f"{player}_planes")
+    if both.get("autoencoder"):
+        idle |= {"G_arch", "G_planes"}
+    return {name: value for name, value in added.items() if name not in idle}

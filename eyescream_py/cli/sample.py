@@ -16,7 +16,7 @@ from eyescream_py.system.signals import stoppable
 @options.place("--save_base", "logs", "Folder of G_base and D_base.")
 @options.place("--save_c2f32", "logs", "Folder of the c2f pair.")
 @options.place("--G_base", "adversarial.net", "File of G.")
-@options.place("--D_base", "adversarial.net", "File of D.")
+@options.place("--D_base", "adversarial.net", "File of D, where it is not G's own.")
 @options.place("--G_c2f32", "adversarial_c2f_16_to_32.net", "File of the upscaling G.")
 @options.place("--D_c2f32", "adversarial_c2f_16_to_32.net", "File of the upscaling D.")
 @options.switch("--neighbours", "Show the best beside their nearest training pictures.")

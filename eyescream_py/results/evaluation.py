@@ -147,10 +147,12 @@ def real_sets(
 
 
 def _demand_apart(held: Path, data: Path) -> None:
-    """Refuse held-out pictures that are pictures of the data set."""
+    """Refuse held-out pictures that are pictures of the data set, or some of which are."""
     held, data = held.resolve(), data.resolve()
     if held == data or data in held.parents:
         raise UserError(f"--heldout={held} is a part of the data set {data}; move it elsewhere")
+    if held in data.parents:
+        raise UserError(f"--heldout={held} holds the data set {data} too; move one elsewhere")
 
 
 def sample_rows(data: Dataset, count: int, seed: int) -> Tensor:

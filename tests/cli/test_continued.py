@@ -79,6 +79,25 @@ def test_an_autoencoder_that_is_gone_is_not_asked_for(kept, tmp_path):
     assert "gone.net" not in done.output.splitlines()[0]
 
 
+@pytest.mark.parametrize("typed", [False, True])
+def test_the_run_of_a_recipe_with_an_autoencoder_goes_on(typed, tmp_path):
+    """Files of earlier versions name the G that their recipe would have had."""
+    autoencoder = tmp_path / "autoencoder.net"
+    flags = ("--scale=8", "--noiseDim=4", "--batchSize=4", "--threads=1", "--precision=fp32")
+    data = pictures(tmp_path, "train")
+    small_run("train_autoencoder", tmp_path, data, *flags, "--epochs=1")
+    more = [f"--autoencoder={autoencoder}"]
+    small_run("train", tmp_path, data, *more, "--recipe=best", "--epochs=1", "--evaluate_every=0")
+    content = torch7.load(tmp_path / "adversarial.net")
+    content["opt"]["G_arch"] = "conv"
+    torch7.save(tmp_path / "adversarial.net", content)
+    again = (f"--save={tmp_path}", f"--dataset={data}", "--network=adversarial.net", "--epochs=2")
+    place = ("--noplot", "--batchSize=4", "--N_epoch=12", "--gpu=-1")
+    done = invoke("train", *again, *place, *(more if typed else []))
+    assert done.exit_code == 0, done.output
+    assert opt_of(tmp_path)["G_arch"] == "mlp"
+
+
 @pytest.mark.parametrize(
     "opt",
     [

@@ -57,3 +57,18 @@ def test_every_recipe_names_real_parameters():
     names = {p.name for p in train.main.params}
     for recipe in recipes.RECIPES.values():
         assert set(recipe) <= names
+
+
+@pytest.mark.parametrize(
+    ("flags", "idle"),
+    [
+        (["--G_arch=mlp"], {"G_planes"}), (["--D_arch=b"], {"D_planes"}),
+        (["--autoencoder=a.net"], {"G_arch", "G_planes"}), (["--G_arch=conv"], set()),
+    ],
+)  # fmt: skip
+def test_a_recipe_widens_no_networks_but_its_own(flags, idle, parsed):
+    used, saved = parsed("--recipe=large", *flags)
+    defaults = {p.name: p.default for p in train.main.params}
+    for name in recipes.LARGE.keys() - {flags[0][2:].partition("=")[0]}:
+        expected = defaults[name] if name in idle else recipes.LARGE[name]
+        assert used[name] == saved[name] == expected

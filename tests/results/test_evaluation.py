@@ -201,3 +201,6 @@ def test_held_out_pictures_are_no_part_of_the_data_set(tmp_path):
         done = evaluate(path, f"--dataset={tmp_path / 'data'}", f"--heldout={inside}")
         assert done.exit_code == 2
         assert "is a part of the data set" in done.output
+    done = evaluate(path, f"--dataset={held}", f"--heldout={tmp_path / 'data'}")
+    assert done.exit_code == 2
+    assert "holds the data set" in done.output
