@@ -212,6 +212,12 @@ def refused(side: int) -> dict[str, tuple[bytes, str]]:
         "album.png": (b"8BPS\0\1" + bytes(30), "Photoshop"),
         "cut.tif": (saved(colour, "TIFF", compression="tiff_lzw")[:2000], "cut short"),
         "solid.webp": (saved(Image.new("RGB", (7000, 7000)), "WEBP", lossless=True), "no photo"),
+        "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "LFS"),
+        "answer.png": (b'{"message": "Not Found"}', "text"),
+        "12_bits.jpg": (
+            some["grey.jpg"].replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc0\0\x0b\x0c"),
+            "a kind of JPEG",
+        ),
         "doubles.tif": (tiff_of(np.zeros((9, 9), np.float32), 258, 32, 64), "a kind of TIFF"),
         "iphone.jpg": (b"\0\0\0\x18ftypheic" + bytes(40), "heic"),
         "truncated.jpg": (some["colour.jpg"][:-2000], "truncated"),

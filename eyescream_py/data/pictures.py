@@ -47,14 +47,16 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_OWN = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ODD_TIFF = "damaged, cut short, or a kind of TIFF that is not read"
+_OWN = (b"\x89PNG", b"GIF8", b"BM")
+_OF_MANY_KINDS = {"JPEG": (b"\xff\xd8\xff",), "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")}
 _FOREIGN = (
     (b"%!PS", "an EPS or PostScript file"),
     (b"\xc5\xd0\xd3\xc6", "an EPS file"),
     (b"%PDF", "a PDF file"),
     (b"<", "text (HTML, SVG or XML)"),
+    (b"version https://git-lfs", "a Git LFS pointer (`git lfs pull` fetches the real file)"),
+    (b"v/1\x01", "an OpenEXR file"),
+    (b"gimp xcf", "a GIMP file"),
     (b"PK\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"Rar!", "a RAR archive"),
@@ -278,7 +280,7 @@ def _say_once(text: str) -> None:
 def _reason(error: Exception, source: Source) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         kind = _foreign(source)
-        return kind if kind == _ODD_TIFF else f"{kind}: no {IN_WORDS} picture"
+        return kind if kind.endswith("not read") else f"{kind}: no {IN_WORDS} picture"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, MemoryError):
@@ -297,9 +299,13 @@ def _foreign(source: Source) -> str:
     start = start.removeprefix(BOM)
     if start.startswith(_OWN) or start[8:12] == b"WEBP":
         return "damaged, or cut short"
-    if start.startswith(_TIFF):
-        return _ODD_TIFF
+    for kind, marks in _OF_MANY_KINDS.items():
+        if start.startswith(marks):
+            return f"damaged, cut short, or a kind of {kind} that is not read"
     if start[4:8] == b"ftyp":
         return f"a file of type {start[8:12].decode('ascii', 'replace')} (HEIC, AVIF or a film)"
     kind = next((words for magic, words in _FOREIGN if start.lstrip().startswith(magic)), "")
+    # PPM and its kin begin with letters too
+    if not kind and start[:1] != b"P" and start.isascii() and start.decode().split():
+        kind = "text" if all(c.isprintable() or c.isspace() for c in start.decode()) else ""
     return kind or "an unknown format, or damaged at its start"
