@@ -12,7 +12,8 @@ import contextlib
 import hashlib
 import json
 import random
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -287,9 +288,19 @@ def _entries(lines: list[str], index: dict[str, int]) -> list[str]:
     """A line is a name, blanks included, where there is such a picture; else its words count."""
     entries = []
     for line in lines:
-        known = next((name for name in (line, line.strip()) if name in index), "")
+        known = next((name for name in _spellings(line) if name in index), "")
         entries += [known] if known else line.split()
     return entries
+
+
+def _spellings(line: str) -> Iterator[str]:
+    """A line as a name, and as the name is written by `find .`, on Windows and on Macs."""
+    yield line
+    name = line.strip()
+    yield name
+    for plain in (name.removeprefix("./"), name.removeprefix(".\\").replace("\\", "/")):
+        yield plain
+        yield from (unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))
 
 
 def _count(digits: str) -> int:

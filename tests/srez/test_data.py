@@ -254,3 +254,16 @@ def test_load_split_limits_the_training_faces(faces_folder):
     windows, means = test.pick(torch.tensor([1, 1]))
     assert torch.equal(windows[0], train.windows[test.rows[1]])
     assert means.shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["Ann/Jos\u00e9 1.jpg", "./Ann/Jos\u00e9 1.jpg", "Ann\\Jos\u00e9 1.jpg",
+     ".\\Ann\\Jos\u00e9 1.jpg", "Ann/Jose\u0301 1.jpg", "  Ann/Jos\u00e9 1.jpg "],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["Ann/Jos\u00e9 1.jpg", "Ann/Jose\u0301 1.jpg"])
+def test_a_list_may_spell_names_as_other_systems_do(entry, name, tmp_path):
+    """As `find .`, Windows and Macs, which take letters with accents apart, write them."""
+    path = tmp_path / "list.txt"
+    path.write_text(f"{entry}\n", encoding="utf-8")
+    assert split(["a.jpg", name, "b.jpg"], 1, 0, str(path))[1] == [1]
