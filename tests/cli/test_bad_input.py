@@ -285,7 +285,7 @@ def use_small_networks_except_for_checks(monkeypatch, text):
     ("script", "args", "names"),
     [
         ("train.py", ("--batchSize=5",), "--batchSize=5"),
-        ("train_c2f.py", ("--network=no.net", "--fineSize=7"), "--fineSize=7"),
+        ("train_c2f.py", ("--fineSize=7",), "--fineSize=7"),
         ("sample.py", ("--G_base=no.net", "--gpu=-1"), "no.net"),
         ("dataset/generate_dataset.py", ("--path=no_such_folder",), "no_such_folder"),
     ],
