@@ -73,10 +73,11 @@ def read_ply(path: str | Path) -> Mesh:
     end = data.find(b"end_header", 0, _HEADER_LIMIT)
     if not data.startswith(b"ply") or end < 0:
         raise UserError(f"{path} is no PLY mesh: it has no PLY header")
-    line_end = next((mark for mark in (b"\r\n", b"\n") if mark in data[:end]), b"\r")
-    body = data[data.find(line_end, end) + len(line_end) :]
+    # Where some lines end in CR LF and others in LF, all end in LF.
+    last = b"\n" if b"\n" in data[:end] else b"\r"
+    body = data[data.find(last, end) + 1 :]
     # Comments may hold anything, in any encoding.
-    header = data[:end].decode("latin-1").split(line_end.decode())
+    header = data[:end].decode("latin-1").split(last.decode())
     try:
         form, elements = _parse_header(header)
         tables = (

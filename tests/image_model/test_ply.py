@@ -44,6 +44,13 @@ def test_ascii_with_extra_properties_and_a_polygon(tmp_path: Path) -> None:
     assert mesh.triangles.tolist() == [[0, 1, 2], [0, 2, 3]]
 
 
+@pytest.mark.parametrize("odd", ["comment a square of one quad\n", "ply\n", "end_header\n"])
+def test_a_line_that_ends_as_another_system_has_it(odd: str, tmp_path: Path) -> None:
+    text = ASCII.replace(odd, odd.replace("\n", "\r\n"))
+    (tmp_path / "a.ply").write_bytes(text.encode())
+    assert len(read_ply(tmp_path / "a.ply").triangles) == 2
+
+
 def test_big_endian_with_faces_of_unequal_length(tmp_path: Path) -> None:
     header = ASCII.split("end_header")[0].replace("ascii", "binary_big_endian")
     header = header.replace("property uchar red\n", "").replace("face 1", "face 2")

@@ -204,3 +204,12 @@ def test_held_out_pictures_are_no_part_of_the_data_set(tmp_path):
     done = evaluate(path, f"--dataset={held}", f"--heldout={tmp_path / 'data'}")
     assert done.exit_code == 2
     assert "holds the data set" in done.output
+
+
+def test_embedded_faces_lie_in_no_folder(tmp_path, monkeypatch):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((30, 8, 8), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    done = evaluate(path, "--dataset=embedded", f"--heldout={tmp_path}")
+    assert done.exit_code == 2
+    assert "no pictures" in done.output.splitlines()[-1]
