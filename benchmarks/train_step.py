@@ -8,7 +8,7 @@ prints a table of medians and ratios; `make bench` keeps it in benchmarks/result
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,34 +50,49 @@ def ours(
     flat: bool | None = None,
 ) -> Callable[[], None]:
     """`flat` parameters or not; None: as the trainers do."""
-    coarse, device = CASES[case][2], data.images.device
+    device = data.images.device
     source = TorchSource(0, device)
-    D, G = _networks(case, source, arithmetic.name == "bf16")
+    networks = _networks(case, source, arithmetic.name == "bf16")
+    cuda = device.type == "cuda"
+    flat = cuda or arithmetic.name == "bf16" if flat is None else flat
+    game = make_game(case, networks, data, batch, source, arithmetic, flat, cuda)
+    if cuda:  # as the trainers do
+        step = CapturedIteration(game, batch, source)
+        return lambda: step(batch)
+    return lambda: game.iteration(batch)
+
+
+def make_game(
+    case: str,
+    networks: Sequence[nn.Module],
+    data: Dataset,
+    batch: int,
+    source: TorchSource,
+    arithmetic: precision.Precision,
+    flat: bool,
+    cuda: bool,
+) -> Game:
+    """The game of a case; with `cuda` its counters stay on the device."""
+    coarse, (D, G) = CASES[case][2], networks
     penalty = Penalty(1e-7, 0) if coarse else Penalty(0, 1e-4)
     feed = (
         PairFeed(data, G, coarse, batch, len(data), source)
         if coarse
         else FaceFeed(data, G, 100, len(data), source)
     )
-    cuda, answers = device.type == "cuda", Logits(D)
-    rounded = arithmetic.name == "bf16" and flat is not False
-    flat = cuda or rounded if flat is None else flat
+    answers, rounded = Logits(D), arithmetic.name == "bf16" and flat
     D_learner, G_learner = (
         _learner(net, drawn, bound, flat, rounded, cuda)
         for net, drawn, bound in ((D, penalty, 1.0), (G, Penalty(), 5.0))
     )
-    game = Game(
+    return Game(
         D_learner,
         G_learner,
         feed,
-        AccuracyGate(1.01, batch, device),
+        AccuracyGate(1.01, batch, data.images.device),
         autocast=arithmetic.autocast,
         answers=answers,
     )
-    if cuda:  # as the trainers do
-        step = CapturedIteration(game, batch, source)
-        return lambda: step(batch)
-    return lambda: game.iteration(batch)
 
 
 def _networks(case: str, source: TorchSource, rounded: bool) -> tuple[nn.Sequential, nn.Sequential]:

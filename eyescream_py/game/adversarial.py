@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from eyescream_py.game.answers import Answers, Logits
 from eyescream_py.game.group import Alone
 from eyescream_py.game.taming import Taming
-from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer
+from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer, positive
 
 if TYPE_CHECKING:
     from eyescream_py.game.averaging import Ema
@@ -138,8 +138,8 @@ class AccuracyGate:
         return self.bound <= 1
 
     def update(self, said: Tensor, targets: Tensor) -> Tensor:
-        """Count a batch; whether D may learn. `said` [N] is 1 where D took it for real, else 0."""
-        accuracy = ((said > 0.5) == (targets > 0.5)).double().mean()
+        """Count a batch; whether D may learn. `said` [N] is true where D took it for real."""
+        accuracy = (positive(said) == positive(targets)).double().mean()
         size = len(self.accuracies)
         # no scatter, for which a GPU would have to sort to be repeatable, and no masked_fill_,
         # which reads the value back
@@ -263,9 +263,9 @@ class Game:
         tamed = loss + penalty if isinstance(penalty, Tensor) else loss
         self.D.backward(tamed, self.group)
         loss = self._over_group(loss)
-        judged = self.group.gather(torch.stack([answers.detach()[:n], targets[:n]], 1))
-        said = self.answers.real(judged[:, 0])
-        opened = self.gate.update(said, judged[:, 1]) if self.gate.can_close else None
+        heard, meant = self._of_all(answers.detach()[:n], targets[:n])
+        said = self.answers.real(heard)
+        opened = self.gate.update(said, meant) if self.gate.can_close else None
         if log:
             withheld = opened is not None and not bool(opened)
             log("D", None if withheld else self.D.objective(loss))
@@ -275,8 +275,8 @@ class Game:
         self.D.refresh()
         self.figures.sums["D_loss"] += loss
         self.figures.sums["D_trained"] += 1 if opened is None else opened
-        self.figures.sums["D_certain"] += self.answers.certain(judged[:, 0]).sum()
-        self.figures.confusion.add(said, judged[:, 1])
+        self.figures.sums["D_certain"] += self.answers.certain(heard).sum()
+        self.figures.confusion.add(said, meant)
 
     def generator_step(self, n: int, log: CallLog | None = None) -> None:
         """One step of G on the gradients of D's answers to `n` of its pictures."""
@@ -306,6 +306,13 @@ class Game:
             if not player.has_slope():
                 return f"{name}'s gradients are all 0"
         return ""
+
+    def _of_all(self, answers: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Both with the rows of the other processes."""
+        if self.group.size == 1:
+            return answers, targets
+        both = self.group.gather(torch.stack([answers, targets], 1))
+        return both[:, 0], both[:, 1]
 
     def _over_group(self, loss: Tensor) -> Tensor:
         if self.group.size == 1:

@@ -31,7 +31,7 @@ class Answers(Protocol):
         ...
 
     def real(self, answers: Tensor) -> Tensor:
-        """1 where D takes the picture for real, else 0, in the answers' type. [N] -> [N]"""
+        """Whether D takes the picture for real. [N] -> [N], bool"""
         ...
 
     def certain(self, answers: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Logits:
         return loss
 
     def real(self, answers: Tensor) -> Tensor:
-        return (answers > 0).to(answers.dtype)
+        return answers > 0
 
     def certain(self, answers: Tensor) -> Tensor:
         return answers.abs() > CERTAIN
@@ -87,7 +87,7 @@ class _SoftPlusLoss(torch.autograd.Function):
     """Cross entropy of logits x to targets t: the mean of softplus(x) - t*x.
 
     Its slope is sigmoid(x) - t, here (1-t)*sigmoid(x) - t*sigmoid(-x), which keeps its digits where
-    D is right and certain (torch's own is exactly 0 there).
+    D is right and certain (torch's own is exactly 0 there). -sigmoid(-x) is expm1(logsigmoid(x)).
     """
 
     @staticmethod
@@ -98,7 +98,7 @@ class _SoftPlusLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         x, targets = ctx.saved_tensors
-        slope = torch.lerp(torch.sigmoid(x), torch.sigmoid(-x).neg_(), targets)
+        slope = torch.lerp(torch.sigmoid(x), torch.expm1(F.logsigmoid(x)), targets)
         return slope.mul_(grads[0] / x.numel()), None
 
 
@@ -116,7 +116,7 @@ class Probabilities:
         return bce_loss(answers.to(targets.dtype), targets)
 
     def real(self, answers: Tensor) -> Tensor:
-        return (answers > 0.5).to(answers.dtype)
+        return answers > 0.5
 
     def certain(self, answers: Tensor) -> Tensor:
         return (answers - 0.5).abs() > 0.5 - 1e-6

@@ -50,6 +50,7 @@ class LuaOptimizer(torch.optim.Optimizer):
             self._rate = torch.full_like(self.t, lr)
         self._whole: dict[str, Tensor] = {}  # of `Flat` parameters: gradients and each moment
         if self.flat:
+            self._one = self.flat.weights.new_ones(())
             self._whole = {name: self.flat.zeros() for name in ("gradient", *self.buffers)}
             parts = self.flat.views(self._whole["gradient"])
             for p, part in zip(self.parameters, parts, strict=True):
@@ -83,7 +84,9 @@ class LuaOptimizer(torch.optim.Optimizer):
         in it (of `Flat` ones only). Every parameter has to take part in the loss.
         """
         if self.flat:
-            found = torch.autograd.grad(loss, leaves or self.parameters)
+            # torch would fill a 1 of its own each time
+            one = self._one.to(loss.dtype)
+            found = torch.autograd.grad(loss, leaves or self.parameters, one)
             self.flat.gather(found, self._whole["gradient"])
         else:
             self.zero_grad(set_to_none=True)
@@ -296,6 +299,11 @@ class SGD(LuaOptimizer):
         torch._foreach_add_(velocity, change)
 
 
+def positive(values: Tensor) -> Tensor:
+    """Whether numbers in [0,1] exceed 0.5; booleans say so themselves."""
+    return values if values.dtype == torch.bool else values > 0.5
+
+
 class ConfusionMatrix:
     """`optim.ConfusionMatrix` of two classes, counted on the device without waiting for it.
 
@@ -307,8 +315,8 @@ class ConfusionMatrix:
         self._cells = torch.arange(4, dtype=torch.uint8, device=device)
 
     def add(self, predictions: Tensor, targets: Tensor) -> None:
-        """Predictions in (0,1) and targets of 0 or 1, both with N values."""
-        rows, columns = targets.reshape(-1) > 0.5, predictions.detach().reshape(-1) > 0.5
+        """Predictions in (0,1), or whether they exceed 0.5, and targets of 0 or 1; N of each."""
+        rows, columns = (positive(v.detach().reshape(-1)) for v in (targets, predictions))
         cells = torch.add(columns.view(torch.uint8), rows.view(torch.uint8), alpha=2)
         # compared with each cell's number: fewer kernels of a GPU than a repeatable scatter
         self.counts += (cells.unsqueeze(1) == self._cells).sum(0)
