@@ -4,6 +4,7 @@
 
 trains with `--recipe best` in gray on faces that generate_dataset.py made of LFW, and writes
 faces16.net: the averaged G and its D as half-precision tensors, with the options of their training.
+Further flags of train.py, after `--`, win.
 """
 
 from __future__ import annotations
@@ -65,12 +66,15 @@ def box(run: Path, out: Path) -> None:
 @click.option("--gpu", default=-1, show_default=True)
 @click.option("--run", default="", help="Folder of the run (default: logs/pretrained SCALE).")
 @click.option("--out", default=str(BOX), show_default=False, help="Folder of the result.")
-def main(dataset: str, scale: int, epochs: int, gpu: int, run: str, out: str) -> None:
+@click.argument("more", nargs=-1)
+def main(
+    dataset: str, scale: int, epochs: int, gpu: int, run: str, out: str, more: tuple[str, ...]
+) -> None:
     folder = Path(run or f"logs/pretrained{scale}")
     command = [
         sys.executable, "train.py", "--noplot", "--recipe=best", "--grayscale", f"--scale={scale}",
         f"--dataset={dataset}", f"--epochs={epochs}", f"--gpu={gpu}", f"--save={folder}",
-        "--saveFreq=100",
+        "--saveFreq=100", *more,
     ]  # fmt: skip
     subprocess.run(command, check=True, cwd=ROOT)
     box(folder, Path(out) / f"faces{scale}.net")
