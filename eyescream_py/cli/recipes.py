@@ -26,7 +26,7 @@ BEST: Mapping[str, Any] = {
     "G_clamp": 0.0,
     "evaluate_every": 5,
 }
-# an epoch takes three times as long, and a long run goes further: docs/evaluate.md
+# an epoch takes two to three times as long, and draws fewer faults: docs/evaluate.md
 LARGE = {"G_arch": "deep", "D_arch": "deep", "G_planes": 192, "D_planes": 192}
 RECIPES: dict[str, Mapping[str, Any]] = {"lua": {}, "best": BEST, "large": {**BEST, **LARGE}}
 
