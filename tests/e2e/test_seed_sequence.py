@@ -1,11 +1,11 @@
 """The old commands one after the other, in a fresh copy of the project without any data."""
 
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 from PIL import Image
@@ -51,7 +51,6 @@ def interrupt_in_second_epoch(project, *command):
     for line in process.stdout:
         lines.append(line)
         if "Epoch #2" in line:
-            time.sleep(0.5)
             process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0, "".join(lines)
     return "".join(lines)
@@ -65,7 +64,10 @@ def test_train_upscale_sample_as_typed(project):
     )
     assert "100 embedded LFW faces" in printed
     assert f"127.0.0.1:{port}" in printed
-    assert "Stopped by Ctrl-C: saved logs/adversarial.net at epoch 2" in printed
+    # a quick machine may be in a later epoch by the time that the signal arrives
+    assert re.search(
+        r"Stopped by Ctrl-C: saved logs/adversarial\.net at epoch ([2-9]|\d\d)", printed
+    )
 
     short = ("--epochs=1", "--N_epoch=32", "--parzenImages=2", "--noplot")
     printed = run(project, "train_c2f.py", "--coarseSize=16", "--fineSize=32", *short)
