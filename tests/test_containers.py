@@ -68,7 +68,9 @@ def child(
     way: list[str], site: Path, *words: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     hidden = {"HOME", "USER", "LOGNAME", "USERNAME", "TMPDIR"}
-    kept = {k: v for k, v in os.environ.items() if k not in hidden and k[:4] != "XDG_"}
+    # TORCHINDUCTOR_CACHE_DIR, which torch sets once another test has made it look for its cache
+    named = ("XDG_", "TORCH")
+    kept = {k: v for k, v in os.environ.items() if k not in hidden and not k.startswith(named)}
     path = {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": ""}
     return subprocess.run(
         [*way, sys.executable, *words], cwd=ROOT, env={**kept, **path, **environment},
