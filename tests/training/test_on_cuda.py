@@ -121,7 +121,7 @@ class SmallTask(games.GameTask):
                                            (CPU, False, False)],
 )  # fmt: skip
 def test_an_iteration_is_recorded_on_a_gpu(device, no_capture, captured, monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream())
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream("side", []))
     game, source = small_game("adam", True)
     game.figures.device = device
     options = SimpleNamespace(
