@@ -94,4 +94,4 @@ def test_a_file_that_was_read_leaves_the_memory_before_the_run_begins(tmp_path, 
         small_run("train", save, data, "--epochs=2", *again)
     finally:
         gc.enable()
-    assert left == [None, None]  # read for its precision, then for the rest
+    assert left == [None] * 3  # read for its sizes, for its precision, then for the rest
