@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from eyescream_py.networks.names import D_SMALL, G_SMALL
+
 BEST: Mapping[str, Any] = {
     "G_arch": "conv",
     "D_arch": "small",
@@ -60,7 +62,7 @@ def of_use(values: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any
     is no choice, and only networks of the recipes have so many planes.
     """
     both, idle = {**values, **added}, set()
-    for player, kinds in (("G", ("conv", "deep")), ("D", ("small", "deep"))):
+    for player, kinds in (("G", G_SMALL), ("D", D_SMALL)):
         if both.get(f"{player}_arch") not in kinds:
             idle.add(f"{player}_planes")
     if both.get("autoencoder"):

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from eyescream_py.cli import continued, options, recipes
+from eyescream_py.networks.names import D_SMALL, G_SMALL
 from eyescream_py.system.commands import Command
 from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
@@ -40,8 +41,8 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.average_option()
 @options.taming_options()
 @options.pace_options()
-@options.choice("--G_arch", ("mlp", "upsampling", "conv", "deep"), "Generator.")
-@options.choice("--D_arch", ("default", "b", "small", "deep"), "Discriminator.")
+@options.choice("--G_arch", ("mlp", "upsampling", *G_SMALL), "Generator.")
+@options.choice("--D_arch", ("default", "b", *D_SMALL), "Discriminator.")
 @options.count("--G_planes", "Widest layer of --G_arch=conv or deep (0: 128; 256 from 64 px on).")
 @options.count("--D_planes", "Widest layer of --D_arch=small or deep (0: 128).")
 def main(**values: Any) -> None:

@@ -68,7 +68,9 @@ def _matrix(node: Node) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-_LUA_SIZES = {  # how each class names the sizes of input, output and state
+_LUA_SIZES: dict[
+    type, tuple[str, str, str]
+] = {  # how each class names the sizes of input, output and state
     fused.SeqLSTM: ("inputsize", "outputsize", "hiddensize"),
     fused.SeqLSTMP: ("inputsize", "outputsize", "hiddensize"),
     fused.SeqGRU: ("inputSize", "outputSize", ""),

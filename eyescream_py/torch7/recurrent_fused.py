@@ -7,6 +7,7 @@ are for the input. An input is a tensor, or a list that begins with the starting
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from eyescream_py.torch7.recurrent import Recurrent, detached
 
 
-class SequenceLayer(Recurrent):
+class SequenceLayer(Recurrent, abc.ABC):
     """(T,N,F) -> (T,N,H), with ``batch_first`` (N,T,F) -> (N,T,H).
 
     ``remember``: in which modes a sequence goes on where the last one ended ("train", "eval",
@@ -81,9 +82,9 @@ class SequenceLayer(Recurrent):
         # a list of inputs is {cell, output, input} or {output, input}
         return [*given[::-1], *state[len(given) :]]
 
+    @abc.abstractmethod
     def step(self, gates: Tensor, hidden: Tensor, state: list[Tensor]) -> list[Tensor]:
         """The state after one step, its output first."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.output_size}"

@@ -19,6 +19,7 @@ from eyescream_py.game.trial import Part
 from eyescream_py.networks import checkpoints, models, models_small
 from eyescream_py.networks.models_autoencoder import DECODER_START
 from eyescream_py.networks.modes import evaluating
+from eyescream_py.networks.names import D_SMALL, G_SMALL
 from eyescream_py.plots.activity import activities
 from eyescream_py.plots.windows import Plots
 from eyescream_py.results import quality
@@ -140,20 +141,19 @@ def _parts(options: FaceOptions, D: nn.Module, G: nn.Module) -> tuple[Part, Part
 
 def _small(options: FaceOptions) -> tuple[bool, bool]:
     """Whether (D, G) are networks of the recipe's."""
-    own_G = options.G_arch in ("conv", "deep") and not options.autoencoder
-    return options.D_arch in ("small", "deep"), own_G
+    return options.D_arch in D_SMALL, options.G_arch in G_SMALL and not options.autoencoder
 
 
 def _check_planes(options: FaceOptions) -> None:
     small_D, small_G = _small(options)
     for player, planes, small, names in (
-        ("G", options.G_planes, small_G, "conv or deep"),
-        ("D", options.D_planes, small_D, "small or deep"),
+        ("G", options.G_planes, small_G, G_SMALL),
+        ("D", options.D_planes, small_D, D_SMALL),
     ):
         if planes and not small:
             raise UserError(
-                f"--{player}_planes={planes} widens --{player}_arch={names}: leave it out, or "
-                "choose one of them"
+                f"--{player}_planes={planes} widens --{player}_arch={' or '.join(names)}: leave it "
+                "out, or choose one of them"
             )
 
 
