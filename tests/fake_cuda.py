@@ -1,10 +1,15 @@
 """A machine with a GPU, pretended: what is decided for CUDA is decided, and the CPU computes it."""
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_flatten, tree_map
+
+from eyescream_py.system.recording import Recorded, Recorder
 
 CUDA = torch.device("cuda", 0)  # only a name: nothing can be made on it without a GPU
 
@@ -37,6 +42,60 @@ def pretend_memory(patch: pytest.MonkeyPatch, free: int, whole: int) -> None:
 def pretend_capability(patch: pytest.MonkeyPatch, major: int, minor: int) -> None:
     patch.setattr(torch.cuda, "get_device_capability", lambda device: (major, minor))
     patch.setattr(torch.cuda, "is_bf16_supported", lambda: major >= 8)
+
+
+class FakeGraph:
+    """What was recorded is computed anew at each replay, from its inputs into its outputs."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        self.recorded = recorded
+
+    def replay(self) -> None:
+        recorded = self.recorded
+        found = recorded._function(*recorded._inputs)
+        if recorded._outputs is None:
+            recorded._outputs = tree_map(torch.clone, found)
+        for place, value in zip(*(tree_flatten(t)[0] for t in (recorded._outputs, found)),
+                                strict=True):  # fmt: skip
+            place.copy_(value)
+
+
+def pretend_recording(patch: pytest.MonkeyPatch) -> list[Recorded]:
+    """Steps are recorded on the CPU, too; the recordings made from here on."""
+    made: list[Recorded] = []
+
+    def switch_on(self: Recorder, device: Any, wanted: bool = True, remedy: str = "") -> None:
+        self.on, self.device, self.remedy, self.stream = wanted, device, remedy, None
+
+    def record(self: Recorded, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._inputs = tuple(given.detach().clone() for given in inputs)
+        self._graph = FakeGraph(self)  # type: ignore[assignment]
+        made.append(self)
+
+    patch.setattr(Recorder, "__init__", switch_on)
+    patch.setattr(Recorder, "beside", lambda self: contextlib.nullcontext())
+    patch.setattr(Recorded, "_record", record)
+    patch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    patch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    return made
+
+
+def values_read(call: Callable[[], object]) -> list[str]:
+    """Where `call` asked a tensor for its value, which ends a real recording with an error. An
+    optimizer's kernel does so on a processor alone.
+    """
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        call()
+    found = []
+    for event in seen.events():
+        if "_local_scalar" in event.name:
+            names, above = [], event
+            while above is not None:
+                names.append(above.name)
+                above = above.cpu_parent
+            if not any(name.startswith("Optimizer.step") for name in names):
+                found.append(" < ".join(names))
+    return found
 
 
 class PreparedError(Exception):

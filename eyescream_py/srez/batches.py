@@ -86,7 +86,7 @@ def augment(windows: Tensor, means: Tensor, draws: Draws) -> Tensor:
     """
     x = _crop(windows, draws).float() / 255
     saturation, brightness, contrast = (
-        values.to(windows.device)[:, None, None, None]
+        values.to(windows.device, non_blocking=True)[:, None, None, None]
         for values in (draws.saturation, draws.brightness, draws.contrast)
     )
     value = x.amax(1, keepdim=True)
@@ -100,6 +100,22 @@ def augment(windows: Tensor, means: Tensor, draws: Draws) -> Tensor:
 
 def _crop(windows: Tensor, draws: Draws) -> Tensor:
     """(N,3,128,128) at each picture's own place, mirrored where its draw says so."""
+    return (_gathered if windows.is_cuda else _cut_out)(windows, draws)
+
+
+def _gathered(windows: Tensor, draws: Draws) -> Tensor:
+    """All of them in one kernel."""
+    place, back = torch.arange(FULL_SIDE), draws.flip[:, None]
+    rows = draws.top[:, None] + place  # [N,128]
+    columns = draws.left[:, None] + place
+    columns = torch.where(back, windows.shape[-1] - 1 - columns, columns)
+    picture = torch.arange(len(windows))[:, None, None, None]
+    colour = torch.arange(windows.shape[1])[:, None, None]
+    index = (picture, colour, rows[:, None, :, None], columns[:, None, None, :])
+    return windows[tuple(t.to(windows.device, non_blocking=True) for t in index)]  # [N,3,128,128]
+
+
+def _cut_out(windows: Tensor, draws: Draws) -> Tensor:
     crops = []
     places = zip(windows, draws.flip.tolist(), draws.left.tolist(), draws.top.tolist(), strict=True)
     for window, flip, left, top in places:
@@ -125,7 +141,7 @@ def area_reduce(pictures: Tensor, side: int) -> Tensor:
         return pictures
     if FULL_SIDE % side == 0:
         return torch.nn.functional.avg_pool2d(pictures, FULL_SIDE // side)
-    weights = _area_weights(side).to(pictures.device)
+    weights = _area_weights(side).to(pictures.device, non_blocking=True)
     return weights @ pictures @ weights.T
 
 
@@ -144,7 +160,8 @@ class Batches:
         rng = torch.Generator().manual_seed(_mix(options.random_seed, number))
         windows, means = self.faces.pick(self._positions(number))
         draws = draw_augmentation(len(windows), rng)
-        full = augment(windows.to(self.device), means.to(self.device), draws)
+        windows, means = (t.to(self.device, non_blocking=True) for t in (windows, means))
+        full = augment(windows, means, draws)
         label = area_reduce(full, options.sample_size)
         return with_inputs(label, options, rng)
 
@@ -169,13 +186,13 @@ def with_inputs(label: Tensor, options: Options, rng: torch.Generator) -> Batch:
     """
     count, device = len(label), label.device
     if options.input == "noise":
-        inputs = uniform_noise(count, options, rng).to(device)
+        inputs = uniform_noise(count, options, rng).to(device, non_blocking=True)
         small = label.new_zeros(count, 3, 1, 1)
     else:
         small = box_reduce(label, options.input_side)
         noise = torch.randn(small.shape, generator=rng)
-        inputs = small + options.train_noise * noise.to(device)
-    alpha = torch.rand(count, generator=rng).to(device)
+        inputs = small + options.train_noise * noise.to(device, non_blocking=True)
+    alpha = torch.rand(count, generator=rng).to(device, non_blocking=True)
     return Batch(*(t.contiguous(memory_format=_format(t)) for t in (inputs, small, label, alpha)))
 
 

@@ -62,7 +62,7 @@ class Faces:
 
     def pick(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """(windows, means) of the faces at `positions` (n,)."""
-        rows = self.rows[positions].to(self.windows.device)
+        rows = self.rows[positions].to(self.windows.device, non_blocking=True)
         return self.windows[rows], self.means[rows]
 
     def to(self, device: torch.device) -> Faces:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from eyescream_py.srez.options import Options
+from eyescream_py.system.recording import quiet, rate_for
 
 
 class TensorFlowRMSProp(Optimizer):
@@ -42,17 +43,16 @@ class TensorFlowRMSProp(Optimizer):
 
 
 def build_optimizer(options: Options, params: list[Tensor]) -> Optimizer:
-    """The chosen optimizer over `params`; on CUDA its learning rate is a tensor, so that a captured
-    step sees changes.
-    """
+    """The chosen optimizer over `params`; on CUDA one whose steps can be recorded."""
     on_cuda = params[0].is_cuda
-    start = options.learning_rate_start
-    lr: float | Tensor = torch.tensor(start, device=params[0].device) if on_cuda else start
+    lr = rate_for(params[0], options.learning_rate_start)
     if options.optimizer == "rmsprop":
         return TensorFlowRMSProp(params, lr)
     betas = (options.learning_beta1, options.learning_beta2)
-    return torch.optim.Adam(
-        params, lr, betas=betas, eps=options.epsilon, fused=True, capturable=on_cuda
+    return quiet(
+        torch.optim.Adam(
+            params, lr, betas=betas, eps=options.epsilon, fused=True, capturable=on_cuda
+        )
     )
 
 
@@ -61,12 +61,3 @@ def learning_rate(options: Options, batch: int) -> float:
     if not options.learning_rate_half_life:
         return options.learning_rate_start
     return options.learning_rate_start * 0.5 ** (batch // options.learning_rate_half_life)
-
-
-def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set every group's rate; one that a CUDA graph reads is changed in place."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate

@@ -6,7 +6,7 @@ On CUDA the step is recorded once as a graph and replayed; on the CPU it runs as
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +25,7 @@ from eyescream_py.srez.objectives import (
 )
 from eyescream_py.srez.optimizers import build_optimizer
 from eyescream_py.srez.options import Options
-from eyescream_py.system.errors import UserError
-
-WARM_UP_STEPS = 3  # CUDA's libraries choose their kernels in these, before a recording
+from eyescream_py.system.recording import Recorder
 
 
 @dataclass
@@ -120,9 +118,12 @@ def _take_gradient(loss: Tensor, network: nn.Module, keep_graph: bool = False) -
 
 
 def _arithmetic(options: Options, device: torch.device) -> torch.autocast:
-    """bf16 for the convolutions where asked; the networks' last layers and all losses stay fp32."""
-    wanted = options.precision == "bf16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
+    """bf16 for the convolutions where asked; the networks' last layers and all losses stay fp32.
+
+    On CUDA, where each rounding is a kernel, weights are rounded once and not in each pass.
+    """
+    wanted, once = options.precision == "bf16", device.type == "cuda"
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted, cache_enabled=once)
 
 
 @torch.no_grad()
@@ -135,67 +136,16 @@ Step = Callable[[Batch, bool], dict[str, Tensor]]
 
 
 def build_step(networks: Networks, options: Options, device: torch.device) -> Step:
-    """The step to call per batch: recorded on CUDA, eager elsewhere."""
-
-    def eager(batch: Batch, with_generator: bool) -> dict[str, Tensor]:
-        return train_step(networks, batch, options, with_generator)
-
-    if device.type != "cuda" or not options.capture:
-        return eager
-    return RecordedStep(eager, device)
-
-
-class RecordedStep:
-    """A step as CUDA graphs, one with and one without the generator's update.
-
-    The first steps of each kind run as written, on a side stream; then one is recorded (recording
-    does not execute) and from there on replayed. The batch is copied to where the recording reads
-    it. The returned losses are overwritten by the next step.
+    """The step to call per batch: recorded on CUDA, one with and one without the generator's
+    update, and then overwriting the losses that it returned before; eager elsewhere.
     """
+    recorder = Recorder(device, bool(options.capture), "give --capture 0")
 
-    def __init__(self, eager: Step, device: torch.device) -> None:
-        self._eager = eager
-        self._device = device
-        self._done = {True: 0, False: 0}
-        self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]] = {}
+    def kind(with_generator: bool) -> Callable[..., dict[str, Tensor]]:
+        def step(*tensors: Tensor) -> dict[str, Tensor]:
+            return train_step(networks, Batch(*tensors), options, with_generator)
 
-    def __call__(self, batch: Batch, with_generator: bool) -> dict[str, Tensor]:
-        with torch.cuda.device(self._device):
-            if self._done[with_generator] < WARM_UP_STEPS:
-                self._done[with_generator] += 1
-                with _side_stream():
-                    return self._eager(batch, with_generator)
-            return self._replay(batch, with_generator)
+        return recorder.step(step)
 
-    def _replay(self, batch: Batch, with_generator: bool) -> dict[str, Tensor]:
-        if with_generator not in self._graphs:
-            self._graphs[with_generator] = self._record(batch, with_generator)
-        graph, place, losses = self._graphs[with_generator]
-        for target, source in zip(place.tensors(), batch.tensors(), strict=True):
-            target.copy_(source)
-        graph.replay()
-        return losses
-
-    def _record(
-        self, batch: Batch, with_generator: bool
-    ) -> tuple[torch.cuda.CUDAGraph, Batch, dict[str, Tensor]]:
-        place = Batch(*(t.clone() for t in batch.tensors()))
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph):
-                losses = self._eager(place, with_generator)
-        except RuntimeError as error:  # going on would leave stream and generator in recording
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"the step cannot be recorded on this GPU ({reason}): give --capture 0"
-            ) from error
-        return graph, place, losses
-
-
-@contextlib.contextmanager
-def _side_stream() -> Iterator[None]:
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        yield
-    torch.cuda.current_stream().wait_stream(side)
+    kinds = {True: kind(True), False: kind(False)}
+    return lambda batch, with_generator: kinds[with_generator](*batch.tensors())

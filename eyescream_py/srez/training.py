@@ -21,7 +21,7 @@ from eyescream_py.srez.checkpoints import (
 )
 from eyescream_py.srez.data import Faces, load_split, split_digest
 from eyescream_py.srez.networks import parameter_count
-from eyescream_py.srez.optimizers import learning_rate, set_learning_rate
+from eyescream_py.srez.optimizers import learning_rate
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.report import (
     REPORT_PERIOD,
@@ -35,6 +35,7 @@ from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.locks import writing
+from eyescream_py.system.recording import set_rate
 from eyescream_py.system.signals import StopSignal
 
 
@@ -136,8 +137,8 @@ def _loop(
     started = time.monotonic() - state.seconds
     while not (stop.requested or _is_done(options, state.batch, time.monotonic() - started)):
         rate = learning_rate(options, state.batch)
-        set_learning_rate(networks.generator_optimizer, rate)
-        set_learning_rate(networks.critic_optimizer, rate)
+        set_rate(networks.generator_optimizer, rate)
+        set_rate(networks.critic_optimizer, rate)
         with_generator = (state.batch + 1) % options.n_critic == 0
         losses = step(batches.batch(state.batch), with_generator)
         state.batch += 1

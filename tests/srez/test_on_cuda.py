@@ -1,7 +1,5 @@
 """What srez chooses for a GPU, with a pretended one."""
 
-import dataclasses
-
 import pytest
 import torch
 from click.testing import CliRunner
@@ -9,10 +7,10 @@ from click.testing import CliRunner
 from eyescream_py.srez import __main__ as command
 from eyescream_py.srez import bench, data
 from eyescream_py.srez.data import Faces
-from eyescream_py.srez.optimizers import build_optimizer, set_learning_rate
+from eyescream_py.srez.optimizers import build_optimizer
 from eyescream_py.srez.options import Options
-from eyescream_py.srez.steps import RecordedStep, build_step
 from eyescream_py.system import device as devices
+from eyescream_py.system.recording import set_rate
 from tests.fake_cuda import CUDA, OnCuda, PreparedError, stop_at_preparation
 
 CPU = torch.device("cpu")
@@ -27,17 +25,9 @@ def test_the_rate_that_a_recording_reads_is_a_tensor(gpu, name):
     rate = group["lr"]
     assert isinstance(rate, torch.Tensor) is gpu
     assert group.get("capturable", gpu) is gpu
-    set_learning_rate(optimizer, 0.25)
+    set_rate(optimizer, 0.25)
     assert float(group["lr"]) == 0.25
     assert (group["lr"] is rate) is gpu
-
-
-@pytest.mark.parametrize(
-    ("device", "capture", "recorded"), [(CUDA, 1, True), (CUDA, 0, False), (CPU, 1, False)]
-)
-def test_steps_are_recorded_on_a_gpu(device, capture, recorded):
-    step = build_step(None, dataclasses.replace(Options(), capture=bool(capture)), device)
-    assert isinstance(step, RecordedStep) is recorded
 
 
 @pytest.mark.parametrize(("free", "stays"), [(None, False), (24, False), (23, True)])

@@ -5,9 +5,9 @@ from eyescream_py.srez.optimizers import (
     TensorFlowRMSProp,
     build_optimizer,
     learning_rate,
-    set_learning_rate,
 )
 from eyescream_py.srez.options import Options
+from eyescream_py.system.recording import set_rate
 
 
 def test_rmsprop_starts_at_one_with_epsilon_inside_the_root():
@@ -32,11 +32,11 @@ def test_rmsprop_leaves_parameters_without_gradient_alone():
 def test_the_rate_can_be_set_between_steps(name):
     p = torch.ones(3, requires_grad=True)
     optimizer = build_optimizer(Options(optimizer=name), [p])
-    set_learning_rate(optimizer, 0.0)
+    set_rate(optimizer, 0.0)
     p.grad = torch.ones(3)
     optimizer.step()
     assert torch.equal(p, torch.ones(3))
-    set_learning_rate(optimizer, 0.5)
+    set_rate(optimizer, 0.5)
     p.grad = torch.ones(3)
     optimizer.step()
     assert (p < 0.7).all()

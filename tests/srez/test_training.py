@@ -14,13 +14,14 @@ from eyescream_py.srez.data import load_split
 from eyescream_py.srez.evaluation import generate, psnr
 from eyescream_py.srez.networks import build_generator
 from eyescream_py.srez.objectives import tie_loss
-from eyescream_py.srez.optimizers import learning_rate, set_learning_rate
+from eyescream_py.srez.optimizers import learning_rate
 from eyescream_py.srez.pictures import bicubic
 from eyescream_py.srez.report import DivergedError, Report
 from eyescream_py.srez.steps import build_networks, train_step
 from eyescream_py.srez.training import run_train
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.json_lines import read_json_lines
+from eyescream_py.system.recording import set_rate
 
 CPU = torch.device("cpu")
 
@@ -236,7 +237,7 @@ def test_six_faces_are_learnt_and_beat_bicubic(tiny):
     small, label = held_out_pictures(faces, options, CPU)
     networks = build_networks(options, CPU)
     for k in range(160):
-        set_learning_rate(networks.generator_optimizer, learning_rate(options, k))
+        set_rate(networks.generator_optimizer, learning_rate(options, k))
         train_step(networks, Batch(small, small, label, torch.zeros(6)), options)
     output = generate(networks.generator, small)
     assert tie_loss(output, small) < 0.02

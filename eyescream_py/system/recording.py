@@ -1,0 +1,136 @@
+"""Steps of a training as CUDA graphs: one launch in place of hundreds.
+
+A step is a function of tensors that returns tensors. Recorded, it must read nothing back from the
+device, and draw random numbers from the device's own generator only, which a replay carries on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from eyescream_py.system.errors import UserError
+
+WARM_UP = 3  # real steps before a recording, in which CUDA's libraries set themselves up
+Step = Callable[..., Any]
+S = TypeVar("S", bound=Step)
+Opt = TypeVar("Opt", bound=Optimizer)
+
+
+class Recorder:
+    """Makes steps on `device` into recordings where that is CUDA and `wanted`, and leaves them as
+    they are elsewhere.
+
+    All run on one stream of their own: autograd remembers on which a weight was first used, and
+    must not meet another one in a recording. `remedy` is what to do where none can be made.
+    """
+
+    def __init__(self, device: torch.device, wanted: bool = True, remedy: str = "") -> None:
+        self.on = wanted and device.type == "cuda"
+        self.device, self.remedy = device, remedy
+        self.stream: Any = torch.cuda.Stream(device) if self.on else None
+
+    def step(self, function: S) -> S:
+        """`function`, recorded. What it returns is overwritten by the next call."""
+        return self.parts(function)[0]
+
+    def parts(self, *functions: S) -> tuple[S, ...]:
+        """Parts of one step, to be called in this order with inputs of the same shapes, of which
+        later ones use what earlier ones kept in Python, such as the graph of a loss. Other steps
+        may run in between.
+        """
+        if not self.on:
+            return functions
+        memory = torch.cuda.graph_pool_handle()
+        return tuple(Recorded(part, self, memory) for part in functions)  # type: ignore[misc]
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """A block on the recorder's stream, after all before it and before all behind it."""
+        current = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            yield
+        current.wait_stream(self.stream)
+
+
+class Recorded:
+    """A function as a CUDA graph. The first calls run as written, then one is recorded (recording
+    does not execute) and from there on replayed. Inputs of other shapes, such as an epoch's last,
+    shorter batch, run as written.
+    """
+
+    def __init__(self, function: Step, recorder: Recorder, memory: Any) -> None:
+        self._function, self._recorder, self._memory = function, recorder, memory
+        self._shapes: list[torch.Size] = []
+        self._done = 0  # calls with these shapes
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: tuple[Tensor, ...] = ()
+        self._outputs: Any = None
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        with torch.cuda.device(self._recorder.device):
+            if self._runs_as_written(inputs):
+                with self._recorder.beside():
+                    return self._function(*inputs)
+            if self._graph is None:
+                self._record(inputs)
+            return self._replay(inputs)
+
+    def _runs_as_written(self, inputs: tuple[Tensor, ...]) -> bool:
+        """Whether to run as written; counts the calls of a warm-up."""
+        shapes = [given.shape for given in inputs]
+        if self._graph is not None:
+            return shapes != self._shapes
+        self._done = self._done + 1 if shapes == self._shapes else 1
+        self._shapes = shapes
+        return self._done <= WARM_UP
+
+    def _replay(self, inputs: tuple[Tensor, ...]) -> Any:
+        for place, given in zip(self._inputs, inputs, strict=True):
+            place.copy_(given)
+        self._graph.replay()  # type: ignore[union-attr]
+        return self._outputs
+
+    def _record(self, inputs: tuple[Tensor, ...]) -> None:
+        """Raises UserError where it fails: stream and random numbers may then be left in the middle
+        of a recording, so that nothing can go on from there.
+        """
+        self._inputs = tuple(given.detach().clone() for given in inputs)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self._memory, stream=self._recorder.stream):
+                self._outputs = self._function(*self._inputs)
+        except RuntimeError as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+            raise UserError(
+                f"the step cannot be recorded on this GPU ({reason}): {self._recorder.remedy}"
+            ) from error
+        self._graph = graph
+
+
+def rate_for(parameter: Tensor, rate: float) -> float | Tensor:
+    """A learning rate as an optimizer of `parameter` takes it: on CUDA a tensor, whose changes a
+    recorded step sees.
+    """
+    return torch.tensor(rate, device=parameter.device) if parameter.is_cuda else rate
+
+
+def quiet(optimizer: Opt) -> Opt:
+    """The optimizer, which does not warn that a step is not recorded: in a warm-up none is."""
+    optimizer._warned_capturable_if_run_uncaptured = True
+    return optimizer
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set every group's rate; one that a recording reads is changed in place."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

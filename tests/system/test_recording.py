@@ -1,0 +1,172 @@
+"""Recordings of steps: the bookkeeping with a pretended graph, the rest on a GPU."""
+
+import pytest
+import torch
+
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.recording import WARM_UP, Recorder, quiet, rate_for, set_rate
+from tests.fake_cuda import OnCuda, pretend_recording
+
+CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize(("device", "wanted"), [(CPU, True), (torch.device("cuda"), False)])
+def test_steps_stay_as_they_are_where_nothing_is_recorded(device, wanted):
+    def step(x):
+        return 2 * x
+
+    assert Recorder(device, wanted).step(step) is step
+    assert Recorder(device, wanted).parts(step, step) == (step, step)
+
+
+def test_a_step_warms_up_is_recorded_once_and_then_replayed_on_what_each_call_brings(monkeypatch):
+    made = pretend_recording(monkeypatch)
+    places = []
+
+    def double(x):
+        places.append(x.data_ptr())
+        return {"doubled": 2 * x}
+
+    step = Recorder(CPU).step(double)
+    given = [torch.tensor([float(k)]) for k in range(8)]
+    seen = [step(x)["doubled"] for x in given[:WARM_UP]]
+    assert [float(t) for t in seen] == [0, 2, 4]
+    assert places == [x.data_ptr() for x in given[:WARM_UP]]
+    later = [step(x)["doubled"] for x in given[WARM_UP:]]
+    assert len(made) == 1
+    assert len(set(places[WARM_UP:])) == 1  # the recording's own input
+    assert len({t.data_ptr() for t in later}) == 1
+    assert float(later[0]) == 14  # overwritten by the calls since
+    assert [float(x) for x in given] == list(range(8))
+
+
+def test_inputs_of_other_shapes_are_computed_as_written(monkeypatch):
+    made = pretend_recording(monkeypatch)
+    step = Recorder(CPU).step(lambda x: x + 1)
+    for _ in range(WARM_UP + 1):
+        step(torch.zeros(4))
+    assert step(torch.ones(3)).tolist() == [2, 2, 2]
+    assert step(torch.ones(4)).tolist() == [2, 2, 2, 2]
+    assert len(made) == 1
+
+
+def test_a_short_batch_in_the_warm_up_is_not_what_is_recorded(monkeypatch):
+    made = pretend_recording(monkeypatch)
+    step = Recorder(CPU).step(lambda x: x + 1)
+    for count in [4, 4, 4, 3, 3, 4, 4, 4]:
+        step(torch.zeros(count))
+        assert made == []
+    step(torch.zeros(4))
+    assert [len(one._inputs[0]) for one in made] == [4]
+
+
+def test_later_parts_use_what_earlier_ones_kept(monkeypatch):
+    pretend_recording(monkeypatch)
+    kept = []
+
+    def forward(x):
+        w = torch.ones(2, requires_grad=True)
+        kept[:] = [w, (w * x).sum()]
+        return kept[1].detach()
+
+    def backward(x):
+        w, loss = kept
+        loss.backward()
+        return w.grad
+
+    first, second = Recorder(CPU).parts(forward, backward)
+    for k in range(6):
+        x = torch.tensor([float(k), 1.0])
+        assert float(first(x)) == k + 1
+        assert second(x).tolist() == [k, 1]
+
+
+def test_a_failed_recording_is_one_line_with_its_remedy(monkeypatch):
+    class NoGraph:
+        def __init__(self, *given, **words):
+            raise RuntimeError("operation not permitted\nand a trace")
+
+    with monkeypatch.context() as patch:
+        pretend_recording(patch)
+        step = Recorder(CPU, remedy="give --no-capture").step(lambda x: x)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", NoGraph)
+    with pytest.raises(UserError) as raised:
+        step._record((torch.zeros(1),))
+    assert raised.value.message == (
+        "the step cannot be recorded on this GPU (operation not permitted): give --no-capture"
+    )
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_rate_is_a_tensor_that_is_changed_in_place_on_a_gpu_alone(gpu):
+    weight = torch.ones(2)
+    rate = rate_for(OnCuda(weight) if gpu else weight, 0.5)
+    assert isinstance(rate, torch.Tensor) is gpu
+    optimizer = quiet(torch.optim.SGD([torch.ones(2, requires_grad=True)], lr=rate))
+    set_rate(optimizer, 0.25)
+    (group,) = optimizer.param_groups
+    assert float(group["lr"]) == 0.25
+    assert (group["lr"] is rate) is gpu
+
+
+@needs_gpu
+def test_a_recording_follows_its_inputs_its_weights_and_its_random_numbers():
+    device = torch.device("cuda")
+
+    def made(wanted):
+        torch.manual_seed(0)
+        w = torch.zeros(3, device=device, requires_grad=True)
+        optimizer = quiet(torch.optim.Adam([w], rate_for(w, 0.1), fused=True, capturable=True))
+
+        def step(x):
+            optimizer.zero_grad(set_to_none=True)
+            loss = ((w - x - torch.rand_like(x)) ** 2).sum()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return Recorder(device, wanted).step(step), optimizer
+
+    outcomes = []
+    for wanted in (False, True):
+        step, optimizer = made(wanted)
+        for k in range(12):
+            set_rate(optimizer, 0.1 / (1 + k))
+            loss = step(torch.full((3,), float(k), device=device))
+        outcomes.append([float(loss), *optimizer.param_groups[0]["params"][0].tolist()])
+    assert outcomes[0] == outcomes[1]
+
+
+@needs_gpu
+def test_parts_of_a_step_share_a_graph_while_others_run_in_between():
+    device = torch.device("cuda")
+
+    def made(wanted):
+        w, kept = torch.ones(1000, device=device, requires_grad=True), []
+        recorder = Recorder(device, wanted)
+
+        def forward(x):
+            kept[:] = [(w * x).sigmoid().square()]
+            return kept[0].detach()
+
+        def backward(x):
+            (slope,) = torch.autograd.grad(kept[0].sum(), w)
+            kept.clear()
+            w.data.sub_(0.1 * slope)
+            return slope
+
+        def between(x):
+            return (x.exp() + x).cumsum(0)
+
+        return (*recorder.parts(forward, backward), recorder.step(between), w)
+
+    (a, b, c, w), (d, e, f, v) = made(False), made(True)
+    for k in range(10):
+        x = torch.randn(1000, device=device)
+        assert torch.equal(a(x), d(x))
+        for _ in range(k % 3):
+            assert torch.equal(c(x), f(x))
+        assert torch.equal(b(x), e(x))
+    assert torch.equal(w, v)
