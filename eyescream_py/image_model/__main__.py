@@ -190,7 +190,8 @@ def train(**values: Any) -> None:
     checkpoint = _read(values["load"], "image-model")
     device, rng = _start(values)
     domains = load_domains(options, image, rng, device)
-    learner = ImageModel(options, image, gan, domains, rng, device)
+    capture = not values["no_capture"]
+    learner = ImageModel(options, image, gan, domains, rng, device, capture)
 
     def open_cache(folder: Path) -> None:
         if learner.game is not None:
@@ -218,7 +219,9 @@ def semi_stage1(**values: Any) -> None:
     checkpoint = _read(values["load"], "cross-encoder")
     device, rng = _start(values)
     pairs = load_pairs(options.nd_dir, "--nd_dir", image.image_size, image.channels, rng)
-    _train(CrossEncoder(options, image, pairs.to(device), rng, device), checkpoint, values)
+    capture = not values["no_capture"]
+    learner = CrossEncoder(options, image, pairs.to(device), rng, device, capture)
+    _train(learner, checkpoint, values)
 
 
 @main.command("semi-stage2")
@@ -250,7 +253,8 @@ def semi_stage2(**values: Any) -> None:
     shape = image.image_size, image.channels
     synth = load_folder(options.synth_dir, "--synth_dir", *shape, rng).to(device)
     real = load_folder(options.real_dir, "--real_dir", *shape, rng).to(device)
-    learner = FrozenEncoderGan(options, image, gan, synth, real, rng, device)
+    capture = not values["no_capture"]
+    learner = FrozenEncoderGan(options, image, gan, synth, real, rng, device, capture)
     if stage1 is not None:
         learner.start_from(stage1, options.decoder)
 

@@ -18,6 +18,7 @@ from eyescream_py.image_model.losses import (
 from eyescream_py.image_model.options import GanOptions
 from eyescream_py.image_model.replay import ReplayCache
 from eyescream_py.image_model.schedule import CriticSchedule, DifferenceSchedule
+from eyescream_py.system.recording import Recorder
 
 Batch = tuple[Tensor, Tensor]  # pictures of the synthetic and of the real domain
 Metrics = dict[str, float]
@@ -41,7 +42,8 @@ class Game:
     """Generator against discriminator, with the schedule and the replay cache that belong to it.
 
     `g_optimizer` holds the parameters that the generator's step may change. `extra_loss(fake, x)`,
-    when given, is added to the generator's loss.
+    when given, is added to the generator's loss. What is done on the device alone is put into
+    functions for `recorder`; what the schedule decides in between is read back.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Game:
         options: GanOptions,
         rng: np.random.Generator,
         extra_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.generator = generator
         self.discriminator = discriminator
@@ -65,6 +68,11 @@ class Game:
         self._extra_loss = extra_loss
         batch_norms = nn.BatchNorm1d, nn.BatchNorm2d
         self._normalises_batches = any(isinstance(m, batch_norms) for m in discriminator.modules())
+        self._kept: list[Tensor] = []  # G's pictures with their graph, for its own step
+        recorder = recorder or Recorder(torch.device("cpu"))
+        self._judge, self._criticise = (recorder.step(f) for f in (self._judged, self._criticised))
+        self._make = recorder.step(self._made)
+        self._begin, self._finish = recorder.parts(self._begun, self._finished)
 
     def turn(self, x: Tensor, y: Tensor, fresh: Callable[[], Batch]) -> Metrics:
         """D steps as the schedule wants, first on (x, y), then on `fresh()` batches; then G on x.
@@ -74,13 +82,13 @@ class Game:
         """
         taken = 0
         d_loss = None
-        fake = self.generator(x)
+        fake = self._begin(x)
         while self.schedule.wants_step(taken):
             if taken:
                 x_now, y_now = fresh()
                 d_loss = self.critic_step(x_now, y_now)
             else:
-                d_loss = self.critic_step(x, y, fake.detach())
+                d_loss = self.critic_step(x, y, fake)
             taken += 1
         g_loss, fake = self.generator_step(x, fake)
         if d_loss is None:
@@ -93,21 +101,35 @@ class Game:
 
     def critic_step(self, x: Tensor, y: Tensor, made: Tensor | None = None) -> float:
         """One step of D on real pictures `y` and pictures `made` from `x`; its loss."""
-        loss = self._judge(x, y, made)
+        return self._observed(self._criticise(y, self.fakes(x, made)))
+
+    def judge(self, x: Tensor, y: Tensor) -> float:
+        """D's loss, and a fresh difference for the schedule, without a step."""
+        return self._observed(self._judge(y, self.fakes(x)))
+
+    def _observed(self, row: Tensor) -> float:
+        """The loss of a (loss, separation) that the schedule is told."""
+        loss, difference = row.tolist()
+        self.schedule.observe(difference)
+        return loss
+
+    def _criticised(self, y: Tensor, fake: Tensor) -> Tensor:
+        loss, row = self._loss(y, fake)
         descend(self._d_optimizer, loss)
         if self.objective == "wgan":
             clip_weights(self.discriminator.parameters())
-        return loss.item()
+        return row
 
     @torch.no_grad()
-    def judge(self, x: Tensor, y: Tensor) -> float:
-        """D's loss, and a fresh difference for the schedule, without a step."""
-        return self._judge(x, y).item()
+    def _judged(self, y: Tensor, fake: Tensor) -> Tensor:
+        return self._loss(y, fake)[1]
 
-    def _judge(self, x: Tensor, y: Tensor, made: Tensor | None = None) -> Tensor:
-        real, fake = self._scores(y, self.fakes(x, made))
-        self.schedule.observe(separation(self.objective, real, fake).item())
-        return discriminator_loss(self.objective, real, fake)
+    def _loss(self, y: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """D's loss, and it with the separation: (2,)."""
+        real, fake = self._scores(y, fake)
+        loss = discriminator_loss(self.objective, real, fake)
+        apart = separation(self.objective, real, fake)
+        return loss, torch.stack((loss.detach(), apart.detach()))
 
     def _scores(self, y: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """D on real and made pictures: in one pass, unless D normalises over the batch, which would
@@ -118,7 +140,6 @@ class Game:
         scores = self.discriminator(torch.cat([y, fake]))
         return scores[: len(y)], scores[len(y) :]
 
-    @torch.no_grad()
     def fakes(self, x: Tensor, made: Tensor | None = None) -> Tensor:
         """G(x), `made` already or not; with a replay cache of more than half a batch, the second
         half is replayed.
@@ -127,23 +148,36 @@ class Game:
         """
         half = len(x) // 2
         if self.replay is None or self.replay.count <= half:
-            return self.generator(x) if made is None else made
+            return self._make(x) if made is None else made
         replayed = self.replay.sample(len(x) - half, self._rng).to(x.device)
-        fresh = self.generator(x[:half]) if made is None else made[:half]
+        fresh = self._make(x[:half]) if made is None else made[:half]
         return torch.cat([fresh, replayed])
 
+    @torch.no_grad()
+    def _made(self, x: Tensor) -> Tensor:
+        return self.generator(x)
+
     def generator_step(self, x: Tensor, fake: Tensor | None = None) -> tuple[float, Tensor]:
-        """One step of G; its loss and the pictures it had made (`fake`, where they are made
-        already). D gets no gradients.
+        """One step of G; its loss and the pictures it had made (`fake`, where the turn began with
+        making them). D gets no gradients.
         """
+        fake = self._begin(x) if fake is None else fake
+        return self._finish(x).item(), fake
+
+    def _begun(self, x: Tensor) -> Tensor:
+        self._kept[:] = [self.generator(x)]
+        return self._kept[0].detach()
+
+    def _finished(self, x: Tensor) -> Tensor:
+        (fake,) = self._kept
+        self._kept.clear()
         self.discriminator.requires_grad_(False)
-        fake = self.generator(x) if fake is None else fake
         loss = generator_loss(self.objective, self.discriminator(fake))
         if self._extra_loss is not None:
             loss = loss + self._extra_loss(fake, x)
         descend(self._g_optimizer, loss)
         self.discriminator.requires_grad_(True)
-        return loss.item(), fake.detach()
+        return loss.detach()
 
     def state(self) -> dict:
         """What exact resuming needs beside weights and optimizers."""

@@ -160,8 +160,8 @@ class Augmentation:
             corners = rng.integers(0, self.crop + 1, (count, 2)).tolist()
             sides = tuple(_windows(side, size + self.crop, corners) for side in sides)
         if self.flip:
-            mirrored = torch.from_numpy(rng.random(count) < 0.5).to(sides[0].device)
-            chosen = mirrored[:, None, None, None]
+            mirrored = torch.from_numpy(rng.random(count) < 0.5)
+            chosen = mirrored.to(sides[0].device, non_blocking=True)[:, None, None, None]
             sides = tuple(torch.where(chosen, side.flip(-1), side) for side in sides)
         return sides
 
@@ -196,7 +196,8 @@ class Pictures:
 
     def draw(self, number: int) -> tuple[Tensor, ...]:
         """A normalised batch (number, C, S, S) per side, augmented."""
-        indices = self.queue.draw(number)
+        drawn_now = torch.tensor(self.queue.draw(number))
+        indices = drawn_now.to(self.sides[0].device, non_blocking=True)
         if self.augmentation == Augmentation():
             return tuple(normalise(side[indices]) for side in self.sides)
         drawn = tuple(side[indices].float() / 255 for side in self.sides)

@@ -64,6 +64,8 @@ run_options = apply([
                  help="The last steps, over which all rates fall to 0 in a straight line."),
     click.option("--html", is_flag=True, help="Keep a page of curves and pictures, index.html."),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True),
+    click.option("--no_capture", is_flag=True,
+                 help="On a GPU, do not record steps as graphs to replay."),
     click.option("--noplot", is_flag=True, help="No Visdom windows."),
     click.option("--plot_server", default="localhost", show_default=True, help="Visdom's host."),
     click.option("--plot_port", type=click.IntRange(1, 65535), default=8097, show_default=True),

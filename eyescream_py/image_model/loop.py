@@ -25,6 +25,7 @@ from eyescream_py.image_model.schedule import rate_share
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.json_lines import JsonLines
+from eyescream_py.system.recording import set_rate
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.system.voice import say
 
@@ -103,13 +104,13 @@ def resume(learner: Learner, checkpoint: Checkpoint) -> None:
 
 def rates_of(learner: Learner) -> dict[str, float]:
     """The rate of each optimizer."""
-    return {name: o.param_groups[0]["lr"] for name, o in learner.optimizers.items()}
+    return {name: float(o.param_groups[0]["lr"]) for name, o in learner.optimizers.items()}
 
 
 def set_rates(learner: Learner, rates: dict[str, float], share: float) -> None:
     """Give each optimizer `share` of its rate."""
     for name, optimizer in learner.optimizers.items():
-        optimizer.param_groups[0]["lr"] = share * rates[name]
+        set_rate(optimizer, share * rates[name])
 
 
 class Run:

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from eyescream_py.system.recording import quiet, rate_for
+
 OBJECTIVES = ("log", "l2", "wgan")
 CLIP = 0.01
 
@@ -58,7 +60,7 @@ class TensorFlowRMSProp(Optimizer):
     torch.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float | Tensor) -> None:
         super().__init__(params, {"lr": lr, "decay": 0.9, "eps": 1e-10})
 
     @torch.no_grad()
@@ -75,12 +77,23 @@ class TensorFlowRMSProp(Optimizer):
             torch._foreach_mul_(squares, group["decay"])
             torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["decay"])
             roots = torch._foreach_sqrt(torch._foreach_add(squares, group["eps"]))
-            torch._foreach_addcdiv_(params, gradients, roots, -group["lr"])
+            if isinstance(group["lr"], Tensor):
+                moves = torch._foreach_div(gradients, roots)
+                torch._foreach_mul_(moves, group["lr"])
+                torch._foreach_sub_(params, moves)
+            else:
+                torch._foreach_addcdiv_(params, gradients, roots, -group["lr"])
 
 
 def build_optimizer(name: str, parameters: Iterable[Tensor], lr: float) -> Optimizer:
-    """`name` RMSP (TensorFlow's RMSProp) or ADAM (betas 0.9 and 0.999, epsilon 1e-8)."""
+    """`name` RMSP (TensorFlow's RMSProp) or ADAM (betas 0.9 and 0.999, epsilon 1e-8); on CUDA one
+    whose steps can be recorded.
+    """
     parameters = list(parameters)
+    rate, on_cuda = rate_for(parameters[0], lr), parameters[0].is_cuda
     if name == "ADAM":
-        return torch.optim.Adam(parameters, lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
-    return TensorFlowRMSProp(parameters, lr)
+        adam = torch.optim.Adam(
+            parameters, rate, betas=(0.9, 0.999), eps=1e-8, fused=True, capturable=on_cuda
+        )
+        return quiet(adam)
+    return TensorFlowRMSProp(parameters, rate)

@@ -26,8 +26,9 @@ from eyescream_py.image_model.networks import (
     channels_last,
 )
 from eyescream_py.image_model.options import GanOptions, ImageOptions, SemiOptions
-from eyescream_py.image_model.training import generate, replayed
+from eyescream_py.image_model.training import REMEDY, generate, replayed
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.recording import Recorder
 
 ROUTES = {  # (domain that goes in, domain that comes out)
     "cross": (("synth", "real"), ("real", "synth")),
@@ -45,6 +46,7 @@ class CrossEncoder:
         pairs: Pictures,
         rng: np.random.Generator,
         device: torch.device,
+        capture: bool = True,
     ) -> None:
         self._routes = ROUTES[options.routes]
         self._pairs = pairs
@@ -64,6 +66,7 @@ class CrossEncoder:
         parameters = [p for module in self.modules.values() for p in module.parameters()]
         optimizer = build_optimizer(image.optim, parameters, options.llr)
         self.optimizers: dict[str, Optimizer] = {"l1": optimizer}
+        self._descend = Recorder(device, capture, REMEDY).step(self._descent)
         self._seen: Batch | None = None
 
     def route_losses(self, synth: Tensor, real: Tensor) -> dict[str, Tensor]:
@@ -78,11 +81,15 @@ class CrossEncoder:
     def step(self) -> Metrics:
         synth, real = self._pairs.draw(self._batch_size)
         self._seen = synth, real
-        losses = self.route_losses(synth, real)
-        total = torch.stack(list(losses.values())).sum()
+        total, *losses = self._descend(synth, real).tolist()
+        names = (f"{source}_to_{target}" for source, target in self._routes)
+        return {"L1": total / len(losses), **dict(zip(names, losses, strict=True))}
+
+    def _descent(self, synth: Tensor, real: Tensor) -> Tensor:
+        losses = torch.stack(list(self.route_losses(synth, real).values()))
+        total = losses.sum()
         descend(self.optimizers["l1"], total)
-        routes = {name: loss.item() for name, loss in losses.items()}
-        return {"L1": total.item() / len(routes), **routes}
+        return torch.cat((total[None], losses)).detach()
 
     def samples(self) -> dict[str, Tensor]:
         if self._seen is None:
@@ -120,6 +127,7 @@ class FrozenEncoderGan:
         real: Pictures,
         rng: np.random.Generator,
         device: torch.device,
+        capture: bool = True,
     ) -> None:
         self._domains = {"synth": synth, "real": real}
         self._alpha = options.alpha
@@ -139,7 +147,8 @@ class FrozenEncoderGan:
         g = build_optimizer(image.optim, self.decoder.parameters(), gan.glr)
         d = build_optimizer(image.optim, critic.parameters(), gan.dlr)
         self.optimizers: dict[str, Optimizer] = {"generator": g, "discriminator": d}
-        self.game = Game(self.generator, critic, g, d, gan, rng, self.code_constancy)
+        recorder = Recorder(device, capture, REMEDY)
+        self.game = Game(self.generator, critic, g, d, gan, rng, self.code_constancy, recorder)
         self._seen: Batch | None = None
 
     def start_from(self, stage1: Checkpoint, decoder: str) -> None:

@@ -26,6 +26,9 @@ from eyescream_py.image_model.networks import NU_LIMIT, build_critic, build_gene
 from eyescream_py.image_model.options import GanOptions, ImageOptions, ModelOptions
 from eyescream_py.image_model.perception import PerceptualLoss
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.recording import Recorder
+
+REMEDY = "give --no_capture"  # where a step cannot be recorded
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class ImageModel:
         domains: Domains,
         rng: np.random.Generator,
         device: torch.device,
+        capture: bool = True,
     ) -> None:
         self.options = options
         self.domains = domains
@@ -128,11 +132,15 @@ class ImageModel:
             self.settings["critic"] = gan.critic
         self.modules = _build_modules(options, image, gan, device)
         self.optimizers = _build_optimizers(options, image.optim, gan, self.modules)
+        recorder = Recorder(device, capture, REMEDY)
+        self._l1 = recorder.step(self._l1_losses)
+        self._self_l1 = recorder.step(self._self_l1_loss)
+        self._reconstruct = recorder.step(self._reconstruction_loss)
         self.game: Game | None = None
         if options.use_gan:
             g, d = self.optimizers["generator"], self.optimizers["discriminator"]
             networks = self.generator, self.modules["discriminator"]
-            self.game = Game(*networks, g, d, gan, rng)
+            self.game = Game(*networks, g, d, gan, rng, recorder=recorder)
         self._seen: Batch | None = None
 
     @property
@@ -167,26 +175,36 @@ class ImageModel:
 
     def l1_step(self, x: Tensor, y: Tensor) -> Metrics:
         """One step of G towards the photos `y` of its depth maps `x`; the unweighted losses."""
+        names = ("L1", "features") if self._seen_by_network is not None else ("L1",)
+        return dict(zip(names, self._l1(x, y).tolist(), strict=True))
+
+    def _l1_losses(self, x: Tensor, y: Tensor) -> Tensor:
         output = self.generator(x)
-        losses = {"L1": F.l1_loss(output, y)}
-        total = self.options.l1_weight * losses["L1"]
+        losses = [F.l1_loss(output, y)]
+        total = self.options.l1_weight * losses[0]
         if self._seen_by_network is not None:
-            losses["features"] = self._seen_by_network(output, y)
-            total = total + self.options.features_loss * losses["features"]
+            losses.append(self._seen_by_network(output, y))
+            total = total + self.options.features_loss * losses[1]
         descend(self.optimizers["l1"], total)
-        return {name: loss.item() for name, loss in losses.items()}
+        return torch.stack(losses).detach()
 
     def self_l1_step(self, x: Tensor) -> float:
         """One step of G towards its own source; the unweighted L1."""
+        return self._self_l1(x).item()
+
+    def _self_l1_loss(self, x: Tensor) -> Tensor:
         loss = F.l1_loss(self.generator(x), x)
         descend(self.optimizers["self_l1"], self.options.self_l1 * loss)
-        return loss.item()
+        return loss.detach()
 
     def reconstruction_step(self, x: Tensor) -> float:
         """One step of G and the reconstructor towards R(G(x)) = x."""
+        return self._reconstruct(x).item()
+
+    def _reconstruction_loss(self, x: Tensor) -> Tensor:
         loss = F.l1_loss(self.modules["reconstructor"](self.generator(x)), x)
         descend(self.optimizers["reconstruction"], loss)
-        return loss.item()
+        return loss.detach()
 
     def samples(self) -> dict[str, Tensor]:
         """The last batch: input, output, target (its photos, or any others), replay."""

@@ -35,7 +35,13 @@ class Windows:
 
 
 def run_for(
-    heads: Path, folder: Path, steps: int, load: Path | None = None, decay_steps: int = 0, **options
+    heads: Path,
+    folder: Path,
+    steps: int,
+    load: Path | None = None,
+    decay_steps: int = 0,
+    device: torch.device = CPU,
+    **options,
 ):
     """One `train` run of `steps` steps in `folder`; with `load` it goes on from there."""
     torch.manual_seed(0)
@@ -48,7 +54,7 @@ def run_for(
         nd_dir=str(heads / "Faces_ND"),
         **{"l1": True, "use_nd_l1": True, "use_recon": True, **options},
     )
-    learner = ImageModel(model, image, gan, load_domains(model, image, rng, CPU), rng, CPU)
+    learner = ImageModel(model, image, gan, load_domains(model, image, rng, device), rng, device)
     checkpoint = read_checkpoint(load) if load else None
     if checkpoint:
         resume(learner, checkpoint)
