@@ -1,14 +1,15 @@
-"""ganless-hd: seconds per training batch (two steps) beside the plainest implementation.
+"""ganless-hd: milliseconds per training batch (two steps) beside the plainest implementation.
 
 python -m benchmarks.ganless_hd [--size 256] [--batch 4] [--width 1] [--rounds 3] [--features lite0]
-    [--gpu -1]
+    [--no-capture] [--gpu -1]
 
 The plain side does what the published program is described to do: kernels composed layer by layer
 in NCHW float32, SELU before pooling, a ResNet-18 with separate normalisations whose weights gather
 gradients, the target's features computed in every step and with a graph, Adam in its default form,
 and the six last weight vectors kept and averaged in NumPy. Both sides get the same start values and
-data and their losses must agree. They run alternately; the best round of each counts. Seconds are
-wall clock on CUDA and CPU time on a CPU.
+data and their losses must agree. They run alternately; the best round of each counts. Times are
+wall clock on CUDA and CPU time on a CPU; on CUDA each side's peak memory is printed, too.
+`--features` may be the file of a state dict (that of lite0: features.lite0.installed_file()).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from eyescream_py.ganless_hd.losses import PerceptualLoss
 from eyescream_py.ganless_hd.networks import BasisConv2d, DecoderLevel, UNet, parameter_count
 from eyescream_py.ganless_hd.options import Options
 from eyescream_py.ganless_hd.trainer import STEPS_PER_BATCH, Trainer
-from eyescream_py.system.device import choose_device
+from eyescream_py.system.device import choose_device, prepare_cuda
+from eyescream_py.system.recording import WARM_UP
 
 
 class PlainTrainer:
@@ -106,11 +108,18 @@ def seconds(trainer: Trainer | PlainTrainer, batch: tuple[torch.Tensor, torch.Te
     return clock() - start
 
 
-def memory(trainer: Trainer | PlainTrainer, batch: tuple[torch.Tensor, torch.Tensor]) -> float:
-    """Most CUDA memory held during a batch, GB (10^9 bytes); the other side's weights count too."""
+def warmed_up(trainer: Trainer | PlainTrainer, batch: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """Most CUDA memory that its first batches took, in GB (10^9 bytes), beside what there was: our
+    side's recording among them. 0 on a CPU.
+    """
+    if not batch[0].is_cuda:
+        seconds(trainer, batch)
+        return 0.0
+    before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    trainer.train_batch(*batch)
-    return torch.cuda.max_memory_allocated() / 1e9
+    for _ in range(WARM_UP + 1):
+        seconds(trainer, batch)
+    return (torch.cuda.max_memory_allocated() - before) / 1e9
 
 
 @click.command()
@@ -119,7 +128,8 @@ def memory(trainer: Trainer | PlainTrainer, batch: tuple[torch.Tensor, torch.Ten
 @click.option("--width", default=1.0, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--recompute", is_flag=True, help="Our side recomputes activations backwards.")
-@click.option("--features", "name", default="random", show_default=True, help="Or lite0.")
+@click.option("--capture/--no-capture", default=True, help="On CUDA, record our side's steps.")
+@click.option("--features", "name", default="random", show_default=True, help="Or lite0, FILE.")
 @click.option("--gpu", default=-1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def main(
@@ -128,27 +138,28 @@ def main(
     width: float,
     rounds: int,
     recompute: bool,
+    capture: bool,
     name: str,
     gpu: int,
     threads: int,
 ) -> None:
-    """Print a table of seconds per batch of two steps, and the ratio."""
+    """Print a table of milliseconds per batch of two steps, and the ratio."""
     torch.set_num_threads(threads)
     device = choose_device(gpu, True)
+    prepare_cuda(device, fast=False, strict=False)
     data = pictures(batch, size, device)
     features = [load(name, width=width).to(device) for _ in range(2)]
     if name == "random":
         for network in features:
             calibrate(network, [data[1]])
-    ours = Trainer(
-        UNet(width, recompute=recompute), PerceptualLoss(frozen(features[0])), Options(), device
-    )
+    loss = PerceptualLoss(frozen(features[0]))
+    ours = Trainer(UNet(width, recompute=recompute), loss, Options(capture=capture), device)
     plain = PlainTrainer(UNet(width), features[1], device)
     sides: dict[str, Trainer | PlainTrainer] = {"ours": ours, "plain": plain}
-    for trainer in sides.values():
-        seconds(trainer, data)  # warm-up
-    first = (ours.take_sums()[0][0] / STEPS_PER_BATCH).item()
-    click.echo(f"loss of the first batch: ours {first:.4f}, plain {np.mean(plain.losses):.4f}")
+    peaks = {name: warmed_up(trainer, data) for name, trainer in sides.items()}
+    (total, *_), steps = ours.take_sums()
+    mean = np.mean(plain.losses[:steps])
+    click.echo(f"mean loss of the first batches: ours {total / steps:.4f}, plain {mean:.4f}")
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, trainer in sides.items():
@@ -159,10 +170,10 @@ def main(
         f"{ours.precision}, {device}, torch {torch.__version__}, {threads} threads"
     )
     for name, value in best.items():
-        spread = ", ".join(f"{second:.2f}" for second in times[name])
-        click.echo(f"{name:6} {value:8.3f} s per batch  ({spread})")
+        spread = ", ".join(f"{1000 * second:.1f}" for second in times[name])
+        click.echo(f"{name:6} {1000 * value:8.1f} ms per batch  ({spread})")
         if device.type == "cuda":
-            click.echo(f"{'':6} {memory(sides[name], data):8.2f} GB at most")
+            click.echo(f"{'':6} {peaks[name]:8.2f} GB at most")
     click.echo(f"ratio  {best['plain'] / best['ours']:8.2f}")
 
 

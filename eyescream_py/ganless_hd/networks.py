@@ -155,7 +155,8 @@ class UNet(nn.Module):
         again.
         """
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(function, *inputs, use_reentrant=False)
+            # nothing is drawn in a level, and a recording may not ask for the generator's state
+            return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
         return function(*inputs)
 
 

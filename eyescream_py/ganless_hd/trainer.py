@@ -12,6 +12,7 @@ from eyescream_py.ganless_hd.data import Pair, to_network
 from eyescream_py.ganless_hd.losses import LossParts, PerceptualLoss, Reference
 from eyescream_py.ganless_hd.networks import UNet
 from eyescream_py.ganless_hd.options import Options
+from eyescream_py.system.recording import Recorder, quiet
 
 STEPS_PER_BATCH = 2
 BETAS = (0.9, 0.999)
@@ -27,31 +28,49 @@ class Trainer:
         self.network, self.loss, self.device = network.to(device), loss, device
         self.flat = FlatParameters(network)
         self.averaging = make_averaging(options.averaging, self.flat, options.ema_decay)
-        self.optimizer = torch.optim.Adam(
-            [self.flat.vector], lr=options.lr, betas=BETAS, amsgrad=True, fused=True
-        )
+        on_cuda = device.type == "cuda"
+        self.optimizer = quiet(
+            torch.optim.Adam(
+                [self.flat.vector], lr=options.lr, betas=BETAS, amsgrad=True, fused=True,
+                capturable=on_cuda,
+            )
+        )  # fmt: skip
         self.precision = chosen_precision(options.precision, device)
+        if on_cuda and self.precision != torch.float32:
+            loss.features.to(self.precision)  # or autocast would round them in each pass
+        recorder = Recorder(device, options.capture, "give --no-capture")
+        self._look, self._descend = recorder.step(self._looked), recorder.step(self._descended)
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # total, features, pixels
         self.steps = 0  # that `sums` is over
 
     def train_batch(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Two steps on a batch of (N, 3, S, S) in -1..1; the output before the last step."""
-        with self._autocast():
-            reference = self.loss.reference(targets)
+        reference = Reference(targets, self._look(targets))
         for _ in range(STEPS_PER_BATCH):
             outputs = self.step(inputs, reference)
         return outputs
 
     def step(self, inputs: torch.Tensor, reference: Reference) -> torch.Tensor:
         """One optimizer step, and the averaging after it; the loss is added up."""
-        outputs, parts = self.forward(inputs, reference)
+        outputs, row = self._descend(inputs, reference.pictures, *reference.activations)
+        self.averaging.after_step(self.flat)
+        self.sums += row
+        self.steps += 1
+        return outputs
+
+    def _looked(self, targets: torch.Tensor) -> list[torch.Tensor]:
+        with self._autocast():
+            return self.loss.reference(targets).activations
+
+    def _descended(
+        self, inputs: torch.Tensor, targets: torch.Tensor, *activations: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is done on the device alone: one optimizer step; outputs and losses before it."""
+        outputs, parts = self.forward(inputs, Reference(targets, list(activations)))
         self.flat.zero_grad()
         parts.total.backward()
         self.optimizer.step()
-        self.averaging.after_step(self.flat)
-        self.sums += as_row(parts)
-        self.steps += 1
-        return outputs.detach()
+        return outputs.detach(), as_row(parts)
 
     def forward(self, inputs: torch.Tensor, reference: Reference) -> tuple[torch.Tensor, LossParts]:
         """Outputs in -1..1 and how far they are from the reference."""
