@@ -69,6 +69,12 @@ def main() -> None:
     show_default=True,
     help="Unseen examples for the closing comparison; 0: none.",
 )
+@click.option(
+    "--capture/--no-capture",
+    default=True,
+    show_default=True,
+    help="On a GPU, record the step as a graph and replay it.",
+)
 @click.option("--wavelet", is_flag=True, help="Add wavelet-L1 and TV to the comparison (slow).")
 @click.option(
     "--plots/--no-plots", default=False, show_default=True, help="Show the run in Visdom."
@@ -84,6 +90,7 @@ def train(
     batches: int,
     resume: str | None,
     test_images: int,
+    capture: bool,
     wavelet: bool,
     plots: bool,
     plot_server: str,
@@ -108,6 +115,7 @@ def train(
         run = training.resumed_run(Path(resume), params, protocol, images)
     else:
         run = training.new_run(params, protocol, images, Path(out), say)
+    run.capture = capture
     with closing(Plots.open(plots, plot_server, plot_port, "mln")) as windows:
         say(training.train(run, windows, say, batches))
     say(f"pictures in {run.folder}\ncheckpoint {run.checkpoint_folder / training.CHECKPOINT_NAME}")

@@ -192,7 +192,10 @@ def restore_network(checkpoint: Checkpoint) -> MinimalLinearNetwork:
 def restore_optimizer(
     checkpoint: Checkpoint, network: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put Adam's moments and step counts back, exactly."""
+    """Put Adam's moments and step counts back, exactly; the counts on the device where steps can be
+    recorded, else on the host, as Adam itself has them.
+    """
+    counts_move = optimizer.param_groups[0]["capturable"]
     for name, parameter in network.named_parameters():
         prefix = f"adam.{name}."
         state: dict[str, Any] = {}
@@ -204,7 +207,7 @@ def restore_optimizer(
                 if value.shape != size and short != "step":
                     raise UserError(f"the checkpoint's {key} does not fit; try its .old neighbour")
                 state[short] = torch.view_as_complex(value) if complex_moment else value
-                if short != "step":
+                if counts_move or short != "step":
                     state[short] = state[short].to(parameter.device)
         if state:
             optimizer.state[parameter] = state

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eyescream_py.mln.examples import Draws, crops_at_once, phases_at_once, stack_on
 from eyescream_py.mln.mat import dense, mat_names, read_mat
 from eyescream_py.mln.params import Params
 from eyescream_py.mln.phantoms import random_ellipses, shepp_logan
@@ -184,6 +185,7 @@ class Examples:
     ) -> None:
         self._params, self._protocol, self._images = params, protocol, images
         self._seed = params.seed if seed is None else seed
+        self._stack: Tensor | None = None  # the images on a GPU, once they are needed there
         self._bank: dict[int, tuple[int, Tensor, Tensor]] = {}  # slot -> (number, signal, label)
 
     def batch(self, first: int, count: int) -> Batch:
@@ -195,12 +197,17 @@ class Examples:
     def simulate(self, numbers: list[int]) -> Batch:
         """Examples by number, freshly simulated, without noise."""
         acquisition, device = self._protocol.acquisition, self._protocol.mask.device
-        images = np.stack([self._image(number) for number in numbers])  # [B,bands,N,N]
-        tensor = torch.from_numpy(images).to(device, torch.complex64) * self._protocol.mask
+        make = self._made_at_once if device.type == "cuda" else self._made
+        tensor = make(numbers, device) * self._protocol.mask  # [B,bands,N,N]
         with torch.no_grad():
             signal = acquisition.forward(tensor)
         echoes = self._protocol.echoes
         return Batch(signal, tensor if echoes is None else tensor * echoes)
+
+    def _made(self, numbers: list[int], device: torch.device) -> Tensor:
+        """Images (B, bands, N, N) before the mask, by number."""
+        images = np.stack([self._image(number) for number in numbers])
+        return torch.from_numpy(images).to(device, torch.complex64)
 
     def _image(self, number: int) -> NDArray[np.complex128]:
         rng = np.random.default_rng([self._seed, number])
@@ -211,6 +218,18 @@ class Examples:
         image = random_crop(self._images, p.image_side, rng)
         phase = random_phase(p.image_side, rng, p.phase_linear, p.phase_quadratic, p.phase_scale)
         return image * np.exp(1j * phase)
+
+    def _made_at_once(self, numbers: list[int], device: torch.device) -> Tensor:
+        """`_made` by the same draws, but all images together on the device."""
+        p, bands = self._params, self._protocol.acquisition.bands
+        if self._stack is None:
+            self._stack = stack_on(device, self._images)
+        rngs = [np.random.default_rng([self._seed, number]) for number in numbers]
+        draws = Draws.of([rng for rng in rngs for _ in range(bands)], self._images, p.image_side)
+        crops = crops_at_once(self._stack, p.image_side, draws)
+        settings = p.phase_linear, p.phase_quadratic, p.phase_scale
+        images = torch.polar(crops, phases_at_once(p.image_side, draws.phase.to(device), *settings))
+        return images.to(torch.complex64).unflatten(0, (-1, bands))
 
     def _banked(self, draws: range) -> Batch:
         size, period = self._params.bank_size, self._params.bank_size * self._params.bank_uses
@@ -226,6 +245,6 @@ class Examples:
         )
 
     def _noisy(self, signal: Tensor, first: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + first)
-        parts = torch.randn(*signal.shape, 2, generator=generator) * self._params.noise
-        return signal + torch.view_as_complex(parts).to(signal.device)
+        generator = torch.Generator(signal.device).manual_seed(self._seed * 1_000_003 + first)
+        parts = torch.randn(*signal.shape, 2, generator=generator, device=signal.device)
+        return signal + torch.view_as_complex(parts * self._params.noise)

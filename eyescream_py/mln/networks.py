@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Floats = NDArray[np.floating[Any]]
+GPU_MEMORY = 1 << 30  # bytes of a gathered chunk there: few large kernels, not many small ones
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def _gather(signal: Tensor, index: Tensor) -> Tensor:
 
 
 def _chunk(signal: Tensor, weight: Tensor, memory: int) -> int:
+    memory = GPU_MEMORY if signal.is_cuda else memory
     row_bytes = weight.shape[1] * signal.shape[2] * signal.element_size()
     return max(1, memory // row_bytes)
 

@@ -188,6 +188,9 @@ class GriddedNUFFT:
             torch.stack([owners, entries]), values, shape, check_invariants=False
         )
         self._interpolate = matrix.coalesce().to(device)
+        # for a GPU, whose sparse product adds in no fixed order
+        self._cells = torch.from_numpy(index).to(device)  # [M,J,J]
+        self._kernel = torch.from_numpy(kernel).to(device, dtype)
         self._spread = matrix.t().coalesce().to(device)
         self._correction = _deapodisation(side, width, beta, dtype).to(device)
 
@@ -204,8 +207,20 @@ class GriddedNUFFT:
             images * self._correction
         )
         grid = torch.fft.fft2(torch.fft.ifftshift(padded, dim=(-2, -1)))
-        values = self._interpolate @ grid.reshape(-1, self._padded**2).t().contiguous()
-        return values.t().reshape(*images.shape[:-2], self.samples)
+        flat = grid.reshape(-1, self._padded**2)
+        values = self._gathered(flat) if flat.is_cuda else self._multiplied(flat)
+        return values.reshape(*images.shape[:-2], self.samples)
+
+    def _multiplied(self, grids: Tensor) -> Tensor:
+        """Grids (B, 4 N^2) -> samples (B, M)."""
+        return (self._interpolate @ grids.t().contiguous()).t()
+
+    def _gathered(self, grids: Tensor) -> Tensor:
+        """The same, a row of each sample's J x J cells at a time."""
+        values = grids.new_zeros((len(grids), self.samples))
+        for cells, kernel in zip(self._cells.unbind(1), self._kernel.unbind(1), strict=True):
+            values += (grids[:, cells] * kernel).sum(-1)
+        return values
 
     def _adjoint(self, signal: Tensor) -> Tensor:
         grid = (self._spread @ signal.reshape(-1, self.samples).t().contiguous()).t()

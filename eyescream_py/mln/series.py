@@ -23,6 +23,7 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
 AT_ONCE = 16  # images per batch: more do not fit a processor's cache, fewer leave the weights idle
+HELD = 1 << 28  # bytes of images that a GPU may hold back
 FORMATS = ("mat", "npy", "png", "nifti", "cfl")
 _ENDINGS = {"mat": ".mat", "npy": ".npy", "png": ".png", "nifti": ".nii.gz", "cfl": ".cfl"}
 
@@ -43,12 +44,20 @@ class Series:
 def reconstruct_series(
     method: Method, signal: Tensor, device: torch.device, at_once: int = AT_ONCE
 ) -> Series:
-    """(rows, C, M) -> images, `at_once` rows at a time; each batch leaves the device when done."""
+    """(rows, C, M) -> images, `at_once` rows at a time. They leave the device batch by batch, a
+    GPU's in larger pieces, as each time it would be waited for.
+    """
     parts: list[Tensor] = []
+    held: list[Tensor] = []
+    most = HELD if device.type == "cuda" else 0
     begun = time.perf_counter()
     with torch.inference_mode():
         for part in signal.split(at_once):
-            parts.append(method(part.to(device)).cpu())
+            held.append(method(part.to(device, non_blocking=True)))
+            if sum(images.nbytes for images in held) > most:
+                parts.append(torch.cat(held).cpu())
+                held.clear()
+        parts += [images.cpu() for images in held]
     return Series(torch.cat(parts), time.perf_counter() - begun)
 
 

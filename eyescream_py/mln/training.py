@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 import time
@@ -26,6 +27,7 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.locks import writing
+from eyescream_py.system.recording import Recorder, quiet, rate_for, set_rate
 from eyescream_py.system.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -65,26 +67,43 @@ def total_loss(
     return loss
 
 
+Descent = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def descend(
+    network: MinimalLinearNetwork,
+    optimizer: torch.optim.Optimizer,
+    params: Params,
+    signal: Tensor,
+    label: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """One Adam step; returns the L1 loss before it, a scalar on the device, and the output.
+
+    After a least-squares start the step is relative, see `_relative`.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    output = network(signal)
+    total_loss(network, output, label, params).backward()
+    before = [] if params.init == "random" else _sized_weights(network)
+    optimizer.step()
+    _relative(before)
+    output = output.detach()
+    return reconstruction_loss(output, label), output
+
+
 def train_step(
     network: MinimalLinearNetwork,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     params: Params,
     rate: float,
+    descent: Descent | None = None,
 ) -> tuple[float, Tensor]:
-    """One Adam step at `rate`; returns the L1 loss before it and the output.
-
-    After a least-squares start the step is relative, see `_relative`.
-    """
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    output = network(batch.signal)
-    total_loss(network, output, batch.label, params).backward()
-    before = [] if params.init == "random" else _sized_weights(network)
-    optimizer.step()
-    _relative(before)
-    return reconstruction_loss(output.detach(), batch.label).item(), output.detach()
+    """`descend`, or `descent` which is a recording of it, at `rate`: the loss and the output."""
+    set_rate(optimizer, rate)
+    descent = descent or functools.partial(descend, network, optimizer, params)
+    loss, output = descent(batch.signal, batch.label)
+    return loss.item(), output
 
 
 def _sized_weights(network: MinimalLinearNetwork) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -120,6 +139,7 @@ class Run:
     folder: Path
     progress: Progress
     scan: Tensor | None = None
+    capture: bool = True  # on CUDA, record the step
 
     @property
     def checkpoint_folder(self) -> Path:
@@ -129,10 +149,12 @@ class Run:
 
 def adam(network: torch.nn.Module, params: Params) -> torch.optim.Optimizer:
     """The original's optimizer: beta 0.9 and 0.999, epsilon 1e-8, real and imaginary parts on their
-    own.
+    own; on CUDA its steps can be recorded.
     """
-    return torch.optim.Adam(
-        network.parameters(), lr=params.learning_rate, betas=(0.9, 0.999), eps=1e-8
+    weights = list(network.parameters())
+    rate, on_cuda = rate_for(weights[0], params.learning_rate), weights[0].is_cuda
+    return quiet(
+        torch.optim.Adam(weights, lr=rate, betas=(0.9, 0.999), eps=1e-8, capturable=on_cuda)
     )
 
 
@@ -290,13 +312,15 @@ def _loop(
 ) -> str:
     params, progress = run.params, run.progress
     picture_timer, checkpoint_timer = timers
+    recorder = Recorder(run.protocol.mask.device, run.capture, "give --no-capture")
+    descent = recorder.step(functools.partial(descend, run.network, run.optimizer, params))
     while progress.seconds < 60 * params.train_minutes:
         if max_batches and progress.batch >= max_batches:
             return f"{max_batches} batches done"
         begun = time.monotonic()
         batch = run.examples.batch(progress.batch * params.batch_size, params.batch_size)
         rate = learning_rate(params, progress.batch, progress.seconds)
-        loss, output = train_step(run.network, run.optimizer, batch, params, rate)
+        loss, output = train_step(run.network, run.optimizer, batch, params, rate, descent)
         if not math.isfinite(loss):
             return "the loss is not a number"
         progress.losses.append(loss)
