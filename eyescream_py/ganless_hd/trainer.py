@@ -12,7 +12,7 @@ from eyescream_py.ganless_hd.data import Pair, to_network
 from eyescream_py.ganless_hd.losses import LossParts, PerceptualLoss, Reference
 from eyescream_py.ganless_hd.networks import UNet
 from eyescream_py.ganless_hd.options import Options
-from eyescream_py.system.recording import Recorder, quiet
+from eyescream_py.system.recording import Recorder
 
 STEPS_PER_BATCH = 2
 BETAS = (0.9, 0.999)
@@ -29,11 +29,9 @@ class Trainer:
         self.flat = FlatParameters(network)
         self.averaging = make_averaging(options.averaging, self.flat, options.ema_decay)
         on_cuda = device.type == "cuda"
-        self.optimizer = quiet(
-            torch.optim.Adam(
-                [self.flat.vector], lr=options.lr, betas=BETAS, amsgrad=True, fused=True,
-                capturable=on_cuda,
-            )
+        self.optimizer = torch.optim.Adam(
+            [self.flat.vector], lr=options.lr, betas=BETAS, amsgrad=True, fused=True,
+            capturable=on_cuda,
         )  # fmt: skip
         self.precision = chosen_precision(options.precision, device)
         if on_cuda and self.precision != torch.float32:

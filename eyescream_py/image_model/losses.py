@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from eyescream_py.system.recording import quiet, rate_for
+from eyescream_py.system.recording import rate_for
 
 OBJECTIVES = ("log", "l2", "wgan")
 CLIP = 0.01
@@ -92,8 +92,7 @@ def build_optimizer(name: str, parameters: Iterable[Tensor], lr: float) -> Optim
     parameters = list(parameters)
     rate, on_cuda = rate_for(parameters[0], lr), parameters[0].is_cuda
     if name == "ADAM":
-        adam = torch.optim.Adam(
+        return torch.optim.Adam(
             parameters, rate, betas=(0.9, 0.999), eps=1e-8, fused=True, capturable=on_cuda
         )
-        return quiet(adam)
     return TensorFlowRMSProp(parameters, rate)

@@ -27,7 +27,7 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.locks import writing
-from eyescream_py.system.recording import Recorder, quiet, rate_for, set_rate
+from eyescream_py.system.recording import Recorder, rate_for, set_rate
 from eyescream_py.system.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -153,9 +153,7 @@ def adam(network: torch.nn.Module, params: Params) -> torch.optim.Optimizer:
     """
     weights = list(network.parameters())
     rate, on_cuda = rate_for(weights[0], params.learning_rate), weights[0].is_cuda
-    return quiet(
-        torch.optim.Adam(weights, lr=rate, betas=(0.9, 0.999), eps=1e-8, capturable=on_cuda)
-    )
+    return torch.optim.Adam(weights, lr=rate, betas=(0.9, 0.999), eps=1e-8, capturable=on_cuda)
 
 
 def new_run(

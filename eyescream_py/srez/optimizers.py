@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from eyescream_py.srez.options import Options
-from eyescream_py.system.recording import quiet, rate_for
+from eyescream_py.system.recording import rate_for
 
 
 class TensorFlowRMSProp(Optimizer):
@@ -49,10 +49,8 @@ def build_optimizer(options: Options, params: list[Tensor]) -> Optimizer:
     if options.optimizer == "rmsprop":
         return TensorFlowRMSProp(params, lr)
     betas = (options.learning_beta1, options.learning_beta2)
-    return quiet(
-        torch.optim.Adam(
-            params, lr, betas=betas, eps=options.epsilon, fused=True, capturable=on_cuda
-        )
+    return torch.optim.Adam(
+        params, lr, betas=betas, eps=options.epsilon, fused=True, capturable=on_cuda
     )
 
 

@@ -19,7 +19,6 @@ from eyescream_py.system.errors import UserError
 WARM_UP = 3  # real steps before a recording, in which CUDA's libraries set themselves up
 Step = Callable[..., Any]
 S = TypeVar("S", bound=Step)
-Opt = TypeVar("Opt", bound=Optimizer)
 
 
 class Recorder:
@@ -119,12 +118,6 @@ def rate_for(parameter: Tensor, rate: float) -> float | Tensor:
     recorded step sees.
     """
     return torch.tensor(rate, device=parameter.device) if parameter.is_cuda else rate
-
-
-def quiet(optimizer: Opt) -> Opt:
-    """The optimizer, which does not warn that a step is not recorded: in a warm-up none is."""
-    optimizer._warned_capturable_if_run_uncaptured = True
-    return optimizer
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:

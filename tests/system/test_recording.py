@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.recording import WARM_UP, Recorder, quiet, rate_for, set_rate
+from eyescream_py.system.recording import WARM_UP, Recorder, rate_for, set_rate
 from tests.fake_cuda import OnCuda, pretend_recording
 
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ def test_a_rate_is_a_tensor_that_is_changed_in_place_on_a_gpu_alone(gpu):
     weight = torch.ones(2)
     rate = rate_for(OnCuda(weight) if gpu else weight, 0.5)
     assert isinstance(rate, torch.Tensor) is gpu
-    optimizer = quiet(torch.optim.SGD([torch.ones(2, requires_grad=True)], lr=rate))
+    optimizer = torch.optim.SGD([torch.ones(2, requires_grad=True)], lr=rate)
     set_rate(optimizer, 0.25)
     (group,) = optimizer.param_groups
     assert float(group["lr"]) == 0.25
@@ -118,7 +118,7 @@ def test_a_recording_follows_its_inputs_its_weights_and_its_random_numbers():
     def made(wanted):
         torch.manual_seed(0)
         w = torch.zeros(3, device=device, requires_grad=True)
-        optimizer = quiet(torch.optim.Adam([w], rate_for(w, 0.1), fused=True, capturable=True))
+        optimizer = torch.optim.Adam([w], rate_for(w, 0.1), fused=True, capturable=True)
 
         def step(x):
             optimizer.zero_grad(set_to_none=True)
