@@ -1,6 +1,6 @@
 """The siblings' training steps on a GPU: as written, recorded, and in bfloat16.
 
-    python -m benchmarks.siblings_gpu [--gpu 0] [--only srez] [--bursts 5] [--burst 20]
+    python -m benchmarks.siblings_gpu [--gpu 0] [--only srez] [--bursts 5] [--burst 20] [--top]
 
 Bursts of steps between two synchronisations, the sides in turn; medians. "kernels" and "busy" are
 those of a step as torch's profiler sees them, "peak" what a side alone allocates. Recorded and
@@ -243,7 +243,7 @@ def built_alone(build: Callable[[], Side], device: torch.device) -> tuple[Side, 
 
 
 def measure(
-    name: str, table: Table, device: torch.device, bursts: int, count: int
+    name: str, table: Table, device: torch.device, bursts: int, count: int, top: bool
 ) -> tuple[bool, str]:
     """Rows of a sibling; whether its losses agree, and how far they are apart."""
     builds = SIBLINGS[name](device, device.type != "cuda")
@@ -254,10 +254,12 @@ def measure(
     steps = {side: one.step for side, (one, _) in made.items()}
     times = in_turn(steps, bursts, count, device)
     for (side, (one, peak)), ms in zip(made.items(), times, strict=True):
-        number, busy, _ = kernels(one.step, device)
+        number, busy, slow = kernels(one.step, device)
         ratio = f"{times[0] / ms:.2f}"
         table.add(name, side, f"{ms:.2f}", ratio, f"{number:.0f}", f"{busy:.2f}", f"{peak:.2f}")
         print(table.last(), flush=True)
+        for kernel, times_run, us in slow if top else ():
+            print(f"    {us:7.0f} us {times_run:5.1f} x {kernel[:90]}")
     return far <= CLOSE, f"{name}: losses of the first two sides at most {far:.1e} apart"
 
 
@@ -266,7 +268,8 @@ def measure(
 @click.option("--only", default="", help="Siblings whose name contains this.")
 @click.option("--bursts", default=5)
 @click.option("--burst", "count", default=20, help="Steps between two synchronisations.")
-def main(gpu: int, only: str, bursts: int, count: int) -> None:
+@click.option("--top", is_flag=True, help="Also name the slowest kernels.")
+def main(gpu: int, only: str, bursts: int, count: int, top: bool) -> None:
     device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
     prepare_cuda(device, fast=False, strict=False)
     print(machine(device), flush=True)
@@ -281,7 +284,7 @@ def main(gpu: int, only: str, bursts: int, count: int) -> None:
         # a series is 256 images, not a step
         number = max(1, count // 10) if "series" in name else count
         try:
-            agree, text = measure(name, table, device, bursts, number)
+            agree, text = measure(name, table, device, bursts, number, top)
         except Exception as error:  # the other siblings' figures are wanted all the same
             broken, agree = True, False
             text = f"{name}: {type(error).__name__}: {str(error)[:300]!r}"
