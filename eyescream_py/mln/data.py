@@ -188,6 +188,11 @@ class Examples:
         self._stack: Tensor | None = None  # the images on a GPU, once they are needed there
         self._bank: dict[int, tuple[int, Tensor, Tensor]] = {}  # slot -> (number, signal, label)
 
+    @property
+    def device(self) -> torch.device:
+        """Where signals and labels are."""
+        return self._protocol.mask.device
+
     def batch(self, first: int, count: int) -> Batch:
         """Draws `first` .. `first` + `count` - 1 of the stream."""
         draws = range(first, first + count)
@@ -196,7 +201,7 @@ class Examples:
 
     def simulate(self, numbers: list[int]) -> Batch:
         """Examples by number, freshly simulated, without noise."""
-        acquisition, device = self._protocol.acquisition, self._protocol.mask.device
+        acquisition, device = self._protocol.acquisition, self.device
         make = self._made_at_once if device.type == "cuda" else self._made
         tensor = make(numbers, device) * self._protocol.mask  # [B,bands,N,N]
         with torch.no_grad():
@@ -248,3 +253,27 @@ class Examples:
         generator = torch.Generator(signal.device).manual_seed(self._seed * 1_000_003 + first)
         parts = torch.randn(*signal.shape, 2, generator=generator, device=signal.device)
         return signal + torch.view_as_complex(parts * self._params.noise)
+
+
+class Ahead:
+    """The batches of `examples` by number. On a GPU the one after the last taken can be begun while
+    the device computes with that: then it is never idle until its next work is drawn.
+    """
+
+    def __init__(self, examples: Examples, size: int) -> None:
+        self._examples, self._size = examples, size
+        self._begun: tuple[int, Batch] | None = None
+        self._last = 0
+
+    def take(self, number: int) -> Batch:
+        """Batch `number`, counted from 0."""
+        begun, self._begun, self._last = self._begun, None, number
+        return begun[1] if begun and begun[0] == number else self._made(number)
+
+    def begin_next(self) -> None:
+        """Make the batch after the last taken one, where that keeps nobody waiting."""
+        if self._examples.device.type == "cuda":
+            self._begun = self._last + 1, self._made(self._last + 1)
+
+    def _made(self, number: int) -> Batch:
+        return self._examples.batch(number * self._size, self._size)

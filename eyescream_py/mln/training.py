@@ -18,7 +18,7 @@ from eyescream_py.mln import checkpoints
 from eyescream_py.mln.analytic import set_regression_weights
 from eyescream_py.mln.checkpoints import Progress
 from eyescream_py.mln.covariance import covariance_start
-from eyescream_py.mln.data import Batch, Examples
+from eyescream_py.mln.data import Ahead, Batch, Examples
 from eyescream_py.mln.networks import MinimalLinearNetwork, build_network, to_label
 from eyescream_py.mln.params import Params, params_text
 from eyescream_py.mln.pictures import batch_picture, write_png
@@ -98,11 +98,16 @@ def train_step(
     params: Params,
     rate: float,
     descent: Descent | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> tuple[float, Tensor]:
-    """`descend`, or `descent` which is a recording of it, at `rate`: the loss and the output."""
+    """`descend`, or `descent` which is a recording of it, at `rate`: the loss and the output.
+
+    `meanwhile` is called before the loss is waited for.
+    """
     set_rate(optimizer, rate)
     descent = descent or functools.partial(descend, network, optimizer, params)
     loss, output = descent(batch.signal, batch.label)
+    meanwhile()
     return loss.item(), output
 
 
@@ -312,13 +317,16 @@ def _loop(
     picture_timer, checkpoint_timer = timers
     recorder = Recorder(run.protocol.mask.device, run.capture, "give --no-capture")
     descent = recorder.step(functools.partial(descend, run.network, run.optimizer, params))
+    batches = Ahead(run.examples, params.batch_size)
     while progress.seconds < 60 * params.train_minutes:
         if max_batches and progress.batch >= max_batches:
             return f"{max_batches} batches done"
         begun = time.monotonic()
-        batch = run.examples.batch(progress.batch * params.batch_size, params.batch_size)
+        batch = batches.take(progress.batch)
         rate = learning_rate(params, progress.batch, progress.seconds)
-        loss, output = train_step(run.network, run.optimizer, batch, params, rate, descent)
+        loss, output = train_step(
+            run.network, run.optimizer, batch, params, rate, descent, batches.begin_next
+        )
         if not math.isfinite(loss):
             return "the loss is not a number"
         progress.losses.append(loss)

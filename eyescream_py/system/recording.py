@@ -79,7 +79,10 @@ class Recorded:
                     return self._function(*inputs)
             if self._graph is None:
                 self._record(inputs)
-            return self._replay(inputs)
+            else:
+                self._fill(inputs)
+            self._graph.replay()  # type: ignore[union-attr]
+            return self._outputs
 
     def _runs_as_written(self, inputs: tuple[Tensor, ...]) -> bool:
         """Whether to run as written; counts the calls of a warm-up."""
@@ -90,11 +93,12 @@ class Recorded:
         self._shapes = shapes
         return self._done <= WARM_UP
 
-    def _replay(self, inputs: tuple[Tensor, ...]) -> Any:
+    def _fill(self, inputs: tuple[Tensor, ...]) -> None:
+        """Put a call's inputs where the recording reads them: not before its first replay, as a
+        later part that is recorded then would find changed what the graph of a loss has kept.
+        """
         for place, given in zip(self._inputs, inputs, strict=True):
             place.copy_(given)
-        self._graph.replay()  # type: ignore[union-attr]
-        return self._outputs
 
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
         """Raises UserError where it fails: stream and random numbers may then be left in the middle

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eyescream_py.mln import networks, nufft, series, training
-from eyescream_py.mln.data import Examples
+from eyescream_py.mln.data import Ahead, Examples
 from eyescream_py.mln.forward import Acquisition
 from eyescream_py.mln.networks import build_network
 from eyescream_py.mln.params import Params
@@ -117,6 +117,24 @@ def test_nothing_of_a_step_is_read_back() -> None:
     network, optimizer = learner(params, protocol)
     step = functools.partial(training.descend, network, optimizer, params)
     assert values_read(lambda: step(batch.signal, batch.label)) == []
+
+
+@pytest.mark.parametrize("gpu_there", [False, True])
+def test_the_next_batch_is_begun_ahead_on_a_gpu_alone(gpu_there: bool) -> None:
+    made: list[int] = []
+
+    class Listed:
+        device = torch.device("cuda" if gpu_there else "cpu")
+
+        def batch(self, first: int, count: int) -> int:
+            made.append(first // count)
+            return first // count
+
+    batches = Ahead(Listed(), 4)
+    for number in (3, 4, 5, 9):  # the last as if another run had gone on from there
+        assert batches.take(number) == number
+        batches.begin_next()
+    assert made == ([3, 4, 5, 6, 9, 10] if gpu_there else [3, 4, 5, 9])
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.uint8, np.uint16, ">i2"])
