@@ -6,8 +6,6 @@ so that checkpoints and printed networks stay what they were. Gains in docs/benc
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,29 +15,15 @@ from torch.nn import functional as F
 from eyescream_py.networks.fft_convolution import convolve_by_fourier
 from eyescream_py.networks.modes import FastForward, full_precision
 from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
+from eyescream_py.networks.products import prefers_onednn, product
+from eyescream_py.networks.strided import StridedForward
 from eyescream_py.networks.winograd import TiledForward, convolve_by_tiles
 
-WIDE = 256 * 512  # pairs of planes from where on the weights' slopes are faster as one product
+WIDE = 256 * 512  # pairs of planes from where on products with patches are faster
+WIDE_PIXELS = 128 * 512  # where pixels come first
 FEW = 3  # planes of a picture
 MANY = 2**20  # weights of a Linear from where on oneDNN's products are
-
-
-@functools.cache
-def _prefers_onednn() -> bool:
-    """MKL, by which torch multiplies, uses AVX-512 on Intel's processors only; oneDNN on all."""
-    try:
-        makers = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "AuthenticAMD" in makers and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
-def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a times the transpose of b. [m,k], [n,k], [n] -> [m,n]"""
-    if a.dtype == torch.float32 and _prefers_onednn():
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
-        return y
-    return F.linear(a, b, bias)
+WEIGHTS_FIRST = range(16, 65)  # rows for which they are with the weights as the left matrix
 
 
 class _SharedSlope(torch.autograd.Function):
@@ -95,65 +79,6 @@ class _OnePlane(FastForward):
             return (y if bias is None else y + bias.view(-1, 1, 1)).to(kept.dtype)
 
 
-class _Strided(torch.autograd.Function):
-    """`F.conv2d` whose value and slopes are products with the patches of the whole batch.
-
-    oneDNN takes half as long again for many planes with few pixels each, three times as long for
-    the weights' slopes.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int
-    ) -> Tensor:
-        (n, _, height, width), k = x.shape, weight.shape[2]
-        ctx.geometry = (height, width, k, stride, padding)
-        patches = F.unfold(x, k, padding=padding, stride=stride).permute(2, 0, 1)
-        patches = patches.reshape(-1, patches.shape[2])  # [pixels*N,inputs*k*k]
-        ctx.save_for_backward(patches, weight)
-        if bias is None or x.dtype == torch.bfloat16:  # which would be rounded before the sum, too
-            y = _product(patches, weight.flatten(1), bias)
-        else:  # a sixth faster
-            y = _product(weight.flatten(1), patches).add_(bias.unsqueeze(1)).T
-        rows, columns = ((side + 2 * padding - k) // stride + 1 for side in (height, width))
-        return y.reshape(rows, columns, n, -1).permute(2, 3, 0, 1).contiguous()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        patches, weight = ctx.saved_tensors
-        n, outputs = grads[0].shape[:2]
-        g = grads[0].permute(2, 3, 0, 1).reshape(-1, outputs)  # [pixels*N,outputs]
-        to_x = to_weight = to_bias = None
-        if ctx.needs_input_grad[0]:
-            slopes = full_precision(_product(g, weight.flatten(1).T))  # [pixels*N,inputs*k*k]
-            places = _places(*ctx.geometry, slopes.dtype)
-            slopes = slopes.view(len(places), -1, places.shape[1])
-            with torch.autocast("cpu", enabled=False):
-                sums = torch.addbmm(slopes.new_zeros(()), slopes, places, beta=0)  # [N*inputs,H*W]
-            to_x = sums.view(n, -1, *ctx.geometry[:2]).to(g.dtype)
-        if ctx.needs_input_grad[1]:
-            to_weight = _product(g.T, patches.T).view_as(weight)
-        if ctx.needs_input_grad[2]:
-            to_bias = grads[0].sum((0, 2, 3))
-        return to_x, to_weight, to_bias, None, None
-
-
-@functools.cache
-def _places(
-    height: int, width: int, kernel: int, stride: int, padding: int, dtype: torch.dtype
-) -> Tensor:
-    """1 where a tap of an output pixel lies on an input pixel: [output pixels,taps,H*W]."""
-    each = torch.eye(height * width, dtype=dtype).view(-1, 1, height, width)
-    return F.unfold(each, kernel, padding=padding, stride=stride).permute(2, 1, 0).contiguous()
-
-
-class _WideStrided(FastForward):
-    def __call__(self, x: Tensor) -> Tensor:
-        layer = self.layer
-        y: Tensor = _Strided.apply(*self.operands(x), layer.stride[0], layer.padding[0])
-        return y
-
-
 class _FromFewPlanes(torch.autograd.Function):
     """`F.conv2d` of a picture, whose slope of the input is a product with all taps at every pixel,
     then shifted sums: oneDNN takes two to four times as long for so few planes.
@@ -198,10 +123,11 @@ class _FromFewToPixels(torch.autograd.Function):
         g = pixels_of(grads[0]).view(-1, outputs)  # [pixels*N,outputs]
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            taps = _product(g, weight.flatten(1).T).view(-1, n, patches.shape[1])
+            taps = product(g, weight.flatten(1).T).view(-1, n, patches.shape[1])
             to_x = F.fold(taps.permute(1, 2, 0), **ctx.geometry)
         if ctx.needs_input_grad[1]:
-            to_weight = _product(g.T, patches.T).view_as(weight)
+            # the left matrix is copied where it does not lie row by row: the narrower one
+            to_weight = product(patches.T, g.T).T.contiguous().view_as(weight)
         if ctx.needs_input_grad[2]:
             to_bias = g.sum(0)
         return to_x, to_weight, to_bias, None
@@ -222,13 +148,16 @@ class _ManyWeights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        if len(x) not in WEIGHTS_FIRST or weight.shape[1] < 2 * len(weight):
+            return product(x, weight, bias)
+        y = product(weight, x).T.contiguous()
+        return y if bias is None else y.add_(bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), g = ctx.saved_tensors, grads[0].contiguous()
-        to_x = _product(g, weight.T) if ctx.needs_input_grad[0] else None
-        to_weight = _product(g.T, x.T) if ctx.needs_input_grad[1] else None
+        to_x = product(g, weight.T) if ctx.needs_input_grad[0] else None
+        to_weight = product(g.T, x.T) if ctx.needs_input_grad[1] else None
         return to_x, to_weight, g.sum(0) if ctx.needs_input_grad[2] else None
 
 
@@ -324,7 +253,7 @@ def speed_up(network: nn.Module, rounded: bool = False) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             _PReLU(layer).install()
-        elif isinstance(layer, nn.Linear) and layer.weight.numel() >= MANY and _prefers_onednn():
+        elif isinstance(layer, nn.Linear) and layer.weight.numel() >= MANY and prefers_onednn():
             _WideLinear(layer).install()
         elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and _halves(layer):
             _Blocks(layer).install()
@@ -333,22 +262,37 @@ def speed_up(network: nn.Module, rounded: bool = False) -> None:
                 _OnePlane(layer).install()
             elif layer.in_channels <= FEW and layer.stride == (1, 1) and not rounded:
                 _FewPlanes(layer).install()
-            elif layer.in_channels * layer.out_channels >= WIDE and layer.stride == (2, 2):
-                _WideStrided(layer).install()
+            elif _steps(layer, WIDE):
+                StridedForward(layer).install()
     convolve_by_fourier(network, rounded)
     if not rounded:  # torch's own are faster in bfloat16
         convolve_by_tiles(network)
-        _change_layout_early(network)
+        _keep_pixels_first(network)
 
 
-def _change_layout_early(network: nn.Module) -> None:
-    """Where tiles are next, a picture's convolution can write their layout at no cost."""
+def _keep_pixels_first(network: nn.Module) -> None:
+    """Beside tiles, let layers compute in their layout at no cost."""
+    none = nn.Identity()
     for chain in network.modules():
-        layers = list(chain) if isinstance(chain, nn.Sequential) else []
-        for first, between, then in zip(layers, layers[1:], layers[2:], strict=False):
-            few, tiled = (layer.__dict__.get("forward") for layer in (first, then))
-            if isinstance(few, _FewPlanes) and isinstance(tiled, TiledForward):
-                few.pixels_first = isinstance(between, nn.PReLU)
+        if not isinstance(chain, nn.Sequential):
+            continue
+        layers = [none, none, *chain, none, none, none]
+        runs = zip(*(layers[i:] for i in range(6)), strict=False)
+        for few, between, tiled, after, pool, then in runs:
+            if not isinstance(tiled.__dict__.get("forward"), TiledForward):
+                continue
+            forward = few.__dict__.get("forward")
+            if isinstance(forward, _FewPlanes) and isinstance(between, nn.PReLU):
+                forward.pixels_first = True
+            pooled = isinstance(after, nn.PReLU) and isinstance(pool, nn.AvgPool2d)
+            if pooled and isinstance(then, nn.Conv2d) and _steps(then, WIDE_PIXELS):
+                StridedForward(then).install()
+
+
+def _steps(layer: nn.Conv2d, planes: int) -> bool:
+    """Whether it halves a picture, and has as many pairs of planes."""
+    wide = layer.in_channels * layer.out_channels >= planes
+    return wide and layer.stride == (2, 2) and _is_square(layer)
 
 
 def _halves(layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:

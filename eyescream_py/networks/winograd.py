@@ -4,8 +4,8 @@ pair of planes instead of 9.
 F(4x4,3x3) of Lavin and Gray 2015, "Fast algorithms for convolutional neural networks": 6x6 pixels
 and a kernel become 36 numbers each, whose products over the planes become 4x4 pixels. The points
 are 0, 1, -1, 1/2, -2 and infinity, which round less than theirs (Barabasz et al. 2018): the error
-is 7 times that of a plain sum. One matrix along an axis transforms all tiles of a line. Measured
-in docs/benchmarks.md; CPUs only.
+is 7 times that of a plain sum. A row of tiles is taken through all steps before the next one, while
+the processor's cache holds it. Measured in docs/benchmarks.md; CPUs only.
 """
 
 from __future__ import annotations
@@ -54,26 +54,66 @@ def _polynomial(roots: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """Of a line of `tiles`*4 pixels: `there` (6*tiles,pixels), `back` (pixels,6*tiles)."""
+class _Lines:
+    """Which pixels of a line a tile's six numbers come from, and how: `matrix` (6,pixels)."""
 
-    tiles: int
-    there: Tensor
-    back: Tensor
+    pixels: slice
+    matrix: Tensor
 
 
-@functools.cache
-def _axis(pixels: int, dtype: torch.dtype) -> _Axis:
+def _tiles(side: int, slopes: bool) -> list[_Lines]:
+    """Those of each tile along a line of `side` pixels, or of the slopes of its outputs."""
     each, _, output = _filters()
-    tiles = pixels // OUT
-    # a pixel of zeros on either side, which no tile reads from
-    there = torch.zeros(IN, tiles, pixels + 2, dtype=torch.float64)
-    back = torch.zeros(tiles, OUT, IN, tiles, dtype=torch.float64)
-    for tile in range(tiles):
-        there[:, tile, OUT * tile : OUT * tile + IN] = each
-        back[tile, :, :, tile] = output
-    kept = there[:, :, 1:-1].reshape(IN * tiles, pixels), back.reshape(pixels, IN * tiles)
-    return _Axis(tiles, *(matrix.to(dtype).contiguous() for matrix in kept))
+    starts = range(0, side, OUT)
+    if slopes:
+        return [_Lines(slice(start, start + OUT), output.T) for start in starts]
+    found = []
+    for start in starts:  # a pixel of zeros on either side, which no tile reads from
+        first, end = max(0, start - 1), min(side, start + OUT + 1)
+        found.append(_Lines(slice(first, end), each[:, first - start + 1 : end - start + 1]))
+    return found
+
+
+class _Map:
+    """From pixels [H,W,ab] to the numbers of their tiles, a row of tiles at a time such that both
+    stay in the processor's cache: [6*6,columns of tiles * a,b].
+    """
+
+    def __init__(self, height: int, width: int, slopes: bool, dtype: torch.dtype) -> None:
+        columns = _tiles(width, slopes)
+        across = torch.zeros(IN, len(columns), width, dtype=torch.float64)
+        for i, tile in enumerate(columns):
+            across[:, i, tile.pixels] = tile.matrix
+        self.across = across.flatten(0, 1).to(dtype)  # (6*columns,W)
+        self.rows = [
+            _Lines(tile.pixels, tile.matrix.to(dtype).contiguous())
+            for tile in _tiles(height, slopes)
+        ]
+        self.size = height, width
+        self.overlap = not slopes
+
+    def spread(self, row: _Lines, pixels: Tensor, b: int) -> Tensor:
+        """The numbers of a row of tiles."""
+        lines = pixels[row.pixels].transpose(0, 1)  # [W,lines,ab]
+        # by bmm, which MKL shares out among threads where it does not a product so narrow
+        down = torch.bmm(row.matrix.expand(len(lines), *row.matrix.shape), lines)
+        numbers = torch.bmm(self.across.expand(IN, *self.across.shape), down.transpose(0, 1))
+        return numbers.view(IN * IN, -1, b)
+
+    def collect(self, row: _Lines, numbers: Tensor, pixels: Tensor) -> None:
+        """The transpose of `spread`, added to `pixels` where tiles overlap."""
+        across = self.across.T.expand(IN, *self.across.T.shape)
+        lines = torch.bmm(across, numbers.view(IN, len(self.across), -1))
+        pixels[row.pixels].flatten(1).addmm_(
+            row.matrix.T, lines.view(IN, -1), beta=float(self.overlap)
+        )
+
+    def none(self, like: Tensor, planes: int) -> Tensor:
+        """Pixels [H,W,planes] to `collect` in."""
+        return (like.new_zeros if self.overlap else like.new_empty)(*self.size, planes)
+
+
+_map = functools.cache(_Map)
 
 
 @functools.cache
@@ -83,74 +123,56 @@ def _taps(dtype: torch.dtype) -> Tensor:
     return torch.kron(taps, taps).to(dtype)
 
 
-@dataclass(frozen=True)
-class _Tiling:
-    """Pixels [H,W,ab] in tiles: [6,rows of tiles,6,columns of tiles * a,b]."""
-
-    rows: _Axis
-    columns: _Axis
-
-    def spread(self, pixels: Tensor, b: int, back: bool = False) -> Tensor:
-        """Each tile's numbers; with `back` those by which its output pixels' slopes come in."""
-        axes = self.columns, self.rows
-        across, down = (axis.back.T if back else axis.there for axis in axes)
-        lines = torch.matmul(across, pixels)  # [H,6*columns,ab]
-        tiles = down @ lines.view(len(pixels), -1)
-        return tiles.view(IN, self.rows.tiles, IN, -1, b)
-
-    def collect(self, numbers: Tensor, back: bool = True) -> Tensor:
-        """The pixels that such numbers stand for; without `back` the slopes of pixels."""
-        axes = self.columns, self.rows
-        across, down = (axis.back if back else axis.there.T for axis in axes)
-        lines = (down @ numbers.view(down.shape[1], -1)).view(len(down), across.shape[1], -1)
-        return torch.matmul(across, lines)
-
-
-def _times(numbers: Tensor, kernels: Tensor) -> Tensor:
-    """[6,r,6,m,k] x [6,6,k,n] -> [6,r,6,m,n]"""
-    product = numbers.new_empty(*numbers.shape[:-1], kernels.shape[-1])
-    for i, kernel in enumerate(kernels):
-        for j in range(numbers.shape[1]):
-            torch.bmm(numbers[i, j], kernel, out=product[i, j])
-    return product
-
-
-def _summed(slopes: Tensor, numbers: Tensor) -> Tensor:
-    """Over all tiles: [6,r,6,m,k] x [6,r,6,m,n] -> [6,6,k,n]"""
-    total = slopes.new_zeros(IN, IN, slopes.shape[-1], numbers.shape[-1])
-    for i in range(IN):
-        for j in range(slopes.shape[1]):
-            total[i].baddbmm_(slopes[i, j].transpose(1, 2), numbers[i, j])
-    return total
-
-
 class _Convolution(torch.autograd.Function):
-    """`F.conv2d(x, weight, padding=1)` with its pixels first in memory; backward the transpose of
-    each of its steps, in the layout of the input.
+    """`F.conv2d(x, weight, bias, padding=1)` with its pixels first in memory; backward the
+    transpose of each of its steps, in the layout of the input.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.tiling = tiling = _Tiling(*(_axis(side, x.dtype) for side in x.shape[2:]))
-        ctx.planes_first = not lies_so(x)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        there, back = (_map(*x.shape[2:], slopes, x.dtype) for slopes in (False, True))
+        ctx.maps, ctx.planes_first = (there, back), not lies_so(x)
         kernels = _taps(x.dtype) @ weight.reshape(-1, 9).T
-        kernels = kernels.view(IN, IN, *weight.shape[:2])
-        numbers = tiling.spread(pixels_of(x), x.shape[1])
-        ctx.save_for_backward(numbers if ctx.needs_input_grad[1] else None, kernels)
-        return as_planes(tiling.collect(_times(numbers, kernels.transpose(2, 3))), len(x))
+        kernels = kernels.view(IN * IN, *weight.shape[:2])
+        pixels, n = pixels_of(x), len(x)
+        y, kept = back.none(x, n * len(weight)), []
+        for tiles, outputs in zip(there.rows, back.rows, strict=True):
+            numbers = there.spread(tiles, pixels, x.shape[1])
+            back.collect(outputs, torch.bmm(numbers, kernels.transpose(1, 2)), y)
+            if ctx.needs_input_grad[1]:
+                kept.append(numbers)
+        ctx.save_for_backward(kernels, *kept)
+        return as_planes(y if bias is None else y.view(-1, len(bias)).add_(bias).view(y.shape), n)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        (numbers, kernels), (n, outputs) = ctx.saved_tensors, grads[0].shape[:2]
-        slopes = ctx.tiling.spread(pixels_of(grads[0]), outputs, back=True)
-        to_x = to_weight = None
-        if ctx.needs_input_grad[0]:
-            to_x = as_planes(ctx.tiling.collect(_times(slopes, kernels), back=False), n)
-            to_x = planes_first(to_x) if ctx.planes_first else to_x
-        if ctx.needs_input_grad[1]:
-            to_taps = _taps(slopes.dtype).T @ _summed(slopes, numbers).view(IN * IN, -1)
-            to_weight = to_taps.T.contiguous().view(*kernels.shape[2:], 3, 3)
-        return to_x, to_weight
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (there, back), (kernels, *numbers) = ctx.maps, ctx.saved_tensors
+        n, outputs = grads[0].shape[:2]
+        pixels, (to_x, to_weight, to_bias) = pixels_of(grads[0]), ctx.needs_input_grad
+        sums = there.none(pixels, n * kernels.shape[2]) if to_x else None
+        total = kernels.new_zeros(kernels.shape) if to_weight else None
+        for i, (tiles, places) in enumerate(zip(there.rows, back.rows, strict=True)):
+            slopes = back.spread(places, pixels, outputs)
+            if sums is not None:
+                there.collect(tiles, torch.bmm(slopes, kernels), sums)
+            if total is not None:
+                total.baddbmm_(slopes.transpose(1, 2), numbers[i])
+        return (
+            None if sums is None else _laid(as_planes(sums, n), ctx.planes_first),
+            None if total is None else _of_taps(total),
+            pixels.view(-1, outputs).sum(0) if to_bias else None,
+        )
+
+
+def _laid(x: Tensor, first: bool) -> Tensor:
+    """[N,C,H,W], its planes first in memory or its pixels."""
+    return planes_first(x) if first else x
+
+
+def _of_taps(slopes: Tensor) -> Tensor:
+    """Slopes of kernels from those of their numbers. [36,outputs,inputs] -> [outputs,inputs,3,3]"""
+    taps = _taps(slopes.dtype).T @ slopes.view(IN * IN, -1)
+    return taps.T.contiguous().view(*slopes.shape[1:], 3, 3)
 
 
 class TiledForward(FastForward):
@@ -160,8 +182,8 @@ class TiledForward(FastForward):
         layer = self.layer
         if not _pays(x):
             return type(layer).forward(layer, x)
-        y: Tensor = _Convolution.apply(x, layer.weight)
-        return y if layer.bias is None else y + layer.bias.view(-1, 1, 1)
+        y: Tensor = _Convolution.apply(x, layer.weight, layer.bias)
+        return y
 
 
 def _pays(x: Tensor) -> bool:

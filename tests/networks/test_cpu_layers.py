@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from eyescream_py.networks import cpu_layers
+from eyescream_py.networks import cpu_layers, products
 from eyescream_py.networks.cpu_layers import speed_up
 
 CASES = {
@@ -62,13 +62,27 @@ def test_in_bfloat16_they_are_as_close_to_the_truth_as_torchs_own(case):
         assert (b.double() - t).norm() <= 1.2 * error + 1e-7 * t.norm()
 
 
+def test_a_kernel_of_even_size_that_steps():
+    torch.manual_seed(0)
+    plain = nn.Conv2d(256, 512, 4, stride=2, padding=1).double()
+    fast = nn.Sequential(copy.deepcopy(plain))
+    speed_up(fast)
+    assert "forward" in vars(fast[0])
+    x = torch.randn(2, 256, 6, 7, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn_like(plain(x))
+    for a, b in zip(results(plain, x, weights), results(fast, x, weights), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_products_of_both_libraries_are_equal_in_float32(bias, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(cpu_layers, "_prefers_onednn", lambda: True)
-    linear = nn.Linear(1024, 1024, bias=bias)
+    for module in (cpu_layers, products):
+        monkeypatch.setattr(module, "prefers_onednn", lambda: True)
+    linear, narrower = nn.Linear(1024, 1024, bias=bias), nn.Linear(2048, 512, bias=bias)
     strided = nn.Conv2d(256, 512, 3, stride=2, padding=1, bias=bias)
-    for plain, shape in ((linear, (5, 1024)), (strided, (3, 256, 4, 4))):
+    shapes = (linear, (5, 1024)), (narrower, (17, 2048)), (strided, (3, 256, 4, 4))
+    for plain, shape in shapes:
         fast = nn.Sequential(copy.deepcopy(plain))
         speed_up(fast)
         assert "forward" in vars(fast[0])

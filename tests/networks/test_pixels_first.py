@@ -53,6 +53,28 @@ def test_a_chain_of_layers_keeps_its_values_and_gradients(planes, pooling):
     assert seen == [early, early, True, True, True, late, False, False]
 
 
+def test_a_convolution_behind_the_pooling_keeps_the_layout_and_the_weights_their_numbers():
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(128, 128, 3, padding=1), nn.PReLU(), nn.AvgPool2d(2),
+        nn.Conv2d(128, 512, 3, stride=2, padding=1), nn.PReLU(),
+    ).double()  # fmt: skip
+    fast = copy.deepcopy(plain)
+    speed_up(fast)
+    x = torch.randn(16, 128, 8, 8, dtype=torch.float64, requires_grad=True)
+    assert lies_so(fast(x))
+    assert fast[3].weight.stride() != plain[3].weight.stride()
+    assert torch.equal(fast[3].weight, plain[3].weight)
+    found = results(fast, x)
+    for a, b in zip(results(plain, x), found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    fast(x).sum().backward()
+    assert fast[3].weight.grad.stride() == fast[3].weight.stride()
+    bare = nn.Sequential(nn.PReLU(), *copy.deepcopy(plain)[:1])
+    speed_up(bare)  # nothing before and behind
+    assert "forward" in vars(bare[1])
+
+
 def test_few_pictures_pass_by_torchs_own_in_any_layout():
     torch.manual_seed(0)
     plain = nn.Sequential(

@@ -11,7 +11,7 @@ from eyescream_py.networks.winograd import _Convolution, convolve_by_tiles
 
 
 def results(convolve, x, w, g):
-    y = convolve(x, w)
+    y = convolve(x, w, None)
     return [y, *torch.autograd.grad(y, (x, w), g)]
 
 
@@ -22,7 +22,7 @@ def test_values_and_gradients_are_those_of_conv2d(size, dtype):
     x = torch.randn(3, 7, *size, dtype=torch.float64, requires_grad=True)
     w = torch.randn(5, 7, 3, 3, dtype=torch.float64, requires_grad=True)
     g = torch.randn(3, 5, *size, dtype=torch.float64)
-    expected = results(lambda x, w: F.conv2d(x, w, padding=1), x, w, g)
+    expected = results(lambda x, w, b: F.conv2d(x, w, b, padding=1), x, w, g)
     rounded = (t.detach().to(dtype) for t in (x, w, g))
     found = results(_Convolution.apply, *(t.requires_grad_() for t in rounded))
     bound = 1e-13 if dtype == torch.float64 else 5e-6
@@ -36,7 +36,7 @@ def test_slopes_of_the_weights_alone_and_of_the_pixels_alone():
     x, w = torch.randn(2, 3, 4, 8).double(), torch.randn(4, 3, 3, 3).double()
     for one in (x, w):
         one.requires_grad_()
-        (found,) = torch.autograd.grad(_Convolution.apply(x, w).square().sum(), one)
+        (found,) = torch.autograd.grad(_Convolution.apply(x, w, None).square().sum(), one)
         (expected,) = torch.autograd.grad(F.conv2d(x, w, padding=1).square().sum(), one)
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
         one.requires_grad_(False)
