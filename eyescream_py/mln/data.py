@@ -25,6 +25,7 @@ from eyescream_py.system.voice import warn
 
 Floats = NDArray[np.float64]
 _PHANTOMS = 64
+HDF5 = b"\x89HDF\r\n\x1a\n"  # MATLAB's own files begin with its name
 
 
 def load_images(path: str, limit: int, side: int, seed: int = 1) -> NDArray[Any]:
@@ -95,7 +96,7 @@ def _from_mat(path: str, limit: int) -> NDArray[Any]:
             f"it holds {', '.join(shapes) or 'nothing'}"
         )
     name = "HCPData" if "HCPData" in stacks else stacks[0]
-    last = len(shapes[name]) == 2 or _counts_last(shapes[name])
+    last = len(shapes[name]) == 2 or _counts_last(path, shapes[name])
     keep = (0, 0) if len(shapes[name]) == 2 else (limit, -1 if last else 0)
     value = read_mat(path, [name], source="DatasetMatFN", keep=keep)[name]
     images = dense(value, name, 3, f"DatasetMatFN {path}")
@@ -104,11 +105,25 @@ def _from_mat(path: str, limit: int) -> NDArray[Any]:
     return images if images.dtype.kind in "iu" else np.abs(images).astype(np.float32)
 
 
-def _counts_last(shape: tuple[int, ...]) -> bool:
+def _counts_last(path: str, shape: tuple[int, ...]) -> bool:
     """Whether the last of MATLAB's axes (the first as an HDF5 file lies) counts the images, or the
-    first does: it is the one whose size is least like the other two, an image's sides."""
+    first does. Where two axes are equal, they are an image's sides. Else HDF5 files that MATLAB did
+    not write count by their first, as the published program reads them; MATLAB's may count by
+    either, by the one whose size is least like the other two: that is said.
+    """
     first, middle, last = (max(size, 1) for size in shape)
-    return max(first, middle) * min(middle, last) <= max(middle, last) * min(first, middle)
+    nearer = max(first, middle) * min(middle, last) <= max(middle, last) * min(first, middle)
+    if first == middle or middle == last:
+        return nearer
+    with open(path, "rb") as file:
+        if file.read(len(HDF5)) == HDF5:
+            return True
+    count, sides = (last, (first, middle)) if nearer else (first, (middle, last))
+    warn(
+        f"DatasetMatFN {path}: taken as {count} images of {sides[0]} x {sides[1]}; if that is "
+        "wrong, save it as HDF5 (count, height, width)"
+    )
+    return nearer
 
 
 def training_images(params: Params) -> tuple[NDArray[Any], NDArray[Any]]:

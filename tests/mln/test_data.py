@@ -37,6 +37,37 @@ def test_hdf5_images_are_read_by_name(tmp_path: Path) -> None:
         load_images(path, 3, 32)
 
 
+@pytest.mark.parametrize("shape", [(100, 24, 32), (5, 24, 32), (32, 24, 31), (24, 100, 32)])
+def test_oblong_images_of_hdf5_are_counted_by_its_first_axis(
+    shape: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "images.h5")
+    stack = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+    with h5py.File(path, "w") as file:
+        file["HCPData"] = stack
+    np.testing.assert_array_equal(load_images(path, 200, 16), stack)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"), [((5, 24, 32), 5), ((32, 24, 5), 5), ((20, 24, 26), 20)]
+)
+def test_oblong_images_of_matlab_are_guessed_and_that_is_said(
+    shape: tuple[int, ...], count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import scipy.io
+
+    path = str(tmp_path / "images.mat")
+    scipy.io.savemat(path, {"HCPData": np.ones(shape)})
+    assert len(load_images(path, 200, 16)) == count
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"taken as {count} images of" in said
+    scipy.io.savemat(path, {"HCPData": np.ones((3, 20, 20))})
+    load_images(path, 200, 16)
+    assert not capsys.readouterr().err
+
+
 def test_mat_images_and_their_errors(tmp_path: Path) -> None:
     import scipy.io
 
