@@ -17,11 +17,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from eyescream_py.image_model.losses import TensorFlowRMSProp
 from eyescream_py.image_model.networks import CRITICS, GENERATORS, NORMS, NU_LIMIT
 from eyescream_py.image_model.options import DIRECTIONS
 from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.rmsprop import TensorFlowRMSProp
 from eyescream_py.system.safe_tensors import TensorsError, on_meta, read_header, read_tensors
 
 _KEY = "image_model"

@@ -1,4 +1,4 @@
-"""The three adversarial objectives, as small functions of D's outputs, and TensorFlow's RMSProp.
+"""The three adversarial objectives, as small functions of D's outputs, and their optimizers.
 
 Scores have shape (N, K) and are unbounded; for "log" they are logits, whose losses keep their slope
 where a probability in single precision is 0 or 1 already. Every loss is to
@@ -8,7 +8,7 @@ them).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from eyescream_py.system.recording import rate_for
+from eyescream_py.system.rmsprop import TensorFlowRMSProp
 
 OBJECTIVES = ("log", "l2", "wgan")
 CLIP = 0.01
@@ -51,38 +52,6 @@ def clip_weights(parameters: Iterable[Tensor], bound: float = CLIP) -> None:
     with torch.no_grad():
         for parameter in parameters:
             parameter.clamp_(-bound, bound)
-
-
-class TensorFlowRMSProp(Optimizer):
-    """RMSProp as in TensorFlow 1: the mean square starts at 1, epsilon is inside the root.
-
-    With that start the first steps are about `lr` times the gradient, not `lr` times its sign as in
-    torch.
-    """
-
-    def __init__(self, params: Iterable[Tensor], lr: float | Tensor) -> None:
-        super().__init__(params, {"lr": lr, "decay": 0.9, "eps": 1e-10})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
-            for parameter in params:
-                if not self.state[parameter]:
-                    self.state[parameter]["mean_square"] = torch.ones_like(parameter)
-            squares = [self.state[p]["mean_square"] for p in params]
-            gradients = [p.grad for p in params]
-            torch._foreach_mul_(squares, group["decay"])
-            torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["decay"])
-            roots = torch._foreach_sqrt(torch._foreach_add(squares, group["eps"]))
-            if isinstance(group["lr"], Tensor):
-                moves = torch._foreach_div(gradients, roots)
-                torch._foreach_mul_(moves, group["lr"])
-                torch._foreach_sub_(params, moves)
-            else:
-                torch._foreach_addcdiv_(params, gradients, roots, -group["lr"])
 
 
 def build_optimizer(name: str, parameters: Iterable[Tensor], lr: float) -> Optimizer:

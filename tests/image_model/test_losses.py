@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from eyescream_py.image_model.losses import (
-    TensorFlowRMSProp,
     build_optimizer,
     clip_weights,
     discriminator_loss,
@@ -54,19 +53,6 @@ def test_clip_bounds_every_weight_and_leaves_small_ones() -> None:
     clip_weights(weights)
     torch.testing.assert_close(weights[0], torch.tensor([-0.01, 0.005, 0.01]))
     assert weights[1].item() == 0
-
-
-def test_rmsprop_has_tensorflows_first_two_steps() -> None:
-    parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
-    optimizer = TensorFlowRMSProp([parameter], lr=0.1)
-    expected, square = [1.0, 2.0], [1.0, 1.0]
-    for gradient in ([0.5, -4.0], [1.0, 0.0]):
-        parameter.grad = torch.tensor(gradient)
-        optimizer.step()
-        for i, g in enumerate(gradient):
-            square[i] = 0.9 * square[i] + 0.1 * g * g
-            expected[i] -= 0.1 * g / math.sqrt(square[i] + 1e-10)
-    torch.testing.assert_close(parameter.detach(), torch.tensor(expected))
 
 
 def test_parameters_without_gradient_stay() -> None:

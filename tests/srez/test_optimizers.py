@@ -2,30 +2,11 @@ import pytest
 import torch
 
 from eyescream_py.srez.optimizers import (
-    TensorFlowRMSProp,
     build_optimizer,
     learning_rate,
 )
 from eyescream_py.srez.options import Options
 from eyescream_py.system.recording import set_rate
-
-
-def test_rmsprop_starts_at_one_with_epsilon_inside_the_root():
-    p = torch.tensor([2.0, -1.0], requires_grad=True)
-    optimizer = TensorFlowRMSProp([p], lr=0.1)
-    mean_square, expected = torch.ones(2), p.detach().clone()
-    for gradient in (torch.tensor([0.5, -4.0]), torch.tensor([0.0, 1.0])):
-        p.grad = gradient
-        optimizer.step()
-        mean_square = 0.9 * mean_square + 0.1 * gradient**2
-        expected -= 0.1 * gradient / (mean_square + 1e-10).sqrt()
-    assert torch.allclose(p, expected)
-
-
-def test_rmsprop_leaves_parameters_without_gradient_alone():
-    p = torch.ones(2, requires_grad=True)
-    TensorFlowRMSProp([p], lr=0.1).step()
-    assert torch.equal(p, torch.ones(2))
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
