@@ -1,4 +1,5 @@
 import gc
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,10 +17,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def imported_modules_are_not_searched() -> None:
+@pytest.fixture(scope="session")
+def searched() -> dict[str, int]:
+    """How many modules were imported when they were last set aside."""
+    return {"modules": 0}
+
+
+@pytest.fixture(autouse=True)
+def imported_modules_are_set_aside(searched: dict[str, int]) -> None:
     """Trainers collect garbage at each save. Searching every imported module takes longer than a
     tiny network's whole training, and what is imported stays anyway.
     """
-    gc.collect()
-    gc.freeze()
+    if len(sys.modules) > searched["modules"]:
+        gc.collect()
+        gc.freeze()
+        searched["modules"] = len(sys.modules)

@@ -13,6 +13,7 @@ from torch import nn
 
 from eyescream_py import torch7
 from eyescream_py.networks import models
+from eyescream_py.results import story
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.training.task import Schedule
@@ -48,8 +49,11 @@ def small_D(dims, architecture="default"):
     )  # fmt: skip
 
 
-def use_small_networks(monkeypatch) -> None:
+def use_small_networks(monkeypatch, curves: bool = False) -> None:
+    """Drawing the curves at a run's end takes longer than the whole of a small run."""
     monkeypatch.setattr(models, "create_D", small_D)
+    if not curves:
+        monkeypatch.setattr(story, "write_curves_if_possible", lambda save, trainer: None)
 
 
 def pictures(folder: Path, script: str, count: int = 20, channels: int = 1) -> Path:

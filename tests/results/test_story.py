@@ -115,7 +115,7 @@ def test_many_grids_are_thinned_out_evenly():
 
 @pytest.mark.parametrize("script", ["train", "train_c2f", "train_denoiser"])
 def test_a_resumed_run_shows_its_whole_curves(script, tmp_path, monkeypatch):
-    use_small_networks(monkeypatch)
+    use_small_networks(monkeypatch, curves=True)
     data = pictures(tmp_path, script)
     shown = []
     monkeypatch.setattr(
@@ -136,7 +136,7 @@ def test_a_resumed_run_shows_its_whole_curves(script, tmp_path, monkeypatch):
 
 
 def test_trainers_share_a_folder_without_losing_each_others_lines(tmp_path, monkeypatch):
-    use_small_networks(monkeypatch)
+    use_small_networks(monkeypatch, curves=True)
     save = tmp_path / "run"
     small_run("train", save, pictures(tmp_path, "train"), "--epochs=2")
     small_run("train_denoiser", save, pictures(tmp_path, "train_denoiser"), "--epochs=1")
@@ -147,7 +147,7 @@ def test_trainers_share_a_folder_without_losing_each_others_lines(tmp_path, monk
 
 
 def test_evaluating_changes_nothing_of_a_run(tmp_path, monkeypatch):
-    use_small_networks(monkeypatch)
+    use_small_networks(monkeypatch, curves=True)
     data = pictures(tmp_path, "train")
     plain, measured = tmp_path / "plain", tmp_path / "measured"
     small_run("train", plain, data, "--epochs=3")

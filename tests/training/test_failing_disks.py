@@ -143,7 +143,7 @@ def test_a_folder_where_a_file_should_go(name, tmp_path):
 
 
 def test_pictures_that_cannot_be_written_do_not_stop_a_training(tmp_path, monkeypatch):
-    use_small_networks(monkeypatch)
+    use_small_networks(monkeypatch, curves=True)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/pictures").write_text("a file")
     said = small_run("train", tmp_path / "run", pictures(tmp_path, "train"), "--epochs=1")
@@ -167,7 +167,7 @@ class FullDisk:
 
 
 def test_logs_that_cannot_be_written_do_not_stop_a_training(tmp_path, monkeypatch):
-    use_small_networks(monkeypatch)
+    use_small_networks(monkeypatch, curves=True)
     data = pictures(tmp_path, "train")
     from eyescream_py.system import json_lines
 
@@ -193,7 +193,7 @@ def test_a_best_network_that_cannot_be_saved_does_not_stop_c2f(tmp_path):
 
 
 def test_save_below_a_file(tmp_path, monkeypatch):
-    use_small_networks(monkeypatch)
+    use_small_networks(monkeypatch, curves=True)
     (tmp_path / "file").write_text("kept")
     data = pictures(tmp_path, "train")
     done = invoke("train", *SCRIPTS["train"], f"--dataset={data}", f"--save={tmp_path}/file/run")
