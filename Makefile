@@ -1,5 +1,6 @@
 # make demo   train small faces for a minute or two with plots on, then show them
-# make test   all tests      make lint   style and types      make bench   timings
+# make test   all tests, as many at once as there are cores (PYTEST_ARGS=-n0: one by one)
+# make lint   style and types      make bench   timings
 # make gpu-check   what only a GPU can show, in six minutes
 # make audit  known vulnerabilities      make lock   pin again after a change of requirements
 # The first of them creates .venv and installs everything; later ones do not install again.
@@ -34,8 +35,9 @@ demo: $(STAMP)
 	$(BIN)/python -m eyescream_py movie
 	$(BIN)/python sample.py --neighbours --runs 1 --interpolate 60
 
+# each file in one process, each process on one thread
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=4 --dist=loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

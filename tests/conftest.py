@@ -1,20 +1,21 @@
 import gc
+import os
 import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+# More than one makes tiny networks slow. OMP_NUM_THREADS=2 shows that no verdict hangs on it.
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
+torch.set_num_threads(THREADS)
+
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Commands that run inside a test set the number of threads for all that come after it; more
-    than one make tiny networks slow.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def same_threads() -> Iterator[None]:
+    """Commands that run inside a test set the number of threads for all that come after it."""
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="session")

@@ -125,10 +125,7 @@ def blur(pictures, rounds):
 @pytest.fixture(scope="module")
 def seeing():
     """(network, faces (100, 1, 25, 25))"""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield features.frozen(features.load("auto")), embedded_faces()
-    torch.set_num_threads(before)
+    return features.frozen(features.load("auto")), embedded_faces()
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,6 @@ from eyescream_py.ganless_hd.options import Options
 from eyescream_py.ganless_hd.scenes import write_scenes
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("photos")

@@ -3,18 +3,9 @@
 import dataclasses
 
 import pytest
-import torch
 
 from eyescream_py.srez.make_data import render_face
 from eyescream_py.srez.options import Options
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

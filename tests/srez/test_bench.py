@@ -81,7 +81,6 @@ def test_a_small_study(faces_folder, tmp_path):
     again = CliRunner().invoke(main, arguments)
     assert again.exit_code == 2
     assert "not empty" in again.output
-    torch.set_num_threads(1)
 
 
 def test_a_run_that_diverges_is_named_and_the_study_goes_on(tiny, tmp_path, monkeypatch):
