@@ -125,10 +125,10 @@ def test_a_colour_generator_and_a_pair_that_refines(tmp_path: Path) -> None:
         "--visdom_env=here",
     )  # fmt: skip
     try:
-        wait_until(lambda: len(windows(port, "here")) == 5, 60)
+        wait_until(lambda: len(windows(port, "here")) == 5, 200)
         first = pictures(port)
         page = websocket.create_connection(
-            f"ws://127.0.0.1:{port}/{read_key(port)}/socket", timeout=5, suppress_origin=True,
+            f"ws://127.0.0.1:{port}/{read_key(port)}/socket", timeout=60, suppress_origin=True,
             http_no_proxy=["127.0.0.1"],
         )  # fmt: skip
         move = move_message("here", "sliders", [1, 2, 0.5, 1, 0, 0, 0, 0])

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.commands import ROOT
 
 LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", ".cache", "out_*", "__pycache__", "*.net", "*.old", "*.jpg", "tests", "docs"
+    ".*", "out_*", "__pycache__", "*.net", "*.old", "*.jpg", "tests", "docs"
 )
 
 
@@ -29,7 +29,7 @@ def project(tmp_path_factory):
 
 def run(project, *command):
     done = subprocess.run(
-        [sys.executable, *command], cwd=project, capture_output=True, text=True, timeout=250
+        [sys.executable, *command], cwd=project, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

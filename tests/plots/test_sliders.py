@@ -41,7 +41,7 @@ def port() -> Iterator[int]:
 
 def page(port: int, path: str = f"{KEY}/socket", **more: object) -> websocket.WebSocket:
     return websocket.create_connection(
-        f"ws://127.0.0.1:{port}/{path}", timeout=5, http_no_proxy=["127.0.0.1"],
+        f"ws://127.0.0.1:{port}/{path}", timeout=60, http_no_proxy=["127.0.0.1"],
         **({"suppress_origin": True} | more),
     )  # fmt: skip
 

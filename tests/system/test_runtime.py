@@ -30,6 +30,7 @@ def test_a_gpu_that_is_not_there(monkeypatch, capsys):
 def test_threads(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cores = len(os.sched_getaffinity(0))
     assert set_threads(1000, typed=False) == cores
     assert set_threads(3, typed=True) == 3
