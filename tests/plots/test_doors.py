@@ -37,7 +37,7 @@ def port() -> Iterator[int]:
 
 def ask(port: int, method: str, path: str, body: object = None, **headers: str) -> int:
     """The status of an answer; `Sec_Fetch_Site` becomes Sec-Fetch-Site."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     data = body if isinstance(body, bytes) else json.dumps(body).encode() if body else None
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
@@ -94,7 +94,7 @@ def test_other_sites_nothing_even_with_the_key(port: int, path: str, headers: di
 def test_sockets_refuse_other_sites(port: int, path: str, origin: str) -> None:
     url = f"ws://127.0.0.1:{port}{path}"
     with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
-        websocket.create_connection(url, timeout=5, origin=origin, http_no_proxy=["127.0.0.1"])
+        websocket.create_connection(url, timeout=60, origin=origin, http_no_proxy=["127.0.0.1"])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_the_page_s_socket_takes_no_orders(port: int, tmp_path: Path) -> None:
     victim.write_text("{}")
     url = f"ws://127.0.0.1:{port}/{KEY}/socket"
     page = websocket.create_connection(
-        url, timeout=5, suppress_origin=True, http_no_proxy=["127.0.0.1"]
+        url, timeout=60, suppress_origin=True, http_no_proxy=["127.0.0.1"]
     )
     page.recv()
     for order in ("delete_env", "save", "save_layouts", "close"):
@@ -151,7 +151,7 @@ def test_a_large_post_takes_no_memory(port: int) -> None:
     before = resident_mb(pids[0])
     head = f"POST /{KEY}/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
     for kind in ("Content-Length: 400000000", "Transfer-Encoding: chunked"):
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as raw:
             raw.sendall(f"{head}{kind}\r\n\r\n".encode())
             try:
                 for _ in range(100):
@@ -167,7 +167,7 @@ def test_a_page_that_sleeps_takes_no_memory_and_wakes_up_to_the_newest(port: int
     """300 pictures of 0.5 MB for a tab that reads nothing: a long run's, or moved sliders'."""
     pid = next(int(p.name) for p in Path("/proc").glob("[0-9]*") if is_server(p, port))
     page = websocket.create_connection(
-        f"ws://127.0.0.1:{port}/{KEY}/socket", timeout=5, suppress_origin=True,
+        f"ws://127.0.0.1:{port}/{KEY}/socket", timeout=60, suppress_origin=True,
         http_no_proxy=["127.0.0.1"],
     )  # fmt: skip
     sid = json.loads(page.recv())["data"]
