@@ -55,6 +55,7 @@ from eyescream_py.system.device import prepare_cuda
 from eyescream_py.system.recording import Recorder
 
 STEPS, CLOSE = 20, 1e-5
+SHARE = {"ganless-hd": 0.5, "mln series": 0.1}  # of --burst: a batch of two steps, 256 images
 Losses = Callable[[], list[float]]
 
 
@@ -282,8 +283,7 @@ def main(gpu: int, only: str, bursts: int, count: int, top: bool) -> None:
             subprocess.run([sys.executable, "-m", "benchmarks.siblings_gpu", *words], check=False)
             continue
         begun = time.perf_counter()
-        # a series is 256 images, not a step
-        number = max(1, count // 10) if "series" in name else count
+        number = max(1, round(count * SHARE.get(name, 1)))
         try:
             agree, text = measure(name, table, device, bursts, number, top)
         except Exception as error:  # the other siblings' figures are wanted all the same
