@@ -27,10 +27,13 @@ from eyescream_py.game.adversarial_c2f import PairFeed
 from eyescream_py.game.answers import Logits
 from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.game.feeds import FaceFeed
+from eyescream_py.game.fused_adam import FusedAdam
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
-from eyescream_py.system.device import keep_memory, prepare_cuda, wait_for
+from eyescream_py.networks.fused_layers import Tools, fuse
+from eyescream_py.system.device import fused_kernels, keep_memory, prepare_cuda, wait_for
+from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.optim import Adam
@@ -55,7 +58,9 @@ def ours(
     networks = _networks(case, source, arithmetic.name == "bf16")
     cuda = device.type == "cuda"
     flat = cuda or arithmetic.name == "bf16" if flat is None else flat
-    game = make_game(case, networks, data, batch, source, arithmetic, flat, cuda)
+    kernels = fused_kernels(device) if flat else None
+    tools = Tools(kernels, Lanes(device)) if kernels else None
+    game = make_game(case, networks, data, batch, source, arithmetic, flat, cuda, tools)
     if cuda:  # as the trainers do
         step = CapturedIteration(game, batch, source)
         return lambda: step(batch)
@@ -71,8 +76,11 @@ def make_game(
     arithmetic: precision.Precision,
     flat: bool,
     cuda: bool,
+    tools: Tools | None = None,
 ) -> Game:
-    """The game of a case; with `cuda` its counters stay on the device."""
+    """The game of a case; with `cuda` its counters stay on the device, with `tools` layers and
+    steps are fused.
+    """
     coarse, (D, G) = CASES[case][2], networks
     penalty = Penalty(1e-7, 0) if coarse else Penalty(0, 1e-4)
     feed = (
@@ -81,8 +89,12 @@ def make_game(
         else FaceFeed(data, G, 100, len(data), source)
     )
     answers, rounded = Logits(D), arithmetic.name == "bf16" and flat
+    if tools:
+        for net in networks:
+            fuse(net, tools)
+        answers = Logits(D, tools.kernels.judge)
     D_learner, G_learner = (
-        _learner(net, drawn, bound, flat, rounded, cuda)
+        _learner(net, drawn, bound, flat, rounded, cuda, tools)
         for net, drawn, bound in ((D, penalty, 1.0), (G, Penalty(), 5.0))
     )
     return Game(
@@ -92,6 +104,7 @@ def make_game(
         AccuracyGate(1.01, batch, data.images.device),
         autocast=arithmetic.autocast,
         answers=answers,
+        tally=tools.kernels.tally if tools else None,
     )
 
 
@@ -109,11 +122,16 @@ def _networks(case: str, source: TorchSource, rounded: bool) -> tuple[nn.Sequent
 
 
 def _learner(
-    net: nn.Module, penalty: Penalty, bound: float, flat: bool, rounded: bool, cuda: bool
-) -> Learner:
+    net: nn.Module, penalty: Penalty, bound: float, flat: bool, rounded: bool, cuda: bool,
+    tools: Tools | None,
+) -> Learner:  # fmt: skip
     held = Flat(net) if flat else None
     optimizer = Adam(held or net.parameters(), capturable=cuda)
-    return Learner(net, optimizer, penalty, bound, Working(net, held) if held and rounded else None)
+    working = Working(net, held) if held and rounded else None
+    if tools is None:
+        return Learner(net, optimizer, penalty, bound, working)
+    fused = FusedAdam(tools.kernels.adam, optimizer, penalty, bound, working)
+    return Learner(net, optimizer, penalty, bound, working, fused, tools.lanes)
 
 
 def plain(case: str, data: Dataset, batch: int) -> Callable[[], None]:

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.game.answers import Answers, Logits
+from eyescream_py.game.answers import CERTAIN, Answers, Logits
 from eyescream_py.game.group import Alone
 from eyescream_py.game.taming import Taming
 from eyescream_py.torch7.optim import ConfusionMatrix, LuaOptimizer, positive
 
 if TYPE_CHECKING:
     from eyescream_py.game.averaging import Ema
+    from eyescream_py.game.fused_adam import FusedAdam
     from eyescream_py.game.precision import Autocast
     from eyescream_py.game.working import Working
+    from eyescream_py.system.lanes import Lanes
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class FaultyPenalty(Penalty):
 @dataclass
 class Learner:
     """A network with what changes it: optimizer, penalty and the bound of each gradient element (0
-    = none); with `working` it computes with rounded copies of its weights.
+    = none); with `working` it computes with rounded copies of its weights. `fused` does what
+    follows the slopes in one pass; slopes may be found on `lanes`.
     """
 
     network: nn.Module
@@ -72,6 +75,8 @@ class Learner:
     penalty: Penalty
     clamp: float
     working: Working | None = None
+    fused: FusedAdam | None = None
+    lanes: Lanes | None = None
 
     def computing(self) -> contextlib.AbstractContextManager[None]:
         """A block for forward passes."""
@@ -91,17 +96,27 @@ class Learner:
             for weights in used:
                 weights.requires_grad_(True)
 
+    def step(self, gate: Tensor | None = None) -> None:
+        """Change the weights by the gradients; where `gate` is 0, not."""
+        if self.fused:
+            self.fused.step(gate)
+        else:
+            self.optimizer.step(gate)
+
     def refresh(self) -> None:
         """To be called after each change of the weights."""
-        if self.working:
+        if self.working and not self.fused:
             self.working.refresh()
 
     def backward(self, loss: Tensor, group: Alone) -> None:
         """Gradients of the group's `loss` and the penalty for this network's parameters only."""
         # the rounded weights are what the loss was computed with
-        self.optimizer.differentiate(loss, self.working.leaves if self.working else None)
+        leaves = self.working.leaves if self.working else None
+        self.optimizer.differentiate(loss, leaves, self.lanes.join if self.lanes else None)
         gradients = self.optimizer.gradients
         group.average_(gradients)
+        if self.fused:
+            return
         # with flat parameters a pass over one tensor, else one over each
         self.penalty.add_gradients(self.optimizer.weights, gradients)
         if self.clamp:
@@ -174,6 +189,7 @@ class Feed(Protocol):
         ...
 
 
+Tally = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, float], None]
 CallLog = Callable[[str, float | None], None]  # network "D" or "G", its loss or None where withheld
 
 
@@ -182,19 +198,31 @@ class Figures:
     """Sums over an epoch, kept on the device and read once at its end."""
 
     device: torch.device
+    tally: Tally | None = None  # counts a step of D by one kernel
     sums: dict[str, Tensor] = field(default_factory=dict)
 
     NAMES = ("D_loss", "G_loss", "D_trained", "D_certain")
 
     def __post_init__(self) -> None:
-        for name in self.NAMES:
-            self.sums[name] = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._all = torch.zeros(len(self.NAMES), dtype=torch.float64, device=self.device)
+        self.sums.update(zip(self.NAMES, self._all, strict=True))  # views of it
         self.confusion = ConfusionMatrix(self.device)
+
+    def count(
+        self, answers: Answers, heard: Tensor, meant: Tensor, loss: Tensor, opened: Tensor | None
+    ) -> None:
+        """Add a step of D on pictures of which it `heard` answers and that `meant` targets."""
+        if self.tally and isinstance(answers, Logits):
+            self.tally(heard, meant, loss, opened, self._all, self.confusion.counts, CERTAIN)
+            return
+        self.sums["D_loss"] += loss
+        self.sums["D_trained"] += 1 if opened is None else opened
+        self.sums["D_certain"] += answers.certain(heard).sum()
+        self.confusion.add(answers.real(heard), meant)
 
     def zero(self) -> None:
         """Begin a new epoch."""
-        for value in self.sums.values():
-            value.zero_()
+        self._all.zero_()
         self.confusion.zero()
 
     def state(self) -> dict[str, Any]:
@@ -225,6 +253,7 @@ class Game:
         taming: Taming | None = None,
         answers: Answers | None = None,
         ema: Ema | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.logits = answers if isinstance(answers, Logits) else Logits(D.network)
         self.answers = answers or self.logits
@@ -233,7 +262,7 @@ class Game:
         self.group = group or Alone()
         self.D_iterations, self.G_iterations = iterations
         self.autocast = autocast
-        self.figures = Figures(gate.accuracies.device)
+        self.figures = Figures(gate.accuracies.device, tally)
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -264,19 +293,17 @@ class Game:
         self.D.backward(tamed, self.group)
         loss = self._over_group(loss)
         heard, meant = self._of_all(answers.detach()[:n], targets[:n])
-        said = self.answers.real(heard)
-        opened = self.gate.update(said, meant) if self.gate.can_close else None
+        opened = None
+        if self.gate.can_close:
+            opened = self.gate.update(self.answers.real(heard), meant)
         if log:
             withheld = opened is not None and not bool(opened)
             log("D", None if withheld else self.D.objective(loss))
-        self.D.optimizer.step(opened)
+        self.D.step(opened)
         if self.taming.bound:
             self.taming.bound.apply()
         self.D.refresh()
-        self.figures.sums["D_loss"] += loss
-        self.figures.sums["D_trained"] += 1 if opened is None else opened
-        self.figures.sums["D_certain"] += self.answers.certain(heard).sum()
-        self.figures.confusion.add(said, meant)
+        self.figures.count(self.answers, heard, meant, loss, opened)
 
     def generator_step(self, n: int, log: CallLog | None = None) -> None:
         """One step of G on the gradients of D's answers to `n` of its pictures."""
@@ -290,7 +317,7 @@ class Game:
         loss = self._over_group(loss)
         if log:
             log("G", self.G.objective(loss))
-        self.G.optimizer.step()
+        self.G.step()
         self.G.refresh()
         self.figures.sums["G_loss"] += loss
 

@@ -8,7 +8,7 @@ before D's last Sigmoid; files and sampling keep it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from eyescream_py.networks.modes import exact_output
 
 EPSILON = 1e-12
+Judge = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # logits, targets -> loss, its slopes
 CERTAIN = 13.8155  # logit of a probability 1e-6 away from 0 or 1
 
 
@@ -43,11 +44,12 @@ class Logits:
     """The answers of any D that ends in a Sigmoid, taken in front of it.
 
     The last layer with weights computes in their own type, whatever the autocast, so that answers
-    come in float32 at least. Raises ValueError for a network that ends in something else.
+    come in float32 at least. `judge` finds the loss and its slopes where there is something quicker
+    than torch's operators. Raises ValueError for a network that ends in something else.
     """
 
-    def __init__(self, D: nn.Module) -> None:
-        self.network = D
+    def __init__(self, D: nn.Module, judge: Judge | None = None) -> None:
+        self.network, self._judge = D, judge
         leaves = [layer for layer in D.modules() if not list(layer.children())]
         if not leaves or not isinstance(leaves[-1], nn.Sigmoid):
             raise ValueError("a discriminator has to end in a Sigmoid")
@@ -69,7 +71,11 @@ class Logits:
             del self._sigmoid.forward
 
     def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
-        loss: Tensor = _SoftPlusLoss.apply(answers, targets)
+        loss: Tensor = (
+            _JudgedLoss.apply(answers, targets, self._judge)
+            if self._judge
+            else _SoftPlusLoss.apply(answers, targets)
+        )
         return loss
 
     def real(self, answers: Tensor) -> Tensor:
@@ -100,6 +106,21 @@ class _SoftPlusLoss(torch.autograd.Function):
         x, targets = ctx.saved_tensors
         slope = torch.lerp(torch.sigmoid(x), torch.expm1(F.logsigmoid(x)), targets)
         return slope.mul_(grads[0] / x.numel()), None
+
+
+class _JudgedLoss(torch.autograd.Function):
+    """The same by a function that finds loss and slopes at once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, targets: Tensor, judge: Judge) -> Tensor:
+        loss, slopes = judge(x, targets)
+        ctx.save_for_backward(slopes)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return slopes * grads[0], None, None
 
 
 class Probabilities:

@@ -32,18 +32,18 @@ class Working:
     """Copies of the weights that autocast would round: those of convolutions and Linears, and on
     CUDA of PReLUs; layers that compute in full keep theirs.
 
-    `flat` holds the network's weights. `leaves` are what a loss is to be differentiated by, in the
-    order of the network's parameters.
+    `flat` holds the network's weights, `rounded` all copies in its layout. `leaves` are what a loss
+    is to be differentiated by, in the order of the network's parameters.
     """
 
     def __init__(self, network: nn.Module, flat: Flat, dtype: torch.dtype = torch.bfloat16) -> None:
         kinds = (nn.Conv2d, nn.Linear)
         if next(network.parameters()).is_cuda:
             kinds = (*kinds, nn.PReLU)  # type: ignore[assignment]
-        self._masters, self._rounded = flat.weights, flat.weights.to(dtype)
+        self._masters, self.rounded = flat.weights, flat.weights.to(dtype)
         copies = {
             id(master): nn.Parameter(view)
-            for master, view in zip(flat.parameters, flat.views(self._rounded), strict=True)
+            for master, view in zip(flat.parameters, flat.views(self.rounded), strict=True)
         }
         self.places = [
             _Place(layer, name, master, copies[id(master)])
@@ -68,4 +68,4 @@ class Working:
     @torch.no_grad()
     def refresh(self) -> None:
         """Round the weights anew: after each change of them."""
-        self._rounded.copy_(self._masters)
+        self.rounded.copy_(self._masters)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.networks.modes import evaluating
+from eyescream_py.networks.modes import evaluating, plain
 
 WIDE = 64  # outputs from which a Linear is worth a picture
 
@@ -28,7 +28,8 @@ def activities(network: nn.Module, image: Tensor) -> list[tuple[str, Tensor]]:
         or (isinstance(layer, nn.Linear) and layer.out_features >= WIDE)
     ]
     try:
-        with evaluating(network):
+        # each layer on its own: with others joined to it, it would show less than its output
+        with evaluating(network), plain(network):
             network(image)
     finally:
         for hook in hooks:

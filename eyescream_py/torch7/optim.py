@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,15 +79,23 @@ class LuaOptimizer(torch.optim.Optimizer):
         """A moment, in the shapes of `weights`."""
         return [self._whole[name]] if self.flat else self.moments[name]
 
-    def differentiate(self, loss: Tensor, leaves: list[Tensor] | None = None) -> None:
+    def differentiate(
+        self,
+        loss: Tensor,
+        leaves: list[Tensor] | None = None,
+        found: Callable[[], None] | None = None,
+    ) -> None:
         """Make `loss`'s slopes the `gradients`; by `leaves` where those stand in for the parameters
-        in it (of `Flat` ones only). Every parameter has to take part in the loss.
+        in it (of `Flat` ones only). Every parameter has to take part in the loss. `found` is called
+        before slopes are read.
         """
         if self.flat:
             # torch would fill a 1 of its own each time
             one = self._one.to(loss.dtype)
-            found = torch.autograd.grad(loss, leaves or self.parameters, one)
-            self.flat.gather(found, self._whole["gradient"])
+            slopes = torch.autograd.grad(loss, leaves or self.parameters, one)
+            if found:
+                found()
+            self.flat.gather(slopes, self._whole["gradient"])
         else:
             self.zero_grad(set_to_none=True)
             loss.backward(inputs=self.parameters)
@@ -137,8 +145,8 @@ class LuaOptimizer(torch.optim.Optimizer):
     def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
         """Count the step and change the parameters."""
 
-    def _advance(self, gate: Tensor | None) -> Any:
-        """Count the step; give the new count."""
+    def count(self, gate: Tensor | None) -> Any:
+        """Count a step, where `gate` is not 0; the new count."""
         self.t += 1 if gate is None else gate
         return self.t
 
@@ -231,7 +239,7 @@ class Adam(LuaOptimizer):
         return self.lr * math.sqrt(1 - self.betas[1] ** t) / (1 - self.betas[0] ** t)
 
     def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
-        size = self._step_size(self._advance(gate))
+        size = self._step_size(self.count(gate))
         torch._fused_adam_(
             self.weights, gradients, self.held("m"), self.held("v"), [], self._counts,
             lr=size, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps,
@@ -251,7 +259,7 @@ class Adagrad(LuaOptimizer):
         super().__init__(params, lr, capturable)
 
     def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
-        self._advance(gate)
+        self.count(gate)
         squares = torch._foreach_mul(gradients, gradients)
         if gate is not None:
             torch._foreach_mul_(squares, self._scaled(1.0, gate))
@@ -279,7 +287,7 @@ class SGD(LuaOptimizer):
         super().__init__(params, lr, capturable)
 
     def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
-        t = self._advance(gate)
+        t = self.count(gate)
         direction = gradients
         if self.momentum:
             direction = self.held("dfdx")

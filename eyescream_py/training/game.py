@@ -26,17 +26,21 @@ from eyescream_py.game.adversarial import (
 from eyescream_py.game.answers import Logits, Probabilities
 from eyescream_py.game.averaging import Ema
 from eyescream_py.game.capture import CapturedIteration
+from eyescream_py.game.fused_adam import FusedAdam
 from eyescream_py.game.group import Alone
 from eyescream_py.game.precision import Precision
 from eyescream_py.game.taming import Taming
 from eyescream_py.game.working import Working
 from eyescream_py.networks import checkpoints, models
 from eyescream_py.networks.cpu_layers import speed_up
+from eyescream_py.networks.fused_layers import Tools, fuse
 from eyescream_py.plots.windows import Plots
-from eyescream_py.system.device import wait_for
+from eyescream_py.system.device import fused_kernels, wait_for
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.lanes import Lanes
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.torch7.layers import set_random_source
+from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.torch7.states import fill
 from eyescream_py.training.logs import LossLog
@@ -139,37 +143,48 @@ def build_game(
 ) -> Game:
     """D against G, whose weights are drawn already, with all that the options arm them with."""
     D, G = networks
+    device = next(D.parameters()).device
+    kernels = fused_kernels(device)
+    tools = Tools(kernels, Lanes(device)) if kernels else None
+    judge = kernels.judge if kernels else None
     for net in networks:
         set_random_source(net, source)
         group.share_statistics(net)
-        _make_fast(net, arithmetic, replay=options.rng == "lua")
+        _make_fast(net, arithmetic, options.rng == "lua", tools)
     print(f"Discriminator network:\n{D}\nGenerator network:\n{G}")
     print(f"Number of free parameters in D: {models.free_parameters(D)}")
     print(f"Number of free parameters in G: {models.free_parameters(G)}")
     # a replay keeps the Lua program's fault, and listens to probabilities as Lua did
     penalty_of_G = FaultyPenalty if options.rng == "lua" else Penalty
-    answers = Probabilities(D) if options.rng == "lua" else Logits(D)
+    answers = Probabilities(D) if options.rng == "lua" else Logits(D, judge)
     rounded = arithmetic.name == "bf16" and options.rng != "lua"
-    D_player = _player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded)
-    G_player = _player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded)
+    D_player = _player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded, tools)
+    G_player = _player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded, tools)
+    if taming and taming.bound:
+        D_player.fused = None  # what bounds the weights comes between their step and rounding
     return Game(
         D=D_player,
         G=G_player,
         feed=feed,
-        gate=AccuracyGate(max_accuracy, options.batch_size, next(D.parameters()).device),
+        gate=AccuracyGate(max_accuracy, options.batch_size, device),
         iterations=(options.D_iterations, options.G_iterations),
         autocast=arithmetic.autocast,
         group=group,
         taming=taming,
         answers=answers,
         ema=_average(options, G_player),
+        tally=kernels.tally if kernels else None,
     )
 
 
-def _make_fast(network: nn.Module, arithmetic: Precision, replay: bool) -> None:
+def _make_fast(
+    network: nn.Module, arithmetic: Precision, replay: bool, tools: Tools | None
+) -> None:
     """Layouts and forms of layers that suit the device; a replay keeps torch's own arithmetic."""
     if next(network.parameters()).is_cuda:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if tools:
+            fuse(network, tools)
     elif not replay:
         speed_up(network, rounded=arithmetic.name == "bf16")
 
@@ -181,15 +196,20 @@ def _average(options: GameOptions, G: Learner) -> Ema | None:
 
 
 def _player(
-    options: GameOptions, name: str, network: nn.Module, penalty: Penalty, rounded: bool
-) -> Learner:
+    options: GameOptions, name: str, network: nn.Module, penalty: Penalty, rounded: bool,
+    tools: Tools | None,
+) -> Learner:  # fmt: skip
     method, clamp = getattr(options, f"{name}_optmethod"), getattr(options, f"{name}_clamp")
     betas = (options.adam_beta1, options.adam_beta2)
     on_gpu = next(network.parameters()).is_cuda
     rates, flag = options.rates(name), f"--{name}_adam_lr"
     optimizer = make_optimizer(method, network, *rates, betas, on_gpu, rounded, flag)
     working = Working(network, optimizer.flat) if rounded and optimizer.flat else None
-    return Learner(network, optimizer, penalty, clamp, working)
+    fused = None
+    if tools and isinstance(optimizer, Adam):
+        fused = FusedAdam(tools.kernels.adam, optimizer, penalty, clamp, working)
+    lanes = tools.lanes if tools else None
+    return Learner(network, optimizer, penalty, clamp, working, fused, lanes)
 
 
 def falling(epoch: int, epochs: int, start: float) -> float:

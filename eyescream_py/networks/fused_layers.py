@@ -1,0 +1,323 @@
+"""Layers on CUDA whose small kernels are joined: bias, rectifier, 2x2 pooling and dropout in one
+pass over memory, and slopes of weights beside what follows them.
+
+As in `cpu_layers` only the `forward` of single layers is exchanged: a network stays what files,
+windows and Lua know. What runs where bias, rectifier, pooling and dropout follow a convolution or
+Linear: this layer without its bias, then all of them at once in the rectifier's place; the
+pooling's and the dropout's pass on what they get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from eyescream_py.networks.modes import FastForward
+from eyescream_py.networks.wide_slopes import suits, weight_slopes
+from eyescream_py.system.lanes import Lanes
+from eyescream_py.torch7.layers import ConcatTable, Dropout, SpatialDropout, View
+
+NO_POOL, AVERAGE, MAXIMUM = 0, 1, 2  # as `system.gpu_kernels` counts them
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What every layer of a network computes with: `kernels` offers what `system.gpu_kernels`
+    does.
+    """
+
+    kernels: Any
+    lanes: Lanes
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How one output is made: `mask` and `scale` of the dropout, pooling, rows or planes."""
+
+    tools: Tools
+    mask: Tensor | None = None
+    scale: float = 1.0
+    pool: int = NO_POOL
+    flat: bool = False
+
+
+class _Activation(torch.autograd.Function):
+    """Of (x, bias [C], slope [1], how)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor, slope: Tensor, way: _Way) -> Tensor:
+        ctx.save_for_backward(x, bias, slope)
+        ctx.way = way
+        activate = way.tools.kernels.activate
+        return activate(x, bias, slope, way.mask, way.scale, way.pool, way.flat)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, bias, slope = ctx.saved_tensors
+        way: _Way = ctx.way
+        kernels, learns = way.tools.kernels, ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        dx, parts = kernels.activate_backward(
+            grads[0], x, bias, slope, way.mask, way.scale, way.pool, learns
+        )
+        if parts is None:
+            return dx, None, None, None
+        with way.tools.lanes.beside(*parts):
+            of_bias, of_slope = kernels.add_parts(parts, bias, slope)
+        return dx, of_bias, of_slope if ctx.needs_input_grad[2] else None, None
+
+
+class _Product(torch.autograd.Function):
+    """x [N,in] times weight [out,in], with bias or without."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lanes: Lanes) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.lanes, ctx.biased = lanes, bias is not None
+        return x.mm(weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), g = ctx.saved_tensors, grads[0]
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[1]:
+            with ctx.lanes.beside(g, x):
+                of_weight = g.t().mm(x)
+                of_bias = g.sum(0) if ctx.biased else None
+        if ctx.needs_input_grad[0]:
+            of_x = g.mm(weight)
+        return of_x, of_weight, of_bias, None
+
+
+class _Convolution(torch.autograd.Function):
+    """x convolved with weight, with bias or without; `layer` says with which strides."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d, lanes: Lanes
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.lanes, ctx.layer, ctx.biased = lanes, layer, bias is not None
+        return torch.convolution(x, weight, bias, *_settings(layer))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        layer, of_x, of_weight, of_bias = ctx.layer, None, None, None
+        g = _planes_last(grads[0])
+
+        def slopes(*wanted: bool) -> tuple[Tensor | None, ...]:
+            found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
+                g, x, weight, [len(weight)], *_settings(layer), wanted
+            )
+            return found
+
+        if ctx.needs_input_grad[1]:
+            with ctx.lanes.beside(g, x):
+                if suits(layer, x):
+                    of_weight = weight_slopes(x, g, layer.kernel_size[0])
+                    of_bias = g.sum((0, 2, 3)) if ctx.biased else None
+                else:
+                    _, of_weight, of_bias = slopes(False, True, ctx.biased)
+        if ctx.needs_input_grad[0]:
+            of_x = slopes(True, False, False)[0]
+        return of_x, of_weight, of_bias, None, None
+
+
+def _settings(layer: nn.Conv2d) -> tuple[Any, ...]:
+    return layer.stride, layer.padding, layer.dilation, False, (0, 0), 1
+
+
+def _planes_last(x: Tensor) -> Tensor:
+    """[N,C,H,W] in channels_last, and so that torch sees it: of a single plane, or a single pixel,
+    strides alone do not tell, and it would compute in the other layout.
+    """
+    _, planes, height, width = x.shape
+    x = x.contiguous(memory_format=torch.channels_last)
+    return x.as_strided(x.shape, (planes * height * width, 1, width * planes, planes))
+
+
+class Beside(FastForward):
+    """A convolution or Linear whose weights' slopes are computed beside what follows; `bare`:
+    without its bias.
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, tools: Tools, bare: bool) -> None:
+        super().__init__(layer)
+        self.tools, self.bare = tools, bare
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x, weight, bias = self.operands(x)
+        bias, lanes = None if self.bare else bias, self.tools.lanes
+        if isinstance(self.layer, nn.Linear):
+            y: Tensor = _Product.apply(x, weight, bias, lanes)
+        else:
+            y = _Convolution.apply(_planes_last(x), weight, bias, self.layer, lanes)
+        return y
+
+
+class Passed(FastForward):
+    """A layer whose work is done by a rectifier before it."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Rectifier(FastForward):
+    """A rectifier that also adds the bias of the layer before it, pools and drops out."""
+
+    def __init__(
+        self, layer: nn.Module, before: nn.Conv2d | nn.Linear, after: Sequence[nn.Module],
+        flat: bool, tools: Tools,
+    ) -> None:  # fmt: skip
+        super().__init__(layer)
+        self.before, self.flat, self.tools, self.after = before, flat, tools, list(after)
+        leak = getattr(layer, "negative_slope", None)
+        # of the masters' type: rounded to 16 bits it would be another
+        self.leak = None if leak is None else before.weight.new_full((1,), leak)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = super().__deepcopy__(memo)
+        twin.before = memo[id(self.before)]
+        # those behind it are copied after it: `memo` may not know them yet
+        twin.after = [_copied(layer, memo) for layer in self.after]
+        return twin
+
+    def __call__(self, x: Tensor) -> Tensor:
+        pools = [layer for layer in self.after if isinstance(layer, nn.AvgPool2d | nn.MaxPool2d)]
+        if pools and (x.shape[2] % 2 or x.shape[3] % 2):
+            # a border that pooling leaves out: by torch's own layers
+            y = self._activated(x, _Way(self.tools))
+            for layer in self.after:
+                y = type(layer).forward(layer, y)
+            return y
+        kind = NO_POOL
+        if pools:
+            kind = AVERAGE if isinstance(pools[0], nn.AvgPool2d) else MAXIMUM
+        mask, scale = self._dropped(x, 2 if pools else 1)
+        return self._activated(x, _Way(self.tools, mask, scale, kind, self.flat))
+
+    def _activated(self, x: Tensor, way: _Way) -> Tensor:
+        x = _planes_last(x) if x.dim() == 4 else x.contiguous()
+        slope = self.layer.weight if self.leak is None else self.leak
+        y: Tensor = _Activation.apply(x, self.before.bias, slope, way)
+        return y
+
+    def _dropped(self, x: Tensor, shrink: int) -> tuple[Tensor | None, float]:
+        """What the dropout of an output of x [N,C,H,W] or [N,C] multiplies by."""
+        layer = next((a for a in self.after if isinstance(a, Dropout | SpatialDropout)), None)
+        whole = isinstance(layer, SpatialDropout)
+        # numbers are drawn where the layers themselves would draw them
+        if layer is None or (layer.p == 0 and not whole):
+            return None, 1.0
+        scaled = not whole and layer.scaled
+        if not (layer.training or layer.stochastic_inference):
+            return None, 1.0 if scaled else 1 - layer.p
+        shape = x.shape[:2]
+        if not whole and x.dim() == 4:
+            shape = torch.Size((len(x), x.shape[2] // shrink, x.shape[3] // shrink, x.shape[1]))
+        mask = layer._bernoulli(x, shape, 1 - layer.p)
+        return mask, 1 / (1 - layer.p) if scaled else 1.0
+
+
+def _copied(layer: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    import copy
+
+    twin: nn.Module = copy.deepcopy(layer, memo)
+    return twin
+
+
+class Branches(FastForward):
+    """The children of a ConcatTable at the same time, each on a stream of its own."""
+
+    def __init__(self, layer: ConcatTable, device: torch.device) -> None:
+        super().__init__(layer)
+        self.streams = [torch.cuda.Stream(device) for _ in layer][1:]
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        main = torch.cuda.current_stream(x.device)
+        made = []
+        for branch, stream in zip(self.layer, [main, *self.streams], strict=True):
+            if stream is not main:
+                stream.wait_stream(main)
+            with torch.cuda.stream(stream):
+                made.append(branch(x))
+        for stream in self.streams:
+            main.wait_stream(stream)
+        return made
+
+
+def fuse(network: nn.Module, tools: Tools) -> None:
+    """Exchange the `forward` of all layers of `network` that run faster so."""
+    device = next(network.parameters()).device
+    for layer in list(network.modules()):
+        if isinstance(layer, nn.Sequential):
+            for number in range(len(layer)):
+                _fuse_from(layer, number, tools)
+        elif type(layer) is ConcatTable and device.type == "cuda":
+            Branches(layer, device).install()
+
+
+def _fuse_from(sequence: nn.Sequential, number: int, tools: Tools) -> None:
+    """Exchange what begins with this layer, if it is one with weights."""
+    layers = list(sequence)
+    first = layers[number]
+    if "forward" in first.__dict__ or not _is_plain(first):
+        return
+    follows = layers[number + 1 :]
+    bare = bool(follows) and _is_rectifier(follows[0]) and first.bias is not None
+    Beside(first, tools, bare).install()  # type: ignore[arg-type]
+    if bare:
+        after = _joined(follows[1:])
+        flat = isinstance(next(iter(follows[1 + len(after) :]), None), View)
+        Rectifier(follows[0], first, after, flat, tools).install()  # type: ignore[arg-type]
+        for layer in after:
+            Passed(layer).install()
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    if type(layer) is nn.Conv2d:
+        return layer.groups == 1 and layer.padding_mode == "zeros" and layer.padding != "same"
+    return type(layer) is nn.Linear
+
+
+def _is_rectifier(layer: nn.Module) -> bool:
+    if type(layer) is nn.PReLU:
+        return layer.weight.numel() == 1
+    return isinstance(layer, nn.LeakyReLU) and not layer.inplace
+
+
+def _joined(layers: Sequence[nn.Module]) -> list[nn.Module]:
+    """What of the layers behind a rectifier its kernel does: a pooling, then a dropout; dropout of
+    whole planes may also come first, as it is the same.
+    """
+    found: list[nn.Module] = []
+    for layer in layers[:2]:
+        pooled = any(_is_halving(a) for a in found)
+        dropped = len(found) - pooled
+        pools = _is_halving(layer) and not pooled
+        drops = isinstance(layer, Dropout | SpatialDropout) and not dropped
+        commute = all(isinstance(a, SpatialDropout) for a in found)
+        if not (drops or (pools and commute)):
+            break
+        found.append(layer)
+    return found
+
+
+def _is_halving(layer: nn.Module) -> bool:
+    """Whether it pools 2x2 pixels without overlap."""
+    if type(layer) is nn.AvgPool2d:
+        plain = layer.padding == 0 and layer.divisor_override is None
+    elif type(layer) is nn.MaxPool2d:
+        plain = layer.padding == 0 and layer.dilation == 1 and not layer.return_indices
+    else:
+        return False
+    return (
+        plain
+        and not layer.ceil_mode
+        and layer.kernel_size in (2, (2, 2))
+        and layer.stride in (2, (2, 2))
+    )

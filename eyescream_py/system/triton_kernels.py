@@ -1,0 +1,227 @@
+"""The bodies of `gpu_kernels`, in Triton's language: what each program of a launch does.
+
+Arithmetic is in float32 whatever the tensors' type. Values of a picture lie in rows of planes.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _one(x, places, ok, bias, slope):
+    """(value before the activation, activated) of an element each."""
+    before = tl.load(x + places, mask=ok, other=0.0).to(tl.float32) + bias
+    return before, tl.where(before > 0, before, slope * before)
+
+
+@triton.jit
+def _greater(a, b):
+    """Whether max pooling goes over from a to b; NaN wins, as in torch."""
+    return (b > a) | (b != b)
+
+
+@triton.jit
+def _upper_left(row, pixels, narrow, width, POOL: tl.constexpr):
+    """The row of the input that an output row begins at."""
+    if POOL:
+        above = (row // pixels * (pixels // narrow) + row % pixels // narrow) * 2
+        row = above * width + (row % pixels % narrow) * 2
+    return row
+
+
+@triton.jit
+def _kept(mask, row, per_mask, planes, plane, ok):
+    place = (row // per_mask)[:, None] * planes + plane[None, :]
+    return tl.load(mask + place, mask=ok, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def activate(
+    x, bias, slope, mask, y, rows, planes, pixels, narrow, width, per_mask, y_n, y_p, y_c,
+    scale, POOL: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, PLANES: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
+    ok = (row < rows)[:, None] & (plane < planes)[None, :]
+    b = tl.load(bias + plane, mask=plane < planes, other=0.0).to(tl.float32)[None, :]
+    a = tl.load(slope).to(tl.float32)
+    place = _upper_left(row, pixels, narrow, width, POOL)[:, None] * planes + plane[None, :]
+    _, value = _one(x, place, ok, b, a)
+    if POOL:
+        _, right = _one(x, place + planes, ok, b, a)
+        _, below = _one(x, place + width * planes, ok, b, a)
+        _, last = _one(x, place + (width + 1) * planes, ok, b, a)
+        if POOL == 1:
+            value = (value + right + below + last) * 0.25
+        else:
+            value = tl.where(_greater(value, right), right, value)
+            value = tl.where(_greater(value, below), below, value)
+            value = tl.where(_greater(value, last), last, value)
+    if MASK:
+        value *= _kept(mask, row, per_mask, planes, plane, ok)
+    out = (row // pixels * y_n + row % pixels * y_p)[:, None] + plane[None, :] * y_c
+    tl.store(y + out, (value * scale).to(y.dtype.element_ty), mask=ok)
+
+
+@triton.jit
+def _shares(g, v0, v1, v2, v3, POOL: tl.constexpr):
+    """The slopes of four pixels that became one: a quarter each, or all to the largest, the first
+    of equal ones.
+    """
+    if POOL == 1:
+        g = g * 0.25
+        return g, g, g, g
+    over1 = _greater(v0, v1)
+    best = tl.where(over1, v1, v0)
+    over2 = _greater(best, v2)
+    over3 = _greater(tl.where(over2, v2, best), v3)
+    g2 = tl.where(over3, 0.0, g)
+    g1 = tl.where(over2, 0.0, g2)
+    return (
+        tl.where(over1, 0.0, g1), tl.where(over1, g1, 0.0),
+        tl.where(over2, g2, 0.0), tl.where(over3, g, 0.0),
+    )  # fmt: skip
+
+
+@triton.jit
+def _slope_of(g, before, slope, dx, place, ok):
+    """Store an element's slope; (it, what it adds to the rectifier's slope)."""
+    d = tl.where(before > 0, g, slope * g)
+    tl.store(dx + place, d.to(dx.dtype.element_ty), mask=ok)
+    return tl.where(ok, d, 0.0), tl.where(ok & (before <= 0), g * before, 0.0)
+
+
+@triton.jit
+def activate_backward(
+    g, x, bias, slope, mask, dx, bias_parts, slope_parts, rows, planes, pixels, narrow,
+    width, per_mask, g_n, g_p, g_c, scale,
+    POOL: tl.constexpr, MASK: tl.constexpr, SUMS: tl.constexpr,
+    ROWS: tl.constexpr, PLANES: tl.constexpr,
+):  # fmt: skip
+    plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
+    inside = plane < planes
+    b = tl.load(bias + plane, mask=inside, other=0.0).to(tl.float32)[None, :]
+    a = tl.load(slope).to(tl.float32)
+    bias_sum = tl.zeros([ROWS, PLANES], dtype=tl.float32)
+    slope_sum = tl.zeros([ROWS, PLANES], dtype=tl.float32)
+    for start in range(tl.program_id(0) * ROWS, rows, tl.num_programs(0) * ROWS):
+        row = (start + tl.arange(0, ROWS)).to(tl.int64)
+        ok = (row < rows)[:, None] & inside[None, :]
+        come = (row // pixels * g_n + row % pixels * g_p)[:, None] + plane[None, :] * g_c
+        d = tl.load(g + come, mask=ok, other=0.0).to(tl.float32) * scale
+        if MASK:
+            d *= _kept(mask, row, per_mask, planes, plane, ok)
+        place = _upper_left(row, pixels, narrow, width, POOL)[:, None] * planes + plane[None, :]
+        before, value = _one(x, place, ok, b, a)
+        if POOL:
+            before1, v1 = _one(x, place + planes, ok, b, a)
+            before2, v2 = _one(x, place + width * planes, ok, b, a)
+            before3, v3 = _one(x, place + (width + 1) * planes, ok, b, a)
+            d, d1, d2, d3 = _shares(d, value, v1, v2, v3, POOL)
+            s1, t1 = _slope_of(d1, before1, a, dx, place + planes, ok)
+            s2, t2 = _slope_of(d2, before2, a, dx, place + width * planes, ok)
+            s3, t3 = _slope_of(d3, before3, a, dx, place + (width + 1) * planes, ok)
+        s, t = _slope_of(d, before, a, dx, place, ok)
+        if POOL:
+            s, t = s + s1 + s2 + s3, t + t1 + t2 + t3
+        if SUMS:
+            bias_sum += s
+            slope_sum += t
+    if SUMS:
+        part = tl.program_id(0)
+        tl.store(bias_parts + part * planes + plane, tl.sum(bias_sum, 0), mask=inside)
+        whole = tl.sum(tl.sum(slope_sum, 0), 0)
+        tl.store(slope_parts + part * tl.num_programs(1) + tl.program_id(1), whole)
+
+
+@triton.jit
+def add_parts(
+    bias_parts, slope_parts, dbias, dslope, parts, planes, slopes,
+    PARTS: tl.constexpr, PLANES: tl.constexpr,
+):  # fmt: skip
+    plane = tl.program_id(0) * PLANES + tl.arange(0, PLANES)
+    inside = plane < planes
+    total = tl.zeros([PARTS, PLANES], dtype=tl.float32)
+    for start in range(0, parts, PARTS):
+        part = start + tl.arange(0, PARTS)
+        ok = (part < parts)[:, None] & inside[None, :]
+        total += tl.load(bias_parts + part[:, None] * planes + plane[None, :], mask=ok, other=0.0)
+    tl.store(dbias + plane, tl.sum(total, 0).to(dbias.dtype.element_ty), mask=inside)
+    if tl.program_id(0) == 0:
+        whole = tl.zeros([PARTS], dtype=tl.float32)
+        for start in range(0, slopes, PARTS):
+            one = start + tl.arange(0, PARTS)
+            whole += tl.load(slope_parts + one, mask=one < slopes, other=0.0)
+        tl.store(dslope, tl.sum(whole, 0).to(dslope.dtype.element_ty))
+
+
+@triton.jit
+def adam(
+    w, g, m, v, rounded, steps, rate, gate, n, l1, l2, bound, log1, log2, keep1, keep2, take1,
+    take2, eps, L1: tl.constexpr, L2: tl.constexpr, CLAMP: tl.constexpr, GATE: tl.constexpr,
+    ROUND: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    if GATE:
+        n = tl.where(tl.load(gate) > 0, n, 0)
+    ok = place < n
+    t = tl.load(steps)
+    size = tl.load(rate) * tl.sqrt(1 - tl.exp(t * log2)) / (1 - tl.exp(t * log1))
+    weight = tl.load(w + place, mask=ok, other=0.0)
+    d = tl.load(g + place, mask=ok, other=0.0)
+    if L1:
+        d += l1 * ((weight > 0).to(tl.float32) - (weight < 0).to(tl.float32))
+    if L2:
+        d += l2 * weight
+    if CLAMP:
+        # comparisons leave NaN as it is
+        d = tl.where(d > bound, bound, tl.where(d < -bound, -bound, d))
+    first = keep1 * tl.load(m + place, mask=ok, other=0.0) + take1 * d
+    second = keep2 * tl.load(v + place, mask=ok, other=0.0) + take2 * d * d
+    weight -= size.to(tl.float32) * (first / (tl.sqrt(second) + eps))
+    tl.store(w + place, weight, mask=ok)
+    tl.store(m + place, first, mask=ok)
+    tl.store(v + place, second, mask=ok)
+    if ROUND:
+        tl.store(rounded + place, weight.to(rounded.dtype.element_ty), mask=ok)
+
+
+@triton.jit
+def judge(x, targets, loss, slopes, n, SIZE: tl.constexpr):
+    total = tl.zeros([SIZE], dtype=tl.float32)
+    for start in range(0, n, SIZE):
+        place = start + tl.arange(0, SIZE)
+        ok = place < n
+        logit = tl.load(x + place, mask=ok, other=0.0).to(tl.float32)
+        t = tl.load(targets + place, mask=ok, other=0.0).to(tl.float32)
+        e = tl.exp(-tl.abs(logit))
+        # log(1+e) of a small e would be 0
+        soft = tl.maximum(logit, 0.0) + tl.where(e < 1e-3, e * (1 - e / 2), tl.log(1 + e))
+        total += tl.where(ok, soft - t * logit, 0.0)
+        large, small = 1 / (1 + e), e / (1 + e)
+        wrong = tl.where(logit > 0, large, small)  # sigmoid(x), which a 0 would have wanted lower
+        missing = tl.where(logit > 0, small, large)  # sigmoid(-x)
+        tl.store(slopes + place, ((1 - t) * wrong - t * missing) / n, mask=ok)
+    tl.store(loss, tl.sum(total, 0) / n)
+
+
+@triton.jit
+def tally(x, targets, loss, trained, sums, counts, n, certain, GATE: tl.constexpr,
+           SIZE: tl.constexpr):  # fmt: skip
+    cell = tl.arange(0, 4)
+    found = tl.zeros([4], dtype=tl.int64)
+    sure = tl.zeros([SIZE], dtype=tl.int64)
+    for start in range(0, n, SIZE):
+        place = start + tl.arange(0, SIZE)
+        ok = place < n
+        logit = tl.load(x + place, mask=ok, other=0.0).to(tl.float32)
+        real = tl.load(targets + place, mask=ok, other=0.0) > 0.5
+        sure += (ok & (tl.abs(logit) > certain)).to(tl.int64)
+        mine = 2 * real.to(tl.int32) + (logit > 0).to(tl.int32)
+        hits = (mine[:, None] == cell[None, :]) & ok[:, None]
+        found += tl.sum(hits.to(tl.int64), 0)
+    tl.store(counts + cell, tl.load(counts + cell) + found)
+    learned = tl.load(trained) if GATE else 1.0
+    tl.store(sums, tl.load(sums) + tl.load(loss))
+    tl.store(sums + 2, tl.load(sums + 2) + learned)
+    tl.store(sums + 3, tl.load(sums + 3) + tl.sum(sure, 0))

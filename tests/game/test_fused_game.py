@@ -1,0 +1,148 @@
+"""Iterations with fused layers and steps: the same game as without."""
+
+import types
+
+import pytest
+import torch
+
+from eyescream_py.data.dataset import Dataset
+from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
+from eyescream_py.game.answers import Logits
+from eyescream_py.game.averaging import Ema
+from eyescream_py.game.capture import CapturedIteration
+from eyescream_py.game.feeds import FaceFeed
+from eyescream_py.game.fused_adam import FusedAdam
+from eyescream_py.game.precision import choose
+from eyescream_py.game.working import Working
+from eyescream_py.networks import models
+from eyescream_py.networks.fused_layers import Tools, fuse
+from eyescream_py.system.device import fused_kernels, prepare_cuda
+from eyescream_py.system.lanes import Lanes
+from eyescream_py.torch7.flat import Flat
+from eyescream_py.torch7.layers import Dropout, set_random_source
+from eyescream_py.torch7.optim import Adam
+from eyescream_py.torch7.random import TorchSource
+from tests import kernels_in_torch
+
+BATCH, SIDE = 8, 16
+
+
+def player(net, penalty, clamp, kernels, arithmetic, lanes):
+    flat = Flat(net)
+    optimizer = Adam(flat, 1e-3, capturable=True)
+    working = Working(net, flat) if arithmetic.name == "bf16" else None
+    fused = FusedAdam(kernels.adam, optimizer, penalty, clamp, working) if kernels else None
+    return Learner(net, optimizer, penalty, clamp, working, fused, lanes)
+
+
+def game(kernels, device="cpu", name="fp64", bound=1.01, dropout=True):
+    device, torch_seed = torch.device(device), torch.manual_seed(0)
+    assert torch_seed is not None
+    arithmetic = choose(name, device)
+    networks = [models.create_D((1, SIDE, SIDE)), models.create_G((1, SIDE, SIDE), 10)]
+    source, lanes = TorchSource(1, device), Lanes(device) if kernels else None
+    for net in networks:
+        net.to(device, arithmetic.dtype).to(memory_format=torch.channels_last)
+        for layer in net.modules():
+            if isinstance(layer, Dropout) and not dropout:
+                layer.p = 0.0
+        set_random_source(net, source)
+        if kernels:
+            fuse(net, Tools(kernels, lanes))
+    D, G = networks
+    generator = torch.Generator().manual_seed(2)
+    pixels = torch.randint(0, 256, (40, 1, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    players = [
+        player(net, *armed, kernels, arithmetic, lanes)
+        for net, armed in ((D, (Penalty(1e-5, 1e-4), 1.0)), (G, (Penalty(), 5.0)))
+    ]
+    return Game(
+        *players,
+        FaceFeed(Dataset(pixels.to(device), "noise"), G, 10, 40, source, arithmetic.dtype),
+        AccuracyGate(bound, BATCH, device),
+        autocast=arithmetic.autocast,
+        answers=Logits(D, kernels and kernels.judge),
+        ema=Ema(G, 0.99, 0.0, players[1].optimizer.flat),
+        tally=kernels and kernels.tally,
+    ), source
+
+
+def assert_close(a, b, **close):
+    for x, y in ((a.D, b.D), (a.G, b.G)):
+        assert int(x.optimizer.t) == int(y.optimizer.t)
+        for p, q in zip(x.optimizer.parameters, y.optimizer.parameters, strict=True):
+            torch.testing.assert_close(p.detach(), q.detach(), **close)
+    assert torch.equal(a.figures.confusion.counts, b.figures.confusion.counts)
+    for key, value in a.figures.sums.items():
+        torch.testing.assert_close(value, b.figures.sums[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("bound", [1.01, 0.5])
+def test_fused_steps_are_the_steps(bound):
+    plain, _ = game(None, bound=bound, dropout=False)
+    fused, _ = game(kernels_in_torch, bound=bound, dropout=False)
+    for either in (plain, fused):
+        for n in (BATCH, BATCH, 4, BATCH):
+            either.iteration(n)
+    assert_close(plain, fused, rtol=1e-9, atol=1e-11)
+    assert 0 < int(plain.D.optimizer.t) <= 4
+
+
+def test_rounded_copies_are_those_of_the_new_weights():
+    fused, _ = game(kernels_in_torch, name="bf16")
+    fused.iteration(BATCH)
+    for learner in (fused.D, fused.G):
+        flat = learner.optimizer.flat.weights
+        assert torch.equal(learner.working.rounded, flat.bfloat16())
+
+
+def test_a_device_without_kernels_has_none():
+    assert fused_kernels(torch.device("cpu")) is None
+
+
+def test_a_gpu_without_triton_says_so_in_one_line(monkeypatch, capsys):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "eyescream_py.system.gpu_kernels", None)
+    monkeypatch.setattr(torch, "zeros", lambda *a, **k: types.SimpleNamespace())
+    assert fused_kernels(types.SimpleNamespace(type="cuda")) is None
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "slower" in said
+
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("bound", [1.01, 0.5])
+def test_on_a_gpu_fused_steps_are_the_steps(bound):
+    device = torch.device("cuda", 0)
+    prepare_cuda(device, fast=False, strict=True)
+    kernels = fused_kernels(device)
+    plain, _ = game(None, device, "fp32", bound, dropout=False)
+    fused, _ = game(kernels, device, "fp32", bound, dropout=False)
+    for either in (plain, fused):
+        for n in (BATCH, 4, BATCH):
+            either.iteration(n)
+    # Adam's first steps have the size of the rate whatever the slope's: signs of tiny ones differ
+    assert_close(plain, fused, rtol=1e-3, atol=3e-3)
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_on_a_gpu_a_replayed_graph_is_the_eager_run_to_the_bit(name):
+    device = torch.device("cuda", 0)
+    prepare_cuda(device, fast=False, strict=False)
+    kernels = fused_kernels(device)
+    ends = []
+    for captured in (True, False, False):
+        made, source = game(kernels, device, name)
+        step = CapturedIteration(made, BATCH, source) if captured else made.iteration
+        for n in (BATCH,) * 8 + (4, BATCH):
+            step(n)
+        ends.append(torch.cat([made.D.optimizer.flat.weights, made.G.optimizer.flat.weights]))
+    assert torch.equal(ends[1], ends[2])
+    assert torch.equal(ends[0], ends[1])

@@ -1,0 +1,156 @@
+"""Fused layers against the layers themselves: on any device by kernels written in torch, which say
+what Triton's are to compute; those on a GPU are in `tests/system/test_gpu_kernels.py`.
+"""
+
+import copy
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from eyescream_py.game.answers import Logits
+from eyescream_py.game.taming import SlopePenalty
+from eyescream_py.networks import models, models_c2f, models_small
+from eyescream_py.networks.fused_layers import Passed, Rectifier, Tools, fuse
+from eyescream_py.networks.modes import evaluating
+from eyescream_py.plots.activity import activities
+from eyescream_py.system.lanes import Lanes
+from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
+from eyescream_py.torch7.random import TorchSource
+from tests import kernels_in_torch
+
+TOOLS = Tools(kernels_in_torch, Lanes(torch.device("cpu")))
+GRAY, COLOUR, LARGE = (1, 16, 16), (3, 16, 16), (1, 32, 32)
+NETWORKS = {
+    "D at 16 px": (lambda: models.create_D(GRAY), [GRAY]),
+    "D at 32 px": (lambda: models.create_D((1, 24, 24)), [(1, 24, 24)]),
+    "D b": (lambda: models.create_D(COLOUR, "b"), [COLOUR]),
+    "small D": (lambda: models_small.create_D(GRAY, deep=True), [GRAY]),
+    "D of pairs": (lambda: models_c2f.create_D(LARGE), [LARGE, LARGE]),
+    "G": (lambda: models.create_G(COLOUR, 10), [(10,)]),
+    "upsampling G": (lambda: models.create_G(GRAY, 10, "upsampling"), [(10,)]),
+    "small G": (lambda: models_small.create_G(GRAY, 10), [(10,)]),
+    "G of pairs": (lambda: models_c2f.create_G(GRAY), [GRAY, GRAY]),
+    "odd pooling": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 3), nn.PReLU(), nn.MaxPool2d(2), Dropout(), View(9), nn.Linear(9, 1)
+        ),
+        [(2, 9, 9)],
+    ),
+    "planes dropped before pooling": (
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.LeakyReLU(0.1),
+                              SpatialDropout(0.3), nn.AvgPool2d(2), nn.Conv2d(3, 1, 1)),
+        [(2, 8, 8)],
+    ),
+    "pooling with overlap": (
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.PReLU(), nn.MaxPool2d(3, 2), Dropout()),
+        [(2, 9, 9)],
+    ),
+}  # fmt: skip
+
+
+def pair(name):
+    """A network in double precision, its fused twin, and inputs for both."""
+    torch.manual_seed(0)
+    make, shapes = NETWORKS[name]
+    network = make().double().to(memory_format=torch.channels_last)
+    for layer in network.modules():
+        if isinstance(layer, Dropout):
+            layer.p = 0.0  # its numbers are drawn in another order; of whole planes they are not
+    fused = copy.deepcopy(network)
+    fuse(fused, TOOLS)
+    inputs = [torch.rand(3, *shape, dtype=torch.float64) for shape in shapes]
+    return network, fused, inputs
+
+
+def results(network, inputs, seed=1):
+    """Output and slopes by the inputs and every parameter."""
+    set_random_source(network, TorchSource(seed))
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    y = network(*inputs)
+    TOOLS.lanes.join()
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
+    return [y, *torch.autograd.grad((y * weights).sum(), [*inputs, *network.parameters()])]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_values_and_slopes_are_those_of_the_layers(name):
+    network, fused, inputs = pair(name)
+    for a, b in zip(results(network, inputs), results(fused, inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_so_are_values_in_evaluation_mode_and_of_a_copy(name):
+    network, fused, inputs = pair(name)
+    twin = copy.deepcopy(fused)
+    with evaluating(network, fused, twin):
+        expected = network(*inputs)
+        torch.testing.assert_close(fused(*inputs), expected, rtol=1e-10, atol=1e-11)
+        for p in fused.parameters():
+            p.add_(1)  # which a copy does not see
+        torch.testing.assert_close(twin(*inputs), expected, rtol=1e-10, atol=1e-11)
+
+
+def test_what_is_joined():
+    D = models.create_D(GRAY)
+    fuse(D, TOOLS)
+    forwards = [type(layer.__dict__.get("forward")) for layer in D.modules()]
+    assert forwards.count(Rectifier) == 7
+    assert forwards.count(Passed) == 3  # the average, both dropouts
+    conv = D[0][0]
+    assert isinstance(conv[4].__dict__["forward"], Passed)
+    assert not conv[3].forward.flat
+    assert conv[8].forward.flat  # its pictures are read as rows behind it
+
+
+def test_dropout_is_drawn_as_often_and_scaled():
+    net = nn.Sequential(nn.Linear(4, 400), nn.PReLU(), Dropout(0.25))
+    fuse(net, TOOLS)
+    set_random_source(net, TorchSource(0))
+    with torch.no_grad():
+        net[0].weight.zero_()
+        net[0].bias.fill_(3)
+    values = net(torch.zeros(50, 4)).unique()
+    torch.testing.assert_close(values, torch.tensor([0.0, 4.0]))
+    dropped = (net(torch.zeros(50, 4)) == 0).float().mean()
+    assert abs(float(dropped) - 0.25) < 0.02
+
+
+def test_the_slope_penalty_takes_the_layers_themselves():
+    network, fused, (pictures,) = pair("D b")
+    found = []
+    for net in (network, fused):
+        set_random_source(net, TorchSource(3))
+        penalty = SlopePenalty(1.0)(Logits(net), pictures)
+        found.append([penalty, *torch.autograd.grad(penalty, list(net.parameters())[:4])])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_shown_activities_are_whole_outputs_of_the_layers():
+    network, fused, (picture,) = pair("D at 16 px")
+    shown = [activities(net, picture[:1]) for net in (network, fused)]
+    for (name, a), (other, b) in zip(*shown, strict=True):
+        assert name == other
+        torch.testing.assert_close(a, b)
+
+
+def test_slopes_of_the_weights_are_waited_for_before_they_are_read():
+    """Work that was begun beside has read its tensors when they may be freed: they are kept."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.PReLU())
+    begun = []
+
+    class Recorded(Lanes):
+        def beside(self, *read):
+            begun.extend(read)
+            return super().beside(*read)
+
+    fuse(net, Tools(kernels_in_torch, Recorded(torch.device("cpu"))))
+    x = torch.rand(2, 3, requires_grad=True)
+    y = net(x)
+    net[0].weight.requires_grad_(True)
+    y.sum().backward()
+    assert any(t.data_ptr() == x.data_ptr() for t in begun)
+    assert isinstance(net[0].forward.tools.kernels, types.ModuleType)

@@ -1,0 +1,34 @@
+import pytest
+import torch
+from torch import nn
+
+from eyescream_py.networks.wide_slopes import suits, weight_slopes
+
+
+@pytest.mark.parametrize(
+    ("n", "inputs", "outputs", "height", "width"),
+    [(2, 8, 16, 9, 6), (3, 16, 8, 8, 8), (1, 8, 8, 1, 2)],
+)
+def test_products_are_the_slopes_of_the_weights(n, inputs, outputs, height, width):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(inputs, outputs, 7, padding=3).double()
+    x = torch.randn(n, inputs, height, width, dtype=torch.float64)
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert suits(layer, x)
+    y = layer(x)
+    g = torch.randn_like(y)
+    (expected,) = torch.autograd.grad(y, layer.weight, g)
+    torch.testing.assert_close(weight_slopes(x, g, 7), expected)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(8, 8, 5, padding=2), nn.Conv2d(8, 8, 7, padding=2),
+        nn.Conv2d(8, 8, 7, stride=2, padding=3), nn.Conv2d(8, 8, (7, 9), padding=(3, 4)),
+        nn.Conv2d(8, 8, 7, padding=6, dilation=2), nn.Conv2d(8, 3, 7, padding=3),
+    ],
+)  # fmt: skip
+def test_others_are_left_to_cudnn(layer):
+    assert not suits(layer, torch.zeros(1, 8, 9, 9))
+    assert not suits(nn.Conv2d(3, 8, 7, padding=3), torch.zeros(1, 3, 9, 9))

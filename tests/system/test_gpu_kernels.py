@@ -1,0 +1,129 @@
+"""Triton's kernels against torch's operators (`tests/kernels_in_torch.py`), on a GPU."""
+
+import itertools
+
+import pytest
+import torch
+
+from tests import kernels_in_torch as expected
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+SHAPES = [(3, 5), (16, 2048), (700, 128), (2, 3, 4, 6), (3, 54, 8, 8), (5, 130, 2, 2),
+          (64, 128, 16, 16)]  # fmt: skip
+MASKS = ("none", "planes", "elements")
+
+
+@pytest.fixture
+def kernels():
+    from eyescream_py.system import gpu_kernels
+
+    return gpu_kernels
+
+
+def operands(shape, pool, mask, dtype):
+    generator = torch.Generator("cuda").manual_seed(0)
+    x = torch.randn(shape, generator=generator, device="cuda")
+    if pool == expected.MAXIMUM:
+        x = (4 * x).round() / 4  # so that some are equal
+    x = x.to(dtype)
+    if len(shape) == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    bias = torch.randn(shape[1], generator=generator, device="cuda").to(dtype)
+    slope = torch.tensor([0.3], device="cuda", dtype=dtype)
+    halves = [side // (2 if pool else 1) for side in shape[2:]]
+    sizes = {"none": None, "planes": shape[:2], "elements": (shape[0], *halves, shape[1])}[mask]
+    kept = None
+    if sizes:
+        kept = torch.empty(sizes, device="cuda", dtype=dtype).bernoulli_(0.5, generator=generator)
+    return x, bias, slope, kept
+
+
+def kinds():
+    for shape, pool, mask in itertools.product(SHAPES, (0, 1, 2), MASKS):
+        if not (pool and len(shape) == 2):
+            yield shape, pool, mask
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("flat", [False, True])
+def test_activations_and_their_slopes(kernels, dtype, flat):
+    close = {"rtol": 2e-5, "atol": 2e-5} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
+    for shape, pool, mask in kinds():
+        x, bias, slope, kept = operands(shape, pool, mask, dtype)
+        exact = [t if t is None else t.double() for t in (x, bias, slope, kept)]
+        y = kernels.activate(x, bias, slope, kept, 1.5, pool, flat)
+        truth = expected.activate(*exact, 1.5, pool, flat)
+        torch.testing.assert_close(y.double(), truth, **close)
+        assert y.stride() == truth.stride()
+        g = torch.randn(y.shape, device="cuda").to(dtype)
+        dx, parts = kernels.activate_backward(g, x, bias, slope, kept, 1.5, pool, True)
+        again, _ = kernels.activate_backward(g, x, bias, slope, kept, 1.5, pool, False)
+        assert torch.equal(dx, again)
+        truth, sums = expected.activate_backward(g.double(), *exact, 1.5, pool, True)
+        torch.testing.assert_close(dx.double(), truth, **close)
+        for found, whole in zip(kernels.add_parts(parts, bias, slope), sums, strict=True):
+            assert found.shape == whole.shape
+            scale = float(whole.abs().max()) + g.numel() ** 0.5
+            assert float((found.double() - whole).abs().max()) < 2 * close["rtol"] * scale
+
+
+def test_sums_are_the_same_each_time(kernels):
+    x, bias, slope, _ = operands((512, 128, 16, 16), 1, "none", torch.bfloat16)
+    g = torch.randn(512, 128, 8, 8, device="cuda").bfloat16()
+    found = []
+    for _ in range(5):
+        _, parts = kernels.activate_backward(g, x, bias, slope, None, 1.0, 1, True)
+        found.append(torch.cat(kernels.add_parts(parts, bias, slope)))
+    assert all(torch.equal(found[0], other) for other in found)
+
+
+@pytest.mark.parametrize("gate", [None, 1.0, 0.0])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.99)])
+def test_adam(kernels, gate, betas):
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(100_001, generator=generator)
+    start = [weights, torch.zeros_like(weights), torch.zeros_like(weights)]
+    ours, theirs = ([t.cuda() for t in start], [t.double() for t in start])
+    rounded = ours[0].bfloat16()
+    before = rounded.clone()
+    rate, steps = torch.tensor(1e-3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    opened = None if gate is None else torch.tensor(gate, dtype=torch.float64)
+    for _ in range(5):
+        g = 3 * torch.randn(weights.shape, generator=generator)
+        steps += 1 if gate is None else gate
+        rest = (1e-2, 0.1), 1.0, betas, 1e-8
+        kernels.adam(
+            ours[0], g.cuda(), (ours[1], ours[2]), rounded, steps.cuda(), rate.cuda(),
+            None if opened is None else opened.cuda(), *rest,
+        )  # fmt: skip
+        expected.adam(theirs[0], g.double(), (theirs[1], theirs[2]), None, steps, rate, opened,
+                      *rest)  # fmt: skip
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.cpu().double(), b, rtol=1e-6, atol=1e-6)
+    assert torch.equal(rounded, before if gate == 0 else ours[0].bfloat16())
+
+
+@pytest.mark.parametrize("n", [1, 7, 64, 3000])
+def test_losses_and_counts_of_logits(kernels, n):
+    generator = torch.Generator().manual_seed(n)
+    logits = 12 * torch.randn(n, generator=generator)
+    logits[: min(n, 6)] = torch.tensor([50.0, -50, 20, -20, 7, -7])[: min(n, 6)]
+    targets = (torch.rand(n, generator=generator) < 0.5).float() * 0.9
+    loss, slopes = kernels.judge(logits.cuda(), targets.cuda())
+    true_loss, true_slopes = expected.judge(logits.double(), targets.double())
+    torch.testing.assert_close(loss.cpu().double(), true_loss, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(slopes.cpu().double(), true_slopes, rtol=1e-5, atol=1e-12)
+    for trained in (None, torch.tensor(0.0, dtype=torch.float64)):
+        found = []
+        for module, device in ((kernels, "cuda"), (expected, "cpu")):
+            sums = torch.ones(4, dtype=torch.float64, device=device)
+            counts = torch.ones(4, dtype=torch.int64, device=device)
+            gate = trained if trained is None else trained.to(device)
+            of = (logits.to(device), targets.to(device), loss.to(device), gate)
+            module.tally(*of, sums, counts, 13.8155)
+            found.append((sums.cpu(), counts.cpu()))
+        assert torch.allclose(found[0][0], found[1][0])
+        assert torch.equal(found[0][1], found[1][1])
