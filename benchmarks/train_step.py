@@ -31,7 +31,7 @@ from eyescream_py.game.fused_adam import FusedAdam
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
-from eyescream_py.networks.fused_layers import Tools, fuse
+from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
 from eyescream_py.system.device import fused_kernels, keep_memory, prepare_cuda, wait_for
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.flat import Flat
@@ -82,17 +82,19 @@ def make_game(
     steps are fused.
     """
     coarse, (D, G) = CASES[case][2], networks
+    kernels = tools.kernels if tools else None
     penalty = Penalty(1e-7, 0) if coarse else Penalty(0, 1e-4)
     feed = (
-        PairFeed(data, G, coarse, batch, len(data), source)
+        PairFeed(data, G, coarse, batch, len(data), source, kernels=kernels)
         if coarse
-        else FaceFeed(data, G, 100, len(data), source)
+        else FaceFeed(data, G, 100, len(data), source, kernels=kernels)
     )
     answers, rounded = Logits(D), arithmetic.name == "bf16" and flat
     if tools:
         for net in networks:
             fuse(net, tools)
         answers = Logits(D, tools.kernels.judge)
+        fuse_head(D, tools)
     D_learner, G_learner = (
         _learner(net, drawn, bound, flat, rounded, cuda, tools)
         for net, drawn, bound in ((D, penalty, 1.0), (G, Penalty(), 5.0))
@@ -104,7 +106,7 @@ def make_game(
         AccuracyGate(1.01, batch, data.images.device),
         autocast=arithmetic.autocast,
         answers=answers,
-        tally=tools.kernels.tally if tools else None,
+        tally=kernels.tally if kernels else None,
     )
 
 

@@ -21,18 +21,22 @@ def _whole(x, bias, slope, mask, scale, pool):
     return y * scale
 
 
-def activate(x, bias, slope, mask, scale, pool, flat):
-    y = _whole(x, bias, slope, mask, scale, pool)
+def activate(x, bias, slope, mask, scale, pool, flat, wide):
+    y = _filled(_whole(x[:, : len(bias)], bias, slope, mask, scale, pool), wide)
     return (
         y.contiguous() if flat or y.dim() == 2 else y.contiguous(memory_format=torch.channels_last)
     )
 
 
+def _filled(x, planes):
+    return torch.cat([x, x.new_zeros(len(x), planes - x.shape[1], *x.shape[2:])], 1)
+
+
 def activate_backward(g, x, bias, slope, mask, scale, pool, sums):
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_() for t in (x, bias, slope)]
-        y = _whole(*leaves, mask, scale, pool)
-    dx, *parts = torch.autograd.grad(y, leaves, g)
+        y = _whole(leaves[0][:, : len(bias)], *leaves[1:], mask, scale, pool)
+    dx, *parts = torch.autograd.grad(y, leaves, g[:, : len(bias)])
     return dx, tuple(parts) if sums else None
 
 
@@ -67,3 +71,31 @@ def tally(logits, targets, loss, trained, sums, counts, certain):
     sums[2] += 1 if trained is None else trained
     sums[3] += (logits.abs() > certain).sum()
     counts += torch.bincount(2 * (targets > 0.5).long() + (logits > 0).long(), minlength=4)
+
+
+def widen(x, samples, planes, dtype):
+    y = x.new_zeros(samples, planes, *x.shape[2:], dtype=dtype)
+    y[: len(x), : x.shape[1]] = x
+    return y.contiguous(memory_format=torch.channels_last)
+
+
+def head(x, weight, bias):
+    return F.linear(x.to(weight.dtype), weight, bias)
+
+
+def head_backward(g, x, weight, sums):
+    dx = (g * weight).to(x.dtype)
+    return (dx, (g * x).sum(0, keepdim=True).to(weight.dtype), g.sum(0)) if sums else (
+        dx, None, None
+    )  # fmt: skip
+
+
+def pictures(images, table, rows, dtype):
+    rows = rows if table is None else table[rows]
+    return images[rows].to(dtype) / 255
+
+
+def pairs(images, table, rows, matrix, dtype):
+    fine = pictures(images, table, rows, torch.float64)
+    coarse = matrix.double() @ fine @ matrix.double().T
+    return coarse.to(dtype), (fine - coarse).to(dtype)

@@ -67,11 +67,13 @@ class EpochPool:
     Where the data set stays in host memory (`Dataset.streamed`), the epoch's pictures alone are
     kept on the device, as uint8: an iteration never waits for the host, however many pictures there
     are. The next epoch's are then drawn one epoch ahead and gathered meanwhile. `keep` forces
-    either way.
+    either way. `kernels` (`system.gpu_kernels`) read pictures in one pass where they are here.
     """
 
-    def __init__(self, dataset: Dataset, size: int, keep: bool | None = None) -> None:
-        self.dataset = dataset
+    def __init__(
+        self, dataset: Dataset, size: int, keep: bool | None = None, kernels: Any = None
+    ) -> None:
+        self.dataset, self.kernels = dataset, kernels
         self.numbers = torch.arange(min(size, len(dataset)), device=dataset.device)
         self.carrier: Carrier | None = None
         if dataset.streamed if keep is None else keep:
@@ -96,9 +98,19 @@ class EpochPool:
 
     def floats(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """(n,C,H,W) in 0..1 of the pool's pictures `indices` (int64, on the device)."""
+        images, table = self.stored()
+        if self.kernels and images.dtype == torch.uint8:
+            made: Tensor = self.kernels.pictures(images, table, indices, dtype)
+            return made
         if self.carrier is None:
             return self.dataset.floats(self.numbers[indices], dtype)
         return self.carrier.rows.floats(indices, dtype)
+
+    def stored(self) -> tuple[Tensor, Tensor | None]:
+        """The pictures as they lie in memory, and which of them the pool's are; None: all."""
+        if self.carrier is None:
+            return self.dataset.images, self.numbers
+        return self.carrier.rows.images, None
 
     def state(self) -> dict[str, Any]:
         state = {"pool": self.numbers, "pictures": len(self.dataset)}

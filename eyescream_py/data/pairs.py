@@ -7,11 +7,15 @@ value, four times what the pictures take.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.epoch_pool import EpochPool
 from eyescream_py.torch7 import image
+
+LARGEST_SIDE = 64  # of pictures that a kernel takes
 
 
 def coarse_images(fine: torch.Tensor, coarse_size: int) -> torch.Tensor:
@@ -19,6 +23,32 @@ def coarse_images(fine: torch.Tensor, coarse_size: int) -> torch.Tensor:
     them."""
     small = image.scale(fine.float(), coarse_size)
     return image.scale(small, fine.shape[-1])
+
+
+def fine_size(pool: EpochPool) -> int:
+    """The side of the pool's pictures."""
+    return int(pool.stored()[0].shape[-1])
+
+
+def _has_kernel(pool: EpochPool) -> bool:
+    bytes_here = pool.stored()[0].dtype == torch.uint8
+    return pool.kernels is not None and bytes_here and fine_size(pool) <= LARGEST_SIDE
+
+
+def _by_kernel(
+    pool: EpochPool, indices: torch.Tensor, coarse_size: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    images, table = pool.stored()
+    matrix = _there_and_back(fine_size(pool), coarse_size, images.device)
+    coarse, diff = pool.kernels.pairs(images, table, indices, matrix, dtype)
+    return coarse, diff
+
+
+@functools.lru_cache(maxsize=8)
+def _there_and_back(fine: int, coarse: int, device: torch.device) -> torch.Tensor:
+    """Scaling down and up again along one axis, as a matrix [fine,fine]."""
+    both = image.scale_matrix(coarse, fine) @ image.scale_matrix(fine, coarse)
+    return torch.from_numpy(both).to(device)
 
 
 def coarse_and_diff(
@@ -31,6 +61,8 @@ def coarse_and_diff(
 
     The arithmetic is float32's whatever `dtype` the two are handed out in.
     """
+    if isinstance(data, EpochPool) and _has_kernel(data):
+        return _by_kernel(data, indices, coarse_size, dtype)
     fine = data.floats(indices)
     coarse = coarse_images(fine, coarse_size)
     return coarse.to(dtype), (fine - coarse).to(dtype)

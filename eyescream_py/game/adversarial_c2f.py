@@ -22,7 +22,8 @@ class PairFeed:
     """(diff, coarse) pairs: real ones of training pictures, generated ones on other coarse
     pictures.
 
-    All buffers have `batch` rows; a step on n pictures uses their first n.
+    All buffers have `batch` rows; a step on n pictures uses their first n. `kernels` are the
+    pool's.
     """
 
     def __init__(
@@ -34,11 +35,12 @@ class PairFeed:
         epoch_size: int,
         source: RandomSource,
         dtype: torch.dtype = torch.float32,
+        kernels: Any = None,
     ) -> None:
         self.dataset, self.generate, self.source = dataset, generate, source
         self.coarse_size, self.dtype = coarse_size, dtype
         self.device = dataset.device
-        self.pool = EpochPool(dataset, epoch_size)
+        self.pool = EpochPool(dataset, epoch_size, kernels=kernels)
         channels, height, width = dataset.images.shape[1:]
 
         def zeros(planes: int) -> Tensor:

@@ -20,7 +20,7 @@ class FaceFeed:
     An epoch's pool is `epoch_size` pictures drawn without replacement (all, if there are fewer);
     batches draw from the pool with replacement, as `adversarial.lua` did. `real_target` is what D
     is to say of real faces: below 1 for one-sided label smoothing (Salimans et al. 2016). With
-    `shared` G's step judges the n/2 pictures that D's step was shown.
+    `shared` G's step judges the n/2 pictures that D's step was shown. `kernels` are the pool's.
     """
 
     def __init__(
@@ -33,13 +33,14 @@ class FaceFeed:
         dtype: torch.dtype = torch.float32,
         real_target: float = 1.0,
         shared: bool = False,
+        kernels: Any = None,
     ) -> None:
         self.shared = shared
         self._made: Tensor | None = None  # what D's step has seen, for G's step
         self.dataset, self.generate, self.source = dataset, generate, source
         self.noise_dim, self.dtype, self.real_target = noise_dim, dtype, real_target
         self.device = dataset.device
-        self.pool = EpochPool(dataset, epoch_size)
+        self.pool = EpochPool(dataset, epoch_size, kernels=kernels)
         self._buffers: dict[int, _Buffers] = {}
 
     def begin_epoch(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.networks.modes import FastForward
+from eyescream_py.networks.modes import FastForward, InFull
 from eyescream_py.networks.wide_slopes import suits, weight_slopes
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.layers import ConcatTable, Dropout, SpatialDropout, View
@@ -27,18 +27,27 @@ NO_POOL, AVERAGE, MAXIMUM = 0, 1, 2  # as `system.gpu_kernels` counts them
 @dataclass(frozen=True)
 class Tools:
     """What every layer of a network computes with: `kernels` offers what `system.gpu_kernels`
-    does.
+    does. Planes of convolutions are filled up to a `multiple`; 0: to what the type's products want.
     """
 
     kernels: Any
     lanes: Lanes
+    multiple: int = 0
+
+    def filled(self, planes: int, dtype: torch.dtype) -> int:
+        """Planes with which cuDNN computes at once: it would fill others up itself, each time."""
+        multiple = self.multiple or (8 if dtype.itemsize == 2 else 1)
+        return -(-planes // multiple) * multiple
 
 
 @dataclass(frozen=True)
 class _Way:
-    """How one output is made: `mask` and `scale` of the dropout, pooling, rows or planes."""
+    """How one output is made: `mask` and `scale` of the dropout, pooling, rows or planes, and how
+    many of them.
+    """
 
     tools: Tools
+    wide: int
     mask: Tensor | None = None
     scale: float = 1.0
     pool: int = NO_POOL
@@ -50,10 +59,11 @@ class _Activation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor, slope: Tensor, way: _Way) -> Tensor:
+        x = _planes_last(x) if x.dim() == 4 else x.contiguous()
         ctx.save_for_backward(x, bias, slope)
         ctx.way = way
         activate = way.tools.kernels.activate
-        return activate(x, bias, slope, way.mask, way.scale, way.pool, way.flat)
+        return activate(x, bias, slope, way.mask, way.scale, way.pool, way.flat, way.wide)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -93,38 +103,60 @@ class _Product(torch.autograd.Function):
 
 
 class _Convolution(torch.autograd.Function):
-    """x convolved with weight, with bias or without; `layer` says with which strides."""
+    """x [N,in or more,H,W] convolved as `layer` does, with bias or without: then with all planes
+    that are computed, and x may have as many, beyond its own of zeros.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d, lanes: Lanes
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d, tools: Tools
     ) -> Tensor:
+        ctx.layer, ctx.tools, ctx.biased, ctx.planes = layer, tools, bias is not None, x.shape[1]
+        out, inputs = (tools.filled(planes, x.dtype) for planes in weight.shape[:2])
+        if x.shape[1] != inputs:
+            x = tools.kernels.widen(x, len(x), inputs, x.dtype)
+        if weight.shape[:2] != (out, inputs):
+            weight = tools.kernels.widen(weight, out, inputs, weight.dtype)
+        x = _planes_last(x)
         ctx.save_for_backward(x, weight)
-        ctx.lanes, ctx.layer, ctx.biased = lanes, layer, bias is not None
-        return torch.convolution(x, weight, bias, *_settings(layer))
+        y = torch.convolution(x, weight, None, *_settings(layer))
+        return y if bias is None else y[:, : len(bias)] + bias.view(-1, 1, 1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        layer, of_x, of_weight, of_bias = ctx.layer, None, None, None
-        g = _planes_last(grads[0])
-
-        def slopes(*wanted: bool) -> tuple[Tensor | None, ...]:
-            found: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
-                g, x, weight, [len(weight)], *_settings(layer), wanted
-            )
-            return found
-
+        (x, weight), g, tools = ctx.saved_tensors, grads[0], ctx.tools
+        of_x = of_weight = of_bias = None
+        wide = g if g.shape[1] == len(weight) else tools.kernels.widen(
+            g, len(g), len(weight), g.dtype
+        )  # fmt: skip
+        wide = _planes_last(wide)
         if ctx.needs_input_grad[1]:
-            with ctx.lanes.beside(g, x):
-                if suits(layer, x):
-                    of_weight = weight_slopes(x, g, layer.kernel_size[0])
-                    of_bias = g.sum((0, 2, 3)) if ctx.biased else None
-                else:
-                    _, of_weight, of_bias = slopes(False, True, ctx.biased)
+            with tools.lanes.beside(g, wide, x, weight):
+                of_weight = _of_weight(wide, x, weight, ctx.layer)
+                of_bias = g.sum((0, 2, 3)) if ctx.biased else None
         if ctx.needs_input_grad[0]:
-            of_x = slopes(True, False, False)[0]
+            of_x = _slopes(wide, x, weight, ctx.layer, True)[:, : ctx.planes]
         return of_x, of_weight, of_bias, None, None
+
+
+def _of_weight(g: Tensor, x: Tensor, weight: Tensor, layer: nn.Conv2d) -> Tensor:
+    """The slope of the layer's weight, without the planes that were filled in."""
+    if suits(layer, x):
+        return weight_slopes(x, g, layer.kernel_size[0])
+    found = _slopes(g, x, weight, layer, False)
+    if found.shape == layer.weight.shape:
+        return found
+    own = found[: layer.out_channels, : layer.in_channels]
+    return own.contiguous(memory_format=torch.channels_last)
+
+
+def _slopes(g: Tensor, x: Tensor, weight: Tensor, layer: nn.Conv2d, of_x: bool) -> Tensor:
+    """Of x, or of the weight."""
+    found = torch.ops.aten.convolution_backward(
+        g, x, weight, None, *_settings(layer), (of_x, not of_x, False)
+    )
+    slope: Tensor = found[0 if of_x else 1]
+    return slope
 
 
 def _settings(layer: nn.Conv2d) -> tuple[Any, ...]:
@@ -151,11 +183,13 @@ class Beside(FastForward):
 
     def __call__(self, x: Tensor) -> Tensor:
         x, weight, bias = self.operands(x)
-        bias, lanes = None if self.bare else bias, self.tools.lanes
+        bias = None if self.bare else bias
         if isinstance(self.layer, nn.Linear):
-            y: Tensor = _Product.apply(x, weight, bias, lanes)
+            y: Tensor = _Product.apply(x, weight, bias, self.tools.lanes)
         else:
-            y = _Convolution.apply(_planes_last(x), weight, bias, self.layer, lanes)
+            y = _Convolution.apply(x, weight, bias, self.layer, self.tools)
+            if bias is None and not self.bare:
+                y = y[:, : self.layer.out_channels]
         return y
 
 
@@ -167,14 +201,20 @@ class Passed(FastForward):
 
 
 class Rectifier(FastForward):
-    """A rectifier that also adds the bias of the layer before it, pools and drops out."""
+    """A rectifier that also adds the bias of the layer before it, pools and drops out.
+
+    `follows` is the layer behind all that, if there is one in the same sequence.
+    """
 
     def __init__(
         self, layer: nn.Module, before: nn.Conv2d | nn.Linear, after: Sequence[nn.Module],
-        flat: bool, tools: Tools,
+        follows: nn.Module | None, tools: Tools,
     ) -> None:  # fmt: skip
         super().__init__(layer)
-        self.before, self.flat, self.tools, self.after = before, flat, tools, list(after)
+        self.before, self.tools, self.after = before, tools, list(after)
+        self.flat = isinstance(follows, View)
+        # the planes that a convolution wants are filled in on the way
+        self.fills = isinstance(before, nn.Conv2d) and type(follows) is nn.Conv2d
         leak = getattr(layer, "negative_slope", None)
         # of the masters' type: rounded to 16 bits it would be another
         self.leak = None if leak is None else before.weight.new_full((1,), leak)
@@ -188,26 +228,27 @@ class Rectifier(FastForward):
 
     def __call__(self, x: Tensor) -> Tensor:
         pools = [layer for layer in self.after if isinstance(layer, nn.AvgPool2d | nn.MaxPool2d)]
+        planes = len(self.before.weight)
+        wide = self.tools.filled(planes, x.dtype) if self.fills else planes
         if pools and (x.shape[2] % 2 or x.shape[3] % 2):
             # a border that pooling leaves out: by torch's own layers
-            y = self._activated(x, _Way(self.tools))
+            y = self._activated(x, _Way(self.tools, wide))
             for layer in self.after:
                 y = type(layer).forward(layer, y)
             return y
         kind = NO_POOL
         if pools:
             kind = AVERAGE if isinstance(pools[0], nn.AvgPool2d) else MAXIMUM
-        mask, scale = self._dropped(x, 2 if pools else 1)
-        return self._activated(x, _Way(self.tools, mask, scale, kind, self.flat))
+        mask, scale = self._dropped(x, planes, 2 if pools else 1)
+        return self._activated(x, _Way(self.tools, wide, mask, scale, kind, self.flat))
 
     def _activated(self, x: Tensor, way: _Way) -> Tensor:
-        x = _planes_last(x) if x.dim() == 4 else x.contiguous()
         slope = self.layer.weight if self.leak is None else self.leak
         y: Tensor = _Activation.apply(x, self.before.bias, slope, way)
         return y
 
-    def _dropped(self, x: Tensor, shrink: int) -> tuple[Tensor | None, float]:
-        """What the dropout of an output of x [N,C,H,W] or [N,C] multiplies by."""
+    def _dropped(self, x: Tensor, planes: int, shrink: int) -> tuple[Tensor | None, float]:
+        """What the dropout of an output of x [N,.,H,W] or [N,.] multiplies by."""
         layer = next((a for a in self.after if isinstance(a, Dropout | SpatialDropout)), None)
         whole = isinstance(layer, SpatialDropout)
         # numbers are drawn where the layers themselves would draw them
@@ -216,9 +257,9 @@ class Rectifier(FastForward):
         scaled = not whole and layer.scaled
         if not (layer.training or layer.stochastic_inference):
             return None, 1.0 if scaled else 1 - layer.p
-        shape = x.shape[:2]
+        shape = torch.Size((len(x), planes))
         if not whole and x.dim() == 4:
-            shape = torch.Size((len(x), x.shape[2] // shrink, x.shape[3] // shrink, x.shape[1]))
+            shape = torch.Size((len(x), x.shape[2] // shrink, x.shape[3] // shrink, planes))
         mask = layer._bernoulli(x, shape, 1 - layer.p)
         return mask, 1 / (1 - layer.p) if scaled else 1.0
 
@@ -228,6 +269,54 @@ def _copied(layer: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
     twin: nn.Module = copy.deepcopy(layer, memo)
     return twin
+
+
+class _Number(torch.autograd.Function):
+    """A Linear to one number, of (x [N,K], weight [1,K], bias [1])."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, kernels: Any) -> Tensor:
+        x = x.contiguous()
+        ctx.save_for_backward(x, weight)
+        ctx.kernels = kernels
+        y: Tensor = kernels.head(x, weight, bias)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        learns = ctx.needs_input_grad[1]
+        return *ctx.kernels.head_backward(grads[0].contiguous(), x, weight, learns), None
+
+
+class Head(InFull, FastForward):
+    """D's last Linear, to one number, in full: it reads 16 bits and adds in 32."""
+
+    def __init__(self, layer: nn.Linear, kernels: Any) -> None:
+        super().__init__(layer)
+        self.kernels, self.otherwise = kernels, InFull(layer)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = super().__deepcopy__(memo)
+        twin.otherwise = InFull(twin.layer)
+        return twin
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = _Number.apply(x, self.layer.weight, self.layer.bias, self.kernels)
+        return y
+
+
+def fuse_head(D: nn.Module, tools: Tools) -> None:
+    """Let D's last layer with weights, which computes in full (`exact_output`), do so in a kernel,
+    if it is a Linear to one number.
+    """
+    for layer in D.modules():
+        if isinstance(layer.__dict__.get("forward"), InFull) and _is_head(layer):
+            Head(layer, tools.kernels).install()  # type: ignore[arg-type]
+
+
+def _is_head(layer: nn.Module) -> bool:
+    return type(layer) is nn.Linear and layer.out_features == 1 and layer.bias is not None
 
 
 class Branches(FastForward):
@@ -272,8 +361,8 @@ def _fuse_from(sequence: nn.Sequential, number: int, tools: Tools) -> None:
     Beside(first, tools, bare).install()  # type: ignore[arg-type]
     if bare:
         after = _joined(follows[1:])
-        flat = isinstance(next(iter(follows[1 + len(after) :]), None), View)
-        Rectifier(follows[0], first, after, flat, tools).install()  # type: ignore[arg-type]
+        behind = next(iter(follows[1 + len(after) :]), None)
+        Rectifier(follows[0], first, after, behind, tools).install()  # type: ignore[arg-type]
         for layer in after:
             Passed(layer).install()
 

@@ -48,7 +48,11 @@ class Forward:
 
 
 class FastForward(Forward):
-    """One that is quicker than torch's, and can be differentiated only once."""
+    """One that is quicker than torch's, and can be differentiated only once; `otherwise` computes
+    where that does not do, None: torch's own layer.
+    """
+
+    otherwise: Forward | None = None
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """`x`, weight and bias, rounded where torch's own layer would round them."""
@@ -69,6 +73,9 @@ def plain(network: nn.Module) -> Iterator[None]:
         for layer in network.modules()
         if isinstance(layer.__dict__.get("forward"), FastForward)
     ]
+    for _, forward in exchanged:
+        if forward.otherwise:
+            forward.otherwise.install()
     try:
         yield
     finally:

@@ -9,7 +9,6 @@ dy*width+dx rows, and what runs over a row's end meets a slope of 0.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALLEST_SIDE = 7  # of a kernel: for smaller ones cuDNN is quick enough
@@ -37,18 +36,18 @@ def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
     """x [N,in,H,W], g [N,out,H,W] -> [out,in,side,side], in their type; sums are taken in
     float32.
     """
-    planes, wide = x.shape[1], x.shape[3] + side - 1
-    half = side // 2
-    border = (0, 0, half, half, half, half)
-    pictures = F.pad(x.permute(0, 2, 3, 1), border).reshape(-1, planes)
-    # the slope of a pixel stands where the upper left corner of its window is
-    slopes = F.pad(g.permute(0, 2, 3, 1), (0, 0, 0, side - 1, 0, side - 1)).reshape(-1, len(g[0]))
-    share = -(-len(slopes) // SHARES)
+    (n, planes, height, width), half = x.shape, side // 2
+    high, wide = height + side - 1, width + side - 1
+    share = -(-n * high * wide // SHARES)
     rows = SHARES * share
-    slopes = F.pad(slopes, (0, 0, 0, rows - len(slopes)))
-    pictures = F.pad(pictures, (0, 0, 0, rows + side * wide - len(pictures)))
-    # a row of all pictures under one row of the kernel: side * planes long
-    windows = pictures.as_strided((rows + (side - 1) * wide, side * planes), (planes, 1)).clone()
+    pictures = x.new_zeros(rows + side * wide, planes)
+    _placed(pictures, n, high, wide)[:, half : half + height, half : half + width] = _rows(x)
+    # the slope of a pixel stands where the upper left corner of its window is
+    slopes = g.new_zeros(rows, g.shape[1])
+    _placed(slopes, n, high, wide)[:, :height, :width] = _rows(g)
+    # all pictures under one row of the kernel, next to each other: side * planes long
+    length = rows + (side - 1) * wide
+    windows = torch.cat([pictures[dx : dx + length] for dx in range(side)], 1)
     left = slopes.view(SHARES, share, -1).transpose(1, 2)
     found = [
         _summed(left, windows[dy * wide : dy * wide + rows].view(SHARES, share, -1))
@@ -56,6 +55,16 @@ def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
     ]
     made = torch.stack(found, 1).view(-1, side, side, planes).permute(0, 3, 1, 2)
     return made.to(x.dtype)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[N,C,H,W] -> [N,H,W,C]."""
+    return x.permute(0, 2, 3, 1)
+
+
+def _placed(rows: Tensor, n: int, height: int, width: int) -> Tensor:
+    """The rows [.,C] that are pictures with their border, as [n,height,width,C]."""
+    return rows[: n * height * width].view(n, height, width, -1)
 
 
 def _summed(left: Tensor, right: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import warnings
@@ -79,6 +80,7 @@ def keep_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
+@functools.cache
 def fused_kernels(device: torch.device) -> ModuleType | None:
     """`gpu_kernels`, where `device` is a GPU that Triton can make them for; else None, and of a GPU
     one line that says why.

@@ -18,7 +18,7 @@ from eyescream_py.system import triton_kernels as bodies
 NO_POOL, AVERAGE, MAXIMUM = 0, 1, 2
 TILE = 2048  # elements that a program holds at a time
 MOST_PARTS = 1024  # programs where sums are taken: each leaves a part of them
-SUMMED = 64  # parts that are added at a time
+SUMMED = 256  # parts that are added at a time
 
 
 def _tiles(rows: int, planes: int, pixels: int) -> tuple[int, int]:
@@ -38,24 +38,26 @@ def _pixels(x: Tensor, pool: int) -> tuple[int, int, int, int]:
 
 
 def activate(
-    x: Tensor, bias: Tensor, slope: Tensor, mask: Tensor | None, scale: float, pool: int, flat: bool
-) -> Tensor:
-    """pool(rectify(x + bias)) * mask * scale, of x [N,C] or [N,C,H,W] in channels_last.
+    x: Tensor, bias: Tensor, slope: Tensor, mask: Tensor | None, scale: float, pool: int,
+    flat: bool, wide: int,
+) -> Tensor:  # fmt: skip
+    """pool(rectify(x + bias)) * mask * scale, of x [N,P] or [N,P,H,W] in channels_last.
 
-    `slope` [1] is the rectifier's below 0, `bias` [C]; `pool` one of the constants above, of 2x2
-    pixels without overlap; `mask` lies as the output does in channels_last, or is [N,C] for whole
-    planes. The output is in channels_last, or with `flat` contiguous, for who reads it as rows.
+    Of x the first planes count, as many as `bias` [C] has; `slope` [1] is the rectifier's below 0;
+    `pool` one of the constants above, of 2x2 pixels without overlap; `mask` lies as the output does
+    in channels_last, or is [N,C] for whole planes. The output has `wide` planes, those beyond C of
+    zeros, in channels_last, or with `flat` contiguous, for who reads it as rows.
     """
     rows, pixels, narrow, width = _pixels(x, pool)
-    planes = x.shape[1]
-    shape = (x.shape[0], planes, *((pixels // narrow, narrow) if x.dim() == 4 else ()))
+    planes = bias.numel()
+    shape = (x.shape[0], wide, *((pixels // narrow, narrow) if x.dim() == 4 else ()))
     layout = torch.channels_last if x.dim() == 4 and not flat else torch.contiguous_format
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-    high, wide = _tiles(rows, planes, 4 if pool else 1)
-    bodies.activate[(triton.cdiv(rows, high), triton.cdiv(planes, wide))](
-        x, bias, slope, x if mask is None else mask, y, rows, planes, pixels, narrow, width,
-        _rows_a_mask(mask, rows, planes), *_steps(y), scale,
-        POOL=pool, MASK=mask is not None, ROWS=high, PLANES=wide,
+    high, across = _tiles(rows, wide, 4 if pool else 1)
+    bodies.activate[(triton.cdiv(rows, high), triton.cdiv(wide, across))](
+        x, bias, slope, x if mask is None else mask, y, rows, planes, x.shape[1], wide, pixels,
+        narrow, width, _rows_a_mask(mask, rows, planes), *_steps(y), scale,
+        POOL=pool, MASK=mask is not None, ROWS=high, PLANES=across,
     )  # fmt: skip
     return y
 
@@ -69,6 +71,13 @@ def _steps(tensor: Tensor) -> tuple[int, int, int]:
     return tensor.stride(0), tensor.stride(-1) if tensor.dim() == 4 else 0, tensor.stride(1)
 
 
+def _in_steps(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy whose pixels lie at equal distances."""
+    if tensor.dim() == 4 and tensor.stride(2) != tensor.shape[3] * tensor.stride(3):
+        return tensor.contiguous()
+    return tensor
+
+
 def activate_backward(
     g: Tensor, x: Tensor, bias: Tensor, slope: Tensor, mask: Tensor | None, scale: float, pool: int,
     sums: bool,
@@ -77,21 +86,19 @@ def activate_backward(
     `add_parts` adds them.
     """
     rows, pixels, narrow, width = _pixels(x, pool)
-    planes = x.shape[1]
-    if g.dim() == 4 and g.stride(2) != g.shape[3] * g.stride(3):
-        g = g.contiguous()
-    high, wide = _tiles(rows, planes, 4 if pool else 1)
-    down, across = triton.cdiv(rows, high), triton.cdiv(planes, wide)
+    g, planes, pitch = _in_steps(g), bias.numel(), x.shape[1]
+    high, wide = _tiles(rows, pitch, 4 if pool else 1)
+    down, across = triton.cdiv(rows, high), triton.cdiv(pitch, wide)
     if sums:
         down = min(down, max(1, MOST_PARTS // across))
     parts = (
-        x.new_empty((down, planes), dtype=torch.float32),
-        x.new_empty(down * across, dtype=torch.float32),
+        torch.empty((down, planes), device=x.device, dtype=torch.float32),
+        torch.empty(down * across, device=x.device, dtype=torch.float32),
     )
     dx = torch.empty_like(x)
     bodies.activate_backward[(down, across)](
-        g, x, bias, slope, x if mask is None else mask, dx, *parts, rows, planes, pixels, narrow,
-        width, _rows_a_mask(mask, rows, planes), *_steps(g), scale,
+        g, x, bias, slope, x if mask is None else mask, dx, *parts, rows, planes, pitch, pixels,
+        narrow, width, _rows_a_mask(mask, rows, planes), *_steps(g), scale,
         POOL=pool, MASK=mask is not None, SUMS=sums, ROWS=high, PLANES=wide,
     )  # fmt: skip
     return dx, parts if sums else None
@@ -102,9 +109,10 @@ def add_parts(parts: tuple[Tensor, Tensor], bias: Tensor, slope: Tensor) -> tupl
     of_bias, of_slope = parts
     made = torch.empty_like(bias), torch.empty_like(slope)
     count, planes = of_bias.shape
-    bodies.add_parts[(triton.cdiv(planes, 32),)](
-        of_bias, of_slope, *made, count, planes, of_slope.numel(), PARTS=SUMMED, PLANES=32
-    )
+    bodies.add_parts[(triton.cdiv(planes, 16),)](
+        of_bias, of_slope, *made, count, planes, of_slope.numel(),
+        PARTS=min(SUMMED, triton.next_power_of_2(count)), PLANES=16,
+    )  # fmt: skip
     return made
 
 
@@ -149,3 +157,67 @@ def tally(
         logits, targets, loss, sums if trained is None else trained, sums, counts, n, certain,
         GATE=trained is not None, SIZE=min(1024, triton.next_power_of_2(n)),
     )  # fmt: skip
+
+
+def widen(x: Tensor, samples: int, planes: int, dtype: torch.dtype) -> Tensor:
+    """x [N,C,H,W] as [samples,planes,H,W] of a type in channels_last, what is new being 0."""
+    x = _in_steps(x)
+    _, own, height, width = x.shape
+    y = torch.empty((samples, planes, height, width), dtype=dtype, device=x.device,
+                    memory_format=torch.channels_last)  # fmt: skip
+    rows = samples * height * width
+    high, wide = _tiles(rows, planes, 1)
+    bodies.widen[(triton.cdiv(rows, high), triton.cdiv(planes, wide))](
+        x, y, rows, len(x), own, planes, height * width, *_steps(x), ROWS=high, PLANES=wide
+    )
+    return y
+
+
+def head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A Linear to one number in float32: x [N,K] of any type, weight [1,K], bias [1] -> [N,1]."""
+    y = torch.empty((len(x), 1), dtype=torch.float32, device=x.device)
+    bodies.head[(len(x),)](x, weight, bias, y, x.shape[1], SIZE=1024)
+    return y
+
+
+def head_backward(
+    g: Tensor, x: Tensor, weight: Tensor, sums: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Slopes of `head`'s x, and with `sums` of weight and bias, from g [N,1]."""
+    dx, (n, features) = torch.empty_like(x), x.shape
+    dw = torch.empty_like(weight)
+    db = torch.empty(1, dtype=torch.float32, device=x.device)
+    bodies.head_backward[(triton.cdiv(features, 32),)](
+        g, x, weight, dx, dw, db, n, features, SUMS=sums,
+        ROWS=min(64, triton.next_power_of_2(n)), SIZE=32,
+    )  # fmt: skip
+    return (dx, dw, db) if sums else (dx, None, None)
+
+
+def pictures(images: Tensor, table: Tensor | None, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bytes [M,C,H,W] -> values in 0..1 [n,C,H,W] of the pictures `rows` [n], or of
+    `table[rows]`.
+    """
+    y = torch.empty((len(rows), *images.shape[1:]), dtype=dtype, device=images.device)
+    size = images[0].numel()
+    bodies.pictures[(len(rows), triton.cdiv(size, 1024))](
+        images, rows if table is None else table, rows, y, size, TABLE=table is not None, TILE=1024
+    )
+    return y
+
+
+def pairs(
+    images: Tensor, table: Tensor | None, rows: Tensor, matrix: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """(coarse, fine - coarse) of the same pictures, both [n,C,S,S]: coarse is M fine M', for
+    `matrix` M [S,S] in float32. S is at most 64: a program
+    holds a picture.
+    """
+    shape = (len(rows), *images.shape[1:])
+    coarse, diff = (torch.empty(shape, dtype=dtype, device=images.device) for _ in range(2))
+    side = shape[-1]
+    bodies.pairs[(len(rows), shape[1])](
+        images, rows if table is None else table, rows, matrix, coarse, diff, shape[1], side,
+        TABLE=table is not None, SIDE=max(16, triton.next_power_of_2(side)),
+    )  # fmt: skip
+    return coarse, diff

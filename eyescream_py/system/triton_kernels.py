@@ -6,6 +6,9 @@ Arithmetic is in float32 whatever the tensors' type. Values of a picture lie in 
 import triton
 import triton.language as tl
 
+# numbers that say nothing about alignment: one compiled body serves all
+SIZES = ["rows", "samples", "pixels", "narrow", "width", "per_mask"]
+
 
 @triton.jit
 def _one(x, places, ok, bias, slope):
@@ -35,22 +38,23 @@ def _kept(mask, row, per_mask, planes, plane, ok):
     return tl.load(mask + place, mask=ok, other=0.0).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def activate(
-    x, bias, slope, mask, y, rows, planes, pixels, narrow, width, per_mask, y_n, y_p, y_c,
-    scale, POOL: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr, PLANES: tl.constexpr,
+    x, bias, slope, mask, y, rows, planes, pitch, wide, pixels, narrow, width, per_mask,
+    y_n, y_p, y_c, scale, POOL: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr,
+    PLANES: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
     ok = (row < rows)[:, None] & (plane < planes)[None, :]
     b = tl.load(bias + plane, mask=plane < planes, other=0.0).to(tl.float32)[None, :]
     a = tl.load(slope).to(tl.float32)
-    place = _upper_left(row, pixels, narrow, width, POOL)[:, None] * planes + plane[None, :]
+    place = _upper_left(row, pixels, narrow, width, POOL)[:, None] * pitch + plane[None, :]
     _, value = _one(x, place, ok, b, a)
     if POOL:
-        _, right = _one(x, place + planes, ok, b, a)
-        _, below = _one(x, place + width * planes, ok, b, a)
-        _, last = _one(x, place + (width + 1) * planes, ok, b, a)
+        _, right = _one(x, place + pitch, ok, b, a)
+        _, below = _one(x, place + width * pitch, ok, b, a)
+        _, last = _one(x, place + (width + 1) * pitch, ok, b, a)
         if POOL == 1:
             value = (value + right + below + last) * 0.25
         else:
@@ -60,7 +64,8 @@ def activate(
     if MASK:
         value *= _kept(mask, row, per_mask, planes, plane, ok)
     out = (row // pixels * y_n + row % pixels * y_p)[:, None] + plane[None, :] * y_c
-    tl.store(y + out, (value * scale).to(y.dtype.element_ty), mask=ok)
+    fits = (row < rows)[:, None] & (plane < wide)[None, :]  # 0 where there are no planes
+    tl.store(y + out, (value * scale).to(y.dtype.element_ty), mask=fits)
 
 
 @triton.jit
@@ -84,16 +89,16 @@ def _shares(g, v0, v1, v2, v3, POOL: tl.constexpr):
 
 
 @triton.jit
-def _slope_of(g, before, slope, dx, place, ok):
+def _slope_of(g, before, slope, dx, place, ok, fits):
     """Store an element's slope; (it, what it adds to the rectifier's slope)."""
     d = tl.where(before > 0, g, slope * g)
-    tl.store(dx + place, d.to(dx.dtype.element_ty), mask=ok)
+    tl.store(dx + place, d.to(dx.dtype.element_ty), mask=fits)
     return tl.where(ok, d, 0.0), tl.where(ok & (before <= 0), g * before, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def activate_backward(
-    g, x, bias, slope, mask, dx, bias_parts, slope_parts, rows, planes, pixels, narrow,
+    g, x, bias, slope, mask, dx, bias_parts, slope_parts, rows, planes, pitch, pixels, narrow,
     width, per_mask, g_n, g_p, g_c, scale,
     POOL: tl.constexpr, MASK: tl.constexpr, SUMS: tl.constexpr,
     ROWS: tl.constexpr, PLANES: tl.constexpr,
@@ -107,21 +112,22 @@ def activate_backward(
     for start in range(tl.program_id(0) * ROWS, rows, tl.num_programs(0) * ROWS):
         row = (start + tl.arange(0, ROWS)).to(tl.int64)
         ok = (row < rows)[:, None] & inside[None, :]
+        fits = (row < rows)[:, None] & (plane < pitch)[None, :]
         come = (row // pixels * g_n + row % pixels * g_p)[:, None] + plane[None, :] * g_c
         d = tl.load(g + come, mask=ok, other=0.0).to(tl.float32) * scale
         if MASK:
             d *= _kept(mask, row, per_mask, planes, plane, ok)
-        place = _upper_left(row, pixels, narrow, width, POOL)[:, None] * planes + plane[None, :]
+        place = _upper_left(row, pixels, narrow, width, POOL)[:, None] * pitch + plane[None, :]
         before, value = _one(x, place, ok, b, a)
         if POOL:
-            before1, v1 = _one(x, place + planes, ok, b, a)
-            before2, v2 = _one(x, place + width * planes, ok, b, a)
-            before3, v3 = _one(x, place + (width + 1) * planes, ok, b, a)
+            before1, v1 = _one(x, place + pitch, ok, b, a)
+            before2, v2 = _one(x, place + width * pitch, ok, b, a)
+            before3, v3 = _one(x, place + (width + 1) * pitch, ok, b, a)
             d, d1, d2, d3 = _shares(d, value, v1, v2, v3, POOL)
-            s1, t1 = _slope_of(d1, before1, a, dx, place + planes, ok)
-            s2, t2 = _slope_of(d2, before2, a, dx, place + width * planes, ok)
-            s3, t3 = _slope_of(d3, before3, a, dx, place + (width + 1) * planes, ok)
-        s, t = _slope_of(d, before, a, dx, place, ok)
+            s1, t1 = _slope_of(d1, before1, a, dx, place + pitch, ok, fits)
+            s2, t2 = _slope_of(d2, before2, a, dx, place + width * pitch, ok, fits)
+            s3, t3 = _slope_of(d3, before3, a, dx, place + (width + 1) * pitch, ok, fits)
+        s, t = _slope_of(d, before, a, dx, place, ok, fits)
         if POOL:
             s, t = s + s1 + s2 + s3, t + t1 + t2 + t3
         if SUMS:
@@ -225,3 +231,88 @@ def tally(x, targets, loss, trained, sums, counts, n, certain, GATE: tl.constexp
     tl.store(sums, tl.load(sums) + tl.load(loss))
     tl.store(sums + 2, tl.load(sums + 2) + learned)
     tl.store(sums + 3, tl.load(sums + 3) + tl.sum(sure, 0))
+
+
+@triton.jit(do_not_specialize=SIZES)
+def widen(
+    x, y, rows, samples, planes, wide, pixels, x_n, x_p, x_c, ROWS: tl.constexpr,
+    PLANES: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
+    sample = row // pixels
+    there = (sample < samples)[:, None] & (plane < planes)[None, :]
+    place = (sample * x_n + row % pixels * x_p)[:, None] + plane[None, :] * x_c
+    value = tl.load(x + place, mask=there, other=0.0)
+    fits = (row < rows)[:, None] & (plane < wide)[None, :]
+    out = row[:, None] * wide + plane[None, :]
+    tl.store(y + out, value.to(y.dtype.element_ty), mask=fits)
+
+
+@triton.jit
+def head(x, w, b, y, features, SIZE: tl.constexpr):
+    row = tl.program_id(0)
+    total = tl.zeros([SIZE], dtype=tl.float32)
+    for start in range(0, features, SIZE):
+        k = start + tl.arange(0, SIZE)
+        value = tl.load(x + row * features + k, mask=k < features, other=0.0).to(tl.float32)
+        total += value * tl.load(w + k, mask=k < features, other=0.0)
+    tl.store(y + row, tl.sum(total, 0) + tl.load(b))
+
+
+@triton.jit
+def head_backward(
+    g, x, w, dx, dw, db, n, features, SUMS: tl.constexpr, ROWS: tl.constexpr, SIZE: tl.constexpr
+):
+    k = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+    inside = k < features
+    weight = tl.load(w + k, mask=inside, other=0.0)[None, :]
+    of_weight = tl.zeros([ROWS, SIZE], dtype=tl.float32)
+    of_bias = tl.zeros([ROWS], dtype=tl.float32)
+    for start in range(0, n, ROWS):
+        row = start + tl.arange(0, ROWS)
+        ok = (row < n)[:, None] & inside[None, :]
+        slope = tl.load(g + row, mask=row < n, other=0.0)
+        place = row[:, None] * features + k[None, :]
+        tl.store(dx + place, (slope[:, None] * weight).to(dx.dtype.element_ty), mask=ok)
+        if SUMS:
+            value = tl.load(x + place, mask=ok, other=0.0).to(tl.float32)
+            of_weight += slope[:, None] * value
+            of_bias += slope
+    if SUMS:
+        tl.store(dw + k, tl.sum(of_weight, 0), mask=inside)
+        if tl.program_id(0) == 0:
+            tl.store(db, tl.sum(of_bias, 0))
+
+
+@triton.jit
+def pictures(images, table, indices, y, size, TABLE: tl.constexpr, TILE: tl.constexpr):
+    number = tl.load(indices + tl.program_id(0))
+    if TABLE:
+        number = tl.load(table + number)
+    place = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    value = tl.load(images + number * size + place, mask=place < size, other=0).to(tl.float32)
+    out = tl.program_id(0).to(tl.int64) * size + place
+    tl.store(y + out, tl.div_rn(value, 255.0).to(y.dtype.element_ty), mask=place < size)
+
+
+@triton.jit
+def pairs(
+    images, table, indices, matrix, coarse, diff, planes, side, TABLE: tl.constexpr,
+    SIDE: tl.constexpr,
+):  # fmt: skip
+    number = tl.load(indices + tl.program_id(0))
+    if TABLE:
+        number = tl.load(table + number)
+    row, column = tl.arange(0, SIDE)[:, None], tl.arange(0, SIDE)[None, :]
+    ok = (row < side) & (column < side)
+    place = tl.program_id(1) * side * side + row * side + column
+    fine = tl.load(images + number * planes * side * side + place, mask=ok, other=0)
+    fine = tl.div_rn(fine.to(tl.float32), 255.0)
+    scaled = tl.load(matrix + row * side + column, mask=ok, other=0.0)
+    turned = tl.load(matrix + column * side + row, mask=ok, other=0.0)
+    blurred = tl.dot(fine, turned, input_precision="ieee")
+    blurred = tl.dot(scaled, blurred, input_precision="ieee")
+    out = tl.program_id(0).to(tl.int64) * planes * side * side + place
+    tl.store(coarse + out, blurred.to(coarse.dtype.element_ty), mask=ok)
+    tl.store(diff + out, (fine - blurred).to(diff.dtype.element_ty), mask=ok)

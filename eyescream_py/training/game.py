@@ -33,7 +33,7 @@ from eyescream_py.game.taming import Taming
 from eyescream_py.game.working import Working
 from eyescream_py.networks import checkpoints, models
 from eyescream_py.networks.cpu_layers import speed_up
-from eyescream_py.networks.fused_layers import Tools, fuse
+from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.device import fused_kernels, wait_for
 from eyescream_py.system.errors import UserError
@@ -157,6 +157,8 @@ def build_game(
     # a replay keeps the Lua program's fault, and listens to probabilities as Lua did
     penalty_of_G = FaultyPenalty if options.rng == "lua" else Penalty
     answers = Probabilities(D) if options.rng == "lua" else Logits(D, judge)
+    if tools:
+        fuse_head(D, tools)
     rounded = arithmetic.name == "bf16" and options.rng != "lua"
     D_player = _player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded, tools)
     G_player = _player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded, tools)

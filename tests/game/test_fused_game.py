@@ -1,7 +1,5 @@
 """Iterations with fused layers and steps: the same game as without."""
 
-import types
-
 import pytest
 import torch
 
@@ -15,7 +13,7 @@ from eyescream_py.game.fused_adam import FusedAdam
 from eyescream_py.game.precision import choose
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models
-from eyescream_py.networks.fused_layers import Tools, fuse
+from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
 from eyescream_py.system.device import fused_kernels, prepare_cuda
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.flat import Flat
@@ -52,16 +50,27 @@ def game(kernels, device="cpu", name="fp64", bound=1.01, dropout=True):
     D, G = networks
     generator = torch.Generator().manual_seed(2)
     pixels = torch.randint(0, 256, (40, 1, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    answers = Logits(D, kernels and kernels.judge)
+    if kernels:
+        fuse_head(D, Tools(kernels, lanes))
     players = [
         player(net, *armed, kernels, arithmetic, lanes)
         for net, armed in ((D, (Penalty(1e-5, 1e-4), 1.0)), (G, (Penalty(), 5.0)))
     ]
     return Game(
         *players,
-        FaceFeed(Dataset(pixels.to(device), "noise"), G, 10, 40, source, arithmetic.dtype),
+        FaceFeed(
+            Dataset(pixels.to(device), "noise"),
+            G,
+            10,
+            40,
+            source,
+            arithmetic.dtype,
+            kernels=kernels,
+        ),
         AccuracyGate(bound, BATCH, device),
         autocast=arithmetic.autocast,
-        answers=Logits(D, kernels and kernels.judge),
+        answers=answers,
         ema=Ema(G, 0.99, 0.0, players[1].optimizer.flat),
         tally=kernels and kernels.tally,
     ), source
@@ -104,8 +113,9 @@ def test_a_gpu_without_triton_says_so_in_one_line(monkeypatch, capsys):
     import sys
 
     monkeypatch.setitem(sys.modules, "eyescream_py.system.gpu_kernels", None)
-    monkeypatch.setattr(torch, "zeros", lambda *a, **k: types.SimpleNamespace())
-    assert fused_kernels(types.SimpleNamespace(type="cuda")) is None
+    fused_kernels.cache_clear()
+    assert fused_kernels(torch.device("cuda", 7)) is None
+    fused_kernels.cache_clear()
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     assert "slower" in said

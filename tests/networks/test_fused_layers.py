@@ -12,7 +12,7 @@ from torch import nn
 from eyescream_py.game.answers import Logits
 from eyescream_py.game.taming import SlopePenalty
 from eyescream_py.networks import models, models_c2f, models_small
-from eyescream_py.networks.fused_layers import Passed, Rectifier, Tools, fuse
+from eyescream_py.networks.fused_layers import Passed, Rectifier, Tools, fuse, fuse_head
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
 from eyescream_py.system.lanes import Lanes
@@ -21,6 +21,7 @@ from eyescream_py.torch7.random import TorchSource
 from tests import kernels_in_torch
 
 TOOLS = Tools(kernels_in_torch, Lanes(torch.device("cpu")))
+FILLED = Tools(kernels_in_torch, Lanes(torch.device("cpu")), multiple=8)  # as in 16 bits
 GRAY, COLOUR, LARGE = (1, 16, 16), (3, 16, 16), (1, 32, 32)
 NETWORKS = {
     "D at 16 px": (lambda: models.create_D(GRAY), [GRAY]),
@@ -50,7 +51,7 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def pair(name):
+def pair(name, tools=TOOLS):
     """A network in double precision, its fused twin, and inputs for both."""
     torch.manual_seed(0)
     make, shapes = NETWORKS[name]
@@ -59,7 +60,7 @@ def pair(name):
         if isinstance(layer, Dropout):
             layer.p = 0.0  # its numbers are drawn in another order; of whole planes they are not
     fused = copy.deepcopy(network)
-    fuse(fused, TOOLS)
+    fuse(fused, tools)
     inputs = [torch.rand(3, *shape, dtype=torch.float64) for shape in shapes]
     return network, fused, inputs
 
@@ -74,16 +75,17 @@ def results(network, inputs, seed=1):
     return [y, *torch.autograd.grad((y * weights).sum(), [*inputs, *network.parameters()])]
 
 
+@pytest.mark.parametrize("tools", [TOOLS, FILLED], ids=["as they are", "planes filled up"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_values_and_slopes_are_those_of_the_layers(name):
-    network, fused, inputs = pair(name)
+def test_values_and_slopes_are_those_of_the_layers(name, tools):
+    network, fused, inputs = pair(name, tools)
     for a, b in zip(results(network, inputs), results(fused, inputs), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_so_are_values_in_evaluation_mode_and_of_a_copy(name):
-    network, fused, inputs = pair(name)
+    network, fused, inputs = pair(name, FILLED)
     twin = copy.deepcopy(fused)
     with evaluating(network, fused, twin):
         expected = network(*inputs)
@@ -123,10 +125,29 @@ def test_the_slope_penalty_takes_the_layers_themselves():
     found = []
     for net in (network, fused):
         set_random_source(net, TorchSource(3))
-        penalty = SlopePenalty(1.0)(Logits(net), pictures)
+        asked = Logits(net)
+        if net is fused:
+            fuse_head(net, TOOLS)
+        penalty = SlopePenalty(1.0)(asked, pictures)
         found.append([penalty, *torch.autograd.grad(penalty, list(net.parameters())[:4])])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_the_head_computes_in_full_and_so_does_its_copy():
+    network, _, inputs = pair("D at 16 px")
+    fused = copy.deepcopy(network)
+    plain, asked = Logits(network), Logits(fused)
+    fuse_head(fused, TOOLS)
+    expected, found = (results(net, inputs) for net in (plain.network, fused))
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+    twin = copy.deepcopy(fused)
+    with torch.no_grad():
+        fused[2].bias.add_(1)
+    before, after = (net[2](torch.zeros(1, 1152, dtype=torch.float64)) for net in (twin, fused))
+    assert float((after - before).detach()) == pytest.approx(1)
+    assert asked.network is fused
 
 
 def test_shown_activities_are_whole_outputs_of_the_layers():
