@@ -132,7 +132,8 @@ def _learner(
     working = Working(net, held) if held and rounded else None
     if tools is None:
         return Learner(net, optimizer, penalty, bound, working)
-    fused = FusedAdam(tools.kernels.adam, optimizer, penalty, bound, working)
+    factors = (penalty.l1, penalty.l2)
+    fused = FusedAdam(tools.kernels.adam, optimizer, factors, bound, working)
     return Learner(net, optimizer, penalty, bound, working, fused, tools.lanes)
 
 

@@ -40,6 +40,7 @@ def pins(name: str) -> dict[str, str]:
 
 # Where a module's name is not its package's.
 DISTRIBUTIONS = {
+    "triton": "torch",  # which brings it along where it has CUDA
     "cv2": "opencv-python-headless",
     "PIL": "pillow",
     "skimage": "scikit-image",

@@ -98,10 +98,18 @@ class Learner:
 
     def step(self, gate: Tensor | None = None) -> None:
         """Change the weights by the gradients; where `gate` is 0, not."""
-        if self.fused:
+        if self.fused is None:
+            self.optimizer.step(gate)
+        elif self.lanes is None:
             self.fused.step(gate)
         else:
-            self.optimizer.step(gate)
+            with self.lanes.beside(*(() if gate is None else (gate,))):
+                self.fused.step(gate)
+
+    def settle(self) -> None:
+        """To be called before the weights are read after a step, which may be on its way yet."""
+        if self.lanes:
+            self.lanes.join()
 
     def refresh(self) -> None:
         """To be called after each change of the weights."""
@@ -282,6 +290,7 @@ class Game:
 
     def discriminator_step(self, n: int, log: CallLog | None = None) -> None:
         """One step of D on n/2 real and n/2 generated pictures, if the gate lets it learn."""
+        self.D.settle()
         with self.computing():
             inputs, targets = self.feed.discriminator_batch(n)
             seen = self.taming.seen(inputs)
@@ -308,7 +317,9 @@ class Game:
     def generator_step(self, n: int, log: CallLog | None = None) -> None:
         """One step of G on the gradients of D's answers to `n` of its pictures."""
         with self.computing():
+            # G's pictures need nothing of D: its step may still be running
             inputs, targets = self.feed.generator_batch(n)
+            self.D.settle()
             # a layer of ours finds out in the forward pass whose slopes are wanted
             with self.D.frozen():
                 answers = self.answers(*self.taming.seen(inputs))  # [n]
@@ -318,6 +329,7 @@ class Game:
         if log:
             log("G", self.G.objective(loss))
         self.G.step()
+        self.G.settle()
         self.G.refresh()
         self.figures.sums["G_loss"] += loss
 

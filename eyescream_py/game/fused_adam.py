@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from eyescream_py.game.adversarial import Penalty
     from eyescream_py.game.working import Working
     from eyescream_py.torch7.optim import Adam
 
@@ -23,18 +22,18 @@ class AdamKernel(Protocol):
 
 
 class FusedAdam:
-    """Penalty, clamp, Adam and the rounded copies of the weights, for an `optimizer` with `Flat`
-    parameters and its counters on the device.
+    """Penalty (l1, l2), clamp, Adam and the rounded copies of the weights, for an `optimizer` with
+    `Flat` parameters and its counters on the device.
 
     The gradients stay as they were found: penalty and clamp exist inside the pass alone.
     """
 
     def __init__(
-        self, kernel: AdamKernel, optimizer: Adam, penalty: Penalty, clamp: float,
+        self, kernel: AdamKernel, optimizer: Adam, penalty: tuple[float, float], clamp: float,
         working: Working | None,
     ) -> None:  # fmt: skip
         self.kernel, self.optimizer, self.clamp = kernel, optimizer, clamp
-        self.penalty = (penalty.l1, penalty.l2)
+        self.penalty = penalty
         self.rounded = working.rounded if working else None
 
     def step(self, gate: Tensor | None = None) -> None:

@@ -44,6 +44,7 @@ def activate(
     y_n, y_p, y_c, scale, POOL: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr,
     PLANES: tl.constexpr,
 ):  # fmt: skip
+    """A tile of output rows and planes."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
     ok = (row < rows)[:, None] & (plane < planes)[None, :]
@@ -96,6 +97,24 @@ def _slope_of(g, before, slope, dx, place, ok, fits):
     return tl.where(ok, d, 0.0), tl.where(ok & (before <= 0), g * before, 0.0)
 
 
+@triton.jit
+def _slopes_of(d, x, dx, place, pitch, line, ok, fits, b, a, POOL: tl.constexpr):
+    """The same of the pixel at `place`, or of the four that became one, added up."""
+    before, value = _one(x, place, ok, b, a)
+    if POOL:
+        before1, v1 = _one(x, place + pitch, ok, b, a)
+        before2, v2 = _one(x, place + line, ok, b, a)
+        before3, v3 = _one(x, place + line + pitch, ok, b, a)
+        d, d1, d2, d3 = _shares(d, value, v1, v2, v3, POOL)
+        s1, t1 = _slope_of(d1, before1, a, dx, place + pitch, ok, fits)
+        s2, t2 = _slope_of(d2, before2, a, dx, place + line, ok, fits)
+        s3, t3 = _slope_of(d3, before3, a, dx, place + line + pitch, ok, fits)
+    s, t = _slope_of(d, before, a, dx, place, ok, fits)
+    if POOL:
+        s, t = s + s1 + s2 + s3, t + t1 + t2 + t3
+    return s, t
+
+
 @triton.jit(do_not_specialize=SIZES)
 def activate_backward(
     g, x, bias, slope, mask, dx, bias_parts, slope_parts, rows, planes, pitch, pixels, narrow,
@@ -103,12 +122,12 @@ def activate_backward(
     POOL: tl.constexpr, MASK: tl.constexpr, SUMS: tl.constexpr,
     ROWS: tl.constexpr, PLANES: tl.constexpr,
 ):  # fmt: skip
+    """Tiles of output rows, one after the other; with SUMS their sums as a part."""
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
     inside = plane < planes
     b = tl.load(bias + plane, mask=inside, other=0.0).to(tl.float32)[None, :]
     a = tl.load(slope).to(tl.float32)
-    bias_sum = tl.zeros([ROWS, PLANES], dtype=tl.float32)
-    slope_sum = tl.zeros([ROWS, PLANES], dtype=tl.float32)
+    bias_sum, slope_sum = tl.zeros([ROWS, PLANES], tl.float32), tl.zeros([ROWS, PLANES], tl.float32)
     for start in range(tl.program_id(0) * ROWS, rows, tl.num_programs(0) * ROWS):
         row = (start + tl.arange(0, ROWS)).to(tl.int64)
         ok = (row < rows)[:, None] & inside[None, :]
@@ -118,18 +137,7 @@ def activate_backward(
         if MASK:
             d *= _kept(mask, row, per_mask, planes, plane, ok)
         place = _upper_left(row, pixels, narrow, width, POOL)[:, None] * pitch + plane[None, :]
-        before, value = _one(x, place, ok, b, a)
-        if POOL:
-            before1, v1 = _one(x, place + pitch, ok, b, a)
-            before2, v2 = _one(x, place + width * pitch, ok, b, a)
-            before3, v3 = _one(x, place + (width + 1) * pitch, ok, b, a)
-            d, d1, d2, d3 = _shares(d, value, v1, v2, v3, POOL)
-            s1, t1 = _slope_of(d1, before1, a, dx, place + pitch, ok, fits)
-            s2, t2 = _slope_of(d2, before2, a, dx, place + width * pitch, ok, fits)
-            s3, t3 = _slope_of(d3, before3, a, dx, place + (width + 1) * pitch, ok, fits)
-        s, t = _slope_of(d, before, a, dx, place, ok, fits)
-        if POOL:
-            s, t = s + s1 + s2 + s3, t + t1 + t2 + t3
+        s, t = _slopes_of(d, x, dx, place, pitch, width * pitch, ok, fits, b, a, POOL)
         if SUMS:
             bias_sum += s
             slope_sum += t
@@ -145,6 +153,7 @@ def add_parts(
     bias_parts, slope_parts, dbias, dslope, parts, planes, slopes,
     PARTS: tl.constexpr, PLANES: tl.constexpr,
 ):  # fmt: skip
+    """The slopes of some biases; the first program also that of the rectifier."""
     plane = tl.program_id(0) * PLANES + tl.arange(0, PLANES)
     inside = plane < planes
     total = tl.zeros([PARTS, PLANES], dtype=tl.float32)
@@ -167,6 +176,7 @@ def adam(
     take2, eps, L1: tl.constexpr, L2: tl.constexpr, CLAMP: tl.constexpr, GATE: tl.constexpr,
     ROUND: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
+    """A tile of the flat weights."""
     place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     if GATE:
         n = tl.where(tl.load(gate) > 0, n, 0)
@@ -194,6 +204,7 @@ def adam(
 
 @triton.jit
 def judge(x, targets, loss, slopes, n, SIZE: tl.constexpr):
+    """All logits, by one program."""
     total = tl.zeros([SIZE], dtype=tl.float32)
     for start in range(0, n, SIZE):
         place = start + tl.arange(0, SIZE)
@@ -214,6 +225,7 @@ def judge(x, targets, loss, slopes, n, SIZE: tl.constexpr):
 @triton.jit
 def tally(x, targets, loss, trained, sums, counts, n, certain, GATE: tl.constexpr,
            SIZE: tl.constexpr):  # fmt: skip
+    """All answers of a step, by one program."""
     cell = tl.arange(0, 4)
     found = tl.zeros([4], dtype=tl.int64)
     sure = tl.zeros([SIZE], dtype=tl.int64)
@@ -238,6 +250,7 @@ def widen(
     x, y, rows, samples, planes, wide, pixels, x_n, x_p, x_c, ROWS: tl.constexpr,
     PLANES: tl.constexpr,
 ):  # fmt: skip
+    """A tile of output rows and planes."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
     sample = row // pixels
@@ -251,6 +264,7 @@ def widen(
 
 @triton.jit
 def head(x, w, b, y, features, SIZE: tl.constexpr):
+    """One sample."""
     row = tl.program_id(0)
     total = tl.zeros([SIZE], dtype=tl.float32)
     for start in range(0, features, SIZE):
@@ -264,6 +278,7 @@ def head(x, w, b, y, features, SIZE: tl.constexpr):
 def head_backward(
     g, x, w, dx, dw, db, n, features, SUMS: tl.constexpr, ROWS: tl.constexpr, SIZE: tl.constexpr
 ):
+    """Some features of all samples."""
     k = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
     inside = k < features
     weight = tl.load(w + k, mask=inside, other=0.0)[None, :]
@@ -287,6 +302,7 @@ def head_backward(
 
 @triton.jit
 def pictures(images, table, indices, y, size, TABLE: tl.constexpr, TILE: tl.constexpr):
+    """A part of one picture."""
     number = tl.load(indices + tl.program_id(0))
     if TABLE:
         number = tl.load(table + number)
@@ -301,6 +317,7 @@ def pairs(
     images, table, indices, matrix, coarse, diff, planes, side, TABLE: tl.constexpr,
     SIDE: tl.constexpr,
 ):  # fmt: skip
+    """One plane of one picture."""
     number = tl.load(indices + tl.program_id(0))
     if TABLE:
         number = tl.load(table + number)

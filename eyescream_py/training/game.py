@@ -142,24 +142,18 @@ def build_game(
     taming: Taming | None = None,
 ) -> Game:
     """D against G, whose weights are drawn already, with all that the options arm them with."""
-    D, G = networks
+    (D, G), replay = networks, options.rng == "lua"
     device = next(D.parameters()).device
-    kernels = fused_kernels(device)
-    tools = Tools(kernels, Lanes(device)) if kernels else None
-    judge = kernels.judge if kernels else None
+    tools = _tools(device)
     for net in networks:
         set_random_source(net, source)
         group.share_statistics(net)
-        _make_fast(net, arithmetic, options.rng == "lua", tools)
-    print(f"Discriminator network:\n{D}\nGenerator network:\n{G}")
-    print(f"Number of free parameters in D: {models.free_parameters(D)}")
-    print(f"Number of free parameters in G: {models.free_parameters(G)}")
+        _make_fast(net, arithmetic, replay, tools)
+    _describe(D, G)
     # a replay keeps the Lua program's fault, and listens to probabilities as Lua did
-    penalty_of_G = FaultyPenalty if options.rng == "lua" else Penalty
-    answers = Probabilities(D) if options.rng == "lua" else Logits(D, judge)
-    if tools:
-        fuse_head(D, tools)
-    rounded = arithmetic.name == "bf16" and options.rng != "lua"
+    penalty_of_G = FaultyPenalty if replay else Penalty
+    answers = Probabilities(D) if replay else _logits(D, tools)
+    rounded = arithmetic.name == "bf16" and not replay
     D_player = _player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded, tools)
     G_player = _player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded, tools)
     if taming and taming.bound:
@@ -175,8 +169,27 @@ def build_game(
         taming=taming,
         answers=answers,
         ema=_average(options, G_player),
-        tally=kernels.tally if kernels else None,
+        tally=tools.kernels.tally if tools else None,
     )
+
+
+def _tools(device: torch.device) -> Tools | None:
+    kernels = fused_kernels(device)
+    return Tools(kernels, Lanes(device)) if kernels else None
+
+
+def _describe(D: nn.Module, G: nn.Module) -> None:
+    print(f"Discriminator network:\n{D}\nGenerator network:\n{G}")
+    print(f"Number of free parameters in D: {models.free_parameters(D)}")
+    print(f"Number of free parameters in G: {models.free_parameters(G)}")
+
+
+def _logits(D: nn.Module, tools: Tools | None) -> Logits:
+    """D's answers, by kernels where there are some."""
+    answers = Logits(D, tools.kernels.judge if tools else None)
+    if tools:
+        fuse_head(D, tools)
+    return answers
 
 
 def _make_fast(
@@ -209,7 +222,8 @@ def _player(
     working = Working(network, optimizer.flat) if rounded and optimizer.flat else None
     fused = None
     if tools and isinstance(optimizer, Adam):
-        fused = FusedAdam(tools.kernels.adam, optimizer, penalty, clamp, working)
+        factors = (penalty.l1, penalty.l2)
+        fused = FusedAdam(tools.kernels.adam, optimizer, factors, clamp, working)
     lanes = tools.lanes if tools else None
     return Learner(network, optimizer, penalty, clamp, working, fused, lanes)
 

@@ -29,7 +29,8 @@ def player(net, penalty, clamp, kernels, arithmetic, lanes):
     flat = Flat(net)
     optimizer = Adam(flat, 1e-3, capturable=True)
     working = Working(net, flat) if arithmetic.name == "bf16" else None
-    fused = FusedAdam(kernels.adam, optimizer, penalty, clamp, working) if kernels else None
+    factors = (penalty.l1, penalty.l2)
+    fused = FusedAdam(kernels.adam, optimizer, factors, clamp, working) if kernels else None
     return Learner(net, optimizer, penalty, clamp, working, fused, lanes)
 
 
