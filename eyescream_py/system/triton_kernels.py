@@ -1,6 +1,7 @@
 """The bodies of `gpu_kernels`, in Triton's language: what each program of a launch does.
 
-Arithmetic is in float32 whatever the tensors' type. Values of a picture lie in rows of planes.
+Arithmetic is in float32 whatever the tensors' type. Values of a picture lie in rows of planes. Rows
+are counted in 32 bits, as divisions of 64 take long; only places in memory need those.
 """
 
 import triton
@@ -27,14 +28,21 @@ def _greater(a, b):
 def _upper_left(row, pixels, narrow, width, POOL: tl.constexpr):
     """The row of the input that an output row begins at."""
     if POOL:
-        above = (row // pixels * (pixels // narrow) + row % pixels // narrow) * 2
-        row = above * width + (row % pixels % narrow) * 2
-    return row
+        line = row // narrow  # of all samples' lines
+        row = line * 2 * width + (row - line * narrow) * 2
+    return row.to(tl.int64)
+
+
+@triton.jit
+def _outside(row, pixels, n, p):
+    """Where a row lies in a tensor with these strides of samples and pixels."""
+    sample = row // pixels
+    return sample.to(tl.int64) * n + (row - sample * pixels).to(tl.int64) * p
 
 
 @triton.jit
 def _kept(mask, row, per_mask, planes, plane, ok):
-    place = (row // per_mask)[:, None] * planes + plane[None, :]
+    place = (row // per_mask).to(tl.int64)[:, None] * planes + plane[None, :]
     return tl.load(mask + place, mask=ok, other=0.0).to(tl.float32)
 
 
@@ -45,7 +53,7 @@ def activate(
     PLANES: tl.constexpr,
 ):  # fmt: skip
     """A tile of output rows and planes."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
     ok = (row < rows)[:, None] & (plane < planes)[None, :]
     b = tl.load(bias + plane, mask=plane < planes, other=0.0).to(tl.float32)[None, :]
@@ -64,7 +72,7 @@ def activate(
             value = tl.where(_greater(value, last), last, value)
     if MASK:
         value *= _kept(mask, row, per_mask, planes, plane, ok)
-    out = (row // pixels * y_n + row % pixels * y_p)[:, None] + plane[None, :] * y_c
+    out = _outside(row, pixels, y_n, y_p)[:, None] + plane[None, :] * y_c
     fits = (row < rows)[:, None] & (plane < wide)[None, :]  # 0 where there are no planes
     tl.store(y + out, (value * scale).to(y.dtype.element_ty), mask=fits)
 
@@ -129,10 +137,10 @@ def activate_backward(
     a = tl.load(slope).to(tl.float32)
     bias_sum, slope_sum = tl.zeros([ROWS, PLANES], tl.float32), tl.zeros([ROWS, PLANES], tl.float32)
     for start in range(tl.program_id(0) * ROWS, rows, tl.num_programs(0) * ROWS):
-        row = (start + tl.arange(0, ROWS)).to(tl.int64)
+        row = start + tl.arange(0, ROWS)
         ok = (row < rows)[:, None] & inside[None, :]
         fits = (row < rows)[:, None] & (plane < pitch)[None, :]
-        come = (row // pixels * g_n + row % pixels * g_p)[:, None] + plane[None, :] * g_c
+        come = _outside(row, pixels, g_n, g_p)[:, None] + plane[None, :] * g_c
         d = tl.load(g + come, mask=ok, other=0.0).to(tl.float32) * scale
         if MASK:
             d *= _kept(mask, row, per_mask, planes, plane, ok)
@@ -251,14 +259,13 @@ def widen(
     PLANES: tl.constexpr,
 ):  # fmt: skip
     """A tile of output rows and planes."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
-    sample = row // pixels
-    there = (sample < samples)[:, None] & (plane < planes)[None, :]
-    place = (sample * x_n + row % pixels * x_p)[:, None] + plane[None, :] * x_c
+    there = (row < samples * pixels)[:, None] & (plane < planes)[None, :]
+    place = _outside(row, pixels, x_n, x_p)[:, None] + plane[None, :] * x_c
     value = tl.load(x + place, mask=there, other=0.0)
     fits = (row < rows)[:, None] & (plane < wide)[None, :]
-    out = row[:, None] * wide + plane[None, :]
+    out = row.to(tl.int64)[:, None] * wide + plane[None, :]
     tl.store(y + out, value.to(y.dtype.element_ty), mask=fits)
 
 
