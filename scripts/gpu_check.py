@@ -28,6 +28,7 @@ PYTHON = sys.executable
 DETAILS = 4  # last lines of a section that failed, in the summary
 MOST_LINES = 60
 SLOWER_ON_CPU = 4
+PARTS = 3  # of the tests
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def sections(gpu: bool, pictures: Path, work: Path) -> list[Section]:
     the same words and, after them, others that make it tiny.
     """
     words = _Words(gpu)
-    made = [_tests(gpu)]
+    made = _tests(gpu)
     repeat = ["-m", "scripts.gpu_repeat", *words.number, f"--dataset={pictures}"]
     made.append(Section("repeated and continued runs", [words.of(repeat, "--tiny")], 150))
     made += _trainers(words, pictures, work) + _siblings(words, pictures, work)
@@ -136,7 +137,8 @@ class _Words:
         return [PYTHON, *words, *([] if self.gpu else small.split())]
 
 
-def _tests(gpu: bool) -> Section:
+def _tests(gpu: bool) -> list[Section]:
+    """In parts of about a size, beside each other: their kernels are compiled by the processor."""
     files = [
         str(path.relative_to(ROOT))
         for path in sorted((ROOT / "tests").rglob("test_*.py"))
@@ -144,7 +146,11 @@ def _tests(gpu: bool) -> Section:
     ]
     if not gpu:
         files = ["tests/game/test_capture.py"]
-    return Section("tests of CUDA", [[PYTHON, "-m", "pytest", "-q", "-rs", *files]], 150)
+    command, parts = [PYTHON, "-m", "pytest", "-q", "-rf"], min(PARTS, len(files))
+    return [
+        Section(f"tests of CUDA, {part + 1}", [[*command, *files[part::parts]]], 170)
+        for part in range(parts)
+    ]
 
 
 def _trainers(words: _Words, pictures: Path, work: Path) -> list[Section]:
@@ -239,7 +245,7 @@ def summary(outcomes: list[Outcome], title: str, words: str) -> str:
 @click.option("--dataset", type=click.Path(exists=True, path_type=Path), help="Real pictures.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where the summary goes.")
 @click.option("--only", default="", help="Sections whose name contains this.")
-@click.option("--jobs", default=0, help="Sections at a time (0: 5 on a GPU, 1 on a CPU).")
+@click.option("--jobs", default=0, help="Sections at a time (0: 6 on a GPU, 1 on a CPU).")
 def main(device: str, dataset: Path | None, output: Path | None, only: str, jobs: int) -> None:
     import torch
 
@@ -252,7 +258,7 @@ def main(device: str, dataset: Path | None, output: Path | None, only: str, jobs
         pictures = dataset.resolve() if dataset else embedded_faces(work / "faces")
         todo = [part for part in sections(gpu, pictures, work) if only in part.name]
         beside = [part for part in todo if not part.alone]
-        with ThreadPoolExecutor(jobs or (5 if gpu else 1)) as pool:
+        with ThreadPoolExecutor(jobs or (6 if gpu else 1)) as pool:
             outcomes = list(pool.map(lambda part: run(part, patience), beside))
         outcomes += [run(part, patience) for part in todo if part.alone]
         words = f"{machine(torch.device(device))}; {today()}; {time.monotonic() - start:.0f} s"

@@ -7,7 +7,16 @@ import click
 import pytest
 
 from scripts import gpu_check
-from scripts.gpu_check import MOST_LINES, Outcome, Section, embedded_faces, run, sections, summary
+from scripts.gpu_check import (
+    MOST_LINES,
+    PARTS,
+    Outcome,
+    Section,
+    embedded_faces,
+    run,
+    sections,
+    summary,
+)
 
 
 @pytest.fixture
@@ -46,15 +55,22 @@ def parse(words):
 def test_every_command_parses_as_its_program_does_it(gpu, places, monkeypatch):
     monkeypatch.chdir(gpu_check.ROOT)
     made = sections(gpu, *places)
-    assert len(made) == 15
+    tests = [section for section in made if section.name.startswith("tests of CUDA")]
+    assert len(made) == 14 + len(tests)
+    assert len(tests) == (PARTS if gpu else 1)
+    files = [word for section in tests for word in section.commands[0] if word.endswith(".py")]
+    assert len(files) == len(set(files))  # none in two parts
     for section in made:
         for words in section.commands:
             parse(words)
 
 
 def test_a_processor_tries_the_words_that_a_gpu_gets(places):
-    pairs = zip(sections(True, *places), sections(False, *places), strict=True)
-    for on_gpu, tried in list(pairs)[1:]:  # the tests of CUDA are not for a processor
+    made = [
+        [section for section in sections(gpu, *places) if "tests of CUDA" not in section.name]
+        for gpu in (True, False)  # the tests of CUDA are not for a processor
+    ]
+    for on_gpu, tried in zip(*made, strict=True):
         assert on_gpu.name == tried.name
         for long, short in zip(on_gpu.commands, tried.commands, strict=True):
             here = [word.replace("--gpu=0", "--gpu=-1") for word in long]

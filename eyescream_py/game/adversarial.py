@@ -97,9 +97,10 @@ class Learner:
                 weights.requires_grad_(True)
 
     def step(self, gate: Tensor | None = None) -> None:
-        """Change the weights by the gradients; where `gate` is 0, not."""
+        """Change the weights by the gradients, and their rounded copies; where `gate` is 0, not."""
         if self.fused is None:
             self.optimizer.step(gate)
+            self.refresh()
         elif self.lanes is None:
             self.fused.step(gate)
         else:
@@ -112,8 +113,8 @@ class Learner:
             self.lanes.join()
 
     def refresh(self) -> None:
-        """To be called after each change of the weights."""
-        if self.working and not self.fused:
+        """To be called after each change of the weights that is not `step`'s."""
+        if self.working:
             self.working.refresh()
 
     def backward(self, loss: Tensor, group: Alone) -> None:
@@ -311,7 +312,7 @@ class Game:
         self.D.step(opened)
         if self.taming.bound:
             self.taming.bound.apply()
-        self.D.refresh()
+            self.D.refresh()
         self.figures.count(self.answers, heard, meant, loss, opened)
 
     def generator_step(self, n: int, log: CallLog | None = None) -> None:
@@ -330,7 +331,6 @@ class Game:
             log("G", self.G.objective(loss))
         self.G.step()
         self.G.settle()
-        self.G.refresh()
         self.figures.sums["G_loss"] += loss
 
     def is_stuck(self) -> str:

@@ -106,6 +106,25 @@ def test_rounded_copies_are_those_of_the_new_weights():
         assert torch.equal(learner.working.rounded, flat.bfloat16())
 
 
+@pytest.mark.parametrize("name", ["fp64", "bf16"])
+def test_a_game_goes_on_from_its_state_to_the_bit(name):
+    whole, source = game(kernels_in_torch, name=name)
+    whole.iteration(BATCH)
+    resumed, other = game(kernels_in_torch, name=name)
+    resumed.iteration(4)  # other weights, which their copies would remember
+    with torch.no_grad():
+        for ours, theirs in ((resumed.D, whole.D), (resumed.G, whole.G)):
+            for p, q in zip(ours.optimizer.parameters, theirs.optimizer.parameters, strict=True):
+                p.copy_(q)
+            ours.optimizer.import_state(theirs.optimizer.export_state())
+            ours.refresh()
+    other.set_state(source.state())
+    for either in (whole, resumed):
+        either.iteration(BATCH)
+    for ours, theirs in ((resumed.D, whole.D), (resumed.G, whole.G)):
+        assert torch.equal(ours.optimizer.flat.weights, theirs.optimizer.flat.weights)
+
+
 def test_a_device_without_kernels_has_none():
     assert fused_kernels(torch.device("cpu")) is None
 
