@@ -236,11 +236,13 @@ def estimate_b0(
 
     from eyescream_py.mln.b0_estimation import estimate_turns
     from eyescream_py.mln.forward import segment_phases
+    from eyescream_py.mln.mat import demand_writable
     from eyescream_py.mln.protocol import load_protocol, read_scan, write_b0
     from eyescream_py.mln.trajectories import sample_times, segment_interpolation
 
     params = replace(given_params(params_file, ignore_unknown, flags), use_b0=0)
     chosen_device(-1, threads)
+    demand_writable(out, "--out")
     protocol = load_protocol(params)
     coils, samples = protocol.acquisition.coils[0], protocol.trajectory.shape[1]
     in_data = params.coils_in_scan or params.coils_in_data or len(coils)

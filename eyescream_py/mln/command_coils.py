@@ -53,6 +53,7 @@ def estimate_coils(
     Needs LabelsH, BaseNUFTDataP and RealDatancc (or nccInData), no maps. Runs on the CPU.
     """
     from eyescream_py.mln.coil_estimation import estimated_maps
+    from eyescream_py.mln.mat import demand_writable
     from eyescream_py.mln.protocol import read_scan, read_trajectory, write_maps
 
     params = given_params(params_file, ignore_unknown, flags)
@@ -60,6 +61,7 @@ def estimate_coils(
     coils = params.coils_in_scan or params.coils_in_data
     if not coils:
         raise UserError("give --RealDatancc, the number of coils in the scan")
+    demand_writable(out, "--out")
     trajectory = read_trajectory(params)
     signal = read_scan(scan, trajectory.shape[1], coils, coils, "--scan")[0]
     try:

@@ -10,6 +10,7 @@ import click
 from eyescream_py.mln.options import PROTOCOL_KEYS, given_params, params_options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import demand_room
 from eyescream_py.system.places import PATH
 from eyescream_py.system.voice import say, warn
 
@@ -59,6 +60,8 @@ def import_scan(
         raise UserError(f"--out {out}: holds a Params.txt already; choose another folder")
     scan = _scan(source, trajectory, maps, side or 0, units)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        demand_room(folder / "Params.txt")
         params, taken = write_folder(scan, folder, compress, coil_method)
     except ValueError as error:
         raise UserError(f"SOURCE {source}: {error}; give --maps") from None
@@ -106,15 +109,17 @@ def export_scan(
     (PREFIX.h5, without maps).
     """
     from eyescream_py.mln.exchange import Foreign, to_bart, to_ismrmrd
+    from eyescream_py.mln.mat import demand_writable
     from eyescream_py.mln.protocol import load_protocol, read_scan
 
+    first = Path(f"{out}_ksp.cfl" if kind == "bart" else f"{out}.h5")
+    if first.exists() and not overwrite:
+        raise UserError(f"--out {out}: {first.name} is there already; give --overwrite")
+    demand_writable(first, "--out")
     params = given_params(params_file, ignore_unknown, flags)
     protocol = load_protocol(params)
     coils = protocol.acquisition.coils.shape[1]
     in_data = params.coils_in_scan or params.coils_in_data or coils
     signal = read_scan(scan, protocol.samples, in_data, coils, "--scan")
     made = Foreign(signal, protocol.trajectory, protocol.acquisition.coils[0], params.image_side)
-    first = Path(f"{out}_ksp.cfl" if kind == "bart" else f"{out}.h5")
-    if first.exists() and not overwrite:
-        raise UserError(f"--out {out}: {first.name} is there already; give --overwrite")
     say(" ".join((to_bart if kind == "bart" else to_ismrmrd)(made, out)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _TEMPORARY = re.compile(r"^\.(?P<name>.+?)\.(?P<pid>\d+)(\.[0-9a-f]{12})?\.tmp$")
+NO_FILE = "a device or pipe, no file"
 _LONGEST = 180  # bytes of a name that a temporary's own may take over; 255 are allowed in all
 
 
@@ -23,6 +24,22 @@ def temporary_name(path: Path) -> Path:
 def create_new(path: Path) -> BinaryIO:
     """Open a file that must not be there, not even as a link planted in its place. OSError."""
     return open(path, "x+b", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
+def demand_room(path: Path, size: int = 0) -> None:
+    """See, before long work, that a file of `size` bytes can be written as `path`; nothing is left.
+
+    Raises OSError where the folder takes no file or lacks the room, or `path` is none.
+    """
+    if path.exists() and not path.is_file():
+        code = errno.EISDIR if path.is_dir() else errno.EINVAL
+        raise OSError(code, os.strerror(code) if path.is_dir() else NO_FILE, str(path))
+    probe = temporary_name(path)
+    try:
+        with create_new(probe) as file:
+            reserve(file, size)
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -39,7 +56,7 @@ def atomic_write(path: str | Path, keep_old: bool = False) -> Iterator[BinaryIO]
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(errno.EINVAL, "a device or pipe, no file", str(path))
+        raise OSError(errno.EINVAL, NO_FILE, str(path))
     temporary = temporary_name(path)
     try:
         with create_new(temporary) as file:

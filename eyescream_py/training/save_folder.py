@@ -12,10 +12,8 @@ from pathlib import Path
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import (
     atomic_write,
-    create_new,
+    demand_room,
     remove_stale_temporaries,
-    reserve,
-    temporary_name,
 )
 from eyescream_py.system.voice import say
 
@@ -34,12 +32,7 @@ def prepare_folder(folder: Path, name: str, room: int) -> None:
         for place in (folder, folder / "pictures"):
             if place.is_dir():
                 remove_stale_temporaries(place)
-        probe = temporary_name(folder / "probe")
-        try:
-            with create_new(probe) as file:
-                reserve(file, room)
-        finally:
-            probe.unlink(missing_ok=True)
+        demand_room(folder / "probe", room)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(

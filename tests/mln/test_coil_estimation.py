@@ -88,6 +88,35 @@ def test_density_weights_make_the_adjoint_an_inverse_of_any_trajectory(kind: str
     assert weights[inner].sum() == pytest.approx(np.pi * 6**2, rel=0.1)
 
 
+def test_a_place_that_takes_no_file_is_found_before_the_long_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eyescream_py.mln import b0_estimation, coil_estimation, exchange
+
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the long work began")
+
+    run = CliRunner().invoke
+    size = ("--side", "16", "--coils", "2", "--samples", "300", "--turns", "6", "--noise", "0")
+    assert run(main, ["simulate", "--out", str(tmp_path / "sim"), *size]).exit_code == 0
+    monkeypatch.setattr(coil_estimation, "estimated_maps", never)
+    monkeypatch.setattr(b0_estimation, "estimate_turns", never)
+    monkeypatch.setattr(exchange, "estimated_maps", never)
+    (tmp_path / "file").touch()
+    keys = [f"--params={tmp_path / 'sim' / 'Params.txt'}"]
+    keys += [f"--scan={tmp_path / 'sim' / 'Scan_01.mat'}"]
+    for command in (["estimate-coils"], ["estimate-b0"], ["export", "--format=ismrmrd"]):
+        for out in (tmp_path / "none" / "x.mat", tmp_path / "file" / "x.mat"):
+            result = run(main, [*command, *keys, f"--out={out}"])
+            assert result.exit_code == 2, result.output
+            assert f"--out {out}" in result.output
+            assert "cannot be written" in result.output
+    source = [str(GOLDEN / "bart_ksp"), f"--trajectory={GOLDEN / 'bart_t'}"]
+    result = run(main, ["import", *source, f"--out={tmp_path / 'file' / 'x'}"])
+    assert result.exit_code == 2, result.output
+    assert "cannot be made" in result.output
+
+
 def test_the_command_writes_maps_that_training_reads(tmp_path: Path) -> None:
     sim = tmp_path / "sim"
     size = ("--side", 32, "--coils", 4, "--samples", 1800, "--turns", 20, "--noise", 0)

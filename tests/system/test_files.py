@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from eyescream_py.system import files
-from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.files import atomic_write, demand_room, remove_stale_temporaries
 
 
 def write(path, data, **options):
@@ -158,6 +158,24 @@ def test_a_device_or_pipe_is_not_replaced(tmp_path):
         pass
     assert (tmp_path / "pipe").is_fifo()
     assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_room_is_demanded_and_nothing_left(tmp_path):
+    write(tmp_path / "there", b"one")
+    for name in ("there", "new", "ü" * 125 + ".net"):
+        demand_room(tmp_path / name, 1000)
+    assert names(tmp_path) == ["there"]
+    assert (tmp_path / "there").read_bytes() == b"one"
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in (
+        (tmp_path, "Is a directory"), (tmp_path / "pipe", "a device or pipe"),
+        (tmp_path / "no" / "file", "No such file"), (tmp_path / "there" / "file", "Not a dir"),
+    ):  # fmt: skip
+        with pytest.raises(OSError, match=words):
+            demand_room(path)
+    with pytest.raises(OSError, match=r"No space|too large"):
+        demand_room(tmp_path / "new", 2**60)
+    assert names(tmp_path) == ["pipe", "there"]
 
 
 def test_names_of_255_bytes(tmp_path):
