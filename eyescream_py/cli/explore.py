@@ -21,7 +21,7 @@ _LOOK_S = 1.0  # how often it is asked whether there still is a page
 _SEEDS, _STOPS, _ENLARGED = 50, 5, 12
 _LAST_SEED = 2**53 - 1  # a page's numbers are doubles
 _NO_PAGE = "--explore: there is no page any more; --visdom_port chooses another port"
-_WRITING = ("aws", "dataset", "export", "interpolate", "neighbours", "runs", "writeto")
+_WRITING = ("aws", "dataset", "export", "interpolate", "neighbours", "overwrite", "runs", "writeto")
 
 
 def explore(options: SampleOptions, server: str, port: int, env: str) -> None:

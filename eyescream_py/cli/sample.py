@@ -36,6 +36,7 @@ from eyescream_py.system.signals import stoppable
 @options.place(
     "--export", "", "Write G to this .safetensors, .pt (TorchScript) or .onnx file, and no grids."
 )
+@options.switch("--overwrite", "Replace the file that --export names.")
 @options.switch("--explore", "Write nothing: faces that follow sliders, in Visdom.")
 @options.visdom_options("the network's name and a few letters")
 def main(

@@ -157,16 +157,19 @@ def _try_shapes(network: nn.Module, noise_dim: int) -> None:
             hook.remove()
 
 
-def export(G: Generator, path: Path) -> None:
+def export(G: Generator, path: Path, overwrite: bool = False) -> None:
     """Write G in the format that the name's end says.
 
-    Raises UserError for another end, a layer that the format lacks, or a missing package.
+    Raises UserError for another end, a layer that the format lacks, a missing package, or a file
+    that is there without `overwrite`.
     """
     writers: dict[str, Callable[[Generator], bytes]] = {
         EXPORTED: _safetensors_bytes, ".pt": _torchscript_bytes, ".onnx": _onnx_bytes,
     }  # fmt: skip
     if path.suffix.lower() not in writers:
         raise UserError(f"--export={path}: the name must end in {', '.join(writers)}")
+    if path.is_file() and not overwrite:
+        raise UserError(f"--export={path}: is there already; give --overwrite or another name")
     content = writers[path.suffix.lower()](G)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -54,6 +54,7 @@ class SampleOptions:
     ema: bool
     interpolate: int
     export: str
+    overwrite: bool
     typed: frozenset[str]
 
 
@@ -68,10 +69,14 @@ class Base:
 def _say_what_is_idle(options: SampleOptions) -> None:
     """A line for flags that were typed and change nothing beside the others."""
     grids = ("neighbours", "dataset", "aws", "interpolate", "runs", "writeto", "seed")
-    idle = grids if options.export else () if options.neighbours else ("dataset", "aws")
-    if said := [f"--{name}" for name in idle if name in options.typed]:
-        beside = "with --export" if options.export else "without --neighbours"
-        print(f"Not used {beside}: {', '.join(said)}.")
+    idle = {
+        "with --export": grids if options.export else (),
+        "without --export": () if options.export else ("overwrite",),
+        "without --neighbours": () if options.export or options.neighbours else ("dataset", "aws"),
+    }
+    for beside, names in idle.items():
+        if said := [f"--{name}" for name in names if name in options.typed]:
+            print(f"Not used {beside}: {', '.join(said)}.")
 
 
 def sample(options: SampleOptions) -> None:
@@ -81,7 +86,7 @@ def sample(options: SampleOptions) -> None:
     device = choose_device(options.gpu, "gpu" in options.typed)
     base = load_base(options, device)
     if options.export:
-        generator.export(base.G, Path(options.export))
+        generator.export(base.G, Path(options.export), options.overwrite)
         print(f"Written: {options.export}")
         return
     refiner = load_refiner(options, base.G, device)

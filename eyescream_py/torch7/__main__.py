@@ -81,6 +81,7 @@ def show(file: str, in_long_size: str | None, in_ascii: bool | None) -> None:
     metavar="SHAPE",
     help="The input of a .pt2 or .onnx: 1x3x64x64, or 1x10:long for indices; once for each.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 @_form_options
 def convert(
     file: str,
@@ -91,6 +92,7 @@ def convert(
     source: str | None,
     network: str,
     inputs: tuple[str, ...],
+    overwrite: bool,
     in_long_size: str | None,
     in_ascii: bool | None,
 ) -> None:
@@ -114,12 +116,20 @@ def convert(
         raise click.UsageError(
             f"{out}: no {kind} is written; let OUT end in .t7, .net, .safetensors, .pt2 or .onnx"
         )
-    _demand_different(FILE=file, OUT=out, **{"--source": source} if source else {})
+    _demand_free(file, {"OUT": out} | ({"--source": source} if source else {}), overwrite)
     value = _load(file, in_long_size, in_ascii)
     if source or kind in (".pt2", ".onnx"):
         _convert_network(file, value, network, out, source, inputs)
         return
     _convert_value(value, out, safetensors, ascii, int(long_size or 8))
+
+
+def _demand_free(file: str, made: dict[str, str], overwrite: bool) -> None:
+    """Refuse what would be read and written at once, and without `overwrite` what is there."""
+    _demand_different(FILE=file, **made)
+    for name, path in made.items():
+        if os.path.isfile(path) and not overwrite:
+            raise click.UsageError(f"{name} {path} is there already: give --overwrite")
 
 
 def _demand_different(**paths: str) -> None:

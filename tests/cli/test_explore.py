@@ -42,7 +42,15 @@ def one_line(*flags: str) -> str:
 
 @pytest.mark.parametrize(
     "flag",
-    ["--runs=1", "--neighbours", "--export=g.pt", "--interpolate=8", "--writeto=x", "--dataset=x"],
+    [
+        "--runs=1",
+        "--neighbours",
+        "--export=g.pt",
+        "--interpolate=8",
+        "--writeto=x",
+        "--dataset=x",
+        "--overwrite",
+    ],
 )
 def test_it_writes_nothing_and_says_so(flag: str) -> None:
     assert f"leave {flag.partition('=')[0]} out" in one_line(flag)
@@ -51,6 +59,8 @@ def test_it_writes_nothing_and_says_so(flag: str) -> None:
 def test_flags_that_change_nothing_are_said(tmp_path: Path) -> None:
     plain = (*FACES[1:], "--gpu=-1", "--runs=1", f"--writeto={tmp_path}", "--dataset=nowhere")
     assert "Not used without --neighbours: --dataset." in invoke("sample", *plain).stdout
+    plain = (*FACES[1:], "--gpu=-1", "--runs=1", f"--writeto={tmp_path}", "--overwrite")
+    assert "Not used without --export: --overwrite." in invoke("sample", *plain).stdout
     export = (*FACES[1:], "--gpu=-1", f"--export={tmp_path / 'g.safetensors'}", "--runs=1")
     assert "Not used with --export: --runs." in invoke("sample", *export).stdout
     assert (tmp_path / "g.safetensors").is_file()

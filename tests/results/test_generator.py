@@ -207,6 +207,13 @@ def test_sample_exports_G(net, tmp_path):
     assert done.exit_code == 0, done.output
     assert torch.allclose(load_generator(out).sample(4), load_generator(path).sample(4), atol=1e-6)
     assert not (tmp_path / "grids").exists()
+    out.write_bytes(b"mine")
+    again = invoke("sample", *common, f"--export={out}")
+    assert again.exit_code == 2
+    assert f"--export={out}: is there already; give --overwrite" in again.output
+    assert out.read_bytes() == b"mine"
+    assert invoke("sample", *common, f"--export={out}", "--overwrite").exit_code == 0
+    assert len(load_generator(out).sample(4)) == 4
     wrong = invoke("sample", *common, "--export=g.xyz")
     assert wrong.exit_code == 2
     assert "must end in .safetensors" in wrong.output

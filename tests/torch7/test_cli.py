@@ -135,7 +135,7 @@ def test_a_failed_conversion_leaves_the_old_file(tmp_path, monkeypatch):
     out = tmp_path / "out.t7"
     out.write_bytes(b"precious")
     save(tmp_path / "long.t7", [torch.tensor([2**40])])
-    result = run("convert", tmp_path / "long.t7", out, "--long-size", "4")
+    result = run("convert", tmp_path / "long.t7", out, "--long-size", "4", "--overwrite")
     assert result.exit_code == 2
     assert "a LongStorage holds values that 4-byte longs cannot" in result.output
     assert out.read_bytes() == b"precious"

@@ -146,6 +146,25 @@ def test_convert_with_source_on_the_command_line(tmp_path):
     assert not [line for line in source.read_text().splitlines() if len(line) > 120]
 
 
+def test_files_that_are_there_stay_unless_told_otherwise(tmp_path):
+    save(tmp_path / "old.t7", from_module(nn.Linear(2, 1)))
+    words = ["convert", tmp_path / "old.t7"]
+    for made, flags in (("a.t7", ()), ("a.pt2", ("--input", "1x2"))):
+        (tmp_path / made).write_bytes(b"mine")
+        result = run(*words, tmp_path / made, *flags)
+        assert result.exit_code == 2
+        assert f"{made} is there already: give --overwrite" in result.output
+        assert (tmp_path / made).read_bytes() == b"mine"
+        assert run(*words, tmp_path / made, *flags, "--overwrite").exit_code == 0
+        assert (tmp_path / made).read_bytes() != b"mine"
+    (tmp_path / "model.py").write_text("mine")
+    result = run(*words, tmp_path / "w.safetensors", "--source", tmp_path / "model.py")
+    assert "--source" in result.output
+    assert "model.py is there already" in result.output
+    assert not (tmp_path / "w.safetensors").exists()
+    assert (tmp_path / "model.py").read_text() == "mine"
+
+
 def test_source_and_weights_may_be_moved_and_stand_apart(tmp_path):
     save(tmp_path / "old.t7", from_module(nn.Linear(2, 1)))
     (tmp_path / "a/b").mkdir(parents=True)
