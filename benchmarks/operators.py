@@ -2,12 +2,14 @@
 
     python -m benchmarks.operators [--only 16px] [--top 20]
 
-Flat parameters, counters on the device, rounded copies of the weights in bf16, torch's own layers
-in channels_last; what only views memory is not counted.
+Flat parameters, counters on the device, rounded copies of the weights in bf16, layers in
+channels_last, fused ("plain": torch's own); what only views memory is not counted. A kernel of
+`system.gpu_kernels` counts as one, and torch's operators compute it here.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,15 +17,18 @@ from typing import Any
 import click
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from benchmarks.report import Table, machine
 from benchmarks.train_step import CASES, make_game
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game import precision
 from eyescream_py.networks import models, models_c2f
+from eyescream_py.networks.fused_layers import Tools
+from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.random import TorchSource
+from tests import kernels_in_torch
 
 CPU = torch.device("cpu")
 VIEWS = {
@@ -38,6 +43,24 @@ class OnCuda(nn.Parameter):
     """A parameter in the host's memory that says it is not."""
 
     is_cuda = True
+
+
+class Counted:
+    """`tests.kernels_in_torch`, each call of which is one in `operators`, whatever it runs."""
+
+    def __init__(self) -> None:
+        self.operators: Operators | None = None
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        function = getattr(kernels_in_torch, name)
+
+        def call(*args: Any) -> Any:
+            if self.operators:
+                self.operators.counts[f"kernel {name}"] += 1
+            with _disable_current_modes():
+                return function(*args)
+
+        return call
 
 
 class Operators(TorchDispatchMode):
@@ -56,7 +79,7 @@ class Operators(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def iteration(case: str, batch: int, name: str) -> Callable[[], None]:
+def iteration(case: str, batch: int, name: str, kernels: Counted | None) -> Callable[[], None]:
     channels, size, coarse = CASES[case]
     pixels = torch.randint(0, 256, (1000, channels, size, size), dtype=torch.uint8)
     source, made = TorchSource(0, CPU), models_c2f if coarse else models
@@ -69,7 +92,8 @@ def iteration(case: str, batch: int, name: str) -> Callable[[], None]:
                 if p is not None:
                     layer._parameters[key] = OnCuda(p.detach())
     arithmetic, data = precision.choose(name, CPU), Dataset(pixels, "noise")
-    game = make_game(case, networks, data, batch, source, arithmetic, True, True)
+    tools = Tools(kernels, Lanes(CPU)) if kernels else None
+    game = make_game(case, networks, data, batch, source, arithmetic, True, True, tools)
     return lambda: game.iteration(batch)
 
 
@@ -77,15 +101,17 @@ def iteration(case: str, batch: int, name: str) -> Callable[[], None]:
 @click.option("--only", default="", help="Cases whose name contains this.")
 @click.option("--top", default=0, help="Also name the most frequent operators.")
 def main(only: str, top: int) -> None:
-    table = Table("case", "batch", "fp32", "bf16")
+    table = Table("case", "batch", "plain fp32", "plain bf16", "fp32", "bf16")
     for case, (_, _, coarse) in CASES.items():
         if only not in case:
             continue
         batch, found = 32 if coarse else 16, []
-        for name in ("fp32", "bf16"):
-            step = iteration(case, batch, name)
+        for kernels, name in itertools.product((None, Counted()), ("fp32", "bf16")):
+            step = iteration(case, batch, name, kernels)
             step()
             with Operators() as seen:
+                if kernels:
+                    kernels.operators = seen
                 step()
             found.append(seen.counts.total())
             for operator, times in seen.counts.most_common(top):
