@@ -129,7 +129,7 @@ def main() -> None:
     type=click.Choice(CHOICES["precision"]),
 )
 @flag("--recompute/--store", "recompute", "Recompute activations backwards: less memory.")
-@flag("--capture/--no-capture", "capture", "On a GPU, record the step as a graph and replay it.")
+@flag("--capture/--no-capture", "capture", "On a GPU, record the step as a graph.")
 @flag("--gpu", "gpu", "CUDA device, -1 for the CPU.", type=int)
 @flag("--threads", "threads", "CPU threads.", type=int)
 @flag("--print-every", "print_every", "Batches between two lines.", type=POSITIVE)

@@ -107,7 +107,10 @@ class Recorded:
         self._inputs = tuple(given.detach().clone() for given in inputs)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._memory, stream=self._recorder.stream):
+            # other threads, such as one that pins the next batch's memory, may call CUDA meanwhile
+            with torch.cuda.graph(
+                graph, self._memory, self._recorder.stream, capture_error_mode="thread_local"
+            ):
                 self._outputs = self._function(*self._inputs)
         except RuntimeError as error:
             reason = (str(error).splitlines() or ["no reason given"])[0]

@@ -44,7 +44,7 @@ def trainer(features, device, **options):
 )
 def test_recorded_steps_are_the_written_ones(small_features, device, options):
     written = trainer(small_features, device, capture=False, **options)
-    recorded = trainer(small_features, device, **options)
+    recorded = trainer(small_features, device, capture=True, **options)
     for k in range(7):
         inputs, targets = (t.to(device) for t in batch(k, count=1 if k == 5 else 2))
         a, b = (one.train_batch(inputs, targets).clone() for one in (written, recorded))
@@ -58,7 +58,7 @@ def test_recorded_steps_are_the_written_ones(small_features, device, options):
 @pytest.mark.parametrize("averaging", ["last", "ema"])
 def test_a_recorded_run_goes_on_to_the_bit(tiny_options, tmp_path, device, averaging):
     on = 0 if device.type == "cuda" else -1
-    base = replace(tiny_options, averaging=averaging, gpu=on, print_every=3)
+    base = replace(tiny_options, averaging=averaging, gpu=on, print_every=3, capture=True)
     whole = replace(base, out=str(tmp_path / "whole"), max_steps=20)
     parts = replace(base, out=str(tmp_path / "parts"), max_steps=12)
     train(whole)

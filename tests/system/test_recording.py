@@ -83,8 +83,11 @@ def test_later_parts_use_what_earlier_ones_kept(monkeypatch):
 
 
 def test_a_failed_recording_is_one_line_with_its_remedy(monkeypatch):
+    asked = {}
+
     class NoGraph:
         def __init__(self, *given, **words):
+            asked.update(words)
             raise RuntimeError("operation not permitted\nand a trace")
 
     with monkeypatch.context() as patch:
@@ -97,6 +100,7 @@ def test_a_failed_recording_is_one_line_with_its_remedy(monkeypatch):
     assert raised.value.message == (
         "the step cannot be recorded on this GPU (operation not permitted): give --no-capture"
     )
+    assert asked["capture_error_mode"] == "thread_local"
 
 
 @pytest.mark.parametrize("gpu", [False, True])
