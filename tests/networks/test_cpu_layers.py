@@ -1,6 +1,7 @@
 """Faster forwards against torch's own layers: values and every gradient."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 
 from eyescream_py.networks import cpu_layers, products
 from eyescream_py.networks.cpu_layers import speed_up
+from eyescream_py.torch7 import from_module, save
+from eyescream_py.torch7.optim import Adam
 
 CASES = {
     "prelu": (lambda: nn.PReLU(), (3, 4, 5, 5)),
@@ -72,6 +75,32 @@ def test_a_kernel_of_even_size_that_steps():
     weights = torch.randn_like(plain(x))
     for a, b in zip(results(plain, x, weights), results(fast, x, weights), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_weights_laid_otherwise_are_saved_alike_and_learn_on_to_the_bit():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(256, 512, 3, stride=2, padding=1))
+    first, x = copy.deepcopy(plain), torch.rand(3, 256, 4, 4)
+    speed_up(first)
+    assert first[0].weight.stride() != plain[0].weight.stride()
+    saved = [io.BytesIO(), io.BytesIO()]
+    for file, network in zip(saved, (plain, first), strict=True):
+        save(file, from_module(network))
+    assert saved[0].getvalue() == saved[1].getvalue()
+
+    def learn(network, optimizer):
+        optimizer.differentiate(network(x).square().mean())
+        optimizer.step()
+
+    learning = Adam(first.parameters(), 1e-3)
+    learn(first, learning)
+    plain.load_state_dict({name: p.contiguous() for name, p in first.state_dict().items()})
+    speed_up(plain)  # as a resumed run does
+    resumed = Adam(plain.parameters(), 1e-3)
+    resumed.import_state(learning.export_state())
+    learn(first, learning)
+    learn(plain, resumed)
+    assert torch.equal(plain[0].weight, first[0].weight)
 
 
 @pytest.mark.parametrize("bias", [False, True])
