@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.networks.joinable import is_plain, is_rectifier, joined, left_alone
 from eyescream_py.networks.modes import FastForward, InFull
 from eyescream_py.networks.wide_slopes import suits, weight_slopes
 from eyescream_py.system.lanes import Lanes
@@ -142,8 +143,9 @@ class _Convolution(torch.autograd.Function):
 def _of_weight(g: Tensor, x: Tensor, weight: Tensor, layer: nn.Conv2d) -> Tensor:
     """The slope of the layer's weight, without the planes that were filled in."""
     if suits(layer, x):
-        return weight_slopes(x, g, layer.kernel_size[0])
-    found = _slopes(g, x, weight, layer, False)
+        found = weight_slopes(x, g, layer.kernel_size[0])
+    else:
+        found = _slopes(g, x, weight, layer, False)
     if found.shape == layer.weight.shape:
         return found
     own = found[: layer.out_channels, : layer.in_channels]
@@ -214,7 +216,7 @@ class Rectifier(FastForward):
         self.before, self.tools, self.after = before, tools, list(after)
         self.flat = isinstance(follows, View)
         # the planes that a convolution wants are filled in on the way
-        self.fills = isinstance(before, nn.Conv2d) and type(follows) is nn.Conv2d
+        self.fills = isinstance(before, nn.Conv2d) and _is_wide(follows)
         leak = getattr(layer, "negative_slope", None)
         # of the masters' type: rounded to 16 bits it would be another
         self.leak = None if leak is None else before.weight.new_full((1,), leak)
@@ -262,6 +264,11 @@ class Rectifier(FastForward):
             shape = torch.Size((len(x), x.shape[2] // shrink, x.shape[3] // shrink, planes))
         mask = layer._bernoulli(x, shape, 1 - layer.p)
         return mask, 1 / (1 - layer.p) if scaled else 1.0
+
+
+def _is_wide(layer: nn.Module | None) -> bool:
+    """Whether a layer takes more planes than its own: a convolution of ours, or soon to be one."""
+    return isinstance(layer, nn.Conv2d) and is_plain(layer)
 
 
 def _copied(layer: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -340,73 +347,31 @@ class Branches(FastForward):
 
 
 def fuse(network: nn.Module, tools: Tools) -> None:
-    """Exchange the `forward` of all layers of `network` that run faster so."""
+    """Exchange the `forward` of all layers of `network` that run faster so; what has another one
+    already keeps it.
+    """
     device = next(network.parameters()).device
-    for layer in list(network.modules()):
+    alone = left_alone(network)
+    for layer in network.modules():
+        if layer in alone:
+            continue
         if isinstance(layer, nn.Sequential):
-            for number in range(len(layer)):
-                _fuse_from(layer, number, tools)
+            # what is left alone is joined to nothing
+            chain = [nn.Identity() if child in alone else child for child in layer]
+            for number, child in enumerate(chain):
+                if is_plain(child):
+                    _fuse_from(child, chain[number + 1 :], tools)
         elif type(layer) is ConcatTable and device.type == "cuda":
             Branches(layer, device).install()
 
 
-def _fuse_from(sequence: nn.Sequential, number: int, tools: Tools) -> None:
-    """Exchange what begins with this layer, if it is one with weights."""
-    layers = list(sequence)
-    first = layers[number]
-    if "forward" in first.__dict__ or not _is_plain(first):
-        return
-    follows = layers[number + 1 :]
-    bare = bool(follows) and _is_rectifier(follows[0]) and first.bias is not None
+def _fuse_from(first: nn.Module, follows: Sequence[nn.Module], tools: Tools) -> None:
+    """Exchange a layer with weights and what can be joined to it."""
+    bare = bool(follows) and is_rectifier(follows[0]) and first.bias is not None
     Beside(first, tools, bare).install()  # type: ignore[arg-type]
     if bare:
-        after = _joined(follows[1:])
+        after = joined(follows[1:])
         behind = next(iter(follows[1 + len(after) :]), None)
         Rectifier(follows[0], first, after, behind, tools).install()  # type: ignore[arg-type]
         for layer in after:
             Passed(layer).install()
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    if type(layer) is nn.Conv2d:
-        return layer.groups == 1 and layer.padding_mode == "zeros" and layer.padding != "same"
-    return type(layer) is nn.Linear
-
-
-def _is_rectifier(layer: nn.Module) -> bool:
-    if type(layer) is nn.PReLU:
-        return layer.weight.numel() == 1
-    return isinstance(layer, nn.LeakyReLU) and not layer.inplace
-
-
-def _joined(layers: Sequence[nn.Module]) -> list[nn.Module]:
-    """What of the layers behind a rectifier its kernel does: a pooling, then a dropout; dropout of
-    whole planes may also come first, as it is the same.
-    """
-    found: list[nn.Module] = []
-    for layer in layers[:2]:
-        pooled = any(_is_halving(a) for a in found)
-        dropped = len(found) - pooled
-        pools = _is_halving(layer) and not pooled
-        drops = isinstance(layer, Dropout | SpatialDropout) and not dropped
-        commute = all(isinstance(a, SpatialDropout) for a in found)
-        if not (drops or (pools and commute)):
-            break
-        found.append(layer)
-    return found
-
-
-def _is_halving(layer: nn.Module) -> bool:
-    """Whether it pools 2x2 pixels without overlap."""
-    if type(layer) is nn.AvgPool2d:
-        plain = layer.padding == 0 and layer.divisor_override is None
-    elif type(layer) is nn.MaxPool2d:
-        plain = layer.padding == 0 and layer.dilation == 1 and not layer.return_indices
-    else:
-        return False
-    return (
-        plain
-        and not layer.ceil_mode
-        and layer.kernel_size in (2, (2, 2))
-        and layer.stride in (2, (2, 2))
-    )

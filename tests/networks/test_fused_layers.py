@@ -16,6 +16,7 @@ from eyescream_py.networks.fused_layers import Passed, Rectifier, Tools, fuse, f
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
 from eyescream_py.system.lanes import Lanes
+from eyescream_py.torch7.inplace_order import SequentialInOrder
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
 from eyescream_py.torch7.random import TorchSource
 from tests import kernels_in_torch
@@ -44,11 +45,39 @@ NETWORKS = {
                               SpatialDropout(0.3), nn.AvgPool2d(2), nn.Conv2d(3, 1, 1)),
         [(2, 8, 8)],
     ),
+    "wide kernel on a picture": (
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 7, padding=3), nn.PReLU(), nn.Conv2d(8, 2, 3)),
+        [(3, 9, 9)],
+    ),
+    "groups behind a rectifier": (
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.PReLU(), nn.Conv2d(4, 2, 3, groups=2)),
+        [(2, 8, 8)],
+    ),
+    "a rectifier in two places": (
+        lambda: nn.Sequential(nn.Linear(4, 5), rectifier := nn.PReLU(), nn.Linear(5, 5), rectifier),
+        [(4,)],
+    ),
+    "a layer in two places": (
+        lambda: nn.Sequential(layer := nn.Linear(4, 4), nn.PReLU(), layer, nn.Sigmoid()), [(4,)],
+    ),
+    "weights in two layers": (lambda: with_one_weight(), [(4,)]),
+    "branches that overwrite each other": (lambda: in_lua_order(), [(4,)]),
     "pooling with overlap": (
         lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.PReLU(), nn.MaxPool2d(3, 2), Dropout()),
         [(2, 9, 9)],
     ),
 }  # fmt: skip
+
+
+def with_one_weight():
+    net = nn.Sequential(nn.Linear(4, 4), nn.PReLU(), nn.Linear(4, 4), nn.PReLU())
+    net[2].weight = net[0].weight
+    return net
+
+
+def in_lua_order():
+    """A chain whose layers run backwards one by one, each with its own weights."""
+    return SequentialInOrder(nn.Linear(4, 5), nn.PReLU(), Dropout(0.0), nn.Linear(5, 2))
 
 
 def pair(name, tools=TOOLS):
@@ -132,6 +161,31 @@ def test_the_slope_penalty_takes_the_layers_themselves():
         found.append([penalty, *torch.autograd.grad(penalty, list(net.parameters())[:4])])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+LAST = {
+    "a convolution of planes that are filled up": lambda: nn.Sequential(
+        nn.Conv2d(1, 10, 3), nn.PReLU(), nn.Conv2d(10, 1, 4), nn.Sigmoid()
+    ),
+    "a convolution with a rectifier": lambda: nn.Sequential(
+        nn.Conv2d(1, 1, 6), nn.PReLU(), nn.Sigmoid()
+    ),
+    "a Linear with a rectifier": lambda: nn.Sequential(
+        View(36), nn.Linear(36, 1), nn.LeakyReLU(0.2), nn.Sigmoid()
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("last", LAST)
+def test_what_computes_in_full_joins_nothing(last):
+    torch.manual_seed(0)
+    network, inputs = LAST[last]().double(), [torch.rand(3, 1, 6, 6, dtype=torch.float64)]
+    fused = copy.deepcopy(network)
+    asked = [Logits(net).network for net in (network, fused)]
+    fuse_head(fused, FILLED)
+    fuse(fused, FILLED)
+    for a, b in zip(*(results(net, inputs) for net in asked), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
 def test_the_head_computes_in_full_and_so_does_its_copy():
