@@ -117,11 +117,15 @@ class Learner:
         if self.working:
             self.working.refresh()
 
-    def backward(self, loss: Tensor, group: Alone) -> None:
-        """Gradients of the group's `loss` and the penalty for this network's parameters only."""
+    def backward(self, loss: Tensor, group: Alone, passes: int = 1) -> None:
+        """Gradients of the group's `loss`, which comes from so many `passes` of the network, and
+        the penalty, for this network's parameters only.
+        """
         # the rounded weights are what the loss was computed with
         leaves = self.working.leaves if self.working else None
-        self.optimizer.differentiate(loss, leaves, self.lanes.join if self.lanes else None)
+        lanes = self.lanes
+        with lanes.in_turn() if lanes and passes > 1 else contextlib.nullcontext():
+            self.optimizer.differentiate(loss, leaves, lanes.join if lanes else None)
         gradients = self.optimizer.gradients
         group.average_(gradients)
         if self.fused:
@@ -133,8 +137,13 @@ class Learner:
                 gradient.clamp_(-self.clamp, self.clamp)  # NaN stays
 
     def has_slope(self) -> bool:
-        """Whether the last step had a gradient that is not 0. Waits for the device."""
+        """Whether the last step had a gradient, with the penalty's, that is not 0. Waits for the
+        device.
+        """
         gradients = self.optimizer.gradients
+        if self.fused:  # which leaves the slopes as they were found
+            gradients = [gradient.clone() for gradient in gradients]
+            self.penalty.add_gradients(self.optimizer.weights, gradients)
         return not gradients or bool(torch.stack(torch._foreach_norm(gradients)).any())
 
     def objective(self, loss: Tensor) -> float:
@@ -299,8 +308,10 @@ class Game:
             answers = self.answers(*seen)  # [n]
         loss = self.answers.loss(answers, targets)
         # a sum with no penalty would be one more kernel
-        tamed = loss + penalty if isinstance(penalty, Tensor) else loss
-        self.D.backward(tamed, self.group)
+        if isinstance(penalty, Tensor):
+            self.D.backward(loss + penalty, self.group, passes=2)
+        else:
+            self.D.backward(loss, self.group)
         loss = self._over_group(loss)
         heard, meant = self._of_all(answers.detach()[:n], targets[:n])
         opened = None
@@ -350,8 +361,8 @@ class Game:
         """Both with the rows of the other processes."""
         if self.group.size == 1:
             return answers, targets
-        both = self.group.gather(torch.stack([answers, targets], 1))
-        return both[:, 0], both[:, 1]
+        heard, meant = self.group.gather(torch.stack([answers, targets], 1)).T.contiguous()
+        return heard, meant
 
     def _over_group(self, loss: Tensor) -> Tensor:
         if self.group.size == 1:

@@ -138,6 +138,7 @@ def adam(
 
 def judge(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Mean cross entropy of logits [N] to targets [N], and its slopes [N]; both float32."""
+    logits, targets = logits.contiguous(), targets.contiguous()
     loss = logits.new_empty((), dtype=torch.float32)
     slopes = torch.empty_like(logits, dtype=torch.float32)
     n = logits.numel()
@@ -152,7 +153,7 @@ def tally(
     """Add a step of D to `sums` (float64: its loss, unused, steps learned from, answers beyond
     +-`certain`) and to the confusion `counts` (int64: 2*target + answer).
     """
-    n = logits.numel()
+    logits, targets, n = logits.contiguous(), targets.contiguous(), logits.numel()
     bodies.tally[(1,)](
         logits, targets, loss, sums if trained is None else trained, sums, counts, n, certain,
         GATE=trained is not None, SIZE=min(1024, triton.next_power_of_2(n)),

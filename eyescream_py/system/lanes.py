@@ -36,6 +36,18 @@ class Lanes:
         with torch.cuda.stream(lane):
             yield
 
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """A block in which nothing runs beside: for what is read before a `join`, as autograd does
+        where it adds up a weight's slopes of several passes.
+        """
+        self.join()
+        streams, self.streams = self.streams, []
+        try:
+            yield
+        finally:
+            self.streams = streams
+
     def join(self) -> None:
         """Let the current stream wait for all that was begun."""
         for lane in self.streams[: self._begun]:

@@ -148,11 +148,14 @@ def build_game(
     for net in networks:
         set_random_source(net, source)
         group.share_statistics(net)
-        _make_fast(net, arithmetic, replay, tools)
+        _make_fast(net, arithmetic, replay)
     _describe(D, G)
     # a replay keeps the Lua program's fault, and listens to probabilities as Lua did
     penalty_of_G = FaultyPenalty if replay else Penalty
     answers = Probabilities(D) if replay else _logits(D, tools)
+    if tools:
+        for net in networks:  # now, as D's last layer has to keep computing in full
+            fuse(net, tools)
     rounded = arithmetic.name == "bf16" and not replay
     D_player = _player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded, tools)
     G_player = _player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded, tools)
@@ -192,14 +195,10 @@ def _logits(D: nn.Module, tools: Tools | None) -> Logits:
     return answers
 
 
-def _make_fast(
-    network: nn.Module, arithmetic: Precision, replay: bool, tools: Tools | None
-) -> None:
+def _make_fast(network: nn.Module, arithmetic: Precision, replay: bool) -> None:
     """Layouts and forms of layers that suit the device; a replay keeps torch's own arithmetic."""
     if next(network.parameters()).is_cuda:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if tools:
-            fuse(network, tools)
     elif not replay:
         speed_up(network, rounded=arithmetic.name == "bf16")
 

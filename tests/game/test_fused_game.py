@@ -1,5 +1,7 @@
 """Iterations with fused layers and steps: the same game as without."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -10,7 +12,9 @@ from eyescream_py.game.averaging import Ema
 from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.fused_adam import FusedAdam
+from eyescream_py.game.group import Alone
 from eyescream_py.game.precision import choose
+from eyescream_py.game.taming import SlopePenalty, Taming
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models
 from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
@@ -123,6 +127,54 @@ def test_a_game_goes_on_from_its_state_to_the_bit(name):
         either.iteration(BATCH)
     for ours, theirs in ((resumed.D, whole.D), (resumed.G, whole.G)):
         assert torch.equal(ours.optimizer.flat.weights, theirs.optimizer.flat.weights)
+
+
+def test_slopes_that_are_added_to_those_of_a_penalty_are_not_on_their_way(monkeypatch):
+    """Autograd adds them up before it is over: what runs beside is waited for after it only."""
+    made, _ = game(kernels_in_torch, dropout=False)
+    made.taming = Taming(slope=SlopePenalty(1.0, every=2))
+    made.D.lanes.streams, begun = [None], []
+
+    def beside(self, *read):
+        begun.extend(self.streams)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(Lanes, "beside", beside)
+    made.discriminator_step(BATCH)
+    assert len(begun) == 1  # D's step, after the slopes
+    made.discriminator_step(BATCH)  # without a penalty
+    assert len(begun) > 2
+
+
+def test_a_penalty_is_a_slope():
+    made, _ = game(kernels_in_torch)
+    made.iteration(BATCH)
+    assert made.G.has_slope()
+    for player in (made.D, made.G):
+        player.optimizer.gradients[0].zero_()
+    assert made.D.has_slope()  # by its penalty
+    assert not made.D.optimizer.gradients[0].any()
+    assert not made.G.has_slope()
+
+
+def test_answers_of_several_processes_lie_one_by_one():
+    """A kernel counts them where they lie."""
+
+    class Two(Alone):
+        size = 2
+
+        def gather(self, ours):
+            return torch.cat([ours, ours])
+
+    made, _ = game(kernels_in_torch)
+    made.group, counted = Two(), []
+    made.figures.tally = lambda *given: counted.append(given)
+    made.discriminator_step(BATCH)
+    ((heard, meant, *_),) = counted
+    assert (len(heard), len(meant)) == (2 * BATCH, 2 * BATCH)
+    assert heard.is_contiguous()
+    assert meant.is_contiguous()
+    assert int(meant.sum()) == BATCH
 
 
 def test_a_device_without_kernels_has_none():

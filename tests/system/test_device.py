@@ -47,6 +47,7 @@ def switches(monkeypatch):
     monkeypatch.setattr(
         torch, "use_deterministic_algorithms", lambda on, warn_only: asked.update(on=on)
     )
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.update(current=device))
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [
@@ -80,6 +81,13 @@ def switches(monkeypatch):
 def test_the_same_bits_unless_fast_and_tf32_unless_strict(fast, strict, expected, switches):
     device.prepare_cuda(CUDA, fast, strict)
     assert switches() == expected
+
+
+def test_kernels_run_where_their_tensors_are(switches, monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    device.prepare_cuda(torch.device("cuda", 1), fast=False, strict=False)
+    assert current == [torch.device("cuda", 1)]
 
 
 def test_on_the_cpu_nothing_is_switched(switches):

@@ -128,6 +128,8 @@ def test_losses_and_counts_of_logits(kernels, n):
             found.append((sums.cpu(), counts.cpu()))
         assert torch.allclose(found[0][0], found[1][0])
         assert torch.equal(found[0][1], found[1][1])
+    strided = [torch.stack([t, t], 1).cuda()[:, 0] for t in (logits, targets)]
+    assert torch.equal(kernels.judge(*strided)[1].cpu(), slopes.cpu())
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
