@@ -152,10 +152,7 @@ def build_game(
     _describe(D, G)
     # a replay keeps the Lua program's fault, and listens to probabilities as Lua did
     penalty_of_G = FaultyPenalty if replay else Penalty
-    answers = Probabilities(D) if replay else _logits(D, tools)
-    if tools:
-        for net in networks:  # now, as D's last layer has to keep computing in full
-            fuse(net, tools)
+    answers = Probabilities(D) if replay else _logits(networks, tools)
     rounded = arithmetic.name == "bf16" and not replay
     D_player = _player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded, tools)
     G_player = _player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded, tools)
@@ -187,11 +184,14 @@ def _describe(D: nn.Module, G: nn.Module) -> None:
     print(f"Number of free parameters in G: {models.free_parameters(G)}")
 
 
-def _logits(D: nn.Module, tools: Tools | None) -> Logits:
-    """D's answers, by kernels where there are some."""
+def _logits(networks: tuple[nn.Module, nn.Module], tools: Tools | None) -> Logits:
+    """D's answers; with `tools` they and both networks compute by kernels."""
+    D, G = networks
     answers = Logits(D, tools.kernels.judge if tools else None)
     if tools:
         fuse_head(D, tools)
+        for net in (D, G):  # only now, as D's last layer has to keep computing in full
+            fuse(net, tools)
     return answers
 
 
