@@ -31,6 +31,7 @@ _GANLESS_SMALL = (
 )
 _CPU = " --noplot --gpu=-1 --threads=1"
 _GAME = " --epochs=1" + _CPU
+_PRETRAINED = "--N_epoch=64 --threads=1"
 _C2F = "--N_epoch=32 --validation=4 --parzenImages=4"
 RULES = (
     Rule(r"make (bench|audit|gpu-check)", skip="an hour of timings, the network, or a GPU"),
@@ -46,6 +47,11 @@ RULES = (
     Rule(r"make demo", more="-o .venv/.installed EPOCHS=1"),
     Rule(r"make test", more="-o .venv/.installed PYTEST_ARGS=tests/data/test_walk.py"),
     Rule(r"make lint", more="-o .venv/.installed"),
+    Rule(
+        r".*train_pretrained .* -- ",
+        more=_PRETRAINED + " --dataset=FOLDER --epochs=1 --gpu=-1 --G_planes=32 --D_planes=32",
+    ),
+    Rule(r".*train_pretrained ", more="--dataset FOLDER --epochs 1 --gpu -1 -- " + _PRETRAINED),
     Rule(r"python train\.py .*--rng=lua"),  # a replay of forty pictures: short as it is
     Rule(r"python train\.py .*--network=old.net", more="--N_epoch=16 --epochs=2" + _CPU),
     Rule(r"python train\.py", more="--N_epoch=64" + _GAME),

@@ -76,7 +76,9 @@ def main(
         f"--dataset={dataset}", f"--epochs={epochs}", f"--gpu={gpu}", f"--save={folder}",
         "--saveFreq=100", *more,
     ]  # fmt: skip
-    subprocess.run(command, check=True, cwd=ROOT)
+    code = subprocess.run(command, check=False, cwd=ROOT).returncode
+    if code:
+        sys.exit(code)  # train.py has said why
     box(folder, Path(out) / f"faces{scale}.net")
 
 
