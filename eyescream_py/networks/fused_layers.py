@@ -184,6 +184,8 @@ class Beside(FastForward):
         self.tools, self.bare = tools, bare
 
     def __call__(self, x: Tensor) -> Tensor:
+        if _lacks_batch(x, self.layer):
+            return self(x[None])[0]
         x, weight, bias = self.operands(x)
         bias = None if self.bare else bias
         if isinstance(self.layer, nn.Linear):
@@ -193,6 +195,11 @@ class Beside(FastForward):
             if bias is None and not self.bare:
                 y = y[:, : self.layer.out_channels]
         return y
+
+
+def _lacks_batch(x: Tensor, layer: nn.Module) -> bool:
+    """Whether x, which goes into or comes out of a layer with weights, is one sample alone."""
+    return x.dim() == (1 if isinstance(layer, nn.Linear) else 3)
 
 
 class Passed(FastForward):
@@ -229,6 +236,8 @@ class Rectifier(FastForward):
         return twin
 
     def __call__(self, x: Tensor) -> Tensor:
+        if _lacks_batch(x, self.before):
+            return self(x[None])[0]
         pools = [layer for layer in self.after if isinstance(layer, nn.AvgPool2d | nn.MaxPool2d)]
         planes = len(self.before.weight)
         wide = self.tools.filled(planes, x.dtype) if self.fills else planes

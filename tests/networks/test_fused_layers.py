@@ -163,6 +163,15 @@ def test_the_slope_penalty_takes_the_layers_themselves():
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+def test_a_sample_without_a_batch():
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.PReLU(), nn.MaxPool2d(2), nn.Flatten(0),
+                        nn.Linear(12, 4), nn.LeakyReLU(0.1), nn.Linear(4, 2)).double()  # fmt: skip
+    fused, picture = copy.deepcopy(net), torch.rand(2, 6, 6, dtype=torch.float64)
+    fuse(fused, FILLED)
+    for a, b in zip(results(net, [picture]), results(fused, [picture]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
 LAST = {
     "a convolution of planes that are filled up": lambda: nn.Sequential(
         nn.Conv2d(1, 10, 3), nn.PReLU(), nn.Conv2d(10, 1, 4), nn.Sigmoid()
