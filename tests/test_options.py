@@ -10,11 +10,16 @@ import pytest
 import eyescream_py
 from eyescream_py.system.commands import Command, Group
 
+# no commands are in them, and Triton comes only with a torch for CUDA
+TRITONS = {"eyescream_py.system.gpu_kernels", "eyescream_py.system.triton_kernels"}
+
 
 def all_commands() -> dict[str, click.Command]:
     """Of every module; a group's commands with it."""
     found = {}
     for module in pkgutil.walk_packages(eyescream_py.__path__, "eyescream_py."):
+        if module.name in TRITONS:
+            continue
         for name, value in vars(importlib.import_module(module.name)).items():
             if isinstance(value, click.Command):
                 found[f"{module.name}.{name}"] = value

@@ -22,8 +22,8 @@ SHAPING = {
 OF_THE_PLACE = {
     "save", "saveFreq", "network", "noplot", "plot", "threads", "gpu", "window", "aws", "dataset",
     "log_every", "visdom_server", "visdom_port", "visdom_env", "precision", "strict", "fast",
-    "no_capture", "on_nan", "recipe", "denoise", "weightsVisFreq", "evaluate_every", "seed",
-    "K", "hidden_G", "hidden_D",
+    "no_capture", "no_fuse", "on_nan", "recipe", "denoise", "weightsVisFreq", "evaluate_every",
+    "seed", "K", "hidden_G", "hidden_D",
 }  # fmt: skip
 Follow = Callable[[Mapping[str, Any], frozenset[str]], dict[str, Any]]
 

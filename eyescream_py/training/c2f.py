@@ -21,7 +21,6 @@ from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.windows import Plots
 from eyescream_py.results.sampling import save_grid
 from eyescream_py.results.story import grid_name
-from eyescream_py.system.device import fused_kernels
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.random import RandomSource, TorchSource
@@ -97,7 +96,7 @@ def train(options: PairOptions, stop: StopSignal) -> None:
             feed_type = StalePairFeed if options.rng == "lua" else PairFeed
             feed = feed_type(
                 training, G, options.coarse_size, options.batch_size, length, source,
-                arithmetic.dtype, kernels=fused_kernels(device),
+                arithmetic.dtype, kernels=setup.kernels_of(options, device),
             )  # fmt: skip
             game = build_game(options, (D, G), feed, source, arithmetic, group)
             task = PairTask(options, game, length, source, plots, validation)

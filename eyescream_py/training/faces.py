@@ -25,7 +25,6 @@ from eyescream_py.plots.windows import Plots
 from eyescream_py.results import quality
 from eyescream_py.results.sampling import generate, ranking, save_grid
 from eyescream_py.results.story import grid_name
-from eyescream_py.system.device import fused_kernels
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.random import RandomSource, TorchSource
@@ -124,7 +123,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
             feed = FaceFeed(
                 data, generate, options.noise_dim, length, source, arithmetic.dtype,
                 real_target=1 - options.D_smooth, shared=options.shared_pictures,
-                kernels=fused_kernels(device),
+                kernels=setup.kernels_of(options, device),
             )  # fmt: skip
             taming = _taming(options, D, source)
             game = build_game(

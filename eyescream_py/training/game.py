@@ -35,7 +35,7 @@ from eyescream_py.networks import checkpoints, models
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
 from eyescream_py.plots.windows import Plots
-from eyescream_py.system.device import fused_kernels, wait_for
+from eyescream_py.system.device import wait_for
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.system.places import chosen_pictures
@@ -44,7 +44,7 @@ from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.torch7.states import fill
 from eyescream_py.training.logs import LossLog
-from eyescream_py.training.setup import CommonOptions, go_on_drawing, make_optimizer
+from eyescream_py.training.setup import CommonOptions, go_on_drawing, kernels_of, make_optimizer
 from eyescream_py.training.task import Schedule
 
 SATURATED_EPOCHS = 5
@@ -144,7 +144,7 @@ def build_game(
     """D against G, whose weights are drawn already, with all that the options arm them with."""
     (D, G), replay = networks, options.rng == "lua"
     device = next(D.parameters()).device
-    tools = _tools(device)
+    tools = _tools(options, device)
     for net in networks:
         set_random_source(net, source)
         group.share_statistics(net)
@@ -173,8 +173,8 @@ def build_game(
     )
 
 
-def _tools(device: torch.device) -> Tools | None:
-    kernels = fused_kernels(device)
+def _tools(options: GameOptions, device: torch.device) -> Tools | None:
+    kernels = kernels_of(options, device)
     return Tools(kernels, Lanes(device)) if kernels else None
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +22,13 @@ from eyescream_py.game.precision import Precision
 from eyescream_py.game.trial import Part
 from eyescream_py.networks import checkpoints
 from eyescream_py.plots.windows import Plots, environment_of
-from eyescream_py.system.device import choose_device, keep_memory, prepare_cuda, set_threads
+from eyescream_py.system.device import (
+    choose_device,
+    fused_kernels,
+    keep_memory,
+    prepare_cuda,
+    set_threads,
+)
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam, LuaOptimizer
@@ -47,6 +54,7 @@ class CommonOptions(RunOptions):
     strict: bool = False  # on CUDA: no TF32
     fast: bool = False  # on CUDA: runs need not repeat to the bit
     no_capture: bool = False  # on CUDA: every iteration by Python
+    no_fuse: bool = False  # on CUDA: torch's own kernels
     rng: str = "torch"  # or "lua": the streams of Lua Torch, for replays
     typed: frozenset[str]  # names of the fields that a person gave, as against defaults
     table: dict[str, Any] = field(repr=False)  # Lua's `opt`: flag -> value, as files keep it
@@ -113,6 +121,11 @@ def _kept(options: CommonOptions) -> str:
     del content, resume, state
     gc.collect()  # a file's tables hold one another: all of it would stay until the run reads it
     return kept if kept in ("fp32", "bf16", "fp64") else ""
+
+
+def kernels_of(options: CommonOptions, device: torch.device) -> ModuleType | None:
+    """`system.gpu_kernels` where the device has them and nobody asked for torch's own."""
+    return None if options.no_fuse else fused_kernels(device)
 
 
 def random_source(options: CommonOptions, device: torch.device) -> RandomSource:

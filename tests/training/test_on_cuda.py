@@ -14,10 +14,12 @@ from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.game.group import Alone
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models
+from eyescream_py.networks.fused_layers import Beside
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.training import distributed, setup
 from eyescream_py.training import game as games
+from tests import kernels_in_torch
 from tests.fake_cuda import CUDA, on_cuda, pretend_capability
 from tests.game.test_capture import FakeStream
 from tests.game.test_capture import game as small_game
@@ -37,10 +39,11 @@ class Shared:
     typed: frozenset = frozenset()
 
 
-def built(patch, name, *, rng="torch", gpu):
+def built(patch, name, *, rng="torch", gpu, no_fuse=False):
     """The game of two real networks at 8 px, and what `speed_up` was asked for."""
     options = SimpleNamespace(
-        rng=rng, batch_size=4, D_optmethod="adam", G_optmethod="adam", D_clamp=1.0, G_clamp=5.0,
+        rng=rng, batch_size=4, no_fuse=no_fuse,
+        D_optmethod="adam", G_optmethod="adam", D_clamp=1.0, G_clamp=5.0,
         adam_beta1=0.9, adam_beta2=0.999, D_L1=0, D_L2=0, G_L1=0, G_L2=0,
         G_ema=0.9, G_ema_power=0,
         D_iterations=1, G_iterations=1, rates=lambda player: ((0.1, 0.0), -1),
@@ -53,6 +56,18 @@ def built(patch, name, *, rng="torch", gpu):
     feed = SimpleNamespace(source=None)
     arithmetic = precision.choose(name, CPU)
     return games.build_game(options, nets, feed, None, arithmetic, Alone()), faster
+
+
+@pytest.mark.parametrize("no_fuse", [False, True])
+def test_kernels_join_layers_and_steps_unless_asked_not_to(no_fuse, monkeypatch):
+    monkeypatch.setattr(setup, "fused_kernels", lambda device: kernels_in_torch)
+    game, _ = built(monkeypatch, "bf16", gpu=True, no_fuse=no_fuse)
+    for player in (game.D, game.G):
+        assert (player.fused is None) == no_fuse
+        forwards = [layer.__dict__.get("forward") for layer in player.network.modules()]
+        joined = [isinstance(forward, Beside) for forward in forwards]
+        assert any(joined) != no_fuse
+    assert (game.figures.tally is None) == no_fuse
 
 
 def layouts(game):
