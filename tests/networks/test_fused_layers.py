@@ -2,6 +2,7 @@
 what Triton's are to compute; those on a GPU are in `tests/system/test_gpu_kernels.py`.
 """
 
+import contextlib
 import copy
 import types
 
@@ -12,7 +13,7 @@ from torch import nn
 from eyescream_py.game.answers import Logits
 from eyescream_py.game.taming import SlopePenalty
 from eyescream_py.networks import models, models_c2f, models_small
-from eyescream_py.networks.fused_layers import Passed, Rectifier, Tools, fuse, fuse_head
+from eyescream_py.networks.fused_layers import Beside, Passed, Rectifier, Tools, fuse, fuse_head
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
 from eyescream_py.system.lanes import Lanes
@@ -20,6 +21,7 @@ from eyescream_py.torch7.inplace_order import SequentialInOrder
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
 from eyescream_py.torch7.random import TorchSource
 from tests import kernels_in_torch
+from tests.torch7 import golden_classes
 
 TOOLS = Tools(kernels_in_torch, Lanes(torch.device("cpu")))
 FILLED = Tools(kernels_in_torch, Lanes(torch.device("cpu")), multiple=8)  # as in 16 bits
@@ -238,3 +240,26 @@ def test_slopes_of_the_weights_are_waited_for_before_they_are_read():
     y.sum().backward()
     assert any(t.data_ptr() == x.data_ptr() for t in begun)
     assert isinstance(net[0].forward.tools.kernels, types.ModuleType)
+
+
+def test_networks_from_lua_are_what_lua_made_of_them_when_fused_too(monkeypatch):
+    """Outputs and gradients of every golden network with a layer that is exchanged."""
+    exchanged = []
+
+    def fused(net, dtype=None):
+        module = golden_classes.own_module(net, dtype=dtype)
+        with contextlib.suppress(RuntimeError):  # of three dimensions
+            module.to(memory_format=torch.channels_last)
+        if any(True for _ in module.parameters()):
+            fuse(module, FILLED)
+        found = [layer.__dict__.get("forward") for layer in module.modules()]
+        exchanged.append(any(isinstance(forward, Beside | Rectifier) for forward in found))
+        return module
+
+    monkeypatch.setattr(golden_classes, "own_module", golden_classes.to_module, raising=False)
+    monkeypatch.setattr(golden_classes, "to_module", fused)
+    known = golden_classes.differences()
+    entries = [entry for entry in golden_classes.entries() if entry.name not in known]
+    faults = {entry.name: golden_classes.fault(entry) for entry in entries}
+    assert {name: said for name, said in faults.items() if said} == {}
+    assert sum(exchanged) > 50
