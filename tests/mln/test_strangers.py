@@ -255,8 +255,8 @@ def test_every_params_text_reads_back_equal(
     images: str, scan: str, ridge: float, seed: int
 ) -> None:
     params = replace(Params(), images=images, scan_file=scan, init_ridge=ridge, seed=seed)
-    if "None" in (images, scan) or "$BASE$" in images + scan:
-        return  # words of the original's own
+    if "None" in (images, scan) or "$BASE$" in images + scan or "~" in (images[0], scan[0]):
+        return  # words of the original's own, and somebody's home
     assert params_from(dict(parse_text(params_text(params)))) == params
 
 
