@@ -29,12 +29,12 @@ from eyescream_py.training.distributed import joined
 from eyescream_py.training.game import (
     GameOptions,
     GameTask,
-    build_game,
     check_batch_size,
     epoch_length,
     load_pictures,
     mean_deviation,
 )
+from eyescream_py.training.players import build_game
 from eyescream_py.training.run import Run
 from eyescream_py.training.save_folder import keep_earlier
 

@@ -33,13 +33,13 @@ from eyescream_py.training.distributed import joined
 from eyescream_py.training.game import (
     GameOptions,
     GameTask,
-    build_game,
     check_batch_size,
     epoch_length,
     load_pictures,
     mean_deviation,
 )
 from eyescream_py.training.logs import LossLog
+from eyescream_py.training.players import build_game
 from eyescream_py.training.run import Run
 
 TITLES = {

@@ -1,5 +1,5 @@
-"""The adversarial game as a training task: built from options, its printed lines, figures and
-checkpoints. `train.py` and `train_c2f.py` share it.
+"""The adversarial game as a training task: its options, printed lines, figures and checkpoints.
+`train.py` and `train_c2f.py` share it.
 """
 
 from __future__ import annotations
@@ -15,36 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.data.dataset import Dataset, load_dataset
-from eyescream_py.game.adversarial import (
-    AccuracyGate,
-    FaultyPenalty,
-    Feed,
-    Game,
-    Learner,
-    Penalty,
-)
-from eyescream_py.game.answers import Logits, Probabilities
-from eyescream_py.game.averaging import Ema
+from eyescream_py.game.adversarial import Game
 from eyescream_py.game.capture import CapturedIteration
-from eyescream_py.game.fused_adam import FusedAdam
 from eyescream_py.game.group import Alone
-from eyescream_py.game.precision import Precision
-from eyescream_py.game.taming import Taming
-from eyescream_py.game.working import Working
 from eyescream_py.networks import checkpoints, models
-from eyescream_py.networks.cpu_layers import speed_up
-from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.device import wait_for
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.lanes import Lanes
 from eyescream_py.system.places import chosen_pictures
-from eyescream_py.torch7.layers import set_random_source
-from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.torch7.states import fill
 from eyescream_py.training.logs import LossLog
-from eyescream_py.training.setup import CommonOptions, go_on_drawing, kernels_of, make_optimizer
+from eyescream_py.training.setup import CommonOptions, go_on_drawing
 from eyescream_py.training.task import Schedule
 
 SATURATED_EPOCHS = 5
@@ -56,7 +38,6 @@ CURVES = {  # window -> title, label, {curve: key in the metrics}
     "quality": ("distance to real pictures (SWD x1000)", "SWD", {"G": "swd"}),
 }
 LAST_RATE = 0.02  # of the first one, where learning rates fall
-NEVER = 2.0  # an accuracy that D cannot reach: it is never held back
 
 
 def mean_deviation(pictures: Tensor) -> float:
@@ -129,102 +110,6 @@ def epoch_length(options: GameOptions, data: Dataset) -> int:
             "the epoch keeps its length, drawing pictures more than once."
         )
     return options.n_epoch
-
-
-def build_game(
-    options: GameOptions,
-    networks: tuple[nn.Module, nn.Module],
-    feed: Feed,
-    source: RandomSource,
-    arithmetic: Precision,
-    group: Alone,
-    max_accuracy: float = NEVER,
-    taming: Taming | None = None,
-) -> Game:
-    """D against G, whose weights are drawn already, with all that the options arm them with."""
-    (D, G), replay = networks, options.rng == "lua"
-    device = next(D.parameters()).device
-    tools = _tools(options, device)
-    for net in networks:
-        set_random_source(net, source)
-        group.share_statistics(net)
-        _make_fast(net, arithmetic, replay)
-    _describe(D, G)
-    # a replay keeps the Lua program's fault, and listens to probabilities as Lua did
-    penalty_of_G = FaultyPenalty if replay else Penalty
-    answers = Probabilities(D) if replay else _logits(networks, tools)
-    rounded = arithmetic.name == "bf16" and not replay
-    D_player = _player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded, tools)
-    G_player = _player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded, tools)
-    if taming and taming.bound:
-        D_player.fused = None  # what bounds the weights comes between their step and rounding
-    return Game(
-        D=D_player,
-        G=G_player,
-        feed=feed,
-        gate=AccuracyGate(max_accuracy, options.batch_size, device),
-        iterations=(options.D_iterations, options.G_iterations),
-        autocast=arithmetic.autocast,
-        group=group,
-        taming=taming,
-        answers=answers,
-        ema=_average(options, G_player),
-        tally=tools.kernels.tally if tools else None,
-    )
-
-
-def _tools(options: GameOptions, device: torch.device) -> Tools | None:
-    kernels = kernels_of(options, device)
-    return Tools(kernels, Lanes(device)) if kernels else None
-
-
-def _describe(D: nn.Module, G: nn.Module) -> None:
-    print(f"Discriminator network:\n{D}\nGenerator network:\n{G}")
-    print(f"Number of free parameters in D: {models.free_parameters(D)}")
-    print(f"Number of free parameters in G: {models.free_parameters(G)}")
-
-
-def _logits(networks: tuple[nn.Module, nn.Module], tools: Tools | None) -> Logits:
-    """D's answers; with `tools` they and both networks compute by kernels."""
-    D, G = networks
-    answers = Logits(D, tools.kernels.judge if tools else None)
-    if tools:
-        fuse_head(D, tools)
-        for net in (D, G):  # only now, as D's last layer has to keep computing in full
-            fuse(net, tools)
-    return answers
-
-
-def _make_fast(network: nn.Module, arithmetic: Precision, replay: bool) -> None:
-    """Layouts and forms of layers that suit the device; a replay keeps torch's own arithmetic."""
-    if next(network.parameters()).is_cuda:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    elif not replay:
-        speed_up(network, rounded=arithmetic.name == "bf16")
-
-
-def _average(options: GameOptions, G: Learner) -> Ema | None:
-    if not options.G_ema and not options.G_ema_power:
-        return None
-    return Ema(G.network, options.G_ema, options.G_ema_power, G.optimizer.flat)
-
-
-def _player(
-    options: GameOptions, name: str, network: nn.Module, penalty: Penalty, rounded: bool,
-    tools: Tools | None,
-) -> Learner:  # fmt: skip
-    method, clamp = getattr(options, f"{name}_optmethod"), getattr(options, f"{name}_clamp")
-    betas = (options.adam_beta1, options.adam_beta2)
-    on_gpu = next(network.parameters()).is_cuda
-    rates, flag = options.rates(name), f"--{name}_adam_lr"
-    optimizer = make_optimizer(method, network, *rates, betas, on_gpu, rounded, flag)
-    working = Working(network, optimizer.flat) if rounded and optimizer.flat else None
-    fused = None
-    if tools and isinstance(optimizer, Adam):
-        factors = (penalty.l1, penalty.l2)
-        fused = FusedAdam(tools.kernels.adam, optimizer, factors, clamp, working)
-    lanes = tools.lanes if tools else None
-    return Learner(network, optimizer, penalty, clamp, working, fused, lanes)
 
 
 def falling(epoch: int, epochs: int, start: float) -> float:

@@ -17,7 +17,7 @@ from eyescream_py.networks import models
 from eyescream_py.networks.fused_layers import Beside
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.flat import Flat
-from eyescream_py.training import distributed, setup
+from eyescream_py.training import distributed, players, setup
 from eyescream_py.training import game as games
 from tests import kernels_in_torch
 from tests.fake_cuda import CUDA, on_cuda, pretend_capability
@@ -49,13 +49,13 @@ def built(patch, name, *, rng="torch", gpu, no_fuse=False):
         D_iterations=1, G_iterations=1, rates=lambda player: ((0.1, 0.0), -1),
     )  # fmt: skip
     faster = []
-    patch.setattr(games, "speed_up", lambda net, rounded: faster.append(rounded))
+    patch.setattr(players, "speed_up", lambda net, rounded: faster.append(rounded))
     nets = models.create_D((1, 8, 8)), models.create_G((1, 8, 8), 4, "upsampling")
     for net in nets if gpu else ():
         on_cuda(net)
     feed = SimpleNamespace(source=None)
     arithmetic = precision.choose(name, CPU)
-    return games.build_game(options, nets, feed, None, arithmetic, Alone()), faster
+    return players.build_game(options, nets, feed, None, arithmetic, Alone()), faster
 
 
 @pytest.mark.parametrize("no_fuse", [False, True])
