@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eyescream_py.mln import training
+from eyescream_py.mln import steps
 from eyescream_py.mln.analytic import set_regression_weights
 from eyescream_py.mln.baselines import adjoint_image, cg_sense
 from eyescream_py.mln.data import Batch, Examples, load_images
@@ -55,13 +55,13 @@ def fine_tune(
     """Adam on fresh examples for `minutes` of CPU time per thread; returns the number of
     batches.
     """
-    optimizer = training.adam(network, params)
+    optimizer = steps.adam(network, params)
     begun, batches = time.process_time(), 0
     allowed = 60 * minutes
     while (spent := (time.process_time() - begun) / torch.get_num_threads()) < allowed:
         rate = params.learning_rate * 0.1 ** (spent / allowed)
         batch = examples.batch(first + batches * params.batch_size, params.batch_size)
-        loss = training.train_step(network, optimizer, batch, params, rate)[0]
+        loss = steps.train_step(network, optimizer, batch, params, rate)[0]
         batches += 1
         if batches % 50 == 0:
             click.echo(f"    batch {batches}, {spent / 60:.1f} min, loss {loss:.4f}", err=True)
@@ -183,12 +183,12 @@ def memory() -> None:
     params = replace(Params(), batch_size=16)
     examples = Examples(params, protocol, load_images("", 2, 128))
     network = build_network(Shape(128, 128, 56.0, 13, 12, 7), protocol.trajectory)
-    optimizer = training.adam(network, params)
+    optimizer = steps.adam(network, params)
     begun = time.process_time()
     batch = examples.batch(0, 16)
     middle = time.process_time()
     for _ in range(2):
-        training.train_step(network, optimizer, batch, params, 1e-4)
+        steps.train_step(network, optimizer, batch, params, 1e-4)
     seconds = (time.process_time() - middle) / 2
     weights = sum(p.numel() * p.element_size() for p in network.parameters()) / 2**20
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -40,10 +40,10 @@ from eyescream_py.image_model.data import Pictures, ShuffledQueue
 from eyescream_py.image_model.options import GanOptions, ImageOptions, ModelOptions
 from eyescream_py.image_model.training import Domains, ImageModel
 from eyescream_py.mln import networks as mln_networks
-from eyescream_py.mln import training as mln
+from eyescream_py.mln import steps as mln_steps
 from eyescream_py.mln.data import Ahead, Examples, training_images
 from eyescream_py.mln.fast import FastNetwork
-from eyescream_py.mln.protocol import load_protocol
+from eyescream_py.mln.protocol import load_protocol, network_shape
 from eyescream_py.mln.series import reconstruct_series
 from eyescream_py.mln.simulation import Setup, write_simulation
 from eyescream_py.srez import batches as srez_batches
@@ -160,18 +160,18 @@ def mln_training(device: torch.device, tiny: bool) -> dict[str, Callable[[], Sid
         params = write_simulation(setup, Path(folder))
         protocol = load_protocol(params, device)
     images, _ = training_images(params)
-    shape = mln.network_shape(params, protocol)
+    shape = network_shape(params, protocol)
 
     def build(capture: bool, on_host: bool = False) -> Side:
         torch.manual_seed(1)
-        network = mln.build_network(shape, protocol.trajectory).to(device)
-        optimizer = mln.adam(network, params)
+        network = mln_networks.build_network(shape, protocol.trajectory).to(device)
+        optimizer = mln_steps.adam(network, params)
         examples = Examples(params, protocol, images)
         chunk = 1 << 21 if on_host else mln_networks.GPU_MEMORY
         if on_host:
             examples._made_at_once = examples._made  # type: ignore[method-assign]
         recorder = Recorder(device, capture)
-        descent = recorder.step(functools.partial(mln.descend, network, optimizer, params))
+        descent = recorder.step(functools.partial(mln_steps.descend, network, optimizer, params))
         batches, numbers = Ahead(examples, params.batch_size), iter(range(10**9))
         begin_next = (lambda: None) if on_host else batches.begin_next
 
@@ -179,7 +179,7 @@ def mln_training(device: torch.device, tiny: bool) -> dict[str, Callable[[], Sid
             with mock.patch.object(mln_networks, "GPU_MEMORY", chunk):
                 batch = batches.take(next(numbers))
                 given = network, optimizer, batch, params, 1e-3, descent, begin_next
-                return mln.train_step(*given)[0]
+                return mln_steps.train_step(*given)[0]
 
         return Side(once, lambda: [once()])
 

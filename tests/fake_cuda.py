@@ -9,9 +9,12 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_map
 
+from eyescream_py.system.device import prepare_cuda
 from eyescream_py.system.recording import Recorded, Recorder
 
 CUDA = torch.device("cuda", 0)  # only a name: nothing can be made on it without a GPU
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+RECORDING = ["cpu", pytest.param("cuda", marks=gpu)]  # devices that `recording_device` readies
 
 
 class OnCuda(nn.Parameter):
@@ -82,6 +85,15 @@ def pretend_recording(patch: pytest.MonkeyPatch) -> list[Recorded]:
     patch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     patch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     return made
+
+
+def recording_device(name: str, patch: pytest.MonkeyPatch, strict: bool = False) -> torch.device:
+    """The device, ready for recorded steps: real ones on a GPU, pretended ones on the CPU."""
+    device = torch.device(name)
+    if device.type == "cpu":
+        pretend_recording(patch)
+    prepare_cuda(device, fast=False, strict=strict)
+    return device
 
 
 def values_read(call: Callable[[], object]) -> list[str]:

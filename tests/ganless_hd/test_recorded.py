@@ -12,20 +12,14 @@ from eyescream_py.ganless_hd.networks import UNet
 from eyescream_py.ganless_hd.options import Options
 from eyescream_py.ganless_hd.trainer import Trainer
 from eyescream_py.system.device import prepare_cuda
-from tests.fake_cuda import pretend_recording, values_read
+from tests.fake_cuda import RECORDING, gpu, recording_device, values_read
 from tests.ganless_hd.test_trainer import batch
 from tests.ganless_hd.test_training import state, train
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=gpu)])
+@pytest.fixture(params=RECORDING)
 def device(request, monkeypatch):
-    device = torch.device(request.param)
-    if device.type == "cpu":
-        pretend_recording(monkeypatch)
-    prepare_cuda(device, fast=False, strict=False)
-    return device
+    return recording_device(request.param, monkeypatch)
 
 
 def trainer(features, device, **options):

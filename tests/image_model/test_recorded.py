@@ -11,22 +11,16 @@ from eyescream_py.image_model.losses import build_optimizer
 from eyescream_py.image_model.options import GanOptions, ImageOptions, ModelOptions, SemiOptions
 from eyescream_py.image_model.semi import CrossEncoder, FrozenEncoderGan
 from eyescream_py.image_model.training import ImageModel, load_domains
-from eyescream_py.system.device import prepare_cuda
 from eyescream_py.system.recording import set_rate
-from tests.fake_cuda import OnCuda, pretend_recording, values_read
+from tests.fake_cuda import RECORDING, OnCuda, recording_device, values_read
 from tests.image_model.test_loop import numbers, run_for, tensors
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 STEPS = 8
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=gpu)])
+@pytest.fixture(params=RECORDING)
 def device(request, monkeypatch) -> torch.device:
-    device = torch.device(request.param)
-    if device.type == "cpu":
-        pretend_recording(monkeypatch)
-    prepare_cuda(device, fast=False, strict=False)
-    return device
+    return recording_device(request.param, monkeypatch)
 
 
 def model(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eyescream_py.mln import networks, nufft, series, training
+from eyescream_py.mln import networks, nufft, series, steps, training
 from eyescream_py.mln.data import Ahead, Examples
 from eyescream_py.mln.forward import Acquisition
 from eyescream_py.mln.networks import build_network
@@ -17,20 +17,15 @@ from eyescream_py.mln.protocol import Protocol, network_shape
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.device import prepare_cuda
 from eyescream_py.system.recording import Recorder
-from tests.fake_cuda import pretend_recording, values_read
+from tests.fake_cuda import RECORDING, gpu, recording_device, values_read
 from tests.mln.small import SIDE, phantoms, random_images, small_params, spiral_protocol
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=gpu)])
+@pytest.fixture(params=RECORDING)
 def device(request, monkeypatch) -> torch.device:
-    device = torch.device(request.param)
-    if device.type == "cpu":
-        pretend_recording(monkeypatch)
-    prepare_cuda(device, fast=False, strict=True)
-    return device
+    return recording_device(request.param, monkeypatch, strict=True)
 
 
 def protocol_on(device: torch.device, **settings) -> Protocol:
@@ -51,7 +46,7 @@ def learner(params: Params, protocol: Protocol):
     torch.manual_seed(0)
     network = build_network(network_shape(params, protocol), protocol.trajectory)
     network.to(protocol.mask.device)
-    return network, training.adam(network, params)
+    return network, steps.adam(network, params)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +69,12 @@ def test_a_recorded_step_is_the_written_one(device: torch.device, keys: dict) ->
     protocol = protocol_on(device)
     examples = Examples(params, protocol, phantoms())
     (written, one), (recorded, two) = (learner(params, protocol) for _ in range(2))
-    descent = Recorder(device).step(functools.partial(training.descend, recorded, two, params))
+    descent = Recorder(device).step(functools.partial(steps.descend, recorded, two, params))
     for number in range(20):
         batch = examples.batch(4 * number, 4)
         rate = 0.01 / (1 + number)
-        a, before = training.train_step(written, one, batch, params, rate)
-        b, output = training.train_step(recorded, two, batch, params, rate, descent)
+        a, before = steps.train_step(written, one, batch, params, rate)
+        b, output = steps.train_step(recorded, two, batch, params, rate, descent)
         assert b == pytest.approx(a, rel=1e-5)
         torch.testing.assert_close(output, before)
     for p, q in zip(written.parameters(), recorded.parameters(), strict=True):
@@ -115,7 +110,7 @@ def test_nothing_of_a_step_is_read_back() -> None:
     protocol = spiral_protocol()
     batch = Examples(params, protocol, phantoms()).batch(0, 4)
     network, optimizer = learner(params, protocol)
-    step = functools.partial(training.descend, network, optimizer, params)
+    step = functools.partial(steps.descend, network, optimizer, params)
     assert values_read(lambda: step(batch.signal, batch.label)) == []
 
 
@@ -206,7 +201,7 @@ def test_a_gpu_simulates_and_reconstructs_as_a_processor_does() -> None:
     for on in (CPU, device):
         network, _ = learner(params, protocol_on(on))
         output = network(batches[0].signal.to(on))
-        training.reconstruction_loss(output, batches[0].label.to(on)).backward()
+        steps.reconstruction_loss(output, batches[0].label.to(on)).backward()
         outputs.append(output.detach().cpu())
         slopes.append(network.k_layer.weight.grad.cpu())
     assert (outputs[0] - outputs[1]).norm() < 1e-4 * outputs[0].norm()

@@ -9,20 +9,13 @@ from eyescream_py.srez.batches import Batches, _cut_out, _gathered, draw_augment
 from eyescream_py.srez.checkpoints import checkpoint_path, read_checkpoint
 from eyescream_py.srez.steps import build_networks, build_step, train_step
 from eyescream_py.srez.training import run_train
-from eyescream_py.system.device import prepare_cuda
-from tests.fake_cuda import pretend_recording, values_read
+from tests.fake_cuda import RECORDING, recording_device, values_read
 from tests.srez.test_batches import random_faces
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=gpu)])
+@pytest.fixture(params=RECORDING)
 def device(request, monkeypatch):
-    device = torch.device(request.param)
-    if device.type == "cpu":
-        pretend_recording(monkeypatch)
-    prepare_cuda(device, fast=False, strict=False)
-    return device
+    return recording_device(request.param, monkeypatch)
 
 
 @pytest.mark.parametrize("objective", ["gan", "wgan", "wgangp"])
