@@ -25,10 +25,10 @@ from eyescream_py.data.dataset import Dataset
 from eyescream_py.game import precision
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.fused_layers import Tools
+from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.random import TorchSource
-from tests import kernels_in_torch
 
 CPU = torch.device("cpu")
 VIEWS = {
@@ -46,7 +46,7 @@ class OnCuda(nn.Parameter):
 
 
 class Counted:
-    """`tests.kernels_in_torch`, each call of which is one in `operators`, whatever it runs."""
+    """`system.kernels_in_torch`, each call of which is one in `operators`, whatever it runs."""
 
     def __init__(self) -> None:
         self.operators: Operators | None = None

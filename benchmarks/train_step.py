@@ -32,7 +32,8 @@ from eyescream_py.game.working import Working
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
-from eyescream_py.system.device import fused_kernels, keep_memory, prepare_cuda, wait_for
+from eyescream_py.system.device import keep_memory, prepare_cuda, wait_for
+from eyescream_py.system.fusing import fused_kernels
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import set_random_source
@@ -58,7 +59,7 @@ def ours(
     networks = _networks(case, source, arithmetic.name == "bf16")
     cuda = device.type == "cuda"
     flat = cuda or arithmetic.name == "bf16" if flat is None else flat
-    kernels = fused_kernels(device) if flat else None
+    kernels = fused_kernels(device, arithmetic.name == "bf16") if flat else None
     tools = Tools(kernels, Lanes(device)) if kernels else None
     game = make_game(case, networks, data, batch, source, arithmetic, flat, cuda, tools)
     if cuda:  # as the trainers do

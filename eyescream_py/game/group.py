@@ -65,6 +65,10 @@ class Alone:
         """What `work` returns in rank 0, which alone does it."""
         return work()
 
+    def all_say(self, ours: bool) -> bool:
+        """Whether every process says yes."""
+        return ours
+
 
 class Group(Alone):
     """K processes joined by torch.distributed, of which this is number `rank`."""
@@ -140,6 +144,11 @@ class Group(Alone):
         box = [work() if self.rank == 0 else None]
         dist.broadcast_object_list(box)
         return cast(T, box[0])
+
+    def all_say(self, ours: bool) -> bool:
+        against = torch.tensor(float(not ours))  # on the processor, as whoever compiles takes long
+        dist.all_reduce(against)
+        return not against
 
 
 class SharedSource:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
 import re
 import warnings
 from collections.abc import Iterator
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from eyescream_py.system.errors import UserError
@@ -80,27 +78,6 @@ def keep_memory() -> bool:
         return False
     # no blocks outside of the heap, and a heap that does not shrink
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
-
-
-@functools.cache
-def fused_kernels(device: torch.device) -> ModuleType | None:
-    """`gpu_kernels`, where `device` is a GPU that Triton can make them for; else None, and of a GPU
-    one line that says why.
-    """
-    import torch
-
-    if device.type != "cuda":
-        return None
-    try:
-        from eyescream_py.system import gpu_kernels
-
-        logits = torch.zeros(2, device=device)
-        gpu_kernels.judge(logits, logits)  # compiled here, with the machine's C compiler
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f"Kernels of several layers at once cannot be made here ({reason}): slower without.")
-        return None
-    return gpu_kernels
 
 
 def wait_for(device: torch.device) -> None:

@@ -81,6 +81,7 @@ def train(options: PairOptions, stop: StopSignal) -> None:
         D, G = setup.built(lambda: create_networks(options), f"--fineSize={options.fine_size}")
         parts = Part(D, [options.dims] * 2), Part(G, [(1, *options.dims[1:]), options.dims])
         options, device, arithmetic = setup.settled(options, group, *parts)
+        options = setup.with_proven_kernels(options, device, group)
         data = load_pictures(options, device, group)
         validation, training = data.split(options.validation, "validation" in options.typed)
         print(f"<dataset> {len(validation)} of {len(data)} images validate, the others train")

@@ -108,6 +108,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
         )
         D, G = setup.built(lambda: create_networks(options), flags)
         options, device, arithmetic = setup.settled(options, group, *_parts(options, D, G))
+        options = setup.with_proven_kernels(options, device, group)
         decoder, denoiser = _decoder(options, device), _denoiser(options, device)
         data = load_pictures(options, device, group)
         length = epoch_length(options, data)

@@ -266,7 +266,13 @@ class GameTask(abc.ABC):
             "precision": self.options.precision,
             "taming": game.taming.state(),
             "averaged": int(self.ema.updates) if self.ema else 0,
+            **self._kernels(),
         }
+
+    def _kernels(self) -> dict[str, Any]:
+        """On a GPU: whether kernels are joined, as those round otherwise than torch's own."""
+        on_gpu = self.game.figures.device.type == "cuda"
+        return {"fused": self.game.figures.tally is not None} if on_gpu else {}
 
     def load(self, content: Any, path: Path) -> bool:
         game = self.game
@@ -298,6 +304,13 @@ class GameTask(abc.ABC):
         game.taming.set_state(state.get("taming", {}))
         if self.ema:
             self.ema.resume(int(state.get("averaged", 0)))
+        ours = self._kernels()
+        if ours and state.get("fused") not in (None, ours["fused"]):
+            here, there = ("joined", "torch's own") if ours["fused"] else ("torch's own", "joined")
+            print(
+                f"{path} was trained by {there} kernels, this run takes {here} ones (--no_fuse): "
+                "they round differently, so it goes on near the same way, not to the bit."
+            )
         try:
             go_on_drawing(self.source, state["random"])
         except KeyError as error:

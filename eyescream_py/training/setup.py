@@ -24,12 +24,12 @@ from eyescream_py.networks import checkpoints
 from eyescream_py.plots.windows import Plots, environment_of
 from eyescream_py.system.device import (
     choose_device,
-    fused_kernels,
     keep_memory,
     prepare_cuda,
     set_threads,
 )
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.fusing import fused_kernels
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam, LuaOptimizer
 from eyescream_py.torch7.random import LuaSource, RandomSource, TorchSource
@@ -123,9 +123,19 @@ def _kept(options: CommonOptions) -> str:
     return kept if kept in ("fp32", "bf16", "fp64") else ""
 
 
+def with_proven_kernels(options: Options, device: torch.device, group: Alone) -> Options:
+    """The options with `no_fuse` where `system.gpu_kernels` does not prove itself in each of the
+    run's processes: they have to round alike.
+    """
+    if options.no_fuse or device.type != "cuda":
+        return options
+    proven = group.all_say(kernels_of(options, device) is not None)
+    return options if proven else dataclasses.replace(options, no_fuse=True)
+
+
 def kernels_of(options: CommonOptions, device: torch.device) -> ModuleType | None:
     """`system.gpu_kernels` where the device has them and nobody asked for torch's own."""
-    return None if options.no_fuse else fused_kernels(device)
+    return None if options.no_fuse else fused_kernels(device, options.precision == "bf16")
 
 
 def random_source(options: CommonOptions, device: torch.device) -> RandomSource:

@@ -18,13 +18,14 @@ from eyescream_py.game.taming import SlopePenalty, Taming
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models
 from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
-from eyescream_py.system.device import fused_kernels, prepare_cuda
+from eyescream_py.system import kernels_in_torch
+from eyescream_py.system.device import prepare_cuda
+from eyescream_py.system.fusing import fused_kernels
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import Dropout, set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
-from tests import kernels_in_torch
 
 BATCH, SIDE = 8, 16
 
@@ -177,22 +178,6 @@ def test_answers_of_several_processes_lie_one_by_one():
     assert int(meant.sum()) == BATCH
 
 
-def test_a_device_without_kernels_has_none():
-    assert fused_kernels(torch.device("cpu")) is None
-
-
-def test_a_gpu_without_triton_says_so_in_one_line(monkeypatch, capsys):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "eyescream_py.system.gpu_kernels", None)
-    fused_kernels.cache_clear()
-    assert fused_kernels(torch.device("cuda", 7)) is None
-    fused_kernels.cache_clear()
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert "slower" in said
-
-
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
@@ -202,7 +187,7 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA devic
 def test_on_a_gpu_fused_steps_are_the_steps(bound):
     device = torch.device("cuda", 0)
     prepare_cuda(device, fast=False, strict=True)
-    kernels = fused_kernels(device)
+    kernels = fused_kernels(device, rounded=False)
     plain, _ = game(None, device, "fp32", bound, dropout=False)
     fused, _ = game(kernels, device, "fp32", bound, dropout=False)
     for either in (plain, fused):
@@ -218,7 +203,7 @@ def test_on_a_gpu_fused_steps_are_the_steps(bound):
 def test_on_a_gpu_a_replayed_graph_is_the_eager_run_to_the_bit(name):
     device = torch.device("cuda", 0)
     prepare_cuda(device, fast=False, strict=False)
-    kernels = fused_kernels(device)
+    kernels = fused_kernels(device, name == "bf16")
     ends = []
     for captured in (True, False, False):
         made, source = game(kernels, device, name)

@@ -16,11 +16,11 @@ from eyescream_py.networks import models, models_c2f, models_small
 from eyescream_py.networks.fused_layers import Beside, Passed, Rectifier, Tools, fuse, fuse_head
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
+from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.inplace_order import SequentialInOrder
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
 from eyescream_py.torch7.random import TorchSource
-from tests import kernels_in_torch
 from tests.torch7 import golden_classes
 
 TOOLS = Tools(kernels_in_torch, Lanes(torch.device("cpu")))

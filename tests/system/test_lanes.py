@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from eyescream_py.networks.fused_layers import Tools, fuse
+from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.lanes import Lanes
-from tests import kernels_in_torch
 
 
 class Stream:

@@ -156,6 +156,8 @@ def take_turns(rank, folder):
 
     with joined(Shared(-1), StopSignal()) as (group, _, _):
         (folder / f"turn_{rank}").write_text(group.in_turn(decode))
+        said = group.all_say(True), group.all_say(rank == 0)
+        (folder / f"said_{rank}").write_text(str(said))
 
 
 def free_ports(count):
@@ -236,6 +238,7 @@ def test_pictures_are_decoded_by_one_process_and_the_others_wait(folders):
     for rank in range(2):
         text = (folders[1] / f"turn_{rank}").read_text()
         assert text == f"{rank} has what was decoded by 0"
+        assert (folders[1] / f"said_{rank}").read_text() == "(True, False)"
 
 
 def test_only_the_first_process_shows_a_bar(monkeypatch):

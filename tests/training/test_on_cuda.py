@@ -15,11 +15,11 @@ from eyescream_py.game.group import Alone
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models
 from eyescream_py.networks.fused_layers import Beside
+from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.training import distributed, players, setup
 from eyescream_py.training import game as games
-from tests import kernels_in_torch
 from tests.fake_cuda import CUDA, on_cuda, pretend_capability
 from tests.game.test_capture import FakeStream
 from tests.game.test_capture import game as small_game
@@ -37,12 +37,14 @@ class Shared:
     noplot: bool = False
     threads: int = 1
     typed: frozenset = frozenset()
+    no_fuse: bool = False
+    precision: str = "bf16"
 
 
 def built(patch, name, *, rng="torch", gpu, no_fuse=False):
     """The game of two real networks at 8 px, and what `speed_up` was asked for."""
     options = SimpleNamespace(
-        rng=rng, batch_size=4, no_fuse=no_fuse,
+        rng=rng, batch_size=4, no_fuse=no_fuse, precision=name,
         D_optmethod="adam", G_optmethod="adam", D_clamp=1.0, G_clamp=5.0,
         adam_beta1=0.9, adam_beta2=0.999, D_L1=0, D_L2=0, G_L1=0, G_L2=0,
         G_ema=0.9, G_ema_power=0,
@@ -60,7 +62,7 @@ def built(patch, name, *, rng="torch", gpu, no_fuse=False):
 
 @pytest.mark.parametrize("no_fuse", [False, True])
 def test_kernels_join_layers_and_steps_unless_asked_not_to(no_fuse, monkeypatch):
-    monkeypatch.setattr(setup, "fused_kernels", lambda device: kernels_in_torch)
+    monkeypatch.setattr(setup, "fused_kernels", lambda device, rounded: kernels_in_torch)
     game, _ = built(monkeypatch, "bf16", gpu=True, no_fuse=no_fuse)
     for player in (game.D, game.G):
         assert (player.fused is None) == no_fuse
@@ -68,6 +70,37 @@ def test_kernels_join_layers_and_steps_unless_asked_not_to(no_fuse, monkeypatch)
         joined = [isinstance(forward, Beside) for forward in forwards]
         assert any(joined) != no_fuse
     assert (game.figures.tally is None) == no_fuse
+
+
+class Another(Alone):
+    """The other process of a run, which says no."""
+
+    def all_say(self, ours):
+        return False
+
+
+@pytest.mark.parametrize(
+    ("proven", "group", "fuses"), [(True, Alone(), True), (False, Alone(), False),
+                                   (True, Another(), False)],
+)  # fmt: skip
+def test_kernels_that_fail_in_one_process_are_taken_by_none(proven, group, fuses, monkeypatch):
+    tried = []
+
+    def fused_kernels(device, rounded):
+        tried.append((device, rounded))
+        return kernels_in_torch if proven else None
+
+    monkeypatch.setattr(setup, "fused_kernels", fused_kernels)
+    options = Shared(0)
+    assert setup.with_proven_kernels(options, CPU, group) is options
+    chosen = setup.with_proven_kernels(options, CUDA, group)
+    assert chosen.no_fuse is not fuses
+    assert tried == [(CUDA, True)]
+    assert (setup.kernels_of(chosen, CUDA) is kernels_in_torch) is fuses
+    tried.clear()
+    unwanted = Shared(0, no_fuse=True)
+    assert setup.with_proven_kernels(unwanted, CUDA, group) is unwanted
+    assert tried == []
 
 
 def layouts(game):
@@ -147,6 +180,31 @@ def test_an_iteration_is_recorded_on_a_gpu(device, no_capture, captured, monkeyp
     assert ("--log_every=1 leaves" in capsys.readouterr().out) is captured
     task.close()  # nothing holds the graphs any longer, nor what they hold
     assert task._step == game.iteration
+
+
+@pytest.mark.parametrize(
+    ("stored", "now", "said"),
+    [
+        (True, True, ""), (False, False, ""), (None, True, ""),
+        (True, False, "trained by joined kernels, this run takes torch's own ones (--no_fuse)"),
+        (False, True, "trained by torch's own kernels, this run takes joined ones (--no_fuse)"),
+    ],
+)  # fmt: skip
+def test_a_run_that_goes_on_by_other_kernels_says_so(stored, now, said, capsys):
+    game, source = small_game("adam", True)
+    options = SimpleNamespace(
+        batch_size=8, G_ema=0, G_ema_power=0, no_capture=True, log_every=1, precision="fp32"
+    )
+    task = SmallTask(options, "x.net", game, 40, source, None)
+    assert "fused" not in task.state()  # a processor's
+    game.figures.device, game.figures.tally = CUDA, kernels_in_torch.tally if now else None
+    state = task.state()
+    assert state["fused"] is now
+    state["fused"] = stored
+    task._load_state(state, "a.net")
+    out = capsys.readouterr().out
+    assert out.count("\n") == bool(said)
+    assert said in out
 
 
 @pytest.mark.parametrize(("capability", "name"), [((8, 0), "bf16"), ((7, 5), "fp32")])

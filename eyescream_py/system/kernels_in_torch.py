@@ -1,18 +1,26 @@
-"""`system.gpu_kernels` by torch's operators: what the kernels are to compute, on any device."""
+"""`gpu_kernels` by torch's operators: what the kernels are to compute, on any device.
+
+`kernel_checks` compares the kernels with these; a GPU never trains with them.
+"""
+
+from __future__ import annotations
 
 import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 NO_POOL, AVERAGE, MAXIMUM = 0, 1, 2
 
 
-def _whole(x, bias, slope, mask, scale, pool):
+def _whole(
+    x: Tensor, bias: Tensor, slope: Tensor, mask: Tensor | None, scale: float, pool: int
+) -> Tensor:
     shape = (1, -1, *(1,) * (x.dim() - 2))
     y = F.prelu(x + bias.to(x.dtype).view(shape), slope.to(x.dtype))
     if pool:
-        y = (F.avg_pool2d if pool == AVERAGE else F.max_pool2d)(y, 2)
+        y = F.avg_pool2d(y, 2) if pool == AVERAGE else F.max_pool2d(y, 2)
     if mask is not None:
         planes_last = mask.dim() == 4
         whole = mask.dim() == 2 and y.dim() == 4
@@ -21,30 +29,40 @@ def _whole(x, bias, slope, mask, scale, pool):
     return y * scale
 
 
-def activate(x, bias, slope, mask, scale, pool, flat, wide):
+def activate(
+    x: Tensor, bias: Tensor, slope: Tensor, mask: Tensor | None, scale: float, pool: int,
+    flat: bool, wide: int,
+) -> Tensor:  # fmt: skip
     y = _filled(_whole(x[:, : len(bias)], bias, slope, mask, scale, pool), wide)
     return (
         y.contiguous() if flat or y.dim() == 2 else y.contiguous(memory_format=torch.channels_last)
     )
 
 
-def _filled(x, planes):
+def _filled(x: Tensor, planes: int) -> Tensor:
     return torch.cat([x, x.new_zeros(len(x), planes - x.shape[1], *x.shape[2:])], 1)
 
 
-def activate_backward(g, x, bias, slope, mask, scale, pool, sums):
+def activate_backward(
+    g: Tensor, x: Tensor, bias: Tensor, slope: Tensor, mask: Tensor | None, scale: float, pool: int,
+    sums: bool,
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:  # fmt: skip
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_() for t in (x, bias, slope)]
-        y = _whole(leaves[0][:, : len(bias)], *leaves[1:], mask, scale, pool)
-    dx, *parts = torch.autograd.grad(y, leaves, g[:, : len(bias)])
-    return dx, tuple(parts) if sums else None
+        y = _whole(leaves[0][:, : len(bias)], leaves[1], leaves[2], mask, scale, pool)
+    dx, of_bias, of_slope = torch.autograd.grad(y, leaves, g[:, : len(bias)])
+    return dx, (of_bias, of_slope) if sums else None
 
 
-def add_parts(parts, bias, slope):
+def add_parts(parts: tuple[Tensor, Tensor], bias: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     return parts[0].to(bias.dtype), parts[1].to(slope.dtype)
 
 
-def adam(weights, gradient, moments, rounded, steps, rate, gate, penalty, bound, betas, eps):
+def adam(
+    weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], rounded: Tensor | None,
+    steps: Tensor, rate: Tensor, gate: Tensor | None, penalty: tuple[float, float], bound: float,
+    betas: tuple[float, float], eps: float,
+) -> None:  # fmt: skip
     if gate is not None and not gate:
         return
     (l1, l2), (m, v), (b1, b2) = penalty, moments, betas
@@ -60,42 +78,49 @@ def adam(weights, gradient, moments, rounded, steps, rate, gate, penalty, bound,
         rounded.copy_(weights)
 
 
-def judge(logits, targets):
+def judge(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     x, t = logits.to(torch.promote_types(logits.dtype, torch.float32)), targets
     slopes = (1 - t) * torch.sigmoid(x) - t * torch.sigmoid(-x)
     return (F.softplus(x) - t * x).mean(), slopes / x.numel()
 
 
-def tally(logits, targets, loss, trained, sums, counts, certain):
+def tally(
+    logits: Tensor, targets: Tensor, loss: Tensor, trained: Tensor | None, sums: Tensor,
+    counts: Tensor, certain: float,
+) -> None:  # fmt: skip
     sums[0] += loss
     sums[2] += 1 if trained is None else trained
     sums[3] += (logits.abs() > certain).sum()
     counts += torch.bincount(2 * (targets > 0.5).long() + (logits > 0).long(), minlength=4)
 
 
-def widen(x, samples, planes, dtype):
+def widen(x: Tensor, samples: int, planes: int, dtype: torch.dtype) -> Tensor:
     y = x.new_zeros(samples, planes, *x.shape[2:], dtype=dtype)
     y[: len(x), : x.shape[1]] = x
     return y.contiguous(memory_format=torch.channels_last)
 
 
-def head(x, weight, bias):
+def head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.linear(x.to(weight.dtype), weight, bias)
 
 
-def head_backward(g, x, weight, sums):
+def head_backward(
+    g: Tensor, x: Tensor, weight: Tensor, sums: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     dx = (g * weight).to(x.dtype)
-    return (dx, (g * x).sum(0, keepdim=True).to(weight.dtype), g.sum(0)) if sums else (
-        dx, None, None
-    )  # fmt: skip
+    if not sums:
+        return dx, None, None
+    return dx, (g * x).sum(0, keepdim=True).to(weight.dtype), g.sum(0)
 
 
-def pictures(images, table, rows, dtype):
+def pictures(images: Tensor, table: Tensor | None, rows: Tensor, dtype: torch.dtype) -> Tensor:
     rows = rows if table is None else table[rows]
     return images[rows].to(dtype) / 255
 
 
-def pairs(images, table, rows, matrix, dtype):
+def pairs(
+    images: Tensor, table: Tensor | None, rows: Tensor, matrix: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     fine = pictures(images, table, rows, torch.float64)
     coarse = matrix.double() @ fine @ matrix.double().T
     return coarse.to(dtype), (fine - coarse).to(dtype)

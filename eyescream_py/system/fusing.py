@@ -1,0 +1,141 @@
+"""Whether a run may take the kernels of `gpu_kernels`: each is compiled and compared with torch's
+operators on the run's own device first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import IO, TYPE_CHECKING, Any
+
+from eyescream_py.system.device import wait_for
+from eyescream_py.system.errors import UserError, first_line
+from eyescream_py.system.voice import printable, warn
+
+if TYPE_CHECKING:
+    import torch
+
+LONGEST_REASON = 200  # characters
+
+
+@functools.cache
+def fused_kernels(device: torch.device, rounded: bool = True) -> ModuleType | None:
+    """`gpu_kernels`, where `device` is a GPU for which they can be made and on which they compute
+    what they should; else None, and of a GPU one line on standard error that says why.
+
+    `rounded`: of values in bfloat16 and not in float32. Takes seconds where the kernels are not in
+    Triton's cache yet. Raises UserError where the device is of no use after the attempt.
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        from eyescream_py.system import gpu_kernels
+    except Exception as error:  # whatever another version of Triton stumbles over
+        reason = first_line(error)
+    else:
+        reason = what_fails(gpu_kernels, device, rounded)
+        if not reason:
+            return gpu_kernels
+    warn(
+        f"No joined kernels on {device}: {reason}. This run goes on as with --no_fuse, "
+        "slower and otherwise the same."
+    )
+    return None
+
+
+def what_fails(kernels: Any, device: torch.device, rounded: bool) -> str:
+    """The first kernel that cannot be made or computes something else, and what is wrong with it;
+    "" where all are right. No generator of random numbers notices.
+    """
+    watched = _Watched(kernels)
+    with _overheard() as heard:
+        try:
+            for check in _checks(device, rounded):
+                check(watched)
+            wait_for(device)
+        except Exception as error:
+            said = _complaint(heard) or first_line(error)
+            _still_works(device, said)
+            return printable(f"{watched.last}: {said}")[:LONGEST_REASON]
+    return ""
+
+
+def _checks(device: torch.device, rounded: bool) -> list[Callable[[Any], None]]:
+    """Each kernel as networks use it, and on sizes that leave tiles half empty."""
+    import torch
+
+    from eyescream_py.system import kernel_checks as checks
+    from eyescream_py.system.kernel_checks import Activation
+
+    dtype = torch.bfloat16 if rounded else torch.float32
+    cases = [
+        Activation((5, 64, 4, 6)), Activation((5, 64, 4, 6), 1, "planes"),
+        Activation((3, 128, 8, 8), 2, "elements", flat=True), Activation((5, 3)),
+    ]  # fmt: skip
+    given = device, dtype
+    return [
+        lambda kernels: checks.filling(kernels, *given, (5, 3, 4, 6), 8, 8),
+        *(functools.partial(checks.activation, device=device, dtype=dtype, case=c) for c in cases),
+        lambda kernels: checks.adam(kernels, device, 5001, None, rounds=rounded),
+        lambda kernels: checks.adam(kernels, device, 5001, 0.0, rounds=rounded),
+        lambda kernels: checks.answers(kernels, device, 32),
+        lambda kernels: checks.last_linear(kernels, *given, 5, 1152),
+        lambda kernels: checks.stored_pictures(kernels, device, (20, 3, 32, 32), True, True),
+    ]
+
+
+@dataclass
+class _Watched:
+    """The kernels; `last` is the one that was called last."""
+
+    kernels: Any
+    last: str = field(default="Triton", init=False)
+
+    def __getattr__(self, name: str) -> Any:
+        self.last = name
+        return getattr(self.kernels, name)
+
+
+@contextlib.contextmanager
+def _overheard() -> Iterator[IO[bytes] | None]:
+    """A block during which what compilers write to standard error goes into a file."""
+    with contextlib.ExitStack() as opened:
+        try:
+            heard = opened.enter_context(tempfile.TemporaryFile())
+            kept = os.dup(2)
+        except OSError:
+            yield None
+            return
+        os.dup2(heard.fileno(), 2)
+        try:
+            yield heard
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _complaint(heard: IO[bytes] | None) -> str:
+    """The first line in which a compiler speaks of an error."""
+    if heard is None:
+        return ""
+    heard.seek(0)
+    lines = heard.read(1 << 20).decode(errors="replace").splitlines()
+    return next((line.strip() for line in lines if "error:" in line), "")
+
+
+def _still_works(device: torch.device, reason: str) -> None:
+    """Raises UserError where a kernel has left the device so that nothing can go on from there."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+        wait_for(device)
+    except Exception as error:
+        raise UserError(
+            f"a kernel of this program has stopped {device} ({reason}): start again with --no_fuse"
+        ) from error

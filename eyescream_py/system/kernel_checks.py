@@ -1,0 +1,226 @@
+"""Comparisons of `gpu_kernels` with torch's operators in double precision on the processor: those
+of a run that is about to take them (`fusing`), and with many more shapes those of the tests.
+
+Every check takes the kernels and their device, raises `WrongResultError` where they do not agree,
+and draws from a generator of its own, so that no other one notices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eyescream_py.system import kernels_in_torch
+
+expected: Any = kernels_in_torch  # called as the kernels are
+CLOSE = {torch.float32: 2e-5, torch.bfloat16: 1e-2}  # rtol and atol of activations by their type
+CERTAIN = 13.8
+
+
+class WrongResultError(Exception):
+    """A kernel's result is not what torch's operators make of the same numbers."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """`activate` on x of `shape` [N,C] or [N,C,H,W], pooled; `mask` is "none", "planes" or
+    "elements"; `flat`: rows come out; `planes_first`: of the slopes that come back.
+    """
+
+    shape: tuple[int, ...]
+    pool: int = expected.NO_POOL
+    mask: str = "none"
+    flat: bool = False
+    planes_first: bool = False
+
+
+def near(found: Tensor, truth: Tensor, rtol: float, atol: float | Tensor) -> None:
+    """Raise WrongResultError unless shapes are equal and all values close; NaN is close to none."""
+    found, truth = found.detach().cpu().double(), truth.double()
+    if found.shape != truth.shape:
+        raise WrongResultError(f"shape {tuple(found.shape)} in place of {tuple(truth.shape)}")
+    far = ~((found - truth).abs() <= atol + rtol * truth.abs())
+    if far.any():
+        raise WrongResultError(f"{int(far.sum())} of {far.numel()} values are wrong")
+
+
+def equal(found: Tensor, truth: Tensor) -> None:
+    """Raise WrongResultError unless both have the same values."""
+    near(found, truth.cpu(), 0, 0)
+
+
+def _laid(tensor: Tensor, layout: torch.memory_format) -> None:
+    if not tensor.is_contiguous(memory_format=layout):
+        raise WrongResultError(f"strides {tensor.stride()}")
+
+
+def _seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def operands(case: Activation, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """x, bias, slope, mask of a case, on the processor."""
+    generator, shape = _seeded(), case.shape
+    x = torch.randn(shape, generator=generator)
+    if case.pool == expected.MAXIMUM:
+        x = (4 * x).round() / 4  # so that some are equal
+    x = x.to(dtype)
+    if len(shape) == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    bias = torch.randn(shape[1], generator=generator).to(dtype)
+    slope = torch.tensor([0.3], dtype=dtype)
+    halves = [side // (2 if case.pool else 1) for side in shape[2:]]
+    sizes = {"none": (), "planes": shape[:2], "elements": (shape[0], *halves, shape[1])}[case.mask]
+    mask = torch.empty(sizes, dtype=dtype).bernoulli_(0.5, generator=generator) if sizes else None
+    return x, bias, slope, mask
+
+
+def activation(kernels: Any, device: torch.device, dtype: torch.dtype, case: Activation) -> None:
+    """`activate`, `activate_backward` and `add_parts`; of [N,C,H,W] `widen`, too."""
+    x, bias, slope, mask = operands(case, dtype)
+    exact = [x.double(), bias.double(), slope.double(), None if mask is None else mask.double()]
+    x, bias, slope = x.to(device), bias.to(device), slope.to(device)
+    mask = None if mask is None else mask.to(device)
+    rows, wide = case.flat or x.dim() == 2, case.shape[1]
+    if not rows:  # planes that a convolution computes beyond its own
+        wide = -(-wide // 8) * 8
+        x = kernels.widen(x, len(x), wide, dtype)
+        exact[0] = expected.widen(exact[0], len(x), wide, torch.float64)
+    close, how = CLOSE[dtype], (1.5, case.pool)
+    y = kernels.activate(x, bias, slope, mask, *how, case.flat, wide)
+    near(y, expected.activate(*exact, *how, case.flat, wide), close, close)
+    layout = torch.contiguous_format if rows else torch.channels_last
+    _laid(y, layout)
+    g = torch.randn(y.shape, generator=_seeded(1)).to(dtype)
+    of_y = g.to(device).contiguous(
+        memory_format=torch.contiguous_format if case.planes_first else layout
+    )
+    dx, parts = kernels.activate_backward(of_y, x, bias, slope, mask, *how, True)
+    truth, sums = expected.activate_backward(g.double(), *exact, *how, True)
+    near(dx, truth, close, close)
+    for found, whole in zip(kernels.add_parts(parts, bias, slope), sums or (), strict=True):
+        near(found, whole, 0, 2 * close * (float(whole.abs().max()) + g.numel() ** 0.5))
+    equal(kernels.activate_backward(of_y, x, bias, slope, mask, *how, False)[0], dx)
+
+
+def adam(
+    kernels: Any, device: torch.device, size: int, gate: float | None = None,
+    betas: tuple[float, float] = (0.9, 0.999), penalty: tuple[float, float] = (1e-2, 0.1),
+    bound: float = 1.0, rounds: bool = True,
+) -> None:  # fmt: skip
+    """Five steps on so many weights, with rounded copies or without."""
+    generator = _seeded()
+    weights = torch.randn(size, generator=generator)
+    start = [weights, torch.zeros_like(weights), torch.zeros_like(weights)]
+    ours, theirs = [t.to(device, copy=True) for t in start], [t.double() for t in start]
+    rounded = ours[0].bfloat16() if rounds else None
+    rate, steps = torch.tensor(1e-3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    opened = None if gate is None else torch.tensor(gate, dtype=torch.float64)
+    for _ in range(5):
+        g = 3 * torch.randn(weights.shape, generator=generator)
+        steps += 1 if gate is None else gate
+        rest = penalty, bound, betas, 1e-8
+        kernels.adam(
+            ours[0], g.to(device), (ours[1], ours[2]), rounded, steps.to(device), rate.to(device),
+            None if opened is None else opened.to(device), *rest,
+        )  # fmt: skip
+        exact = theirs[0], g.double(), (theirs[1], theirs[2])
+        expected.adam(*exact, None, steps, rate, opened, *rest)
+    for a, b in zip(ours, theirs, strict=True):
+        near(a, b, 1e-6, 1e-6)
+    if rounded is not None:
+        equal(rounded, ours[0].bfloat16())
+
+
+def answers(kernels: Any, device: torch.device, n: int) -> None:
+    """`judge` and `tally` of n logits, some of them extreme."""
+    generator = _seeded(n)
+    logits = 12 * torch.randn(n, generator=generator)
+    logits[: min(n, 6)] = torch.tensor([50.0, -50, 20, -20, 7, -7])[: min(n, 6)]
+    targets = (torch.rand(n, generator=generator) < 0.5).float() * 0.9
+    loss, slopes = kernels.judge(logits.to(device), targets.to(device))
+    true_loss, true_slopes = expected.judge(logits.double(), targets.double())
+    near(loss, true_loss, 1e-5, 1e-9)
+    # of its two terms, of which little may be left
+    away = torch.sigmoid(logits.double()).lerp(torch.sigmoid(-logits.double()), targets.double())
+    away = 1e-4 * away / n + 1e-12
+    near(slopes, true_slopes, 0, away)
+    for trained in (None, torch.tensor(0.0, dtype=torch.float64)):
+        found = []
+        for module, place in ((kernels, device), (expected, torch.device("cpu"))):
+            sums = torch.ones(4, dtype=torch.float64, device=place)
+            counts = torch.ones(4, dtype=torch.int64, device=place)
+            gate = None if trained is None else trained.to(place)
+            given = (logits.to(place), targets.to(place), loss.to(place), gate)
+            module.tally(*given, sums, counts, CERTAIN)
+            found.append((sums, counts))
+        near(found[0][0], found[1][0], 1e-5, 1e-8)
+        equal(found[0][1], found[1][1])
+    strided = [torch.stack([t, t], 1).to(device)[:, 0] for t in (logits, targets)]
+    near(kernels.judge(*strided)[1], true_slopes, 0, away)
+
+
+def filling(
+    kernels: Any, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], samples: int,
+    planes: int, layout: torch.memory_format = torch.contiguous_format,
+) -> None:  # fmt: skip
+    """`widen` from float32, and of a part whose pixels lie at no equal distances."""
+    x = torch.randn(shape, generator=_seeded()).contiguous(memory_format=layout)
+    y = kernels.widen(x.to(device), samples, planes, dtype)
+    equal(y, expected.widen(x, samples, planes, dtype))
+    _laid(y, torch.channels_last)
+    cut = x[:, :, 1:, 1:]
+    found = kernels.widen(x.to(device)[:, :, 1:, 1:], samples, planes, x.dtype)
+    equal(found, expected.widen(cut, samples, planes, x.dtype))
+
+
+def last_linear(
+    kernels: Any, device: torch.device, dtype: torch.dtype, n: int, features: int
+) -> None:
+    """`head` and `head_backward` of x [n,features]."""
+    generator = _seeded()
+    x = torch.randn(n, features, generator=generator).to(dtype)
+    weight = torch.randn(1, features, generator=generator)
+    bias, g = weight[0, :1].clone(), torch.randn(n, 1, generator=generator)
+    exact = [t.double() for t in (x, weight, bias)]
+    on_device = [t.to(device) for t in (x, weight, bias)]
+    near(kernels.head(*on_device), expected.head(*exact), 1e-4, 1e-3)
+    dx, *found = kernels.head_backward(g.to(device), *on_device[:2], True)
+    _, *truth = expected.head_backward(g.double(), exact[0], exact[1], True)
+    for a, b in zip(found, truth, strict=True):
+        near(a, b, 1e-4, 1e-3)
+    equal(dx, (g * weight).to(dtype))
+    again, *none = kernels.head_backward(g.to(device), *on_device[:2], False)
+    equal(again, dx)
+    if none != [None, None]:
+        raise WrongResultError("slopes that nobody asked for")
+
+
+def stored_pictures(
+    kernels: Any, device: torch.device, shape: tuple[int, ...], table: bool, with_pairs: bool,
+    matrix: Tensor | None = None,
+) -> None:  # fmt: skip
+    """`pictures` of bytes of `shape` [M,C,S,S], and `pairs` by `matrix` [S,S], whose rows add up to
+    1; None: one by chance.
+    """
+    generator, count = _seeded(), shape[0]
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    numbers = torch.randperm(count, generator=generator)[: count // 2] if table else None
+    rows = torch.randint(0, count // 2, (33,), generator=generator)
+    given = [None if t is None else t.to(device) for t in (images, numbers, rows)]
+    equal(
+        kernels.pictures(*given, torch.float32),
+        expected.pictures(images, numbers, rows, torch.float32),
+    )
+    if not with_pairs:
+        return
+    if matrix is None:
+        matrix = torch.rand(shape[-1], shape[-1], generator=generator)
+        matrix /= matrix.sum(1, keepdim=True)
+    made = kernels.pairs(*given, matrix.to(device), torch.float32)
+    truth = expected.pairs(images, numbers, rows, matrix, torch.float64)
+    for a, b in zip(made, truth, strict=True):
+        near(a, b, 0, 1e-6)

@@ -1,0 +1,147 @@
+"""Kernels prove themselves before a run takes them; here those written in torch stand for them."""
+
+import importlib
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+
+from eyescream_py.system import fusing, kernels_in_torch
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.fusing import fused_kernels, what_fails
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 7)
+NAMES = ["activate", "activate_backward", "add_parts", "adam", "judge", "tally", "widen", "head",
+         "head_backward", "pictures", "pairs"]  # fmt: skip
+
+
+def stand_in(**changed):
+    """The kernels, some of them otherwise."""
+    module = types.ModuleType("eyescream_py.system.gpu_kernels")
+    vars(module).update({name: getattr(kernels_in_torch, name) for name in NAMES})
+    vars(module).update(changed)
+    return module
+
+
+def raising(error):
+    def kernel(*given):
+        raise error
+
+    return kernel
+
+
+def a_little_off(name):
+    """The kernel, whose first result has one value that is wrong."""
+
+    def off(*given):
+        found = getattr(kernels_in_torch, name)(*given)
+        changed = given[{"adam": 0, "tally": 4}[name]] if found is None else found
+        while isinstance(changed, tuple):
+            changed = changed[0]
+        changed.view(-1)[-1] += 0.5
+        return found
+
+    return off
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """Lets a device that is none try `kernels` on the processor."""
+
+    def pretend(kernels):
+        monkeypatch.setitem(sys.modules, "eyescream_py.system.gpu_kernels", kernels)
+        system = importlib.import_module("eyescream_py.system")
+        if kernels:
+            monkeypatch.setattr(system, "gpu_kernels", kernels, raising=False)
+
+    tried = fusing.what_fails
+    monkeypatch.setattr(
+        fusing, "what_fails", lambda kernels, _, rounded: tried(kernels, CPU, rounded)
+    )
+    fused_kernels.cache_clear()
+    yield pretend
+    fused_kernels.cache_clear()
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_kernels_that_are_right_are_taken_without_a_word(rounded, on_a_gpu, capfd):
+    kernels = stand_in()
+    on_a_gpu(kernels)
+    state = torch.get_rng_state()
+    assert fused_kernels(GPU, rounded) is kernels
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_every_kernel_is_tried():
+    watched = []
+
+    class All:
+        def __getattr__(self, name):
+            watched.append(name)
+            return getattr(kernels_in_torch, name)
+
+    assert what_fails(All(), CPU, True) == ""
+    assert set(watched) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kernel_that_is_wrong_is_found_and_named(name):
+    said = what_fails(stand_in(**{name: a_little_off(name)}), CPU, False)
+    assert said.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("kernels", "said"),
+    [
+        (stand_in(head=a_little_off("head")), "head: 1 of 5 values are wrong"),
+        (stand_in(pairs=lambda *given: (torch.full((33, 3, 32, 32), float("nan")),) * 2),
+         "pairs: 101376 of 101376 values are wrong"),
+        (stand_in(head=raising(RuntimeError("Failed to find C compiler.\nMore"))),
+         "head: Failed to find C compiler."),
+        (stand_in(adam=raising(PermissionError(13, "Permission denied", "/home/a/.triton"))),
+         "adam: [Errno 13] Permission denied: '/home/a/.triton'"),
+        (stand_in(widen=raising(KeyError())), "widen: KeyError"),
+        (None, "import of eyescream_py.system.gpu_kernels halted"),
+    ],
+    ids=["wrong", "no number", "no compiler", "no cache", "no words", "no Triton"],
+)  # fmt: skip
+def test_without_one_of_them_a_line_says_so_and_none_is_taken(kernels, said, on_a_gpu, capfd):
+    on_a_gpu(kernels)
+    assert fused_kernels(GPU) is None
+    assert fused_kernels(GPU) is None  # and nothing is said twice
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith(f"No joined kernels on cuda:7: {said}")
+    assert "--no_fuse" in err
+
+
+def test_what_a_compiler_writes_becomes_the_reason(on_a_gpu, capfd):
+    def compiled(*given):
+        script = "import sys; sys.stderr.write('a.c:1: fatal error: Python.h: none\\nstopped.\\n')"
+        subprocess.run([sys.executable, "-c", f"{script}; sys.exit(1)"], check=True)
+
+    on_a_gpu(stand_in(adam=compiled))
+    assert fused_kernels(GPU) is None
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert "adam: a.c:1: fatal error: Python.h: none. This run" in err
+
+
+def test_a_device_that_a_kernel_has_stopped_ends_the_run(monkeypatch):
+    def used_again(*given, **named):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def kernel(*given):
+        monkeypatch.setattr(torch, "zeros", used_again)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(UserError, match="start again with --no_fuse"):
+        what_fails(stand_in(head=kernel), CPU, True)
+
+
+def test_a_processor_has_no_kernels():
+    assert fused_kernels(CPU) is None
