@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eyescream_py.data.dataset import Dataset, load_dataset
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import films, generator
+from eyescream_py.results.choice import choose
 from eyescream_py.results.generator import Generator
 from eyescream_py.results.refiner import Refiner, read_refiner
 from eyescream_py.results.sampling import generate, judge, nearest, save_grid
@@ -207,7 +208,11 @@ def _one_run(
         save_grid(folder / f"{name}_{run:04d}_base.jpg", pictures, 8)
     save_grid(folder / f"random256_{run:04d}_base.jpg", images[:256], 16)
     save_grid(folder / f"random1024_{run:04d}_base.jpg", images, 32)
-    _write_sheet(folder, run, grids, data)
+    _write_sheet(folder, run, _for_the_sheet(base, images, options.batch_size), data)
+    if data is not None:
+        name = "best" if "best" in grids else "random"
+        pairs = _beside_neighbours(grids[name][:NEIGHBOURS], data)
+        save_grid(folder / f"{name}_{run:04d}_neighbours_base.jpg", pairs, 8)
     base_seconds = time.perf_counter() - start
     if refiner is not None:
         for name, pictures in grids.items():
@@ -220,17 +225,22 @@ def _one_run(
     print(f"run {run} of {options.runs}: base grids {base_seconds:.1f} s, all {seconds:.1f} s")
 
 
-def _write_sheet(folder: Path, run: int, grids: dict[str, Tensor], data: Dataset | None) -> None:
-    sections = [Section("random faces, as they come", grids["random"], 16)]
-    name, words = "random", "random faces"
-    if "best" in grids:
-        name, words = "best", "the best"
-        sections.append(Section("the best of 1024 by the discriminator", grids[name], 16))
+def _for_the_sheet(base: Base, images: Tensor, batch: int) -> dict[str, Tensor]:
+    """64 pictures as they come, and with a D the 64 to show first: D's own best are seldom those
+    that a person calls so."""
+    shown = {"random faces, as they come": images[:GRID]}
+    if base.D is not None:
+        caption = f"chosen of {IMAGES}: real to the discriminator, and like others of them"
+        shown[caption] = images[choose(base.D, images, batch)[:GRID]]
+    return shown
+
+
+def _write_sheet(folder: Path, run: int, shown: dict[str, Tensor], data: Dataset | None) -> None:
+    sections = [Section(caption, images, 16) for caption, images in shown.items()]
     if data is not None:
-        pairs = _beside_neighbours(grids[name][:NEIGHBOURS], data)
-        save_grid(folder / f"{name}_{run:04d}_neighbours_base.jpg", pairs, 8)
-        beside = f"{words}, each with the training picture nearest to it"
-        sections.append(Section(beside, pairs, 8))
+        last = sections[-1].images[:NEIGHBOURS]
+        beside = "the first of these, each with the training picture nearest to it"
+        sections.append(Section(beside, _beside_neighbours(last, data), 8))
     write_sheet(folder / f"sheet_{run:04d}.png", sections)
 
 

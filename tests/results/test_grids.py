@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from eyescream_py import torch7
-from eyescream_py.networks import models
+from eyescream_py import load_generator, torch7
+from eyescream_py.networks import checkpoints, models
+from eyescream_py.results import generator
+from eyescream_py.results.choice import choose
+from eyescream_py.results.sampling import ranking, save_grid
+from eyescream_py.results.sheet import CAPTION, Section, write_sheet
 from tests.small_runs import invoke, small_D
 
 FLAGS = ("--gpu=-1", "--threads=1", "--runs=1")
@@ -15,6 +21,10 @@ FLAGS = ("--gpu=-1", "--threads=1", "--runs=1")
 def write(path: Path, **networks: torch.nn.Module) -> Path:
     torch7.save(path, {name: torch7.from_module(net) for name, net in networks.items()})
     return path
+
+
+def own_D(path: Path) -> torch.nn.Module:
+    return generator.D_of(checkpoints.read(path, "x"), path, "x", load_generator(path))
 
 
 @pytest.fixture
@@ -62,3 +72,30 @@ def test_an_exported_generator_is_sampled(name, G, tmp_path):
         assert done.exit_code == 0, (done.output, done.exception)
         pictures.append((out / "random_0001_base.jpg").read_bytes())
     assert pictures[0] == pictures[1]
+
+
+def test_best_and_worst_are_by_D_alone_as_in_Lua(G, tmp_path):
+    path = write(tmp_path / "own.net", G=G, D=small_D((1, 8, 8)))
+    invoke("sample", *FLAGS, f"--G_base={path}", f"--writeto={tmp_path / 'out'}")
+    images = load_generator(path).sample(1024)
+    order = ranking(own_D(path), images)
+    for name, wanted in (("best", order[:64]), ("worst", order.flip(0)[:64])):
+        save_grid(tmp_path / "wanted.jpg", images[wanted], 8)
+        written = np.asarray(Image.open(tmp_path / "out" / f"{name}_0001_base.jpg"), int)
+        expected = np.asarray(Image.open(tmp_path / "wanted.jpg"), int)
+        assert np.abs(written - expected).mean() < 1
+
+
+def test_the_sheet_shows_what_is_chosen_and_not_Ds_best(G, tmp_path):
+    path = write(tmp_path / "own.net", G=G, D=small_D((1, 8, 8)))
+    invoke("sample", *FLAGS, f"--G_base={path}", f"--writeto={tmp_path / 'out'}")
+    images = load_generator(path).sample(1024)
+    chosen = images[choose(own_D(path), images)[:64]]
+    captions = ("random faces, as they come", "chosen of 1024: ...")
+    sections = [Section(c, i, 16) for c, i in zip(captions, (images[:64], chosen), strict=True)]
+    write_sheet(tmp_path / "wanted.png", sections)
+    pages = [tmp_path / "out" / "sheet_0001.png", tmp_path / "wanted.png"]
+    written, wanted = (np.asarray(Image.open(page), int) for page in pages)
+    assert written.shape == wanted.shape
+    rows = slice(written.shape[0] // 2 + CAPTION, None)
+    assert np.abs(written[rows] - wanted[rows]).mean() < 1

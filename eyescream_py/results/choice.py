@@ -1,0 +1,64 @@
+"""The pictures to show first: what D takes for real, and what is like much of what G draws.
+
+D alone is a poor judge: the few pictures of a thousand that it likes best are often those that
+deceive it. A fault seldom comes twice in the same place, so a picture that has close neighbours
+among G's own is seldom a broken one (the density of Kynkäänniemi et al. 2019, arXiv 1904.06991,
+with G's pictures in the place of real ones). Figures: docs/evaluate.md.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from eyescream_py.results.sampling import judge
+
+COMPANY = 10  # nearest neighbours that a picture's place is measured by
+
+
+def choose(D: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
+    """Indices of the pictures [N,C,H,W], those to show first first.
+
+    The sum of four rankings: by D's word, by its word of the mirrored picture, by nearness to other
+    pictures in pixels (freed of brightness and contrast), and by nearness in what D's last layer
+    with weights reads. A D in which no such layer runs is asked for its word only.
+    """
+    liked, features = _judge_and_read(D, images, batch)
+    rankings = [_ranks(liked), _ranks(judge(D, images.flip(3), batch))]
+    pixels = images.flatten(1).float()
+    rankings.append(_ranks(-_loneliness(pixels - pixels.mean(1, keepdim=True))))
+    if features is not None:
+        rankings.append(_ranks(-_loneliness(features)))
+    return torch.stack(rankings).sum(0).argsort(descending=True, stable=True)
+
+
+def _judge_and_read(D: nn.Module, images: Tensor, batch: int) -> tuple[Tensor, Tensor | None]:
+    """D's word [N] of the pictures, and what its last layer with weights was given [N,K]."""
+    weighted = [layer for layer in D.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    given: list[Tensor] = []
+    if not weighted:
+        return judge(D, images, batch), None
+    hook = weighted[-1].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    try:
+        liked = judge(D, images, batch)
+    finally:
+        hook.remove()
+    features = torch.cat([part.flatten(1).float() for part in given]) if given else None
+    if features is not None and len(features) != len(images):
+        features = None  # it does not read the pictures one by one
+    return liked, features
+
+
+def _loneliness(rows: Tensor) -> Tensor:
+    """Mean distance of each row, as a unit vector, to its nearest others. [N,K] -> [N]"""
+    rows = functional.normalize(rows, dim=1)
+    distances = torch.cdist(rows, rows)
+    distances.fill_diagonal_(torch.inf)
+    nearest = min(COMPANY, len(rows) - 1)
+    return distances.topk(nearest, largest=False).values.mean(1)
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """0 for the smallest value, N-1 for the largest. [N] -> int64 [N]"""
+    return values.argsort(stable=True).argsort()

@@ -1,0 +1,72 @@
+"""The pictures to show first: neither D's errors nor pictures that are like no other."""
+
+import pytest
+import torch
+from torch import nn
+
+from eyescream_py.results.choice import choose
+from eyescream_py.results.sampling import ranking
+from eyescream_py.torch7.layers import View
+from tests.small_runs import small_D
+
+
+class Bright(nn.Module):
+    """A D without weights that likes bright pictures."""
+
+    def forward(self, images):
+        return images.mean((1, 2, 3), keepdim=True)
+
+
+def crowd(n: int = 40, side: int = 8) -> torch.Tensor:
+    """Pictures of one kind, each a little different."""
+    generator = torch.Generator().manual_seed(3)
+    kind = torch.rand(1, 1, side, side, generator=generator)
+    noise = 0.05 * torch.randn(n, 1, side, side, generator=generator)
+    return (kind + noise).clamp(0, 1)
+
+
+def odd(side: int = 8) -> torch.Tensor:
+    """A picture unlike them: bright squares like those of a chessboard."""
+    at = torch.arange(side)
+    return (0.7 + 0.3 * ((at[:, None] + at) % 2)).view(1, 1, side, side)
+
+
+def test_a_picture_that_deceives_D_is_not_shown_first():
+    images = torch.cat([crowd(), odd()])
+    D = nn.Sequential(View(64), nn.Linear(64, 1), nn.Sigmoid())
+    with torch.no_grad():
+        D[1].weight.fill_(1.0)
+        D[1].bias.fill_(-40.0)
+    assert int(ranking(D, images)[0]) == 40
+    order = choose(D, images).tolist()
+    assert sorted(order) == list(range(41))
+    assert order.index(40) > 10
+
+
+def test_among_pictures_equally_alike_D_decides():
+    bright = crowd(12).double()
+    order = choose(Bright(), torch.cat([bright, bright / 2])).tolist()  # twins but for the light
+    assert all(order.index(i) < order.index(i + 12) for i in range(12))
+
+
+def test_neither_the_order_nor_the_batch_decides():
+    images, D = crowd(30), small_D((1, 8, 8))
+    order = choose(D, images)
+    shuffled = torch.randperm(30, generator=torch.Generator().manual_seed(5))
+    again = shuffled[choose(D, images[shuffled], batch=30)]
+    assert len(set(again[:10].tolist()) & set(order[:10].tolist())) >= 9
+    by_sevens = choose(D, images, batch=7)
+    assert len(set(by_sevens[:10].tolist()) & set(order[:10].tolist())) >= 9
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_D_is_left_as_it_was(channels):
+    D = small_D((channels, 8, 8)).train()
+    torch.manual_seed(2)
+    choose(D, torch.rand(12, channels, 8, 8))
+    assert D.training
+    assert all(not layer._forward_pre_hooks for layer in D.modules())
+
+
+def test_two_pictures_are_enough():
+    assert sorted(choose(Bright(), crowd(2)).tolist()) == [0, 1]
