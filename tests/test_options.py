@@ -1,13 +1,16 @@
 """Every option of every command of the package: no number that is none gets in."""
 
+import ast
 import contextlib
 import importlib
 import pkgutil
+from pathlib import Path
 
 import click
 import pytest
 
 import eyescream_py
+from eyescream_py.plots.client import PlotFlags
 from eyescream_py.system.commands import Command, Group
 
 # no commands are in them, and Triton comes only with a torch for CUDA
@@ -141,3 +144,20 @@ def test_no_path_may_be_empty():
     }
     # the decoded pictures can be kept nowhere
     assert unlike == {"eyescream_py.srez.__main__.main --cache_dir": "taken"}
+
+
+def test_the_flags_that_errors_about_plots_name_are_those_of_the_command():
+    """Each sibling's folder has one call, and its names are options of a command there."""
+    options: dict[str, set[str]] = {}
+    for name, command in all_commands().items():
+        found = (opt for param in command.params for opt in (*param.opts, *param.secondary_opts))
+        options.setdefault(name.split(".")[1], set()).update(found)
+    named: dict[str, tuple[str, ...]] = {}
+    for path in Path(eyescream_py.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "PlotFlags":
+                flags = PlotFlags(*(ast.literal_eval(word) for word in node.args))
+                room = "cli" if path.parent.name == "plots" else path.parent.name
+                named[room] = (flags.server, flags.port, flags.off)
+    assert named.keys() == {"cli", "srez", "image_model", "ganless_hd", "mln"}
+    assert [room for room, names in named.items() if not set(names) <= options[room]] == []

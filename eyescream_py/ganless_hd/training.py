@@ -24,6 +24,7 @@ from eyescream_py.ganless_hd.options import Options
 from eyescream_py.ganless_hd.resuming import Progress, state_file
 from eyescream_py.ganless_hd.sheets import sheet, write_png
 from eyescream_py.ganless_hd.trainer import STEPS_PER_BATCH, Trainer, named
+from eyescream_py.plots.client import PlotFlags
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.json_lines import JsonLines
@@ -53,7 +54,8 @@ class Run:
         self.metrics = JsonLines(
             self.folder / "metrics.jsonl", keep=lambda record: record.get("iteration", 0) <= last
         )
-        self.plots = Plots.open(not options.noplot, options.server, options.port, options.env)
+        shown, flags = not options.noplot, PlotFlags("--server", "--port")
+        self.plots = Plots.open(shown, options.server, options.port, options.env, flags=flags)
         self.tick = time.perf_counter()
 
     def train(self) -> None:

@@ -111,6 +111,7 @@ def _train(
     """Resume, open the windows, and run; `prepare` is told the run's folder first."""
     from eyescream_py.image_model.checkpoints import check_settings_agree
     from eyescream_py.image_model.loop import Run, new_run_folder, resume
+    from eyescream_py.plots.client import PlotFlags
     from eyescream_py.plots.windows import Plots
 
     start = checkpoint.step if checkpoint else 0
@@ -124,6 +125,7 @@ def _train(
         values["plot_server"],
         values["plot_port"],
         f"image_model_{folder.name}",
+        flags=PlotFlags("--plot_server", "--plot_port"),
     )
     try:
         prepare(folder)

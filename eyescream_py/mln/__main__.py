@@ -102,6 +102,7 @@ def train(
     from eyescream_py.mln.data import training_images
     from eyescream_py.mln.params import warnings_of
     from eyescream_py.mln.protocol import load_protocol
+    from eyescream_py.plots.client import PlotFlags
     from eyescream_py.plots.windows import Plots
 
     params = _resumed_params(resume, params_file, ignore_unknown, flags)
@@ -111,12 +112,13 @@ def train(
         warn(line)
     images, unseen = training_images(params)
     say(f"{len(images)} training images of {images.shape[1]} x {images.shape[2]}")
-    if resume:
-        run = training.resumed_run(Path(resume), params, protocol, images)
-    else:
-        run = training.new_run(params, protocol, images, Path(out), say)
-    run.capture = capture
-    with closing(Plots.open(plots, plot_server, plot_port, "mln")) as windows:
+    names = PlotFlags("--plot-server", "--plot-port", "--no-plots")
+    with closing(Plots.open(plots, plot_server, plot_port, "mln", flags=names)) as windows:
+        if resume:
+            run = training.resumed_run(Path(resume), params, protocol, images)
+        else:
+            run = training.new_run(params, protocol, images, Path(out), say)
+        run.capture = capture
         say(training.train(run, windows, say, batches))
     say(f"pictures in {run.folder}\ncheckpoint {run.checkpoint_folder / training.CHECKPOINT_NAME}")
     if test_images:

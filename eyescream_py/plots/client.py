@@ -55,6 +55,18 @@ class RefusedError(http.client.HTTPException):
 
 
 @dataclass(frozen=True)
+class PlotFlags:
+    """What a command calls the flags that choose its Visdom, for its error messages."""
+
+    server: str = "--visdom_server"
+    port: str = "--visdom_port"
+    off: str = "--noplot"
+
+
+FACES = PlotFlags()
+
+
+@dataclass(frozen=True)
 class Address:
     """Where a Visdom server is, or may be started. `base` comes before every path: empty, or a
     slash and the server's key or base URL."""
@@ -65,11 +77,11 @@ class Address:
     base: str = ""
 
     @classmethod
-    def parse(cls, server: str, port: int) -> Address:
+    def parse(cls, server: str, port: int, flags: PlotFlags = FACES) -> Address:
         """`http://host`, `https://host/base` or `host`; raises UserError naming the flag at
         fault."""
         if not 1 <= port <= 65535:
-            raise UserError(f"--visdom_port={port}: give a number from 1 to 65535")
+            raise UserError(f"{flags.port}={port}: give a number from 1 to 65535")
         try:
             url = urllib.parse.urlsplit(server if "://" in server else f"http://{server}")
             host, typed_port = url.hostname, url.port
@@ -78,8 +90,8 @@ class Address:
         odd = url.username or url.query or url.fragment or not _PLAIN.fullmatch(url.path)
         if not host or typed_port or odd or url.scheme not in ("http", "https"):
             raise UserError(
-                f"--visdom_server={server}: give a name like http://localhost, and the port with "
-                "--visdom_port"
+                f"{flags.server}={server}: give a name like http://localhost, and the port with "
+                f"{flags.port}"
             )
         return cls(host, port, url.scheme == "https", url.path.rstrip("/"))
 

@@ -106,10 +106,7 @@ def main(port: int) -> int:
     try:
         listen(port, key)
     except OSError as error:
-        warn(
-            f"Visdom cannot listen on {ADDRESS}:{port} ({error.strerror}); "
-            "--visdom_port chooses another port"
-        )
+        warn(f"Visdom cannot listen on {ADDRESS}:{port} ({error.strerror}): choose another port")
         return 1
     write_key(port, key)
     try:

@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eyescream_py.plots.client import (
+    FACES,
     PANE_WIDTH,
     Address,
     Listener,
+    PlotFlags,
     RefusedError,
     curve_message,
     picture_grid,
@@ -112,7 +114,15 @@ class Plots:
         return self._sender is not None
 
     @classmethod
-    def open(cls, enabled: bool, server: str, port: int, env: str, needed_by: str = "") -> Plots:
+    def open(
+        cls,
+        enabled: bool,
+        server: str,
+        port: int,
+        env: str,
+        needed_by: str = "",
+        flags: PlotFlags = FACES,
+    ) -> Plots:
         """Use the Visdom that listens at `server`:`port`, or start one on this machine.
 
         Says in one line where the page is or why there is none. `env` names the page's
@@ -122,7 +132,7 @@ class Plots:
         """
         if not enabled:
             return cls(None)
-        typed = Address.parse(server, port)
+        typed = Address.parse(server, port, flags)
         ours = typed.is_local and not typed.base  # a base URL is that of a server elsewhere
         address, listener = _found(typed) if ours else (typed, typed.probe())
         env = re.sub(r"[^\w.-]+", "_", env).strip("_.")[:128] or "main"
@@ -130,7 +140,7 @@ class Plots:
         if ours and importlib.util.find_spec("visdom"):
             own_server = ServerProcess(port, address.base.strip("/") or new_key())
         startable = listener is Listener.NOBODY and own_server is not None
-        why_not = _why_not(address, listener, ours, startable, bool(needed_by))
+        why_not = _why_not(address, listener, ours, startable, bool(needed_by), flags)
         if why_not and needed_by:
             raise UserError(f"{needed_by}: {why_not}")
         if why_not:
@@ -140,7 +150,7 @@ class Plots:
             address = address.with_key(own_server.key)
             own_server.ensure_running()
             if needed_by:
-                _await(own_server, address, needed_by)
+                _await(own_server, address, needed_by, flags)
         say(_where(address, env, listener, ours))
         sender = _Sender(address, env, own_server, at_once=bool(needed_by))
         sender.start()
@@ -223,7 +233,7 @@ def _found(address: Address) -> tuple[Address, Listener]:
     return address, address.probe()
 
 
-def _await(server: ServerProcess, address: Address, needed_by: str) -> None:
+def _await(server: ServerProcess, address: Address, needed_by: str, flags: PlotFlags) -> None:
     """Return when the page is there: a person opens the address as soon as it is printed."""
     end = time.monotonic() + _START_S
     while address.probe() is not Listener.VISDOM:
@@ -231,33 +241,38 @@ def _await(server: ServerProcess, address: Address, needed_by: str) -> None:
             server.stop()
             raise UserError(
                 f"{needed_by}: the Visdom server does not come up at port {address.port}; "
-                "--visdom_port chooses another one"
+                f"{flags.port} chooses another one"
             )
         time.sleep(0.1)
 
 
 def _why_not(
-    address: Address, listener: Listener, ours: bool, startable: bool, needed: bool
+    address: Address,
+    listener: Listener,
+    ours: bool,
+    startable: bool,
+    needed: bool,
+    flags: PlotFlags,
 ) -> str:
     """Why there is no page; empty where there is one, or may be one later and that suffices."""
     place = f"{address.host}:{address.port}"
     if listener is Listener.STRANGER:
-        turn_off = "" if needed else ", or turn plots off with --noplot"
+        turn_off = "" if needed else f", or turn plots off with {flags.off}"
         raise UserError(
-            f"--visdom_port={address.port}: something that is not Visdom answers at {place}; "
+            f"{flags.port}={address.port}: something that is not Visdom answers at {place}; "
             f"choose another port{turn_off}"
         )
     if listener is Listener.LOCKED:
-        return f"the Visdom at {place} is another user's; --visdom_port chooses another port"
+        return f"the Visdom at {place} is another user's; {flags.port} chooses another port"
     if listener is Listener.LOGIN:
         return (
-            f"the server at {place} asks for a login, which runs have not; --visdom_port chooses "
+            f"the server at {place} asks for a login, which runs have not; {flags.port} chooses "
             "another port"
         )
     if listener is Listener.NOBODY and ours and not startable:
         return "Visdom is not installed (pip install -r requirements.txt)"
     if needed and listener is not Listener.VISDOM and not startable:
-        return f"no Visdom answers at {place}; start one there or leave --visdom_server out"
+        return f"no Visdom answers at {place}; start one there or leave {flags.server} out"
     return ""
 
 

@@ -124,9 +124,11 @@ def _train(options: Options, device: Any, values: dict[str, Any]) -> None:
     if not values["plot"]:
         run_train(options, device)
         return
+    from eyescream_py.plots.client import PlotFlags
     from eyescream_py.plots.windows import Plots
 
-    plots = Plots.open(True, values["server"], values["port"], values["env"])
+    flags = PlotFlags("--server", "--port", "--no-plot")
+    plots = Plots.open(True, values["server"], values["port"], values["env"], flags=flags)
     try:
         run_train(options, device, plots)
     finally:

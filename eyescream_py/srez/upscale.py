@@ -145,8 +145,13 @@ def _jobs(name: str, folder: Path, times: float) -> list[tuple[Path, Path]]:
 def _demand_free(targets: list[Path]) -> None:
     taken: set[Path] = set()
     for target in targets:
-        if target in taken or target.exists():
+        if target.exists():
             raise UserError(f"{target}: would be overwritten; give another --out_dir")
+        if target in taken:
+            raise UserError(
+                f"{target}: two pictures would be written there; rename one of them, or enlarge "
+                "them apart"
+            )
         taken.add(target)
 
 

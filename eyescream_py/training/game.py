@@ -41,8 +41,8 @@ LAST_RATE = 0.02  # of the first one, where learning rates fall
 
 
 def mean_deviation(pictures: Tensor) -> float:
-    """Over the batch, averaged over all values. [N,...] with N > 1"""
-    return float(pictures.float().std(0).mean())
+    """Over the batch, averaged over all values; 0 of a single picture. [N,...]"""
+    return float(pictures.float().std(0, correction=0).mean())
 
 
 @dataclass(frozen=True, kw_only=True)

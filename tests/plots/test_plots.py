@@ -27,7 +27,7 @@ import websocket
 from PIL import Image
 
 from eyescream_py.plots import windows as plots_room
-from eyescream_py.plots.client import Address, Listener, curve_message, picture_grid
+from eyescream_py.plots.client import Address, Listener, PlotFlags, curve_message, picture_grid
 from eyescream_py.plots.keys import read_key
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.errors import UserError
@@ -318,6 +318,13 @@ class TestTrouble:
     def test_an_address_that_is_none_is_an_error(self, server: str, port: int) -> None:
         with pytest.raises(UserError, match="--visdom_"):
             Plots.open(True, server, port, "run")
+
+    def test_an_error_names_the_flags_of_the_command(self) -> None:
+        flags = PlotFlags("--plot-server", "--plot-port")
+        with pytest.raises(UserError, match=r"^--plot-server=ftp://x: .* with --plot-port$"):
+            Plots.open(True, "ftp://x", 8097, "run", flags=flags)
+        with pytest.raises(UserError, match=r"^--plot-port=0: "):
+            Plots.open(True, "localhost", 0, "run", flags=flags)
 
     def test_without_visdom_there_is_one_line_and_no_plots(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

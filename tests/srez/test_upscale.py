@@ -101,13 +101,21 @@ def test_what_cannot_be_enlarged_is_named_and_nothing_is_written(told, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+def test_pictures_that_differ_in_their_ending_alone_are_refused(told, tmp_path):
+    for name in ("a.png", "a.bmp"):
+        Image.new("RGB", (40, 40)).save(tmp_path / name)
+    with pytest.raises(UserError, match=r"a_x4\.png: two pictures would be written there; rename"):
+        upscale(told, [tmp_path / "a.png", tmp_path / "a.bmp"], tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
 def test_existing_pictures_are_kept(told, tmp_path):
     good = tmp_path / "good.png"
     Image.new("RGB", (40, 40)).save(good)
     upscale(told, [good], tmp_path)
     with pytest.raises(UserError, match="would be overwritten"):
         upscale(told, [good], tmp_path)
-    with pytest.raises(UserError, match="would be overwritten"):
+    with pytest.raises(UserError, match="two pictures would be written there"):
         run_upscale(told, (str(good), str(good)), "face", str(tmp_path / "new"), CPU)
 
 

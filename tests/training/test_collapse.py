@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eyescream_py.game.adversarial import Game
-from eyescream_py.training.game import GameTask
+from eyescream_py.training.game import GameTask, mean_deviation
 from tests.small_runs import pictures, records, small_run, use_small_networks
 
 LINES = ("certain of every picture", "are all alike", "gradients are all 0")
@@ -117,3 +117,9 @@ def test_healthy_runs_hear_nothing(script, epochs, tmp_path, monkeypatch):
         save = tmp_path / str(seed)
         output = small_run(script, save, data, f"--epochs={epochs}", f"--seed={seed}")
         assert told(output) == []
+
+
+def test_one_picture_has_no_spread(recwarn):
+    assert mean_deviation(torch.rand(1, 3, 4, 4)) == 0
+    assert mean_deviation(torch.tensor([[0.0], [1.0]])) == 0.5
+    assert not recwarn.list
