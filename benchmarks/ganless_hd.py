@@ -1,7 +1,7 @@
 """ganless-hd: milliseconds per training batch (two steps) beside the plainest implementation.
 
 python -m benchmarks.ganless_hd [--size 256] [--batch 4] [--width 1] [--rounds 3] [--features lite0]
-    [--capture] [--gpu -1]
+    [--capture] [--gpu -1] [--ours]
 
 The plain side does what the published program is described to do: kernels composed layer by layer
 in NCHW float32, SELU before pooling, a ResNet-18 with separate normalisations whose weights gather
@@ -10,10 +10,13 @@ and the six last weight vectors kept and averaged in NumPy. Both sides get the s
 data and their losses must agree. They run alternately; the best round of each counts. Times are
 wall clock on CUDA and CPU time on a CPU; on CUDA each side's peak memory is printed, too.
 `--features` may be the file of a state dict (that of lite0: features.lite0.installed_file()).
+`--ours` leaves the plain side out, which takes several times the memory, and tables our step as
+written and, on CUDA, as recorded: large pictures fit then.
 """
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import cast
 
@@ -22,7 +25,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eyescream_py.features import calibrate, frozen, load
+from benchmarks.report import Table
+from eyescream_py.features import FeatureNetwork, calibrate, chosen, frozen, load
 from eyescream_py.ganless_hd.averaging import WEIGHTS
 from eyescream_py.ganless_hd.losses import PerceptualLoss
 from eyescream_py.ganless_hd.networks import BasisConv2d, DecoderLevel, UNet, parameter_count
@@ -122,6 +126,39 @@ def warmed_up(trainer: Trainer | PlainTrainer, batch: tuple[torch.Tensor, torch.
     return (torch.cuda.max_memory_allocated() - before) / 1e9
 
 
+def features_for(
+    name: str, width: float, data: tuple[torch.Tensor, torch.Tensor]
+) -> FeatureNetwork:
+    """The network that sees, on the device of `data`."""
+    network = load(name, width=width).to(data[0].device)
+    if chosen(name) == "random":
+        calibrate(network, [data[1]])
+    return network
+
+
+def ours_alone(
+    data: tuple[torch.Tensor, torch.Tensor], width: float, recompute: bool, name: str, rounds: int
+) -> None:
+    """Print a table of our step on the batch, a row for each of its forms: the quickest batch, and
+    the most memory that it took, from its first batch on. Raises UserError where a step cannot be
+    recorded, after the other row.
+    """
+    device, (batch, _, size, _) = data[0].device, data[0].shape
+    case = f"ganless-hd {size} px, batch {batch}, {chosen(name)}"
+    table = Table("case", "step", "ms per batch", "peak GB")
+    for capture in (False, True)[: 2 if device.type == "cuda" else 1]:
+        loss = PerceptualLoss(frozen(features_for(name, width, data)))
+        trainer = Trainer(UNet(width, recompute=recompute), loss, Options(capture=capture), device)
+        peak = warmed_up(trainer, data)
+        best = min(seconds(trainer, data) for _ in range(rounds))
+        form = f"{'recorded' if capture else 'written'} {trainer.precision}".replace("torch.", "")
+        table.add(case, form, f"{1000 * best:.1f}", f"{peak:.2f}")
+        # all but the new row has been printed
+        click.echo("\n".join(table.markdown().splitlines()[3 if capture else 0 :]))
+        del trainer, loss
+        gc.collect()
+
+
 @click.command()
 @click.option("--size", default=256, show_default=True)
 @click.option("--batch", default=4, show_default=True)
@@ -131,6 +168,7 @@ def warmed_up(trainer: Trainer | PlainTrainer, batch: tuple[torch.Tensor, torch.
 @click.option("--capture/--no-capture", default=False, help="On CUDA, record our side's steps.")
 @click.option("--features", "name", default="random", show_default=True, help="Or lite0, FILE.")
 @click.option("--gpu", default=-1, show_default=True)
+@click.option("--ours", is_flag=True, help="Without the plain side.")
 @click.option("--threads", default=1, show_default=True)
 def main(
     size: int,
@@ -141,6 +179,7 @@ def main(
     capture: bool,
     name: str,
     gpu: int,
+    ours: bool,
     threads: int,
 ) -> None:
     """Print a table of milliseconds per batch of two steps, and the ratio."""
@@ -148,13 +187,21 @@ def main(
     device = choose_device(gpu, True)
     prepare_cuda(device, fast=False, strict=False)
     data = pictures(batch, size, device)
-    features = [load(name, width=width).to(device) for _ in range(2)]
-    if name == "random":
-        for network in features:
-            calibrate(network, [data[1]])
+    if ours:
+        ours_alone(data, width, recompute, name, rounds)
+        return
+    features = [features_for(name, width, data) for _ in range(2)]
     loss = PerceptualLoss(frozen(features[0]))
-    ours = Trainer(UNet(width, recompute=recompute), loss, Options(capture=capture), device)
+    trainer = Trainer(UNet(width, recompute=recompute), loss, Options(capture=capture), device)
     plain = PlainTrainer(UNet(width), features[1], device)
+    compare(trainer, plain, data, rounds)
+
+
+def compare(
+    ours: Trainer, plain: PlainTrainer, data: tuple[torch.Tensor, torch.Tensor], rounds: int
+) -> None:
+    """Print both sides' losses, times and memory, and the ratio of the times."""
+    device, (batch, _, size, _) = data[0].device, data[0].shape
     sides: dict[str, Trainer | PlainTrainer] = {"ours": ours, "plain": plain}
     peaks = {name: warmed_up(trainer, data) for name, trainer in sides.items()}
     (total, *_), steps = ours.take_sums()
@@ -166,8 +213,8 @@ def main(
             times[name].append(seconds(trainer, data))
     best = {name: min(values) for name, values in times.items()}
     click.echo(
-        f"{size} px, batch {batch}, width {width} ({parameter_count(ours.network):,} parameters), "
-        f"{ours.precision}, {device}, torch {torch.__version__}, {threads} threads"
+        f"{size} px, batch {batch} ({parameter_count(ours.network):,} parameters), "
+        f"{ours.precision}, {device}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     )
     for name, value in best.items():
         spread = ", ".join(f"{1000 * second:.1f}" for second in times[name])

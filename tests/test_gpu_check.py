@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import time
 
 import click
 import pytest
@@ -56,7 +57,7 @@ def test_every_command_parses_as_its_program_does_it(gpu, places, monkeypatch):
     monkeypatch.chdir(gpu_check.ROOT)
     made = sections(gpu, *places)
     tests = [section for section in made if section.name.startswith("tests of CUDA")]
-    assert len(made) == 14 + len(tests)
+    assert len(made) == 16 + len(tests)
     assert len(tests) == (PARTS if gpu else 1)
     files = [word for section in tests for word in section.commands[0] if word.endswith(".py")]
     assert len(files) == len(set(files))  # none in two parts
@@ -94,3 +95,11 @@ def test_a_section_that_fails_is_told_and_the_summary_stays_short(capsys):
     assert "| good | ok |" in text
     assert "fine" in text
     assert len(text.splitlines()) <= MOST_LINES
+
+
+def test_a_section_ends_when_the_whole_has_no_time_left():
+    patient = Section("patient", [[sys.executable, "-c", "import time; time.sleep(30)"]], 100)
+    outcome = run(patient, end=time.monotonic() + 0.2)
+    assert not outcome.passed
+    assert outcome.seconds < 20
+    assert "stopped after its 0 s" in outcome.output
