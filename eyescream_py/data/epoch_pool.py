@@ -98,13 +98,18 @@ class EpochPool:
 
     def floats(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """(n,C,H,W) in 0..1 of the pool's pictures `indices` (int64, on the device)."""
-        images, table = self.stored()
-        if self.kernels and images.dtype == torch.uint8:
-            made: Tensor = self.kernels.pictures(images, table, indices, dtype)
+        if self.has_kernels:
+            made: Tensor = self.kernels.pictures(*self.stored(), indices, dtype)
             return made
         if self.carrier is None:
             return self.dataset.floats(self.numbers[indices], dtype)
         return self.carrier.rows.floats(indices, dtype)
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether there are kernels, and pictures lie as those read them: bytes without gaps."""
+        images, _ = self.stored()
+        return bool(self.kernels) and images.dtype == torch.uint8 and images.is_contiguous()
 
     def stored(self) -> tuple[Tensor, Tensor | None]:
         """The pictures as they lie in memory, and which of them the pool's are; None: all."""

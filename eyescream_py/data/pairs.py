@@ -31,8 +31,7 @@ def fine_size(pool: EpochPool) -> int:
 
 
 def _has_kernel(pool: EpochPool) -> bool:
-    bytes_here = pool.stored()[0].dtype == torch.uint8
-    return pool.kernels is not None and bytes_here and fine_size(pool) <= LARGEST_SIDE
+    return pool.has_kernels and fine_size(pool) <= LARGEST_SIDE
 
 
 def _by_kernel(

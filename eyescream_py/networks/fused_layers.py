@@ -9,6 +9,7 @@ pooling's and the dropout's pass on what they get.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -232,7 +233,7 @@ class Rectifier(FastForward):
         twin = super().__deepcopy__(memo)
         twin.before = memo[id(self.before)]
         # those behind it are copied after it: `memo` may not know them yet
-        twin.after = [_copied(layer, memo) for layer in self.after]
+        twin.after = copy.deepcopy(self.after, memo)
         return twin
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -280,13 +281,6 @@ def _is_wide(layer: nn.Module | None) -> bool:
     return isinstance(layer, nn.Conv2d) and is_plain(layer)
 
 
-def _copied(layer: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    import copy
-
-    twin: nn.Module = copy.deepcopy(layer, memo)
-    return twin
-
-
 class _Number(torch.autograd.Function):
     """A Linear to one number, of (x [N,K], weight [1,K], bias [1])."""
 
@@ -318,6 +312,8 @@ class Head(InFull, FastForward):
         return twin
 
     def __call__(self, x: Tensor) -> Tensor:
+        if _lacks_batch(x, self.layer):
+            return self(x[None])[0]
         y: Tensor = _Number.apply(x, self.layer.weight, self.layer.bias, self.kernels)
         return y
 

@@ -68,14 +68,18 @@ def _rows_a_mask(mask: Tensor | None, rows: int, planes: int) -> int:
 
 def _steps(tensor: Tensor) -> tuple[int, int, int]:
     """Strides of samples, pixels and planes."""
-    return tensor.stride(0), tensor.stride(-1) if tensor.dim() == 4 else 0, tensor.stride(1)
+    if tensor.dim() == 2:
+        return tensor.stride(0), 0, tensor.stride(1)
+    # the stride of a side of 1 says nothing
+    return tensor.stride(0), tensor.stride(3 if tensor.shape[3] > 1 else 2), tensor.stride(1)
 
 
 def _in_steps(tensor: Tensor) -> Tensor:
     """The tensor itself, or a copy whose pixels lie at equal distances."""
-    if tensor.dim() == 4 and tensor.stride(2) != tensor.shape[3] * tensor.stride(3):
-        return tensor.contiguous()
-    return tensor
+    if tensor.dim() == 2 or 1 in tensor.shape[2:]:
+        return tensor
+    at_equal = tensor.stride(2) == tensor.shape[3] * tensor.stride(3)
+    return tensor if at_equal else tensor.contiguous()
 
 
 def activate_backward(
@@ -91,9 +95,11 @@ def activate_backward(
     down, across = triton.cdiv(rows, high), triton.cdiv(pitch, wide)
     if sums:
         down = min(down, max(1, MOST_PARTS // across))
+    # without sums nothing is written to them
+    kept = down if sums else 1
     parts = (
-        torch.empty((down, planes), device=x.device, dtype=torch.float32),
-        torch.empty(down * across, device=x.device, dtype=torch.float32),
+        torch.empty((kept, planes), device=x.device, dtype=torch.float32),
+        torch.empty(kept * across, device=x.device, dtype=torch.float32),
     )
     dx = torch.empty_like(x)
     bodies.activate_backward[(down, across)](
@@ -199,7 +205,7 @@ def pictures(images: Tensor, table: Tensor | None, rows: Tensor, dtype: torch.dt
     """Bytes [M,C,H,W] -> values in 0..1 [n,C,H,W] of the pictures `rows` [n], or of
     `table[rows]`.
     """
-    y = torch.empty((len(rows), *images.shape[1:]), dtype=dtype, device=images.device)
+    y, rows = images.new_empty((len(rows), *images.shape[1:]), dtype=dtype), rows.contiguous()
     size = images[0].numel()
     bodies.pictures[(len(rows), triton.cdiv(size, 1024))](
         images, rows if table is None else table, rows, y, size, TABLE=table is not None, TILE=1024
@@ -214,7 +220,7 @@ def pairs(
     `matrix` M [S,S] in float32. S is at most 64: a program
     holds a picture.
     """
-    shape = (len(rows), *images.shape[1:])
+    shape, rows = (len(rows), *images.shape[1:]), rows.contiguous()
     coarse, diff = (torch.empty(shape, dtype=dtype, device=images.device) for _ in range(2))
     side = shape[-1]
     bodies.pairs[(len(rows), shape[1])](

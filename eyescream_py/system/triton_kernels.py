@@ -272,7 +272,7 @@ def widen(
 @triton.jit
 def head(x, w, b, y, features, SIZE: tl.constexpr):
     """One sample."""
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     total = tl.zeros([SIZE], dtype=tl.float32)
     for start in range(0, features, SIZE):
         k = start + tl.arange(0, SIZE)
@@ -295,7 +295,7 @@ def head_backward(
         row = start + tl.arange(0, ROWS)
         ok = (row < n)[:, None] & inside[None, :]
         slope = tl.load(g + row, mask=row < n, other=0.0)
-        place = row[:, None] * features + k[None, :]
+        place = row.to(tl.int64)[:, None] * features + k[None, :]
         tl.store(dx + place, (slope[:, None] * weight).to(dx.dtype.element_ty), mask=ok)
         if SUMS:
             value = tl.load(x + place, mask=ok, other=0.0).to(tl.float32)

@@ -270,6 +270,22 @@ def test_r1_has_a_graph_of_its_own_and_comes_in_its_turn(fake_cuda):
     assert made.taming.slope.steps == 12
 
 
+def test_the_first_r1_of_a_resumed_run_sets_itself_up_before_it_is_recorded(fake_cuda):
+    made, source = game("adam", True)
+    made.D_iterations = 1
+    made.taming = Taming(slope=SlopePenalty(1.0, every=8))
+    made.taming.slope.steps = 1
+    step = CapturedIteration(made, BATCH, source)
+    kinds = []
+    for _ in range(16):
+        step(BATCH)
+        kinds.append(set(step.graphs))
+    assert kinds[2] == set()
+    assert kinds[3] == kinds[7] == {(False,)}  # step 8, the first with R1, was the eighth
+    assert kinds[15] == {(False,), (True,)}
+    assert made.taming.slope.steps == 17
+
+
 def test_logged_and_shorter_batches_run_eagerly_and_keep_the_turn(fake_cuda):
     made, source = game("adam", True)
     made.taming = Taming(slope=SlopePenalty(1.0, every=3))

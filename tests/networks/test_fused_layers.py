@@ -212,6 +212,7 @@ def test_the_head_computes_in_full_and_so_does_its_copy():
         fused[2].bias.add_(1)
     before, after = (net[2](torch.zeros(1, 1152, dtype=torch.float64)) for net in (twin, fused))
     assert float((after - before).detach()) == pytest.approx(1)
+    assert torch.equal(fused[2](torch.zeros(1152, dtype=torch.float64)), after[0])
     assert asked.network is fused
 
 

@@ -7,6 +7,7 @@ import torch
 
 from eyescream_py.data.pairs import _there_and_back, coarse_images
 from eyescream_py.system import kernel_checks as checks
+from eyescream_py.system import kernels_in_torch as expected
 from eyescream_py.system.kernel_checks import Activation
 
 pytestmark = [
@@ -65,6 +66,14 @@ def test_planes_are_filled_up(kernels, layout):
     for shape, samples, planes in (((3, 1, 4, 6), 3, 8), ((54, 30, 5, 5), 56, 32),
                                    ((2, 3, 16, 16), 2, 8)):  # fmt: skip
         checks.filling(kernels, GPU, torch.bfloat16, shape, samples, planes, layout)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 1), (2, 3, 1, 4), (2, 1, 4, 4), (1, 3, 1, 1)])
+def test_strides_of_sides_of_one_mean_nothing(kernels, shape):
+    usual = torch.empty(shape).stride()
+    odd = [step if side > 1 else 7 for side, step in zip(shape, usual, strict=True)]
+    x = torch.arange(float(torch.Size(shape).numel()), device="cuda").as_strided(shape, odd)
+    checks.equal(kernels.widen(x, 2, 8, x.dtype), expected.widen(x.cpu(), 2, 8, x.dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
