@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 
 WARM_UP = 2  # turns
+PAUSE = 0.03  # seconds before a turn, in which the threads of the one before stop waiting actively
 Run = Callable[[], float]  # returns the milliseconds that it took
 
 
@@ -39,4 +41,5 @@ def compare(builds: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, f
 def _serve(build: Callable[[], Run], pipe: Connection) -> None:
     run = build()
     while pipe.recv():
+        time.sleep(PAUSE)
         pipe.send(run())

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.networks.modes import FastForward, full_precision
+from eyescream_py.networks.products import product
 
 # kernel, planes of the narrower side: from where on it was measured to be faster
 WORTH = (5, 32)
@@ -71,12 +72,12 @@ class _Grid:
         a, b = planes.shape[:2]
         pixels = planes.reshape(a * b, -1).T.contiguous().view(self.height, self.width, a * b)
         lines = torch.matmul(self.columns.half, pixels)  # [H,2f,ab]
-        return (self.rows.full @ lines.view(2 * self.height, -1)).view(2, -1, a, b)
+        return product(self.rows.full, lines.view(2 * self.height, -1).T).view(2, -1, a, b)
 
     def planes(self, spectrum: Tensor) -> Tensor:
         """The inverse, of these rows and columns only. [2,frequencies,a,b] -> [a,b,H,W]"""
         a, b = spectrum.shape[2:]
-        lines = self.rows.from_full @ spectrum.view(self.rows.from_full.shape[1], -1)
+        lines = product(self.rows.from_full, spectrum.view(self.rows.from_full.shape[1], -1).T)
         pixels = torch.matmul(self.columns.from_half, lines.view(self.height, -1, a * b))
         return pixels.view(-1, a * b).T.contiguous().view(a, b, self.height, self.width)
 

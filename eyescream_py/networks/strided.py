@@ -77,7 +77,8 @@ class _Convolution(torch.autograd.Function):
             to_x = as_planes(sums.flatten(2), n)
             to_x = to_x if ctx.pixels_first else planes_first(to_x)
         if ctx.needs_input_grad[1]:
-            to_weight = product(g.T, patches.T).view(kernels.shape).permute(0, 3, 1, 2)
+            # torch turns the narrower matrix round sooner than oneDNN would
+            to_weight = product(g.T.contiguous(), patches.T).view(kernels.shape).permute(0, 3, 1, 2)
         if ctx.needs_input_grad[2]:
             to_bias = g.sum(0)
         return to_x, to_weight, to_bias, None, None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from eyescream_py.networks.modes import FastForward
 from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
+from eyescream_py.networks.products import product
 
 OUT, IN = 4, 6  # pixels of a tile's side
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
@@ -132,7 +133,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         there, back = (_map(*x.shape[2:], slopes, x.dtype) for slopes in (False, True))
         ctx.maps, ctx.planes_first = (there, back), not lies_so(x)
-        kernels = _taps(x.dtype) @ weight.reshape(-1, 9).T
+        kernels = product(_taps(x.dtype), weight.reshape(-1, 9))
         kernels = kernels.view(IN * IN, *weight.shape[:2])
         pixels, n = pixels_of(x), len(x)
         y, kept = back.none(x, n * len(weight)), []

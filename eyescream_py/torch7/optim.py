@@ -240,12 +240,27 @@ class Adam(LuaOptimizer):
 
     def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
         size = self._step_size(self.count(gate))
+        held = (self.weights, gradients, self.held("m"), self.held("v"))
+        weights, slopes, m, v = zip(*map(_as_they_lie, *held), strict=True)
         torch._fused_adam_(
-            self.weights, gradients, self.held("m"), self.held("v"), [], self._counts,
+            weights, slopes, m, v, [], self._counts,
             lr=size, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps,
             amsgrad=False, maximize=False,
             found_inf=None if gate is None else (1 - gate).float(),  # 1: the kernel does nothing
         )  # fmt: skip
+
+
+def _as_they_lie(weights: Tensor, *others: Tensor) -> list[Tensor]:
+    """Tensors of one shape, as vectors where they are not contiguous, in the weights' order.
+
+    torch's kernel for the CPU goes by memory alone, and copies a gradient that is not contiguous
+    for nothing: 10 ms of an iteration at 16 px.
+    """
+    strides = weights.stride()
+    if weights.is_contiguous() and all(tensor.stride() == strides for tensor in others):
+        return [weights, *others]
+    alike = [t if t.stride() == strides else torch.empty_like(weights).copy_(t) for t in others]
+    return [t.as_strided((t.numel(),), (1,)) for t in (weights, *alike)]
 
 
 class Adagrad(LuaOptimizer):

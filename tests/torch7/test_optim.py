@@ -69,6 +69,27 @@ def test_a_rate_that_was_halved_and_one_that_falls(name, capturable):
     assert moved[2] == pytest.approx(moved[0] / 4)
 
 
+@pytest.mark.parametrize("of_slopes", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("of_weights", [torch.contiguous_format, torch.channels_last])
+def test_adam_goes_by_elements_wherever_they_lie_and_copies_none(of_weights, of_slopes):
+    torch.manual_seed(0)
+    start, slopes = torch.randn(8, 4, 3, 3), torch.randn(3, 8, 4, 3, 3)
+    found = []
+    for weights_lie, slopes_lie in ((None, None), (of_weights, of_slopes)):
+        p = torch.nn.Parameter(start.clone())
+        if weights_lie:
+            p.data = p.detach().contiguous(memory_format=weights_lie)
+        optimizer = Adam([p])
+        for slope in slopes:
+            p.grad = slope.contiguous(memory_format=slopes_lie) if slopes_lie else slope.clone()
+            with torch.profiler.profile() as profile:
+                optimizer.step()
+        copied = any(event.key == "aten::copy_" for event in profile.key_averages())
+        assert copied == (weights_lie != slopes_lie)
+        found.append(p.detach().contiguous())
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("gated", [False, True])
 def test_device_adam_in_single_precision_follows_the_formula(gated):
     """As the kernel of a GPU is called: counters, rate and gate in tensors."""
