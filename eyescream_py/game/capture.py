@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from eyescream_py.game.adversarial import CallLog, Game
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, first_cause, first_line
 from eyescream_py.torch7.random import RandomSource
 
 WARM_UP = 3  # real iterations on the capture's stream, so that lazy set-up is over before it
@@ -70,7 +70,8 @@ class CapturedIteration:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.game.iteration(n)
         except RuntimeError as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0]
+            # the end of a recording fails where something in it did
+            reason = first_line(first_cause(error))
             raise UserError(
                 f"an iteration cannot be recorded as a CUDA graph ({reason}); "
                 "--no_capture trains without, and slower"

@@ -17,3 +17,10 @@ class UserError(click.ClickException):
 def first_line(error: BaseException) -> str:
     """An error's words for a line of ours; its kind where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The error that came first, where others were raised while it was handled."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, first_cause, first_line
 
 WARM_UP = 3  # real steps before a recording, in which CUDA's libraries set themselves up
 Step = Callable[..., Any]
@@ -113,7 +113,8 @@ class Recorded:
             ):
                 self._outputs = self._function(*self._inputs)
         except RuntimeError as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0]
+            # the end of a recording fails where something in it did
+            reason = first_line(first_cause(error))
             raise UserError(
                 f"the step cannot be recorded on this GPU ({reason}): {self._recorder.remedy}"
             ) from error

@@ -240,9 +240,12 @@ def fake_cuda(monkeypatch):
     @contextlib.contextmanager
     def recording(graph, stream):
         fake.recorded_on.append(stream)
-        yield
-        if fake.fault:
-            raise RuntimeError(fake.fault)
+        try:
+            yield
+            if fake.fault:
+                raise RuntimeError(fake.fault)
+        except RuntimeError as error:  # the end fails, too
+            raise RuntimeError("operation failed due to a previous error") from error
 
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream("side", fake.waits))
     current = FakeStream("current", fake.waits)

@@ -1,5 +1,7 @@
 """Recordings of steps: the bookkeeping with a pretended graph, the rest on a GPU."""
 
+import threading
+
 import pytest
 import torch
 
@@ -113,6 +115,40 @@ def test_a_rate_is_a_tensor_that_is_changed_in_place_on_a_gpu_alone(gpu):
     (group,) = optimizer.param_groups
     assert float(group["lr"]) == 0.25
     assert (group["lr"] is rate) is gpu
+
+
+@needs_gpu
+def test_a_recording_bears_a_thread_that_pins_memory_and_copies_from_it():
+    """As a loader's does for the next batches."""
+    device, over = torch.device("cuda"), threading.Event()
+    pinned = []
+
+    def pin():
+        while not over.is_set():
+            pinned.append(torch.ones(1 << 16 + len(pinned) % 5).pin_memory())
+            del pinned[:-3]
+
+    weight = torch.full((64, 64), 0.01, device=device, requires_grad=True)
+
+    def slope(x):
+        weight.grad = None
+        for _ in range(100):
+            x = x @ weight
+        x.sum().backward()
+        return weight.grad
+
+    step = Recorder(device).step(slope)
+    thread = threading.Thread(target=pin)
+    thread.start()
+    try:
+        for _ in range(WARM_UP + 3):
+            x = torch.ones(8, 64).pin_memory().to(device, non_blocking=True)
+            found = step(x).clone()
+    finally:
+        over.set()
+        thread.join()
+    assert pinned
+    torch.testing.assert_close(found, slope(x))
 
 
 @needs_gpu
