@@ -138,8 +138,7 @@ def filled(network: nn.Module, tensors: Mapping[str, torch.Tensor], path: str | 
 
 def check_finite(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """UserError naming the tensors that hold a value that is no number."""
-    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-    if bad:
+    if bad := safe_tensors.not_finite(tensors):
         raise UserError(f"{path}: {listed('tensors', bad)} with values that are no numbers")
 
 

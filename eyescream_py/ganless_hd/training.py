@@ -28,6 +28,7 @@ from eyescream_py.plots.client import PlotFlags
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.json_lines import JsonLines
+from eyescream_py.system.safe_tensors import not_finite
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.system.voice import printable, say
 
@@ -119,10 +120,7 @@ class Run:
             return
         iteration = self.progress.iteration
         if not math.isfinite(sums[0]):
-            raise UserError(
-                f"the loss is no number any more at batch {iteration}; {state_file(self.folder)} "
-                "holds the last good state, and a new run with a lower --lr may get further"
-            )
+            raise self._diverged("the loss")
         self.progress.epoch_loss += float(sums[0])
         self.progress.epoch_steps += steps
         means = named(sums / steps)
@@ -131,6 +129,14 @@ class Run:
         self._record({"event": "train", "iteration": iteration, **means, "seconds": seconds})
         say(f"batch {iteration}: {in_words(means)}, {seconds:.3f} s per batch")
         self.plots.curve("loss", iteration, means, "training loss", xlabel="batch")
+
+    def _diverged(self, what: str) -> UserError:
+        path = state_file(self.folder)
+        left = f"{path} holds the last good state" if path.is_file() else "nothing was saved"
+        return UserError(
+            f"{what} is no number any more at batch {self.progress.iteration}; {left}, and a new "
+            "run with a lower --lr may get further"
+        )
 
     def _record(self, record: dict[str, Any]) -> None:
         self.metrics.write(record)
@@ -177,7 +183,11 @@ class Run:
     def _keep(
         self, name: str, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]
     ) -> None:
-        """Write into `saves/`, which is made anew where someone removed it."""
+        """Write into `saves/`, which is made anew where someone removed it; UserError where a
+        value is no number.
+        """
+        if not_finite(tensors):
+            raise self._diverged("a weight")
         folder = self.folder / "saves"
         if not folder.is_dir():
             say(f"{printable(folder)} is gone and made anew.")

@@ -26,6 +26,7 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.recording import set_rate
+from eyescream_py.system.safe_tensors import not_finite
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.system.voice import say
 
@@ -137,7 +138,8 @@ class Run:
             for step in range(start + 1, end + 1):
                 set_rates(self.learner, rates, rate_share(step, end, self.options.decay_steps))
                 metrics = self.learner.step()
-                self._check_finite(step, metrics)
+                bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+                self._check_finite(step, bad)
                 self._log.write({"step": step, **metrics})
                 self._curves.add(step, metrics)
                 last = step == end or stop.requested
@@ -152,8 +154,8 @@ class Run:
                     break
         self._log.close()
 
-    def _check_finite(self, step: int, metrics: dict[str, float]) -> None:
-        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    def _check_finite(self, step: int, bad: list[str]) -> None:
+        """UserError where `bad`, the names of what is no number, names any."""
         if bad:
             kept = f"go on from {self._last_saved}" if self._last_saved else "start again"
             raise UserError(
@@ -184,6 +186,8 @@ class Run:
     def _save(self, step: int) -> None:
         path = checkpoint_path(self.folder, step)
         learner = self.learner
+        for module in learner.modules.values():
+            self._check_finite(step, not_finite(dict(module.named_parameters())))
         try:
             save_checkpoint(
                 path, step, learner.settings, learner.state(), learner.modules, learner.optimizers

@@ -137,7 +137,8 @@ def _resumed_params(
     from eyescream_py.mln.params import params_from, params_text, parse_text
 
     saved = parse_text(params_text(load_checkpoint(resume).params))
-    return params_from(saved | chosen_keys(flags), resume)
+    chosen = chosen_keys(flags)
+    return params_from(saved | chosen, f"{resume} and the flags" if chosen else resume)
 
 
 def _closing_comparison(run: Any, images: Any, unseen: Any, count: int, wavelet: bool) -> None:

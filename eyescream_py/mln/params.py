@@ -191,7 +191,8 @@ def read_params(
             f"--params {path}: cannot be read ({reason}); give a text file of `key value` lines"
         ) from None
     values = parse_text(text.replace("\r", ""), str(path))
-    return params_from(values | (overrides or {}), str(path), lenient)
+    name = f"{path} and the flags" if overrides else str(path)
+    return params_from(values | (overrides or {}), name, lenient)
 
 
 def params_from(values: dict[str, Any], name: str = "flags", lenient: bool = False) -> Params:

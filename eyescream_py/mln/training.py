@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.locks import writing
 from eyescream_py.system.recording import Recorder
+from eyescream_py.system.safe_tensors import not_finite
 from eyescream_py.system.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -166,8 +168,8 @@ def train(run: Run, plots: Plots, say: Callable[[str], None], max_batches: int =
     """Train until train_time, `max_batches` (0: no limit), a signal, or failure; returns why it
     ended.
 
-    Pictures, checkpoints and metrics.jsonl go to the run's folders; the end always writes a
-    checkpoint, except after a loss that is no number, which keeps the last good one.
+    Pictures, checkpoints and metrics.jsonl go to the run's folders, and at the end a checkpoint.
+    Raises UserError where the loss or a weight is no number; the last good checkpoint stays.
     """
     progress = run.progress
     metrics = JsonLines(
@@ -178,13 +180,12 @@ def train(run: Run, plots: Plots, say: Callable[[str], None], max_batches: int =
         _Timer(run.params.checkpoint_minutes, progress),
     )
     target = run.checkpoint_folder / CHECKPOINT_NAME
-    with writing(target, "wait for it, or start a new run"), StopSignal() as stop:
+    locked = writing(target, "wait for it, or start a new run")
+    with locked, closing(metrics), StopSignal() as stop:
         for folder in (run.folder, run.checkpoint_folder):
             remove_stale_temporaries(folder)
         reason = _loop(run, plots, say, max_batches, metrics, ends, stop)
-        metrics.close()
-        if reason != "the loss is not a number":
-            save(run)
+        save(run)
     return reason
 
 
@@ -225,7 +226,7 @@ def _loop(
             run.network, run.optimizer, batch, params, rate, descent, batches.begin_next
         )
         if not math.isfinite(loss):
-            return "the loss is not a number"
+            raise _diverged(run, "the loss")
         progress.losses.append(loss)
         if progress.batch < 3 or picture_timer.due(progress.seconds):
             show_picture(run, batch, output, loss, plots)
@@ -240,6 +241,15 @@ def _loop(
         if stop.requested:
             return f"stopped by {stop.name}"
     return f"{params.train_minutes:g} minutes are over"
+
+
+def _diverged(run: Run, what: str) -> UserError:
+    path = run.checkpoint_folder / CHECKPOINT_NAME
+    left = f"{path} holds the last good weights" if path.is_file() else "nothing was saved"
+    return UserError(
+        f"{what} is no longer a finite number after {run.progress.batch} batches; {left}; a new "
+        "run with a smaller --learning_rate_start may get further"
+    )
 
 
 def _failed_quickly(params: Params, progress: Progress, loss: float) -> bool:
@@ -294,8 +304,10 @@ def _wide(images: Tensor) -> Tensor:
 
 def save(run: Run) -> None:
     """Checkpoint (the previous one stays as .old) and TrainSummary_%06d.mat; a folder that went
-    away is made again.
+    away is made again. Raises UserError instead where a weight is no number.
     """
+    if not_finite(dict(run.network.named_parameters())):
+        raise _diverged(run, "a weight")
     for folder in (run.folder, run.checkpoint_folder):
         folder.mkdir(parents=True, exist_ok=True)
     checkpoints.save_checkpoint(

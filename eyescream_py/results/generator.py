@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import operator
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -56,6 +57,7 @@ class Generator:
 
     def sample(self, n: int, seed: int = 1) -> Tensor:
         """`n` pictures as float32 [n,C,H,W] in 0..1: the first ones of `sample.py --seed`."""
+        n, seed = operator.index(n), operator.index(seed)  # NumPy's integers, but no 2.5
         if n < 1:
             raise ValueError(f"{n} pictures cannot be made")
         return generate(self.network, self.noise(n, seed)).clamp(0, 1).clone()
@@ -70,7 +72,7 @@ def load_generator(
     """
     device = torch.device(device)
     if str(path).startswith(checkpoints.PRETRAINED):
-        path = checkpoints.find(str(path), Path())
+        path = checkpoints.find(str(path), Path(), "FILE")
     path = Path(path)
     if path.suffix.lower() == EXPORTED:
         try:

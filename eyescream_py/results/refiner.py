@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 
 from eyescream_py.networks import checkpoints
 from eyescream_py.networks.modes import evaluating
-from eyescream_py.torch7 import image
+from eyescream_py.system.errors import UserError
+from eyescream_py.torch7 import Table, image
 from eyescream_py.torch7.random import RandomSource, TorchSource
 
 TRIES = 10
+MOST_SIDE = 1024  # pixels, of what a file may claim
 LUA_SIZE = 32  # pixels, of files that name no --fineSize
 
 
@@ -31,9 +34,10 @@ class Refiner:
     def refine(self, pictures: Tensor, seed: int = 1, tries: int = TRIES) -> Tensor:
         """[N,C,s,s] -> [N,C,S,S], both 0..1: of `tries` refinements the one that D likes best.
 
-        Raises ValueError for pictures of other channels or not smaller than `size`.
+        Raises ValueError for pictures of other channels, not square or not smaller than `size`.
         """
-        if pictures.ndim != 4 or not self.takes(pictures.shape[1], pictures.shape[-1]):
+        seed, shape = operator.index(seed), pictures.shape
+        if pictures.ndim != 4 or shape[2] != shape[3] or not self.takes(shape[1], shape[3]):
             raise ValueError(f"pictures of shape {tuple(pictures.shape)} cannot be refined")
         device = next(self.G.parameters()).device
         return self.choose(pictures.to(device), TorchSource(seed, device), tries)
@@ -59,7 +63,7 @@ class Refiner:
             with evaluating(self.G, self.D):
                 diff = self.G((coarse[:, :1], coarse))
                 self.D((diff, coarse))
-        except (RuntimeError, ValueError):
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
             return False
         return diff.shape == coarse.shape
 
@@ -78,5 +82,17 @@ def read_refiner(
     other = content if D_file == G_file else checkpoints.read(D_file, options[1])
     G = checkpoints.module(content, "G", G_file, options[0])
     D = checkpoints.module(other, "D", D_file, options[1])
-    size = int((content.get("opt") or {}).get("fineSize", LUA_SIZE))
-    return Refiner(G.to(device), D.to(device), size)
+    refiner = Refiner(G.to(device), D.to(device), _fine_size(content, G_file, options[0]))
+    if not any(refiner.takes(channels, refiner.size - 1) for channels in (1, 3)):
+        raise UserError(
+            f"{options[0]}={G_file}: its G and D refine no pictures; give a file of train_c2f.py"
+        )
+    return refiner
+
+
+def _fine_size(content: Table, path: Path, option: str) -> int:
+    opt = content.get("opt")
+    size = opt.get("fineSize", LUA_SIZE) if isinstance(opt, Table) else LUA_SIZE
+    if not isinstance(size, int | float) or size not in range(2, MOST_SIDE + 1):
+        raise UserError(f"{option}={path}: its fineSize is no side of a picture: {size!r:.40}")
+    return int(size)

@@ -36,6 +36,7 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.locks import writing
 from eyescream_py.system.recording import set_rate
+from eyescream_py.system.safe_tensors import not_finite
 from eyescream_py.system.signals import StopSignal
 
 
@@ -175,7 +176,7 @@ def _demand_generator_steps(options: Options) -> None:
 def _demand_finite(networks: Networks, batch: int) -> None:
     """Before anything is saved over a good checkpoint."""
     for network in (networks.generator, networks.critic):
-        if not all(p.isfinite().all() for p in network.parameters()):
+        if not_finite(dict(network.named_parameters())):
             raise DivergedError(batch, "weights")
 
 

@@ -147,6 +147,11 @@ def _tensor(data: bytearray, entry: Entry) -> Tensor:
     return torch.frombuffer(data, dtype=entry.dtype).reshape(entry.shape)
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of those with a value that is no number; what writes files asks before it does."""
+    return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+
+
 def on_meta(build: Callable[[], M]) -> M:
     """The module that `build` makes, with shapes and without memory."""
     with torch.device("meta"):

@@ -150,7 +150,9 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(tiny_options):
     before = state_file(tiny_options.folder).read_bytes()
     with opened_run(replace(tiny_options, resume=True, max_steps=8), {"max_steps"}) as run:
         run.trainer.flat.set(torch.full_like(run.trainer.flat.vector, float("nan")))
-        with pytest.raises(UserError, match="no number any more at batch 4"):
+        with pytest.raises(UserError, match="a weight is no number any more at batch 2; "):
+            run._save_state()
+        with pytest.raises(UserError, match="the loss is no number any more at batch 4"):
             run.train()
     assert state_file(tiny_options.folder).read_bytes() == before
 

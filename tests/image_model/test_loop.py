@@ -173,6 +173,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_a_save(
     assert checkpoints == ["model.ckpt-4.safetensors"]
 
 
+def test_a_weight_that_is_not_finite_is_not_saved(heads: Path, tmp_path: Path, monkeypatch) -> None:
+    calls = iter(range(1, 13))
+
+    def spoil(self, x, y):
+        if next(calls) == 4:  # the fourth step's losses are known already, and it is saved
+            next(self.modules["generator"].parameters()).data.fill_(torch.inf)
+        return {"L1": 0.5}
+
+    monkeypatch.setattr(ImageModel, "l1_step", spoil)
+    with pytest.raises(UserError, match=r"step 4: .* no longer a finite .* start again with"):
+        run_for(heads, tmp_path / "run", 12)
+    assert not list((tmp_path / "run").glob("model.ckpt-*"))
+
+
 def test_a_full_disk_does_not_end_a_run_that_has_saved(
     heads: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:

@@ -75,6 +75,13 @@ noise_level 0
 """
 
 
+def test_an_error_says_that_flags_may_be_at_fault(tmp_path: Path) -> None:
+    file = tmp_path / "Params.txt"
+    file.write_text("batch_size 4\n")
+    with pytest.raises(UserError, match=r"Params\.txt and the flags: batch_size 0: give"):
+        read_params(file, {"batch_size": 0})
+
+
 def test_every_key_of_the_original_is_read(tmp_path: Path) -> None:
     path = tmp_path / "Params.txt"
     path.write_text(ORIGINAL)

@@ -94,13 +94,22 @@ def test_the_previous_checkpoint_is_kept(tmp_path: Path) -> None:
 def test_not_a_number_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     trained(run, 1)
+    kept = run.checkpoint_folder / training.CHECKPOINT_NAME
     with torch.no_grad():
         run.network.i_layer.weight[0, 0, 0, 0] = float("nan")
-    assert trained(run, 5) == "the loss is not a number"
-    assert (
-        checkpoints.load_checkpoint(run.checkpoint_folder / training.CHECKPOINT_NAME).progress.batch
-        == 1
-    )
+    with pytest.raises(UserError, match=f"^the loss is no longer .* 1 batches; {kept} holds the"):
+        trained(run, 5)
+    with pytest.raises(UserError, match=r"^a weight is no longer a finite number after 1 batches"):
+        trained(run, 1)  # nothing left to learn: the save at the end
+    assert checkpoints.load_checkpoint(kept).progress.batch == 1
+
+
+def test_a_rate_that_is_far_too_high_is_told_and_nothing_is_saved(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    run.params = replace(run.params, learning_rate=1e30)
+    with pytest.raises(UserError, match="nothing was saved; a new run with a smaller --learning_"):
+        trained(run, 4)
+    assert list(run.checkpoint_folder.iterdir()) == []
 
 
 def test_quick_failure_looks_once_after_its_minutes(tmp_path: Path) -> None:

@@ -69,6 +69,18 @@ def test_the_first_pictures_do_not_depend_on_the_number():
     assert not torch.equal(G.sample(3, 2), G.sample(3, 3))
 
 
+def test_numbers_of_numpy_are_numbers():
+    G = load_generator("pretrained:faces16")
+    assert torch.equal(G.sample(np.int64(2), seed=np.int32(7)), G.sample(2, seed=7))
+    with pytest.raises(TypeError, match="float"):
+        G.sample(2.5)
+
+
+def test_a_pretrained_name_that_is_none_names_no_flag():
+    with pytest.raises(UserError, match=r"^FILE=pretrained:faces: there is only faces16, faces32$"):
+        load_generator("pretrained:faces")
+
+
 @pytest.mark.parametrize("kind", ["mlp", "upsampling", "conv", "refiner"])
 def test_torchscript_makes_the_same_pictures_elsewhere(kind, tmp_path):
     G = generator(kind)

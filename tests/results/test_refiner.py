@@ -53,7 +53,7 @@ def test_the_try_that_D_likes_best_is_kept(pair, faces):
         assert torch.allclose(found[number], (many[0] + diffs[best]).clamp(0, 1), atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 16, 16), (1, 8, 8)])
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 16, 16), (1, 8, 8), (2, 1, 4, 8)])
 def test_pictures_that_do_not_fit(pair, shape):
     with pytest.raises(ValueError, match="cannot be refined"):
         load_refiner(pair[0]).refine(torch.zeros(shape))
@@ -65,3 +65,20 @@ def test_files_without_a_pair(tmp_path):
     for name in ("half.net", "gone.net"):
         with pytest.raises(UserError, match=name):
             load_refiner(tmp_path / name)
+
+
+def test_a_network_of_faces_refines_nothing(tmp_path):
+    D, G = models.create_D((1, 8, 8)), models.create_G((1, 8, 8), 4)
+    path = tmp_path / "adversarial.net"
+    torch7.save(path, {"G": torch7.from_module(G), "D": torch7.from_module(D)})
+    with pytest.raises(UserError, match="its G and D refine no pictures; give a file of train_c2f"):
+        load_refiner(path)
+
+
+@pytest.mark.parametrize("size", [float("nan"), 16.5, -16, 0, 2**31, "16", {"a": 1}])
+def test_a_file_that_claims_an_odd_size(pair, size):
+    content = torch7.load(pair[0])
+    content["opt"]["fineSize"] = size
+    torch7.save(pair[0], content)
+    with pytest.raises(UserError, match="its fineSize is no side of a picture"):
+        load_refiner(pair[0])
