@@ -22,7 +22,7 @@ from eyescream_py.networks.winograd import TiledForward, convolve_by_tiles
 WIDE = 256 * 512  # pairs of planes from where on products with patches are faster
 WIDE_PIXELS = 128 * 512  # where pixels come first
 FEW = 3  # planes of a picture
-MANY = 2**20  # weights of a Linear from where on oneDNN's products are
+MANY = 2**19  # weights of a Linear from where on oneDNN's products are
 WEIGHTS_FIRST = range(16, 65)  # rows for which they are with the weights as the left matrix
 
 

@@ -172,7 +172,7 @@ def _laid(x: Tensor, first: bool) -> Tensor:
 
 def _of_taps(slopes: Tensor) -> Tensor:
     """Slopes of kernels from those of their numbers. [36,outputs,inputs] -> [outputs,inputs,3,3]"""
-    taps = _taps(slopes.dtype).T @ slopes.view(IN * IN, -1)
+    taps = product(_taps(slopes.dtype).T.contiguous(), slopes.view(IN * IN, -1).T)
     return taps.T.contiguous().view(*slopes.shape[1:], 3, 3)
 
 
