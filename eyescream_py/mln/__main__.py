@@ -29,6 +29,7 @@ from eyescream_py.system.voice import say, warn
 
 if TYPE_CHECKING:
     from eyescream_py.mln.params import Params
+    from eyescream_py.plots.windows import Plots
 
 
 @click.group(cls=Group)
@@ -102,8 +103,6 @@ def train(
     from eyescream_py.mln.data import training_images
     from eyescream_py.mln.params import warnings_of
     from eyescream_py.mln.protocol import load_protocol
-    from eyescream_py.plots.client import PlotFlags
-    from eyescream_py.plots.windows import Plots
 
     params = _resumed_params(resume, params_file, ignore_unknown, flags)
     device = chosen_device(gpu, threads)
@@ -112,8 +111,7 @@ def train(
         warn(line)
     images, unseen = training_images(params)
     say(f"{len(images)} training images of {images.shape[1]} x {images.shape[2]}")
-    names = PlotFlags("--plot-server", "--plot-port", "--no-plots")
-    with closing(Plots.open(plots, plot_server, plot_port, "mln", flags=names)) as windows:
+    with closing(_opened(plots, plot_server, plot_port)) as windows:
         if resume:
             run = training.resumed_run(Path(resume), params, protocol, images)
         else:
@@ -123,6 +121,14 @@ def train(
     say(f"pictures in {run.folder}\ncheckpoint {run.checkpoint_folder / training.CHECKPOINT_NAME}")
     if test_images:
         _closing_comparison(run, images, unseen, test_images, wavelet)
+
+
+def _opened(shown: bool, server: str, port: int) -> Plots:
+    from eyescream_py.plots.client import PlotFlags
+    from eyescream_py.plots.windows import Plots
+
+    names = PlotFlags("--plot-server", "--plot-port", "--no-plots")
+    return Plots.open(shown, server, port, "mln", flags=names)
 
 
 def _resumed_params(

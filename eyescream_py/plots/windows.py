@@ -136,9 +136,7 @@ class Plots:
         ours = typed.is_local and not typed.base  # a base URL is that of a server elsewhere
         address, listener = _found(typed) if ours else (typed, typed.probe())
         env = re.sub(r"[^\w.-]+", "_", env).strip("_.")[:128] or "main"
-        own_server = None
-        if ours and importlib.util.find_spec("visdom"):
-            own_server = ServerProcess(port, address.base.strip("/") or new_key())
+        own_server = _own_server(address) if ours else None
         startable = listener is Listener.NOBODY and own_server is not None
         why_not = _why_not(address, listener, ours, startable, bool(needed_by), flags)
         if why_not and needed_by:
@@ -221,6 +219,12 @@ class Plots:
         if window not in self._complaints:
             self._complaints.add(window)
             say(f"Plot window {window} is left out: {error}")
+
+
+def _own_server(address: Address) -> ServerProcess | None:
+    if importlib.util.find_spec("visdom") is None:
+        return None
+    return ServerProcess(address.port, address.base.strip("/") or new_key())
 
 
 def _found(address: Address) -> tuple[Address, Listener]:
