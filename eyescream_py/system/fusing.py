@@ -73,14 +73,16 @@ def _checks(device: torch.device, rounded: bool) -> list[Callable[[Any], None]]:
     from eyescream_py.system.kernel_checks import Activation
 
     dtype = torch.bfloat16 if rounded else torch.float32
+    pooled = Activation((5, 64, 4, 6), 1, "planes")
     cases = [
-        Activation((5, 64, 4, 6)), Activation((5, 64, 4, 6), 1, "planes"),
-        Activation((3, 128, 8, 8), 2, "elements", flat=True), Activation((5, 3)),
+        (dtype, Activation((5, 64, 4, 6))), (dtype, pooled), (dtype, Activation((5, 3))),
+        (dtype, Activation((3, 128, 8, 8), 2, "elements", flat=True)),
+        *([(torch.float32, pooled)] if rounded else []),  # samples are drawn in full
     ]  # fmt: skip
     given = device, dtype
     return [
         lambda kernels: checks.filling(kernels, *given, (5, 3, 4, 6), 8, 8),
-        *(functools.partial(checks.activation, device=device, dtype=dtype, case=c) for c in cases),
+        *(functools.partial(checks.activation, device=device, dtype=t, case=c) for t, c in cases),
         lambda kernels: checks.adam(kernels, device, 5001, None, rounds=rounded),
         lambda kernels: checks.adam(kernels, device, 5001, 0.0, rounds=rounded),
         lambda kernels: checks.answers(kernels, device, 32),

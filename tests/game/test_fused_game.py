@@ -183,11 +183,22 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA devic
 
 @pytest.mark.gpu
 @on_gpu
+@pytest.mark.parametrize("rounded", [False, True])
+def test_on_a_gpu_every_kernel_proves_itself(rounded, capfd):
+    state = torch.cuda.get_rng_state()
+    assert fused_kernels(torch.device("cuda", 0), rounded)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    assert "No joined kernels" not in capfd.readouterr().err
+
+
+@pytest.mark.gpu
+@on_gpu
 @pytest.mark.parametrize("bound", [1.01, 0.5])
 def test_on_a_gpu_fused_steps_are_the_steps(bound):
     device = torch.device("cuda", 0)
     prepare_cuda(device, fast=False, strict=True)
     kernels = fused_kernels(device, rounded=False)
+    assert kernels
     plain, _ = game(None, device, "fp32", bound, dropout=False)
     fused, _ = game(kernels, device, "fp32", bound, dropout=False)
     for either in (plain, fused):
@@ -204,6 +215,7 @@ def test_on_a_gpu_a_replayed_graph_is_the_eager_run_to_the_bit(name):
     device = torch.device("cuda", 0)
     prepare_cuda(device, fast=False, strict=False)
     kernels = fused_kernels(device, name == "bf16")
+    assert kernels
     ends = []
     for captured in (True, False, False):
         made, source = game(kernels, device, name)
