@@ -22,11 +22,8 @@ from statistics import mean
 from typing import Any
 
 import click
-import numpy as np
-import skimage.data
-import skimage.feature
-from PIL import Image
 
+from benchmarks.faces_found import faces_found
 from eyescream_py import load_generator
 from eyescream_py.results.sampling import save_grid
 
@@ -47,7 +44,6 @@ RECIPES = {
     "best, translation": "--recipe=best --D_augment=translation",
     "best, steady rate": "--recipe=best --lr_fall=1",
 }
-SIDE, BORDER = 96, 48  # pixels of a face for the detector, and of the grey around it
 
 
 def processor_seconds(command: list[str], output: Path) -> float:
@@ -70,23 +66,6 @@ def epochs_within(flags: list[str], folder: Path, seconds: float) -> int:
     """Epochs that take `seconds` of processor time, the start of the program left out."""
     short, long = (train(flags, folder / f"trial{n}", n) for n in (2, 8))
     return max(1, round(seconds * 6 / (long - short)))
-
-
-def faces_found(pictures: np.ndarray) -> float:
-    """Share of pictures [N,C,H,W] in 0..1 in which scikit-image's cascade finds a frontal face."""
-    detector = skimage.feature.Cascade(skimage.data.lbp_frontal_face_cascade_filename())
-    found = 0
-    for picture in pictures:
-        gray = Image.fromarray((picture.mean(0).clip(0, 1) * 255).astype(np.uint8))
-        large = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-        framed = np.pad(large, BORDER, mode="edge")
-        found += bool(
-            detector.detect_multi_scale(
-                img=framed, scale_factor=1.1, step_ratio=1,
-                min_size=(SIDE // 2, SIDE // 2), max_size=(SIDE + BORDER, SIDE + BORDER),
-            )
-        )  # fmt: skip
-    return found / len(pictures)
 
 
 def measure(folder: Path, seen: str, unseen: str, images: int, *more: str) -> dict[str, Any]:
