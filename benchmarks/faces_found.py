@@ -2,9 +2,9 @@
 
     python -m benchmarks.faces_found --real FOLDER [--scale 16] [NETWORK ...]
 
-The detector is scikit-image's cascade of local binary patterns, the one that comes with a package
-that is installed anyway. Its settings were chosen by real faces of 16 px, and pictures of none, alone: to
-find more than four in five of the former and few of the latter (docs/evaluate.md).
+The detector is scikit-image's cascade of local binary patterns, which comes with a package that
+is installed anyway. Its settings were chosen by real faces of 16 px and pictures of none, alone: to
+find four in five of the former and few of the latter (docs/evaluate.md).
 """
 
 from __future__ import annotations
