@@ -121,6 +121,7 @@ def convert(
     if source or kind in (".pt2", ".onnx"):
         _convert_network(file, value, network, out, source, inputs)
         return
+    value = _within(file, value, network, inputs)
     _convert_value(value, out, safetensors, ascii, int(long_size or 8))
 
 
@@ -139,6 +140,19 @@ def _demand_different(**paths: str) -> None:
         for other, earlier in names[:number]:
             if os.path.realpath(path) == os.path.realpath(earlier):
                 raise click.UsageError(f"{name} is {other} ({path}): give another name")
+
+
+def _within(file: str, value: Any, keys: str, inputs: tuple[str, ...]) -> Any:
+    """The network of --network, or without it all that the file holds; no shape is asked for."""
+    if inputs:
+        raise click.UsageError("--input goes with an OUT that ends in .pt2 or .onnx")
+    from .convert import network_of
+    from .errors import T7Error
+
+    try:
+        return network_of(value, keys) if keys else value
+    except T7Error as error:
+        _fail(file, error)
 
 
 def _convert_value(value: Any, out: str, safetensors: bool, ascii: bool, long_size: int) -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
-from eyescream_py.torch7 import T7Error, Table, TorchObject, from_module, save, to_module
+from eyescream_py.torch7 import T7Error, Table, TorchObject, from_module, load, save, to_module
 from eyescream_py.torch7.__main__ import main
 from eyescream_py.torch7.convert import example_input, exported, network_of, weights_and_source
 from eyescream_py.torch7.layers import ConcatTable, JoinTable, LeakyReLU
@@ -373,3 +373,17 @@ def test_a_network_of_too_many_layers_is_not_written_out():
         net = nn.Sequential(net, net)
     with pytest.raises(T7Error, match="more than 20000 layers"):
         network_source(net, "w.safetensors", "net")
+
+
+def test_network_chooses_what_every_kind_of_file_holds(tmp_path):
+    old = tmp_path / "old.net"
+    save(old, {"G": from_module(nn.Linear(2, 3)), "D": from_module(nn.Linear(3, 1))})
+    for name in ("G.safetensors", "G.t7"):
+        assert run("convert", old, tmp_path / name, "--network", "G").exit_code == 0
+    assert set(load_safetensors((tmp_path / "G.safetensors").read_bytes())) >= {"weight", "bias"}
+    assert load(tmp_path / "G.t7").typename == "nn.Linear"
+    for words in (("--network", "Z"), ("--input", "1x2")):
+        result = run("convert", old, tmp_path / "Z.t7", *words)
+        assert result.exit_code == 2
+        assert words[0] in result.output or "no network under 'Z'" in result.output
+    assert not (tmp_path / "Z.t7").exists()
