@@ -60,5 +60,6 @@ def _loneliness(rows: Tensor) -> Tensor:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """0 for the smallest value, N-1 for the largest. [N] -> int64 [N]"""
-    return values.argsort(stable=True).argsort()
+    """0 for what is no number or smallest; equal values share a rank. [N] -> int64 [N]"""
+    _, ranks = values.nan_to_num(nan=-torch.inf).unique(return_inverse=True)
+    return ranks

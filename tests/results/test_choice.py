@@ -70,3 +70,24 @@ def test_D_is_left_as_it_was(channels):
 
 def test_two_pictures_are_enough():
     assert sorted(choose(Bright(), crowd(2)).tolist()) == [0, 1]
+
+
+class Sure(nn.Module):
+    """A D that is certain of every picture."""
+
+    def forward(self, images):
+        return images.new_ones(len(images), 1)
+
+
+def test_a_D_that_says_the_same_of_all_decides_nothing():
+    images = crowd()
+    turned = 39 - choose(Sure(), images.flip(0))
+    assert len(set(choose(Sure(), images)[:10].tolist()) & set(turned[:10].tolist())) >= 9
+
+
+def test_pictures_that_are_no_numbers_come_last():
+    images = crowd()
+    images[7] = torch.nan
+    order = choose(Bright(), images).tolist()
+    assert order[-1] == 7
+    assert sorted(order) == list(range(40))

@@ -90,6 +90,23 @@ def test_adam_goes_by_elements_wherever_they_lie_and_copies_none(of_weights, of_
     assert torch.equal(*found)
 
 
+def test_adam_remembers_where_weights_are_laid_otherwise_after_its_first_step():
+    torch.manual_seed(0)
+    start, slopes = torch.randn(8, 4, 3, 3), torch.randn(3, 8, 4, 3, 3)
+    found = []
+    for relaid in (False, True):
+        p = torch.nn.Parameter(start.clone())
+        optimizer = Adam([p])
+        for slope in slopes:
+            p.grad = slope.clone()
+            optimizer.step()
+            if relaid:
+                p.data = p.detach().contiguous(memory_format=torch.channels_last)
+        found.append((p.detach().contiguous(), *optimizer.export_state().values()))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+
+
 @pytest.mark.parametrize("gated", [False, True])
 def test_device_adam_in_single_precision_follows_the_formula(gated):
     """As the kernel of a GPU is called: counters, rate and gate in tensors."""
