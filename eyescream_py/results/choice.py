@@ -61,5 +61,5 @@ def _loneliness(rows: Tensor) -> Tensor:
 
 def _ranks(values: Tensor) -> Tensor:
     """0 for what is no number or smallest; equal values share a rank. [N] -> int64 [N]"""
-    _, ranks = values.nan_to_num(nan=-torch.inf).unique(return_inverse=True)
-    return ranks
+    values = values.nan_to_num(nan=-torch.inf)
+    return torch.searchsorted(values.sort().values, values)
