@@ -208,7 +208,7 @@ def _one_run(
         save_grid(folder / f"{name}_{run:04d}_base.jpg", pictures, 8)
     save_grid(folder / f"random256_{run:04d}_base.jpg", images[:256], 16)
     save_grid(folder / f"random1024_{run:04d}_base.jpg", images, 32)
-    _write_sheet(folder, run, _for_the_sheet(base, images, options.batch_size), data)
+    _write_sheet(folder, run, for_the_sheet(base, images, options.batch_size), data)
     if data is not None:
         name = "best" if "best" in grids else "random"
         pairs = _beside_neighbours(grids[name][:NEIGHBOURS], data)
@@ -225,9 +225,9 @@ def _one_run(
     print(f"run {run} of {options.runs}: base grids {base_seconds:.1f} s, all {seconds:.1f} s")
 
 
-def _for_the_sheet(base: Base, images: Tensor, batch: int) -> dict[str, Tensor]:
-    """64 pictures as they come, and with a D the 64 to show first: D's own best are seldom those
-    that a person calls so."""
+def for_the_sheet(base: Base, images: Tensor, batch: int) -> dict[str, Tensor]:
+    """Captions with 64 pictures each of [N,C,H,W]: as they come, and with a D those to show first,
+    as D's own best are seldom those that a person calls so."""
     shown = {"random faces, as they come": images[:GRID]}
     if base.D is not None:
         caption = f"chosen of {IMAGES}: real to the discriminator, and like others of them"

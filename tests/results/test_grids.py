@@ -9,10 +9,9 @@ from PIL import Image
 
 from eyescream_py import load_generator, torch7
 from eyescream_py.networks import checkpoints, models
-from eyescream_py.results import generator
+from eyescream_py.results import generator, grids
 from eyescream_py.results.choice import choose
 from eyescream_py.results.sampling import ranking, save_grid
-from eyescream_py.results.sheet import CAPTION, Section, write_sheet
 from tests.small_runs import invoke, small_D
 
 FLAGS = ("--gpu=-1", "--threads=1", "--runs=1")
@@ -76,7 +75,8 @@ def test_an_exported_generator_is_sampled(name, G, tmp_path):
 
 def test_best_and_worst_are_by_D_alone_as_in_Lua(G, tmp_path):
     path = write(tmp_path / "own.net", G=G, D=small_D((1, 8, 8)))
-    invoke("sample", *FLAGS, f"--G_base={path}", f"--writeto={tmp_path / 'out'}")
+    done = invoke("sample", *FLAGS, f"--G_base={path}", f"--writeto={tmp_path / 'out'}")
+    assert done.exit_code == 0, (done.output, done.exception)
     images = load_generator(path).sample(1024)
     order = ranking(own_D(path), images)
     for name, wanted in (("best", order[:64]), ("worst", order.flip(0)[:64])):
@@ -88,14 +88,10 @@ def test_best_and_worst_are_by_D_alone_as_in_Lua(G, tmp_path):
 
 def test_the_sheet_shows_what_is_chosen_and_not_Ds_best(G, tmp_path):
     path = write(tmp_path / "own.net", G=G, D=small_D((1, 8, 8)))
-    invoke("sample", *FLAGS, f"--G_base={path}", f"--writeto={tmp_path / 'out'}")
-    images = load_generator(path).sample(1024)
-    chosen = images[choose(own_D(path), images)[:64]]
-    captions = ("random faces, as they come", "chosen of 1024: ...")
-    sections = [Section(c, i, 16) for c, i in zip(captions, (images[:64], chosen), strict=True)]
-    write_sheet(tmp_path / "wanted.png", sections)
-    pages = [tmp_path / "out" / "sheet_0001.png", tmp_path / "wanted.png"]
-    written, wanted = (np.asarray(Image.open(page), int) for page in pages)
-    assert written.shape == wanted.shape
-    rows = slice(written.shape[0] // 2 + CAPTION, None)
-    assert np.abs(written[rows] - wanted[rows]).mean() < 1
+    base, D = grids.Base(load_generator(path), own_D(path)), own_D(path)
+    images = base.G.sample(1024)
+    random, shown = grids.for_the_sheet(base, images, 256).values()
+    assert torch.equal(random, images[:64])
+    assert torch.equal(shown, images[choose(D, images)[:64]])
+    assert not torch.equal(shown, images[ranking(D, images)[:64]])
+    assert len(grids.for_the_sheet(grids.Base(base.G, None), images, 256)) == 1
