@@ -33,6 +33,7 @@ def activate(
     x: Tensor, bias: Tensor, slope: Tensor, mask: Tensor | None, scale: float, pool: int,
     flat: bool, wide: int,
 ) -> Tensor:  # fmt: skip
+    """pool(rectify(x + bias)) * mask * scale of [N,P] or [N,P,H,W], as `gpu_kernels.activate`."""
     y = _filled(_whole(x[:, : len(bias)], bias, slope, mask, scale, pool), wide)
     return (
         y.contiguous() if flat or y.dim() == 2 else y.contiguous(memory_format=torch.channels_last)
@@ -47,6 +48,7 @@ def activate_backward(
     g: Tensor, x: Tensor, bias: Tensor, slope: Tensor, mask: Tensor | None, scale: float, pool: int,
     sums: bool,
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:  # fmt: skip
+    """Slopes of `activate`'s x, and with `sums` of bias and slope, by autograd."""
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_() for t in (x, bias, slope)]
         y = _whole(leaves[0][:, : len(bias)], leaves[1], leaves[2], mask, scale, pool)
@@ -55,6 +57,7 @@ def activate_backward(
 
 
 def add_parts(parts: tuple[Tensor, Tensor], bias: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """The slopes themselves, as nothing is summed in parts here."""
     return parts[0].to(bias.dtype), parts[1].to(slope.dtype)
 
 
@@ -63,6 +66,7 @@ def adam(
     steps: Tensor, rate: Tensor, gate: Tensor | None, penalty: tuple[float, float], bound: float,
     betas: tuple[float, float], eps: float,
 ) -> None:  # fmt: skip
+    """Lua's Adam (optim/adam.lua) over flat tensors of one size, in place."""
     if gate is not None and not gate:
         return
     (l1, l2), (m, v), (b1, b2) = penalty, moments, betas
@@ -79,6 +83,7 @@ def adam(
 
 
 def judge(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross entropy of logits [N] to targets [N], and its slopes [N]."""
     x, t = logits.to(torch.promote_types(logits.dtype, torch.float32)), targets
     slopes = (1 - t) * torch.sigmoid(x) - t * torch.sigmoid(-x)
     return (F.softplus(x) - t * x).mean(), slopes / x.numel()
@@ -88,6 +93,7 @@ def tally(
     logits: Tensor, targets: Tensor, loss: Tensor, trained: Tensor | None, sums: Tensor,
     counts: Tensor, certain: float,
 ) -> None:  # fmt: skip
+    """Add a step of D to `sums` and `counts`, as `gpu_kernels.tally`."""
     sums[0] += loss
     sums[2] += 1 if trained is None else trained
     sums[3] += (logits.abs() > certain).sum()
@@ -95,18 +101,21 @@ def tally(
 
 
 def widen(x: Tensor, samples: int, planes: int, dtype: torch.dtype) -> Tensor:
+    """x [N,C,H,W] as [samples,planes,H,W], what is new being 0."""
     y = x.new_zeros(samples, planes, *x.shape[2:], dtype=dtype)
     y[: len(x), : x.shape[1]] = x
     return y.contiguous(memory_format=torch.channels_last)
 
 
 def head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A Linear to one number: x [N,K], weight [1,K], bias [1] -> [N,1]."""
     return F.linear(x.to(weight.dtype), weight, bias)
 
 
 def head_backward(
     g: Tensor, x: Tensor, weight: Tensor, sums: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Slopes of `head`'s x, and with `sums` of weight and bias, from g [N,1]."""
     dx = (g * weight).to(x.dtype)
     if not sums:
         return dx, None, None
@@ -114,6 +123,7 @@ def head_backward(
 
 
 def pictures(images: Tensor, table: Tensor | None, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bytes [M,C,H,W] -> values in 0..1 [n,C,H,W] of the pictures `rows` or `table[rows]`."""
     rows = rows if table is None else table[rows]
     return images[rows].to(dtype) / 255
 
@@ -121,6 +131,7 @@ def pictures(images: Tensor, table: Tensor | None, rows: Tensor, dtype: torch.dt
 def pairs(
     images: Tensor, table: Tensor | None, rows: Tensor, matrix: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
+    """(coarse, fine - coarse) of the same pictures, [n,C,S,S]: coarse is M fine M'."""
     fine = pictures(images, table, rows, torch.float64)
     coarse = matrix.double() @ fine @ matrix.double().T
     return coarse.to(dtype), (fine - coarse).to(dtype)
