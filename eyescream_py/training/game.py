@@ -152,6 +152,8 @@ class GameTask(abc.ABC):
             self._step = CapturedIteration(game, batch, source)
             if options.log_every == 1:
                 print("--log_every=1 leaves no iteration to a CUDA graph: a larger one is faster.")
+        if options.lr_fall < 1 and not options.epochs:
+            print("Learning rates stay: they fall towards the end that --epochs names (--lr_fall).")
 
     @property
     def sampler(self) -> nn.Module:

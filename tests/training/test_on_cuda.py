@@ -173,7 +173,7 @@ def test_an_iteration_is_recorded_on_a_gpu(device, no_capture, captured, monkeyp
     game, source = small_game("adam", True)
     game.figures.device = device
     options = SimpleNamespace(
-        batch_size=8, G_ema=0, G_ema_power=0, no_capture=no_capture, log_every=1
+        batch_size=8, G_ema=0, G_ema_power=0, no_capture=no_capture, log_every=1, lr_fall=1
     )
     task = SmallTask(options, "x.net", game, 40, source, None)
     assert isinstance(task._step, CapturedIteration) is captured
@@ -193,7 +193,13 @@ def test_an_iteration_is_recorded_on_a_gpu(device, no_capture, captured, monkeyp
 def test_a_run_that_goes_on_by_other_kernels_says_so(stored, now, said, capsys):
     game, source = small_game("adam", True)
     options = SimpleNamespace(
-        batch_size=8, G_ema=0, G_ema_power=0, no_capture=True, log_every=1, precision="fp32"
+        batch_size=8,
+        G_ema=0,
+        G_ema_power=0,
+        no_capture=True,
+        log_every=1,
+        precision="fp32",
+        lr_fall=1,
     )
     task = SmallTask(options, "x.net", game, 40, source, None)
     assert "fused" not in task.state()  # a processor's

@@ -9,7 +9,7 @@ import torch
 from eyescream_py import torch7
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
-from eyescream_py.training.game import SATURATED_EPOCHS
+from eyescream_py.training.game import SATURATED_EPOCHS, GameTask
 from eyescream_py.training.run import Run, RunOptions
 from eyescream_py.training.save_folder import prepare_folder
 from eyescream_py.training.task import Schedule
@@ -19,6 +19,7 @@ from tests.small_runs import (
     invoke,
     pictures,
     records,
+    signal_at,
     small_run,
     use_small_networks,
 )
@@ -192,6 +193,18 @@ def test_an_exploding_learning_rate_is_noticed_within_the_epoch(tmp_path, monkey
     assert done.exit_code == 2
     assert done.output.count("with half the learning rate") == 3
     assert (tmp_path / "run/adversarial.net").read_bytes() == before
+
+
+@pytest.mark.parametrize(("flags", "said"), [(("--lr_fall=0.5",), True), ((), False)])
+def test_rates_that_cannot_fall_without_an_end_are_told(flags, said, tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    signal_at(monkeypatch, GameTask, "end_epoch", 1)
+    data = pictures(tmp_path, "train")
+    done = invoke("train", *SCRIPTS["train"], f"--save={tmp_path}", f"--dataset={data}", *flags)
+    assert ("Learning rates stay" in done.output) is said
+    assert "<trainer> epoch 1: loss D" in done.output, done.output
+    flags = (*flags, "--epochs=1")
+    assert "Learning rates stay" not in small_run("train", tmp_path / "run", data, *flags)
 
 
 @pytest.mark.parametrize("script", ["train_c2f", "train_autoencoder", "train_denoiser"])
