@@ -16,9 +16,8 @@ import os
 import re
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,14 +28,13 @@ from eyescream_py.plots.client import (
     Listener,
     PlotFlags,
     RefusedError,
-    curve_message,
     picture_grid,
-    picture_message,
     post,
 )
+from eyescream_py.plots.contents import Curve, Pictures, Sliders, as_uint8
 from eyescream_py.plots.keys import new_key, read_key
 from eyescream_py.plots.server import ServerProcess
-from eyescream_py.plots.sliders import Slider, sliders_message
+from eyescream_py.plots.sliders import Slider
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.voice import say
 
@@ -51,54 +49,6 @@ _RETRY_S = 1.0  # after a failure
 _START_S = 60.0  # for a server that is waited for; its first start may fetch the page's scripts
 _GOODBYE_S = 2.0  # for the last round when a run ends
 _TAKE_OVER_S = 30.0  # until a run starts its own server in place of one that went away
-_MAX_POINTS = 2000  # per series; then every second point is dropped
-
-
-@dataclass
-class _Pictures:
-    title: str
-    grid: np.ndarray  # (height,width,C) uint8
-    width: int
-
-    def copy(self) -> _Pictures:
-        return self
-
-    def message(self, window: str, env: str) -> dict[str, Any]:
-        return picture_message(window, env, self.title, self.grid, self.width)
-
-
-@dataclass
-class _Curve:
-    title: str
-    labels: tuple[str, str]
-    series: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
-
-    def append(self, x: float, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            xs, ys = self.series.setdefault(name, ([], []))
-            xs.append(float(x))
-            ys.append(float(value))
-            if len(xs) > _MAX_POINTS:
-                del xs[1:-1:2], ys[1:-1:2]
-
-    def copy(self) -> _Curve:
-        series = {name: (list(xs), list(ys)) for name, (xs, ys) in self.series.items()}
-        return _Curve(self.title, self.labels, series)
-
-    def message(self, window: str, env: str) -> dict[str, Any]:
-        return curve_message(window, env, self.title, self.labels, self.series)
-
-
-@dataclass
-class _Sliders:
-    title: str
-    sliders: tuple[Slider, ...]
-
-    def copy(self) -> _Sliders:
-        return self
-
-    def message(self, window: str, env: str) -> dict[str, Any]:
-        return sliders_message(window, env, self.title, self.sliders)
 
 
 class Plots:
@@ -167,7 +117,7 @@ class Plots:
         if self._sender is None:
             return
         try:
-            content = _Pictures(title, picture_grid(_as_uint8(images), columns), width)
+            content = Pictures(title, picture_grid(as_uint8(images), columns), width)
         except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
             self._complain(str(window), error)
             return
@@ -179,7 +129,7 @@ class Plots:
             return None
         from eyescream_py.plots.moves import Moves  # loads tornado, which curves do not need
 
-        self._sender.show(window, _Sliders(title, sliders))
+        self._sender.show(window, Sliders(title, sliders))
         return Moves(self._sender.address, self._sender.env, window)
 
     @property
@@ -205,7 +155,7 @@ class Plots:
         try:
             if not math.isfinite(x):
                 raise ValueError(f"x = {x} has no place on an axis")
-            self._sender.append(str(window), _Curve(title, (xlabel, ylabel)), x, values)
+            self._sender.append(str(window), Curve(title, (xlabel, ylabel)), x, values)
         except (ValueError, TypeError) as error:
             self._complain(str(window), error)
 
@@ -297,14 +247,6 @@ def _where(address: Address, env: str, listener: Listener, ours: bool) -> str:
     return f"Plots: {address.page(env)} (Visdom {state}: the run goes on and keeps trying)"
 
 
-def _as_uint8(images: torch.Tensor | np.ndarray) -> np.ndarray:
-    """(N,C,H,W) values 0..1 -> uint8; a tensor is converted on its own device."""
-    if not isinstance(images, np.ndarray):
-        images = images.detach().float().nan_to_num(0).clamp(0, 1).mul(255).round().byte()
-        return images.cpu().numpy()
-    return np.rint(np.clip(np.nan_to_num(images), 0, 1) * 255).astype(np.uint8)
-
-
 class _Sender(threading.Thread):
     """Owns the windows' contents, the connection, and the server when it is the run's own."""
 
@@ -316,7 +258,7 @@ class _Sender(threading.Thread):
         self.env = env
         self._pause_s = _SHORT_PAUSE_S if at_once else _PAUSE_S
         self._server = own_server
-        self._windows: dict[str, _Pictures | _Curve | _Sliders] = {}
+        self._windows: dict[str, Pictures | Curve | Sliders] = {}
         self._unsent: dict[str, None] = {}  # an ordered set of window names
         self._news = threading.Condition()  # guards the two above
         self._ending = threading.Event()
@@ -330,16 +272,16 @@ class _Sender(threading.Thread):
     def given_up(self) -> bool:
         return self._refused or (self._server is not None and self._server.given_up)
 
-    def show(self, window: str, content: _Pictures | _Sliders) -> None:
+    def show(self, window: str, content: Pictures | Sliders) -> None:
         with self._news:
             self._windows[window] = content
             self._unsent[window] = None
             self._news.notify()
 
-    def append(self, window: str, fresh: _Curve, x: float, values: dict[str, float]) -> None:
+    def append(self, window: str, fresh: Curve, x: float, values: dict[str, float]) -> None:
         with self._news:
             curve = self._windows.get(window)
-            if not isinstance(curve, _Curve):
+            if not isinstance(curve, Curve):
                 curve = self._windows[window] = fresh
             curve.title, curve.labels = fresh.title, fresh.labels
             curve.append(x, values)

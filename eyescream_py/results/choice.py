@@ -44,10 +44,9 @@ def _judge_and_read(D: nn.Module, images: Tensor, batch: int) -> tuple[Tensor, T
         liked = judge(D, images, batch)
     finally:
         hook.remove()
-    features = torch.cat([part.flatten(1).float() for part in given]) if given else None
-    if features is not None and len(features) != len(images):
-        features = None  # it does not read the pictures one by one
-    return liked, features
+    if sum(map(len, given)) != len(images):  # it did not run, or reads no pictures one by one
+        return liked, None
+    return liked, torch.cat([part.flatten(1).float() for part in given])
 
 
 def _loneliness(rows: Tensor) -> Tensor:

@@ -240,8 +240,9 @@ class Adam(LuaOptimizer):
 
     def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
         size = self._step_size(self.count(gate))
-        for name in () if self.flat else self.buffers:  # weights may have been laid otherwise since
-            self.moments[name] = list(map(_laid_as, self.moments[name], self.weights))
+        if not self.flat:
+            for name in self.buffers:  # weights may have been laid otherwise since
+                self.moments[name] = list(map(_laid_as, self.moments[name], self.weights))
         held = (self.weights, gradients, self.held("m"), self.held("v"))
         weights, slopes, m, v = zip(*map(_as_they_lie, *held), strict=True)
         torch._fused_adam_(

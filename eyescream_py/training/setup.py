@@ -22,12 +22,7 @@ from eyescream_py.game.precision import Precision
 from eyescream_py.game.trial import Part
 from eyescream_py.networks import checkpoints
 from eyescream_py.plots.windows import Plots, environment_of
-from eyescream_py.system.device import (
-    choose_device,
-    keep_memory,
-    prepare_cuda,
-    set_threads,
-)
+from eyescream_py.system.device import choose_device, keep_memory, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.fusing import fused_kernels
 from eyescream_py.torch7.flat import Flat

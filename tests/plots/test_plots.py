@@ -26,6 +26,7 @@ import torch
 import websocket
 from PIL import Image
 
+from eyescream_py.plots import contents
 from eyescream_py.plots import windows as plots_room
 from eyescream_py.plots.client import Address, Listener, PlotFlags, curve_message, picture_grid
 from eyescream_py.plots.keys import read_key
@@ -150,11 +151,11 @@ class TestContent:
         assert (layout["xaxis"]["title"], layout["yaxis"]["title"]) == ("epoch", "nats")
 
     def test_an_endless_curve_stays_small_and_keeps_both_ends(self) -> None:
-        curve = plots_room._Curve("Loss", ("", ""))
+        curve = contents.Curve("Loss", ("", ""))
         for x in range(20_000):
             curve.append(x, {"D": x})
         xs, ys = curve.series["D"]
-        assert len(xs) <= plots_room._MAX_POINTS
+        assert len(xs) <= contents.MAX_POINTS
         assert (xs[0], xs[-1]) == (0, 19_999)
         assert xs == sorted(xs)
         assert xs == ys
@@ -174,7 +175,7 @@ class TestContent:
         values = torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0, float("nan")]).reshape(1, 1, 1, 6)
         expected = [0, 0, 128, 255, 255, 0]
         for pictures in (values, values.bfloat16(), values.numpy()):
-            assert plots_room._as_uint8(pictures).ravel().tolist() == expected
+            assert contents.as_uint8(pictures).ravel().tolist() == expected
 
     def test_a_wrong_call_is_said_once_and_raises_nothing(
         self, running: tuple[Plots, int], capsys: pytest.CaptureFixture[str]
