@@ -133,7 +133,9 @@ class LuaOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, gate: Tensor | None = None) -> None:  # type: ignore[override]
-        """Use each parameter's `.grad`; all parameters must have one."""
+        """Use each parameter's `.grad`: all have one. ValueError where elements share memory."""
+        if any(map(_overlaps, self.weights)):
+            raise ValueError("elements of a parameter share memory, as after expand(): clone() it")
         on_device = isinstance(self.t, Tensor)
         if gate is not None and not on_device:
             if not bool(gate):
@@ -240,10 +242,12 @@ class Adam(LuaOptimizer):
 
     def _update(self, gradients: list[Tensor], gate: Tensor | None) -> None:
         size = self._step_size(self.count(gate))
+        # the kernel would write into what lies between the elements of a part of a larger tensor
+        dense = [w if _is_dense(w) else w.clone() for w in self.weights]
         if not self.flat:
             for name in self.buffers:  # weights may have been laid otherwise since
-                self.moments[name] = list(map(_laid_as, self.moments[name], self.weights))
-        held = (self.weights, gradients, self.held("m"), self.held("v"))
+                self.moments[name] = list(map(_laid_as, self.moments[name], dense))
+        held = (dense, gradients, self.held("m"), self.held("v"))
         weights, slopes, m, v = zip(*map(_as_they_lie, *held), strict=True)
         torch._fused_adam_(
             weights, slopes, m, v, [], self._counts,
@@ -251,6 +255,24 @@ class Adam(LuaOptimizer):
             amsgrad=False, maximize=False,
             found_inf=None if gate is None else (1 - gate).float(),  # 1: the kernel does nothing
         )  # fmt: skip
+        for own, stepped in zip(self.weights, dense, strict=True):
+            if stepped is not own:
+                own.copy_(stepped)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether its elements fill one piece of memory, in whichever order."""
+    return bool(torch.ops.aten.is_non_overlapping_and_dense.default(tensor))
+
+
+def _overlaps(tensor: Tensor) -> bool:
+    """Whether one number in memory may be two of its elements, as after `expand`."""
+    reach = 0  # from the first to the last element by the axes of smaller steps
+    for step, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and step <= reach:
+            return True
+        reach += (size - 1) * step
+    return False
 
 
 def _laid_as(tensor: Tensor, weights: Tensor) -> Tensor:
@@ -261,7 +283,7 @@ def _laid_as(tensor: Tensor, weights: Tensor) -> Tensor:
 
 def _as_they_lie(weights: Tensor, slope: Tensor, *moments: Tensor) -> list[Tensor]:
     """Tensors of one shape, as vectors where they are not contiguous, in the weights' order;
-    moments have the weights' strides.
+    weights are dense, and moments have their strides.
 
     torch's kernel for the CPU goes by memory alone, and copies a gradient that is not contiguous
     for nothing: 10 ms of an iteration at 16 px.

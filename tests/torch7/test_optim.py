@@ -107,6 +107,56 @@ def test_adam_remembers_where_weights_are_laid_otherwise_after_its_first_step():
         assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
 
 
+GAPS = {  # weights of shape [4,3,2] as a part of a larger tensor
+    "columns": lambda: torch.zeros(4, 3, 5)[..., 1:3],
+    "every second row": lambda: torch.zeros(8, 3, 2)[::2],
+    "turned": lambda: torch.zeros(2, 3, 9).permute(2, 1, 0)[1::2],
+    "one plane": lambda: torch.zeros(4, 3, 2, 7)[..., 3],
+}
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("part", GAPS)
+@pytest.mark.parametrize("name", CASES)
+def test_a_part_of_a_larger_tensor_is_trained_and_the_rest_left_alone(name, part, capturable):
+    torch.manual_seed(0)
+    start, slopes = torch.randn(4, 3, 2), torch.randn(3, 4, 3, 2)
+    cut = GAPS[part]().copy_(start)
+    whole = cut.as_strided((cut.untyped_storage().nbytes() // 4,), (1,), 0)
+    rest = torch.ones_like(whole, dtype=torch.bool)
+    rest.as_strided(cut.shape, cut.stride(), cut.storage_offset()).zero_()
+    whole[rest] = 7.0
+    found = []
+    for p in (torch.nn.Parameter(cut), torch.nn.Parameter(start.clone())):
+        optimizer = CASES[name][1]([p], capturable=capturable)
+        for number, slope in enumerate(slopes):
+            p.grad = slope[:, :, :1].expand(4, 3, 2) if number == 1 else slope
+            optimizer.step(torch.tensor(float(number != 2)))
+        found.append((p.detach(), *optimizer.export_state().values()))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b))
+    assert bool((whole[rest] == 7.0).all())
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("shape_and_strides", [((4, 3), (0, 1)), ((3, 4), (2, 1)), ((5,), (0,))])
+@pytest.mark.parametrize("name", CASES)
+def test_elements_that_share_memory_are_refused_before_anything_changes(
+    name, shape_and_strides, capturable
+):
+    first = torch.nn.Parameter(torch.ones(2))
+    second = torch.nn.Parameter(torch.ones(20).as_strided(*shape_and_strides))
+    optimizer = CASES[name][1]([first, second], capturable=capturable)
+    before = {n: torch.as_tensor(v).clone() for n, v in optimizer.export_state().items()}
+    first.grad, second.grad = torch.ones(2), torch.ones(second.shape)
+    with pytest.raises(ValueError, match="share memory"):
+        optimizer.step()
+    assert torch.equal(first.detach(), torch.ones(2))
+    assert torch.equal(second.detach(), torch.ones(second.shape))
+    for n, value in optimizer.export_state().items():
+        assert torch.equal(torch.as_tensor(value), before[n])
+
+
 @pytest.mark.parametrize("gated", [False, True])
 def test_device_adam_in_single_precision_follows_the_formula(gated):
     """As the kernel of a GPU is called: counters, rate and gate in tensors."""
