@@ -22,7 +22,13 @@ from eyescream_py.image_model.options import DIRECTIONS
 from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.rmsprop import TensorFlowRMSProp
-from eyescream_py.system.safe_tensors import TensorsError, on_meta, read_header, read_tensors
+from eyescream_py.system.safe_tensors import (
+    TensorsError,
+    held_by,
+    on_meta,
+    read_header,
+    read_tensors,
+)
 
 _KEY = "image_model"
 VERSION = 2  # 1, without a number: `batch_norm` meant what --norm=conv means now
@@ -117,15 +123,7 @@ def save_checkpoint(
     optimizers: Mapping[str, Optimizer],
 ) -> None:
     """Write everything at once or nothing (OSError)."""
-    tensors = {
-        f"{name}/{key}": value
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
-    }
-    for name, optimizer in optimizers.items():
-        for index, entries in optimizer.state_dict()["state"].items():
-            for key, value in entries.items():
-                tensors[f"optimizer:{name}/{index}/{key}"] = value
+    tensors = held_by(modules, optimizers)
     tensors["rng/torch"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng/cuda"] = torch.cuda.get_rng_state()

@@ -26,7 +26,7 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.recording import set_rate
-from eyescream_py.system.safe_tensors import not_finite
+from eyescream_py.system.safe_tensors import held_by, not_finite
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.system.voice import say
 
@@ -186,8 +186,7 @@ class Run:
     def _save(self, step: int) -> None:
         path = checkpoint_path(self.folder, step)
         learner = self.learner
-        for module in learner.modules.values():
-            self._check_finite(step, not_finite(dict(module.named_parameters())))
+        self._check_finite(step, not_finite(held_by(learner.modules, learner.optimizers)))
         try:
             save_checkpoint(
                 path, step, learner.settings, learner.state(), learner.modules, learner.optimizers

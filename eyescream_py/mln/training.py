@@ -30,7 +30,7 @@ from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.locks import writing
 from eyescream_py.system.recording import Recorder
-from eyescream_py.system.safe_tensors import not_finite
+from eyescream_py.system.safe_tensors import held_by, not_finite
 from eyescream_py.system.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -306,8 +306,8 @@ def save(run: Run) -> None:
     """Checkpoint (the previous one stays as .old) and TrainSummary_%06d.mat; a folder that went
     away is made again. Raises UserError instead where a weight is no number.
     """
-    if not_finite(dict(run.network.named_parameters())):
-        raise _diverged(run, "a weight")
+    if bad := not_finite(held_by({"network": run.network}, {"adam": run.optimizer})):
+        raise _diverged(run, bad[0])
     for folder in (run.folder, run.checkpoint_folder):
         folder.mkdir(parents=True, exist_ok=True)
     checkpoints.save_checkpoint(

@@ -36,7 +36,7 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.locks import writing
 from eyescream_py.system.recording import set_rate
-from eyescream_py.system.safe_tensors import not_finite
+from eyescream_py.system.safe_tensors import held_by, not_finite
 from eyescream_py.system.signals import StopSignal
 
 
@@ -114,7 +114,7 @@ class State:
     grey: bool
 
     def save(self, options: Options) -> Path:
-        """Write the checkpoint; its path. Raises UserError where a weight is not finite."""
+        """Write the checkpoint; its path. Raises UserError where a value is not finite."""
         _demand_finite(self.networks, self.batch)
         Path(options.checkpoint_dir).mkdir(parents=True, exist_ok=True)  # it may have been removed
         return save_checkpoint(
@@ -175,9 +175,10 @@ def _demand_generator_steps(options: Options) -> None:
 
 def _demand_finite(networks: Networks, batch: int) -> None:
     """Before anything is saved over a good checkpoint."""
-    for network in (networks.generator, networks.critic):
-        if not_finite(dict(network.named_parameters())):
-            raise DivergedError(batch, "weights")
+    modules = {role: getattr(networks, role) for role in ("generator", "critic")}
+    optimizers = {role: getattr(networks, f"{role}_optimizer") for role in modules}
+    if bad := not_finite(held_by(modules, optimizers)):
+        raise DivergedError(batch, f"values of {bad[0]}")
 
 
 def _report_period(options: Options) -> int:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 MAX_HEADER = 16 << 20  # bytes; ours have a few kilobytes
 MAX_TENSORS = 100_000
@@ -148,8 +149,27 @@ def _tensor(data: bytearray, entry: Entry) -> Tensor:
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of those with a value that is no number; what writes files asks before it does."""
-    return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    """The names of those with a value that is no number; what writes files asks before it does.
+
+    Everything is asked before the first answer is waited for.
+    """
+    answers = {name: tensor.isfinite().all() for name, tensor in tensors.items()}
+    return [name for name, answer in answers.items() if not answer]
+
+
+def held_by(
+    modules: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer] | None = None
+) -> dict[str, Tensor]:
+    """What a run's file keeps of networks and optimizers: weights and statistics as
+    `network/weight`, moments as `optimizer:name/number of the parameter/moment`.
+    """
+    held = {
+        f"{n}/{key}": value for n, m in modules.items() for key, value in m.state_dict().items()
+    }
+    for name, optimizer in (optimizers or {}).items():
+        for index, moments in optimizer.state_dict()["state"].items():
+            held |= {f"optimizer:{name}/{index}/{key}": value for key, value in moments.items()}
+    return {name: value for name, value in held.items() if isinstance(value, Tensor)}
 
 
 def on_meta(build: Callable[[], M]) -> M:

@@ -224,6 +224,9 @@ class GameTask(abc.ABC):
         sums = self.game.figures.sums
         if not all(math.isfinite(float(sums[name])) for name in ("D_loss", "G_loss")):
             return False
+        tamed = self.game.taming.state().get("directions")
+        if tamed is not None and not bool(tamed.isfinite().all()):
+            return False
         return all(player.optimizer.is_finite() for player in (self.game.D, self.game.G))
 
     @abc.abstractmethod

@@ -21,6 +21,7 @@ from eyescream_py.results import story
 from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.locks import writing
 from eyescream_py.system.progress import Progress
+from eyescream_py.system.safe_tensors import held_by, not_finite
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.logs import Logs, LossLog
 from eyescream_py.training.save_folder import (
@@ -134,7 +135,7 @@ class Run:
                 f"--network={path} makes no sense ({type(error).__name__}: {first_line(error)}); "
                 f"is {path}.old whole?"
             ) from error
-        if not self.task.is_finite():
+        if not self._is_finite():
             raise UserError(f"--network={path} holds numbers that are not finite")
         if self.at.iteration and not same_epoch:
             print("The pictures are others than when the epoch was interrupted: it starts anew.")
@@ -175,7 +176,7 @@ class Run:
 
     def _end_early(self) -> None:
         if self._unsaved:
-            if not self.task.is_finite():
+            if not self._is_finite():
                 self._not_finite()
             self._save()
         if self._good != self.path:
@@ -208,7 +209,7 @@ class Run:
             self.at.seconds = seconds
             return
         # a broken network is found before it can replace a sound checkpoint
-        if not self.task.is_finite():
+        if not self._is_finite():
             self._not_finite()
             return
         collapse = self.task.collapse()
@@ -308,6 +309,10 @@ class Run:
                 f"could not save {self.path}: {reason}; free the place or give another --save"
             ) from error
         print(f"Could not save {self.path}: {reason}; training goes on, trying again next epoch.")
+
+    def _is_finite(self) -> bool:
+        """Whether losses, moments and all that files keep of networks are finite numbers."""
+        return self.task.is_finite() and not not_finite(held_by(self.task.networks()))
 
     def _not_finite(self) -> None:
         """Go back to the last good checkpoint where that is wanted and possible, else end."""

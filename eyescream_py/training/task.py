@@ -68,7 +68,7 @@ class Task(Protocol):
         ...
 
     def is_finite(self) -> bool:
-        """Whether every loss of the epoch and every weight is a finite number."""
+        """Whether every loss of the epoch, weight and moment is a finite number."""
         ...
 
     def collapse(self) -> str:

@@ -46,7 +46,8 @@ def run_for(
     """One `train` run of `steps` steps in `folder`; with `load` it goes on from there."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    image = ImageOptions(batch_size=4, image_size=16, optim=options.pop("optim", "RMSP"))
+    given = {key: options.pop(key) for key in ("optim", "norm") if key in options}
+    image = ImageOptions(batch_size=4, image_size=16, **{"optim": "RMSP", **given})
     gan = GanOptions(use_replay=True, cache_size=9, objective=options.pop("objective", "log"))
     model = ModelOptions(
         synth_dir=str(heads / "Faces_depth"),
@@ -184,6 +185,27 @@ def test_a_weight_that_is_not_finite_is_not_saved(heads: Path, tmp_path: Path, m
     monkeypatch.setattr(ImageModel, "l1_step", spoil)
     with pytest.raises(UserError, match=r"step 4: .* no longer a finite .* start again with"):
         run_for(heads, tmp_path / "run", 12)
+    assert not list((tmp_path / "run").glob("model.ckpt-*"))
+
+
+@pytest.mark.parametrize("what", ["running_mean", "exp_avg"])
+def test_statistics_and_moments_that_are_not_finite_are_not_saved(
+    heads: Path, tmp_path: Path, monkeypatch, what
+) -> None:
+    step = ImageModel.l1_step
+
+    def spoil(self, x, y):
+        figures = step(self, x, y)
+        if what == "exp_avg":
+            next(iter(self.optimizers["l1"].state.values()))[what].fill_(torch.inf)
+        else:
+            held = dict(self.modules["generator"].named_buffers())
+            next(v for name, v in held.items() if name.endswith(what)).fill_(torch.nan)
+        return figures
+
+    monkeypatch.setattr(ImageModel, "l1_step", spoil)
+    with pytest.raises(UserError, match=f"step 1: .*{what} is no longer a finite number"):
+        run_for(heads, tmp_path / "run", 1, optim="ADAM", norm="batch")
     assert not list((tmp_path / "run").glob("model.ckpt-*"))
 
 

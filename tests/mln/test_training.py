@@ -99,9 +99,23 @@ def test_not_a_number_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> Non
         run.network.i_layer.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(UserError, match=f"^the loss is no longer .* 1 batches; {kept} holds the"):
         trained(run, 5)
-    with pytest.raises(UserError, match=r"^a weight is no longer a finite number after 1 batches"):
+    with pytest.raises(
+        UserError, match=r"^network/k_layer\.weight is no longer a finite number after 1 ba"
+    ):
         trained(run, 1)  # nothing left to learn: the save at the end
     assert checkpoints.load_checkpoint(kept).progress.batch == 1
+
+
+def test_a_moment_that_is_no_number_is_not_saved(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    trained(run, 1)
+    moments = run.optimizer.state[run.network.i_layer.weight]
+    moments["exp_avg_sq"].fill_(float("inf"))
+    with pytest.raises(UserError, match=r"^optimizer:adam/\d+/exp_avg_sq is no longer a finite"):
+        trained(run, 1)
+    kept = run.checkpoint_folder / training.CHECKPOINT_NAME
+    moments = checkpoints.load_checkpoint(kept).tensors
+    assert all(bool(tensor.isfinite().all()) for tensor in moments.values())
 
 
 def test_a_rate_that_is_far_too_high_is_told_and_nothing_is_saved(tmp_path: Path) -> None:

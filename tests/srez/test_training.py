@@ -173,7 +173,7 @@ def test_weights_that_are_no_numbers_are_not_saved_over_a_good_checkpoint(tiny):
     before = tensors(tiny)
     ruinous = dataclasses.replace(tiny, resume=True, learning_rate_start=1e300, max_batches=8)
     for period in (1000, 1):
-        with pytest.raises(DivergedError, match="weights are no numbers any more"):
+        with pytest.raises(DivergedError, match=r"values of generator/.* are no numbers any more"):
             run_train(dataclasses.replace(ruinous, checkpoint_period=period), CPU, say=quiet)
         assert all(torch.equal(before[name], value) for name, value in tensors(tiny).items())
 
@@ -387,3 +387,27 @@ def test_folders_that_vanish_come_back(tiny, monkeypatch):
     run_train(tiny, CPU, say=quiet)
     assert read_checkpoint(checkpoint_path(tiny.checkpoint_dir)).batch == 4
     assert os.listdir(tiny.train_dir) == ["batch000004_out.png"]
+
+
+@pytest.mark.parametrize("what", ["running_var", "exp_avg_sq"])
+def test_statistics_and_moments_that_are_no_numbers_are_not_saved(tiny, monkeypatch, what):
+    real = training.build_step
+
+    def build_step(networks, options, device):
+        step = real(networks, options, device)
+
+        def spoiling(*given):
+            losses = step(*given)
+            if what == "running_var":
+                held = dict(networks.generator.named_buffers())
+                next(v for name, v in held.items() if name.endswith(what)).fill_(float("nan"))
+            else:
+                next(iter(networks.critic_optimizer.state.values()))[what].fill_(float("inf"))
+            return losses
+
+        return spoiling
+
+    monkeypatch.setattr(training, "build_step", build_step)
+    with pytest.raises(DivergedError, match=f"{what} are no numbers any more"):
+        run_train(dataclasses.replace(tiny, max_batches=3), CPU, say=quiet)
+    assert not checkpoint_path(tiny.checkpoint_dir).exists()

@@ -12,7 +12,9 @@ from torch import nn
 from eyescream_py.system.safe_tensors import (
     TensorsError,
     check_shapes,
+    held_by,
     load_module,
+    not_finite,
     on_meta,
     read_header,
     read_tensors,
@@ -150,3 +152,22 @@ def test_the_file_that_shrinks_while_it_is_read(tmp_path):
     os.truncate(path, header.data_start + 10)
     with pytest.raises(TensorsError, match="cut short while"):
         read_tensors(header)
+
+
+@pytest.mark.parametrize("fault", [float("nan"), float("inf"), -float("inf")])
+def test_what_a_run_holds_is_asked_for_numbers_that_are_none(fault):
+    net = Net()
+    adam = torch.optim.Adam(net.parameters())
+    net.norm(net.layer(torch.ones(4, 3))).square().sum().backward()
+    adam.step()
+    moment = adam.state[net.layer.bias]["exp_avg_sq"]
+    for held, name in (
+        (net.layer.weight.detach(), "net/layer.weight"),
+        (net.norm.running_var, "net/norm.running_var"),
+        (moment, "optimizer:adam/1/exp_avg_sq"),
+    ):
+        assert not not_finite(held_by({"net": net}, {"adam": adam}))
+        kept = held.flatten()[-1].clone()
+        held.view(-1)[-1] = fault
+        assert not_finite(held_by({"net": net}, {"adam": adam})) == [name]
+        held.view(-1)[-1] = kept

@@ -10,10 +10,12 @@ from eyescream_py import torch7
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.game import SATURATED_EPOCHS, GameTask
+from eyescream_py.training.reconstruct import ReconstructionTask
 from eyescream_py.training.run import Run, RunOptions
 from eyescream_py.training.save_folder import prepare_folder
 from eyescream_py.training.task import Schedule
 from tests.small_runs import (
+    FILES,
     SCRIPTS,
     ToyTask,
     invoke,
@@ -253,3 +255,46 @@ def test_preparing_a_folder_clears_what_killed_writers_left(tmp_path):
         (folder / ".a.net.999999999.tmp").write_bytes(b"half")
     prepare_folder(tmp_path, "a.net", 1000)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def _statistics(task):
+    layers = [m for net in task.networks().values() for m in net.modules()]
+    next(m for m in layers if isinstance(m, torch.nn.BatchNorm2d)).running_var.fill_(torch.nan)
+
+
+def _average(task):
+    next(task.networks()["G_ema"].parameters()).data.fill_(torch.inf)
+
+
+def _directions(task):
+    task.game.taming.bound.directions[0].fill_(torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "damage"),
+    [
+        ("train_denoiser", (), _statistics),
+        ("train", ("--G_ema=0.9",), _average),
+        ("train", ("--D_spectral=1",), _directions),
+        ("train_c2f", ("--G_ema=0.9",), _average),
+    ],
+)
+def test_what_a_step_does_not_change_is_asked_for_numbers_too(
+    script, flags, damage, tmp_path, monkeypatch
+):
+    """Statistics, averages and a bound's directions outlive the iteration that spoilt them."""
+    use_small_networks(monkeypatch)
+    owner = ReconstructionTask if script == "train_denoiser" else GameTask
+    finish = owner.finish
+
+    def spoil(self):
+        damage(self)
+        finish(self)
+
+    monkeypatch.setattr(owner, "finish", spoil)
+    data = pictures(tmp_path, script)
+    given = (*SCRIPTS[script], f"--save={tmp_path}", f"--dataset={data}", "--epochs=1", *flags)
+    done = invoke(script, *given)
+    assert done.exit_code == 2, done.output
+    assert "no longer a finite number, and nothing was saved" in done.output
+    assert not (tmp_path / FILES[script]).exists()
