@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from eyescream_py.game.adversarial import CallLog, Game
-from eyescream_py.system.errors import UserError, first_cause, first_line
+from eyescream_py.system.recording import recorded
 from eyescream_py.torch7.random import RandomSource
 
 WARM_UP = 3  # real iterations on the capture's stream, so that lazy set-up is over before it
@@ -57,23 +57,9 @@ class CapturedIteration:
         current.wait_stream(self.stream)
 
     def _captured(self, n: int) -> torch.cuda.CUDAGraph:
-        """A recording of the next iteration, which has not run yet.
-
-        Raises UserError where it fails: the stream and the random numbers may then be left in the
-        middle of a recording, so that nothing can go on from there.
-        """
-        graph = torch.cuda.CUDAGraph()
-        generator = getattr(self.source, "generator", None)
-        try:
-            if generator is not None:
-                graph.register_generator_state(generator)
-            with torch.cuda.graph(graph, stream=self.stream):
-                self.game.iteration(n)
-        except RuntimeError as error:
-            # the end of a recording fails where something in it did
-            reason = first_line(first_cause(error))
-            raise UserError(
-                f"an iteration cannot be recorded as a CUDA graph ({reason}); "
-                "--no_capture trains without, and slower"
-            ) from error
-        return graph
+        """A recording of the next iteration, which has not run yet. UserError where none can be."""
+        return recorded(
+            lambda: self.game.iteration(n), self.stream, "an iteration",
+            "--no_capture trains without, and slower",
+            generator=getattr(self.source, "generator", None),
+        )[0]  # fmt: skip

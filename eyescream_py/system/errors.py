@@ -19,8 +19,9 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def first_cause(error: BaseException) -> BaseException:
-    """The error that came first, where others were raised while it was handled."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
+def causes(error: BaseException) -> list[BaseException]:
+    """The error, what was being handled when it was raised, and so on to what came first."""
+    found = [error]
+    while found[-1].__context__ is not None:
+        found.append(found[-1].__context__)
+    return found

@@ -7,10 +7,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import subprocess
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
 from eyescream_py.system.device import wait_for
@@ -24,9 +25,9 @@ LONGEST_REASON = 200  # characters
 
 
 @functools.cache
-def fused_kernels(device: torch.device, rounded: bool = True) -> ModuleType | None:
-    """`gpu_kernels`, where `device` is a GPU for which they can be made and on which they compute
-    what they should; else None, and of a GPU one line on standard error that says why.
+def fused_kernels(device: torch.device, rounded: bool = True) -> Kernels | None:
+    """`gpu_kernels` as `Kernels`, where `device` is a GPU for which they can be made and on which
+    they compute what they should; else None, and of a GPU one line on standard error that says why.
 
     `rounded`: of values in bfloat16 and not in float32. Takes seconds where the kernels are not in
     Triton's cache yet. Raises UserError where the device is of no use after the attempt.
@@ -40,12 +41,53 @@ def fused_kernels(device: torch.device, rounded: bool = True) -> ModuleType | No
     else:
         reason = what_fails(gpu_kernels, device, rounded)
         if not reason:
-            return gpu_kernels
+            return Kernels(gpu_kernels)
     warn(
         f"No joined kernels on {device}: {reason}. This run goes on as with --no_fuse, "
         "slower and otherwise the same."
     )
     return None
+
+
+class UnmadeKernelError(UserError):
+    """A kernel that Triton cannot make, or start, for what a run asks of it."""
+
+
+class Kernels:
+    """The functions of `proven`, a module of kernels. Each shape and type is compiled when it first
+    comes, long after the proof: UnmadeKernelError where that fails.
+    """
+
+    def __init__(self, proven: Any) -> None:
+        self._proven = proven
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # none of theirs, and a copy of this has no `_proven` yet
+            raise AttributeError(name)
+        kernel = getattr(self._proven, name)
+
+        @functools.wraps(kernel)
+        def watched(*given: Any, **named: Any) -> Any:
+            try:
+                return kernel(*given, **named)
+            except Exception as error:
+                if not _is_of_triton(error):
+                    raise
+                raise UnmadeKernelError(
+                    f"Triton cannot make the kernel {name} for this run "
+                    f"({first_line(error)[:LONGEST_REASON]}): start again with --no_fuse"
+                ) from error
+
+        setattr(self, name, watched)  # asked for once
+        return watched
+
+
+def _is_of_triton(error: BaseException) -> bool:
+    """Whether it was raised in Triton's own code, and not for want of memory, say, in torch's."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(
+        frame.f_globals.get("__name__", "").partition(".")[0] == "triton" for frame in frames
+    )
 
 
 def what_fails(kernels: Any, device: torch.device, rounded: bool) -> str:
@@ -105,11 +147,15 @@ class _Watched:
 
 @contextlib.contextmanager
 def _overheard() -> Iterator[IO[bytes] | None]:
-    """A block during which what compilers write to standard error goes into a file."""
+    """A block during which what compilers write to standard error goes into a file. One that ends
+    this process, as LLVM does where it is at a loss, is quoted on standard error after all.
+    """
     with contextlib.ExitStack() as opened:
         try:
             heard = opened.enter_context(tempfile.TemporaryFile())
             kept = os.dup(2)
+            opened.callback(os.close, kept)
+            heir = opened.enter_context(_heir(heard))
         except OSError:
             yield None
             return
@@ -118,7 +164,19 @@ def _overheard() -> Iterator[IO[bytes] | None]:
             yield heard
         finally:
             os.dup2(kept, 2)
-            os.close(kept)
+            heir.communicate(b"alive\n")
+
+
+def _heir(heard: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A process that waits for a line, and writes out what was heard where this one ends first."""
+    last_words = (
+        'read -r line || { cat "/proc/self/fd/$0"; '
+        'echo "This program has ended while it made GPU kernels: try again with --no_fuse"; } >&2'
+    )
+    number = heard.fileno()
+    return subprocess.Popen(  # noqa: S603
+        ["/bin/sh", "-c", last_words, str(number)], stdin=subprocess.PIPE, pass_fds=[number]
+    )
 
 
 def _complaint(heard: IO[bytes] | None) -> str:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from eyescream_py.system.errors import UserError, first_cause, first_line
+from eyescream_py.system.errors import UserError, causes, first_line
 
 WARM_UP = 3  # real steps before a recording, in which CUDA's libraries set themselves up
 Step = Callable[..., Any]
 S = TypeVar("S", bound=Step)
+T = TypeVar("T")
 
 
 class Recorder:
@@ -101,24 +102,39 @@ class Recorded:
             place.copy_(given)
 
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
-        """Raises UserError where it fails: stream and random numbers may then be left in the middle
-        of a recording, so that nothing can go on from there.
-        """
         self._inputs = tuple(given.detach().clone() for given in inputs)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # other threads, such as one that pins the next batch's memory, may call CUDA meanwhile
-            with torch.cuda.graph(
-                graph, self._memory, self._recorder.stream, capture_error_mode="thread_local"
-            ):
-                self._outputs = self._function(*self._inputs)
-        except RuntimeError as error:
-            # the end of a recording fails where something in it did
-            reason = first_line(first_cause(error))
-            raise UserError(
-                f"the step cannot be recorded on this GPU ({reason}): {self._recorder.remedy}"
-            ) from error
-        self._graph = graph
+        self._graph, self._outputs = recorded(
+            lambda: self._function(*self._inputs), self._recorder.stream, "the step",
+            self._recorder.remedy, self._memory,
+        )  # fmt: skip
+
+
+def recorded(
+    work: Callable[[], T], stream: Any, what: str, remedy: str, memory: Any = None,
+    generator: torch.Generator | None = None,
+) -> tuple[torch.cuda.CUDAGraph, T]:  # fmt: skip
+    """What `work` asks of the GPU as a graph on `stream`, none of it executed, and what it
+    returned; `generator`, if it draws from one other than torch's own.
+
+    Raises UserError where `what` cannot be recorded: stream and random numbers may then be left in
+    the middle of a recording, so that nothing can go on from there.
+    """
+    graph = torch.cuda.CUDAGraph()
+    try:
+        if generator is not None:
+            graph.register_generator_state(generator)
+        # By the mode "global" any thread that allocates or asks an event would end the recording:
+        # one that pins the next batch's memory, or watches over NCCL. None of ours touches this
+        # stream; what may never be recorded, such as waiting for it, fails in every mode.
+        with torch.cuda.graph(graph, memory, stream, capture_error_mode="thread_local"):
+            return graph, work()
+    except RuntimeError as error:
+        # the end of a recording fails where something in it did
+        for cause in causes(error):
+            if isinstance(cause, UserError):
+                raise cause from None
+        reason = first_line(causes(error)[-1])
+        raise UserError(f"{what} cannot be recorded on this GPU ({reason}): {remedy}") from error
 
 
 def rate_for(parameter: Tensor, rate: float) -> float | Tensor:

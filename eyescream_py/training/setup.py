@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +23,7 @@ from eyescream_py.networks import checkpoints
 from eyescream_py.plots.windows import Plots, environment_of
 from eyescream_py.system.device import choose_device, keep_memory, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.fusing import fused_kernels
+from eyescream_py.system.fusing import Kernels, fused_kernels
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam, LuaOptimizer
 from eyescream_py.torch7.random import LuaSource, RandomSource, TorchSource
@@ -128,7 +127,7 @@ def with_proven_kernels(options: Options, device: torch.device, group: Alone) ->
     return options if proven else dataclasses.replace(options, no_fuse=True)
 
 
-def kernels_of(options: CommonOptions, device: torch.device) -> ModuleType | None:
+def kernels_of(options: CommonOptions, device: torch.device) -> Kernels | None:
     """`system.gpu_kernels` where the device has them and nobody asked for torch's own."""
     return None if options.no_fuse else fused_kernels(device, options.precision == "bf16")
 

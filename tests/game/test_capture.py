@@ -235,16 +235,17 @@ class FakeStream:
 @pytest.fixture
 def fake_cuda(monkeypatch):
     """The parts of torch.cuda that a capture asks for; `fault` makes the recording fail."""
-    fake = SimpleNamespace(fault=None, waits=[], recorded_on=[])
+    fake = SimpleNamespace(fault=None, waits=[], recorded_on=[], modes=set())
 
     @contextlib.contextmanager
-    def recording(graph, stream):
+    def recording(graph, memory, stream, capture_error_mode="global"):
         fake.recorded_on.append(stream)
+        fake.modes.add(capture_error_mode)
         try:
             yield
             if fake.fault:
                 raise RuntimeError(fake.fault)
-        except RuntimeError as error:  # the end fails, too
+        except (RuntimeError, UserError) as error:  # the end fails, too
             raise RuntimeError("operation failed due to a previous error") from error
 
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream("side", fake.waits))
@@ -318,6 +319,7 @@ def test_a_graph_knows_the_generator_whose_numbers_it_draws(fake_cuda):
         step(BATCH)
     assert [graph.generators for graph in step.graphs.values()] == [[source.generator]]
     assert fake_cuda.recorded_on == [step.stream]
+    assert fake_cuda.modes == {"thread_local"}  # so that no other thread's call breaks it
     step.graphs.clear()
     step.source = object()  # one without a generator
     step(BATCH)
@@ -331,4 +333,18 @@ def test_a_capture_that_fails_ends_the_run_in_one_line(fake_cuda):
         step(BATCH)
     fake_cuda.fault = "operation not permitted when stream is capturing\nmore"
     with pytest.raises(UserError, match=r"not permitted when stream is capturing\).*--no_capture"):
+        step(BATCH)
+
+
+def test_a_recording_that_ends_with_an_error_in_words_keeps_them(fake_cuda):
+    made, source = game("adam", True)
+    step = CapturedIteration(made, BATCH, source)
+    for _ in range(3):
+        step(BATCH)
+
+    def iteration(n, log=None):
+        raise UserError("adam: Triton cannot make it; start again with --no_fuse")
+
+    made.iteration = iteration
+    with pytest.raises(UserError, match=r"^adam: Triton .* --no_fuse$"):
         step(BATCH)

@@ -10,7 +10,7 @@ import torch
 
 from eyescream_py.system import fusing, kernels_in_torch
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.fusing import fused_kernels, what_fails
+from eyescream_py.system.fusing import UnmadeKernelError, fused_kernels, what_fails
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 7)
 NAMES = ["activate", "activate_backward", "add_parts", "adam", "judge", "tally", "widen", "head",
@@ -70,7 +70,7 @@ def test_kernels_that_are_right_are_taken_without_a_word(rounded, on_a_gpu, capf
     kernels = stand_in()
     on_a_gpu(kernels)
     state = torch.get_rng_state()
-    assert fused_kernels(GPU, rounded) is kernels
+    assert fused_kernels(GPU, rounded).adam.__wrapped__ is kernels.adam
     assert capfd.readouterr() == ("", "")
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -141,6 +141,59 @@ def test_a_device_that_a_kernel_has_stopped_ends_the_run(monkeypatch):
 
     with pytest.raises(UserError, match="start again with --no_fuse"):
         what_fails(stand_in(head=kernel), CPU, True)
+
+
+def raised_in(module, error):
+    """A kernel that raises an error in a function of `module`."""
+    inner = {"__name__": module, "error": error}
+    fails = types.FunctionType(compile("raise error", module, "exec"), inner)
+    return lambda *given: fails()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("PassManager::run failed\nmore"), "PassManager::run failed"),
+        (Exception("out of resource: shared memory"), "out of resource: shared memory"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_a_kernel_that_cannot_be_made_later_ends_the_run_in_a_line(error, said):
+    kernels = fusing.Kernels(stand_in(adam=raised_in("triton.compiler.compiler", error)))
+    with pytest.raises(UnmadeKernelError) as raised:
+        kernels.adam(1, 2)
+    assert raised.value.message == (
+        f"Triton cannot make the kernel adam for this run ({said}): start again with --no_fuse"
+    )
+    assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ValueError("no")])
+def test_what_is_no_fault_of_triton_stays_as_it_was(error):
+    kernels = fusing.Kernels(stand_in(adam=raised_in("torch.cuda", error)))
+    with pytest.raises(type(error)) as raised:
+        kernels.adam()
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("end", ["abort", "raise", "go on"])
+def test_what_a_compiler_says_before_it_ends_the_process_is_kept(end):
+    code = (
+        "import os, sys\n"
+        "from eyescream_py.system.fusing import _overheard\n"
+        "with _overheard():\n"
+        "    os.write(2, b'LLVM ERROR: cannot select\\n')\n"
+        f"    if {end!r} == 'abort': os.abort()\n"
+        f"    if {end!r} == 'raise': raise ValueError('of its own')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if end == "abort":
+        assert done.returncode < 0
+        assert "LLVM ERROR: cannot select\n" in done.stderr
+        assert done.stderr.count("--no_fuse") == 1
+    else:
+        assert "LLVM" not in done.stderr
+        assert "--no_fuse" not in done.stderr
 
 
 def test_a_processor_has_no_kernels():
