@@ -9,6 +9,9 @@ from pathlib import Path
 
 import torch
 
+# of what a command writes anew into a file of results
+BEGINS, ENDS = "<!-- measured -->", "<!-- end of what was measured -->"
+
 
 def machine(device: torch.device | None = None) -> str:
     """Processor, cores, torch, and the GPU where one is used."""
@@ -31,6 +34,18 @@ def today() -> str:
     return datetime.date.today().isoformat()
 
 
+def write_measured(output: Path, text: str) -> None:
+    """Put `text` between the file's two marks. What people wrote around them stays; so does all of
+    a file without marks, below the text.
+    """
+    old = output.read_text(encoding="utf-8") if output.exists() else ""
+    above, begins, rest = old.partition(BEGINS)
+    _, ends, below = rest.partition(ENDS)
+    if not (begins and ends):
+        above, below = "", f"\n\n{old}" if old else "\n"
+    output.write_text(f"{above}{BEGINS}\n{text}{ENDS}{below}", encoding="utf-8")
+
+
 class Table:
     """A Markdown table that grows row by row."""
 
@@ -51,4 +66,4 @@ class Table:
         """Print the table; with `output` also write it with title, machine and date."""
         print(self.markdown())
         if output:
-            output.write_text(f"# {title}\n\n{words}, {today()}\n\n{self.markdown()}\n")
+            write_measured(output, f"# {title}\n\n{words}, {today()}\n\n{self.markdown()}\n")

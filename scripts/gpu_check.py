@@ -5,8 +5,9 @@
 Runs the tests of CUDA, runs that are repeated and continued to the bit, every trainer and sibling
 on real pictures, the table of training iterations, and ganless-hd at 512 px. Each section is a
 process with its own time limit, and all together have one, of which those that are timed keep a
-part; a failing one is recorded and the others go on. Writes a summary of at most 60 lines and
-ends with exit code 1 where a section failed. `--device cpu` tries the script itself, on tiny sizes.
+part; a failing one is recorded and the others go on. Writes a summary of at most 60 lines
+(to `--output` between the marks of `benchmarks.report`) and ends with exit code 1 where a section
+failed. `--device cpu` tries the script itself, on tiny sizes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.report import machine, today
+from benchmarks.report import machine, today, write_measured
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
@@ -280,7 +281,7 @@ def main(device: str, dataset: Path | None, output: Path | None, only: str, jobs
         text = summary(outcomes, "What a GPU showed (`make gpu-check`)", words)
     print(f"\n{text}")
     if output:
-        output.write_text(text, encoding="utf-8")
+        write_measured(output, text)
     sys.exit(any(not outcome.passed for outcome in outcomes))
 
 

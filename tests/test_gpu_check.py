@@ -7,6 +7,7 @@ import time
 import click
 import pytest
 
+from benchmarks.report import BEGINS, ENDS, write_measured
 from scripts import gpu_check
 from scripts.gpu_check import (
     MOST_LINES,
@@ -103,3 +104,27 @@ def test_a_section_ends_when_the_whole_has_no_time_left():
     assert not outcome.passed
     assert outcome.seconds < 20
     assert "stopped after its 0 s" in outcome.output
+
+
+def test_what_people_wrote_around_a_table_stays(tmp_path):
+    place = tmp_path / "results.md"
+    write_measured(place, "# first\n")
+    assert place.read_text().splitlines()[1:-1] == ["# first"]
+    mine = "Seen before.\n", "\n## Findings\n\nmine\n"
+    place.write_text(mine[0] + place.read_text() + mine[1], encoding="utf-8")
+    for title in ("# second\n", "# third\n"):
+        write_measured(place, title)
+        text = place.read_text()
+        assert text.startswith(mine[0])
+        assert text.endswith(mine[1])
+        assert [line for line in text.splitlines() if line[:2] == "# "] == [title.strip()]
+    place.write_text("all mine\n", encoding="utf-8")
+    write_measured(place, "# fourth\n")
+    assert place.read_text().endswith("\n\nall mine\n")
+
+
+@pytest.mark.parametrize("name", ["gpu", "train_step", "sampling", "growth", "long_colour"])
+def test_files_that_commands_write_anew_are_marked(name):
+    text = (gpu_check.ROOT / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8")
+    assert text.startswith(f"{BEGINS}\n# ")
+    assert text.count(ENDS) == 1
