@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class FusedAdam:
     """Penalty (l1, l2), clamp, Adam and the rounded copies of the weights, for an `optimizer` with
     `Flat` parameters and its counters on the device.
 
-    The gradients stay as they were found: penalty and clamp exist inside the pass alone.
+    The optimizer's gradients stay as they were found: penalty and clamp exist in the pass alone.
     """
 
     def __init__(
@@ -48,3 +49,18 @@ class FusedAdam:
             weights, gradient, (m, v), self.rounded, steps, rate, gate, self.penalty, self.clamp,
             adam.betas, adam.eps,
         )  # fmt: skip
+
+    @torch.no_grad()
+    def show_gradients(self) -> None:
+        """Let each parameter's `.grad`, which files hold, be what the last step went by: with
+        penalty and clamp. The penalty is that of the weights after the step.
+        """
+        adam, (l1, l2) = self.optimizer, self.penalty
+        if adam.flat is None:
+            raise TypeError("a fused step needs an optimizer of flat parameters")
+        gradient, weights = adam.gradients[0].clone(), adam.flat.weights
+        gradient.add_(weights.sign(), alpha=l1).add_(weights, alpha=l2)
+        if self.clamp:
+            gradient.clamp_(-self.clamp, self.clamp)
+        for p, part in zip(adam.parameters, adam.flat.views(gradient), strict=True):
+            p.grad = part

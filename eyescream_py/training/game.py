@@ -253,6 +253,9 @@ class GameTask(abc.ABC):
         self._step = self.game.iteration
 
     def networks(self) -> dict[str, nn.Module]:
+        for player in (self.game.D, self.game.G):
+            if player.fused:
+                player.fused.show_gradients()
         networks = {"D": self.game.D.network, "G": self.game.G.network}
         return {**networks, "G_ema": self.sampler} if self.ema else networks
 

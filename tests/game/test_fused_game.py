@@ -1,10 +1,12 @@
 """Iterations with fused layers and steps: the same game as without."""
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from eyescream_py import torch7
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.answers import Logits
@@ -26,6 +28,7 @@ from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import Dropout, set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
+from tests.training.test_on_cuda import SmallTask
 
 BATCH, SIDE = 8, 16
 
@@ -101,6 +104,40 @@ def test_fused_steps_are_the_steps(bound):
             either.iteration(n)
     assert_close(plain, fused, rtol=1e-9, atol=1e-11)
     assert 0 < int(plain.D.optimizer.t) <= 4
+
+
+def gradients_in_file(made):
+    """gradWeight and gradBias of D and G as a file would hold them."""
+    options = SimpleNamespace(batch_size=BATCH, G_ema=0, G_ema_power=0, no_capture=True,
+                              log_every=0, lr_fall=1)  # fmt: skip
+    task = SmallTask(options, "x.net", made, 40, None, None)
+    for _ in range(2):  # the second time as the first
+        networks = task.networks()
+    tables = [torch7.from_module(net).fields["modules"] for net in networks.values()]
+    modules = [module for table in tables for module in table.to_list()]
+    names = ("gradWeight", "gradBias")
+    return [m.fields[name] for m in modules for name in names if name in m.fields]
+
+
+def test_files_hold_the_gradients_that_a_step_went_by():
+    """As without fused steps, and in Lua: with the penalty, and clamped."""
+    factors = 1e-6, 1e-2
+    found = []
+    for kernels in (None, kernels_in_torch):
+        made, _ = game(kernels, name="fp32", dropout=False)
+        for player in (made.D, made.G):
+            player.clamp, player.penalty = 1e-3, Penalty(*factors)
+            if player.fused:
+                player.fused.clamp, player.fused.penalty = 1e-3, factors
+        made.iteration(BATCH)
+        found.append(gradients_in_file(made))
+    plain, fused = found
+    assert len(plain) > 8
+    for a, b in zip(plain, fused, strict=True):
+        # a step at a rate of 1e-3 lies between the weights of the two penalties
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1.1e-3 * factors[1] + 2 * factors[0])
+    largest = max(float(tensor.abs().max()) for tensor in fused)
+    assert largest == pytest.approx(1e-3)
 
 
 def test_rounded_copies_are_those_of_the_new_weights():
