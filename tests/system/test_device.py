@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from eyescream_py.system import device
 from tests.fake_cuda import CUDA, pretend_memory
 
 CPU = torch.device("cpu")
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 
 def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
@@ -121,6 +123,44 @@ def test_kept_memory_is_not_cleared_by_the_kernel_again():
         pytest.skip("another C library than glibc")
     # of 16,384 pages, once the heap has found its shape
     assert few < 10 < faults("as it is")[1]
+
+
+PAGES = """
+import resource
+import torch
+from eyescream_py.system.device import HEAP, keep_memory
+kept, before = keep_memory(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+where = torch.ones(1 << 22)[1 << 21 :].data_ptr()
+for line in open("/proc/self/smaps"):
+    name, *values = line.split()
+    if not name.endswith(":"):
+        first, end = (int(side, 16) for side in name.split("-"))
+    elif name == "VmFlags:" and first <= where < end:
+        print(kept, "hg" in values, end - first > HEAP / 2, before < HEAP / 2048)
+"""
+
+
+@pytest.mark.skipif(not LARGE_PAGES.exists(), reason="a kernel without large pages")
+def test_tensors_lie_in_large_pages_and_nothing_is_taken_up_beforehand():
+    done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True)
+    kept, *found = done.stdout.split()
+    if kept == "False":
+        pytest.skip("another C library than glibc")
+    assert found == ["True"] * 3, done.stderr
+
+
+SMALL = """
+import resource
+import torch
+from eyescream_py.system.device import HEAP, keep_memory
+resource.setrlimit(resource.RLIMIT_DATA, (HEAP // 2,) * 2)
+print(keep_memory(), int(torch.ones(1 << 20).sum()))
+"""
+
+
+def test_a_process_that_may_not_grow_so_far_goes_on():
+    done = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True)
+    assert done.stdout.split()[1:] == [str(1 << 20)], done.stderr
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
