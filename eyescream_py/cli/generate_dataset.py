@@ -27,13 +27,14 @@ from eyescream_py.data import augmentation
 from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError, open_picture, picture_size
 from eyescream_py.data.walk import Walk, walk
 from eyescream_py.system.commands import Command
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import (
     atomic_write,
     create_new,
     remove_stale_temporaries,
     temporary_name,
 )
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.numbers import SEED
 from eyescream_py.system.places import PATH, dataset_folder
 from eyescream_py.system.processes import usable_cores, worker_processes
@@ -92,7 +93,7 @@ def main(path: str, out: str, seed: int, jobs: int, overwrite: bool) -> None:
         broken = _generate(job, missing, jobs)
     except OSError as error:
         raise UserError(
-            f"cannot write to {out}: {error.strerror or error}; what is done stays, "
+            f"cannot write to {out}: {why(error)}; what is done stays, "
             "run the same command again to go on"
         ) from error
     except BrokenProcessPool as error:
@@ -110,7 +111,7 @@ def _photos_in(folder: Path, without: Iterable[Path] = ()) -> Walk:
     try:
         found = walk(folder, ENDINGS, without)
     except OSError as error:
-        raise UserError(f"--path={folder} cannot be read: {error.strerror}") from error
+        raise UserError(f"--path={folder} cannot be read: {why(error)}") from error
     if not found.files:
         left_out = f" ({found.line()})" if found.line() else ""
         raise UserError(f"--path={folder}: no {IN_WORDS} files in it or below it{left_out}")
@@ -127,7 +128,7 @@ def _prepare(job: Job, names: list[str], overwrite: bool) -> None:
         "copies": augmentation.COPIES,
     }
     for folder in (job.augmented, job.plain):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         remove_stale_temporaries(folder)
     record = job.augmented / RECORD
     faces = [f for f in job.augmented.iterdir() if _FACE_NAME.fullmatch(f.name)]

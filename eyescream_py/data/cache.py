@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries, reserve
+from eyescream_py.system.folders import make_folder
 
 CHUNK = 1 << 24
 
@@ -36,7 +37,7 @@ def cached_rows(
     OSError where the folder cannot be written or the disk is full; what `fill` raises goes
     through, and then no cache is left behind.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(stem.parent)
     with _locked(stem.with_name(stem.name + ".lock")):
         remove_stale_temporaries(stem.parent)
         notes = _valid_notes(stem, key, shape)

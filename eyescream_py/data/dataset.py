@@ -23,7 +23,7 @@ from eyescream_py.data.decode import decode_all
 from eyescream_py.data.pictures import ENDINGS, IN_WORDS
 from eyescream_py.data.walk import FoundFile, Walk, walk
 from eyescream_py.system.device import free_memory
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.places import dataset_folder
 from eyescream_py.system.voice import printable, say
 
@@ -218,7 +218,7 @@ def _listed(folder: Path) -> Walk:
     except FileNotFoundError as error:
         raise UserError(f"the data set folder {_shown(folder)} does not exist") from error
     except OSError as error:
-        reason = error.strerror or error
+        reason = why(error)
         raise UserError(f"cannot read the data set folder {_shown(folder)}: {reason}") from error
     if not found.files:
         left_out = f" ({found.line()})" if found.line() else ""
@@ -246,7 +246,7 @@ def _cached(
     try:
         return cached_rows(_cache_folder(folder) / name, key, shape, fill)
     except OSError as error:
-        say(f"Not keeping the decoded pictures on disk: {error.strerror or error}")
+        say(f"Not keeping the decoded pictures on disk: {why(error)}")
         rows = np.empty(shape, np.uint8)
         return rows, fill(rows)
 

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from eyescream_py.features.state_dicts import check_finite, read_with_metadata
 from eyescream_py.ganless_hd.networks import ENCODER_CHANNELS, UNet
 from eyescream_py.ganless_hd.options import LARGEST_SIDE, WIDEST
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 
 Tensors = dict[str, torch.Tensor]
@@ -55,7 +55,7 @@ def _write(path: Path, data: bytes, keep_old: bool = False) -> None:
         with atomic_write(path, keep_old=keep_old) as file:
             file.write(data)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot be written ({why(error)})") from error
 
 
 def read_tensors(path: str | Path) -> tuple[Tensors, dict[str, Any]]:

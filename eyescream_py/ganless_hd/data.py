@@ -24,8 +24,9 @@ from eyescream_py.data.pictures import ENDINGS, PictureError, open_picture, pict
 from eyescream_py.data.walk import Walk, left_out_line, walk
 from eyescream_py.ganless_hd.contours import photo_input
 from eyescream_py.system.device import wants_pinned
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.processes import usable_cores
 from eyescream_py.system.voice import printable, warn
 
@@ -79,7 +80,7 @@ def _walked(root: str | Path) -> Walk:
     try:
         return walk(root, ENDINGS)
     except OSError as error:
-        raise UserError(f"--dataroota={printable(root)}: {error.strerror or error}") from error
+        raise UserError(f"--dataroota={printable(root)}: {why(error)}") from error
 
 
 def _passed_over(path: Path, outside: Path | None) -> str:
@@ -181,7 +182,7 @@ class ResizedPhotos:
 
     @staticmethod
     def _keep(copy: Path, picture: np.ndarray) -> None:
-        copy.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(copy.parent)
         with atomic_write(copy) as file:
             np.save(file, picture)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 
 JPEG_QUALITY = 92
 
@@ -69,7 +70,7 @@ def _shape(size: int, rng: np.random.Generator) -> Image.Image:
 def write_scenes(folder: Path, count: int, size: int, seed: int) -> None:
     """`scene_00000.jpg`, ... in `folder`; scene n depends on `seed` and n alone."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for number in range(count):
             data = io.BytesIO()
             picture = scene(size, np.random.default_rng((seed, number)))
@@ -77,4 +78,4 @@ def write_scenes(folder: Path, count: int, size: int, seed: int) -> None:
             with atomic_write(folder / f"scene_{number:05d}.jpg") as file:
                 file.write(data.getvalue())
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{folder}: cannot be written ({why(error)})") from error

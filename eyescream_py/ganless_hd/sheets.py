@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 
 PADDING = 2
 
@@ -46,8 +47,8 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     data = io.BytesIO()
     Image.fromarray(picture).save(data, "PNG")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with atomic_write(path) as file:
             file.write(data.getvalue())
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot be written ({why(error)})") from error

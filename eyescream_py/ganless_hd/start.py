@@ -44,8 +44,9 @@ from eyescream_py.ganless_hd.resuming import (
 from eyescream_py.ganless_hd.trainer import Trainer
 from eyescream_py.ganless_hd.training import Run
 from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import remove_stale_temporaries
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.locks import writing
 from eyescream_py.system.voice import printable, say
 
@@ -107,13 +108,13 @@ def _opened(given: Options, typed: Collection[str]) -> Iterator[Run]:
 def _make_folders(options: Options) -> None:
     try:
         for name in ("", "saves", "images"):
-            (options.folder / name).mkdir(parents=True, exist_ok=True)
+            make_folder(options.folder / name)
             remove_stale_temporaries(options.folder / name)
         if options.cache_folder:
-            options.cache_folder.mkdir(parents=True, exist_ok=True)
+            make_folder(options.cache_folder)
             clean_cache(options.cache_folder)
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be made ({error.strerror})") from error
+        raise UserError(f"{error.filename}: cannot be made ({why(error)})") from error
 
 
 def photographs(options: Options) -> tuple[ResizedPhotos, list[Pair]]:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError, read_pixels
 from eyescream_py.data.walk import walk
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.text import read_lines
 from eyescream_py.system.voice import say, warn
 
@@ -42,7 +42,7 @@ def list_files(folder: str | Path, endings: Sequence[str], words: str, flag: str
     try:
         found = walk(folder, endings)
     except OSError as error:
-        raise UserError(f"{flag}: {folder} cannot be read ({error.strerror})") from None
+        raise UserError(f"{flag}: {folder} cannot be read ({why(error)})") from None
     line = found.line()
     if not found.files:
         raise UserError(f"{flag}: {folder} holds no {words}{line and f' ({line})'}")
@@ -286,7 +286,7 @@ def read_pair_list(path: str | Path) -> list[tuple[str, str]]:
     try:
         lines = read_lines(path)
     except OSError as error:
-        raise UserError(f"--pair_list: {path} cannot be read ({error.strerror})") from None
+        raise UserError(f"--pair_list: {path} cannot be read ({why(error)})") from None
     rows = [line.split("\t") for line in lines if line.strip()]
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or not all(name.strip() for name in row):

@@ -28,6 +28,7 @@ from eyescream_py.image_model.networks import (
 )
 from eyescream_py.image_model.pictures import save_row, to_unit
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.voice import warn
 
 
@@ -81,7 +82,7 @@ def generate_folder(
     names = _target_names(files, Path(source), Path(target), overwrite)
     generator = load_generator(checkpoint, device)
     size, channels = checkpoint.settings["image_size"], checkpoint.settings["channels"]
-    Path(target).mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     broken: list[str] = []
     for batch in _batches(files, batch_size):
         taken, x = _read_batch(batch, size, channels, broken)

@@ -24,6 +24,7 @@ from eyescream_py.image_model.pictures import save_samples, to_unit
 from eyescream_py.image_model.schedule import rate_share
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.recording import set_rate
 from eyescream_py.system.safe_tensors import held_by, not_finite
@@ -69,7 +70,7 @@ def new_run_folder(log_dir: str | Path) -> Path:
     while True:
         folder = Path(log_dir) / str(second)
         try:
-            folder.mkdir(parents=True)
+            make_folder(folder, new=True)
         except FileExistsError:
             if not folder.is_dir():
                 raise UserError(f"--log_dir: {folder} is a file; give another folder") from None

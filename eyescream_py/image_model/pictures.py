@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eyescream_py.image_model.data import to_bytes
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 
 
 def to_unit(batch: Tensor) -> Tensor:
@@ -34,6 +35,6 @@ def save_row(path: Path, pictures: list[Tensor]) -> None:
 
 def save_samples(folder: Path, generated: Tensor, source: Tensor, number: int) -> None:
     """`<i>.png` for the first `number` pictures: generated left, source right."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for i in range(min(number, len(generated))):
         save_row(folder / f"{i}.png", [generated[i], source[i]])

@@ -27,6 +27,7 @@ from eyescream_py.image_model.data import (
 )
 from eyescream_py.image_model.ply import Mesh, read_ply
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.text import BOM
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -42,7 +43,7 @@ def new_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; give a new folder, or move its files away")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return folder
 
 

@@ -31,8 +31,9 @@ from torch import Tensor
 
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.options import GanOptions
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.voice import say
 
 DTYPES = ("uint8", "float16")
@@ -67,7 +68,7 @@ class ReplayCache:
     ) -> ReplayCache:
         """A new, empty cache; UserError if its file exists or cannot be made."""
         path = cache_file(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         size = capacity * math.prod(shape) * np.dtype(dtype).itemsize
         free = shutil.disk_usage(path.parent).free
         if size > free:  # a full disk under a memory map would kill the process
@@ -110,7 +111,7 @@ class ReplayCache:
         try:
             file = open(path, "rb+")  # noqa: SIM115 (closed by close)
         except OSError as error:
-            raise UserError(f"--cache_path: {path} cannot be opened ({error.strerror})") from None
+            raise UserError(f"--cache_path: {path} cannot be opened ({why(error)})") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _check_array(path, file, (capacity, *shape), np.dtype(dtype))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.text import read_lines
 
@@ -40,7 +40,7 @@ def read_cfl(path: str | Path, source: str = "") -> NDArray[np.complex64]:
             )
         values = np.fromfile(f"{base}.cfl", "<c8")
     except OSError as error:
-        raise UserError(f"{label}: cannot be read ({error.strerror}); check the path") from None
+        raise UserError(f"{label}: cannot be read ({why(error)}); check the path") from None
     if not np.isfinite(values).all():
         raise UserError(f"{label}: holds NaN or infinite numbers; repair the file")
     return values.reshape(sizes, order="F").astype(np.complex64, copy=False)
@@ -75,5 +75,5 @@ def write_cfl(path: str | Path, values: NDArray[Any]) -> None:
             file.write(f"# Dimensions\n{' '.join(map(str, sizes))} \n".encode())
     except OSError as error:
         raise UserError(
-            f"{base}: cannot be written ({error.strerror}); choose another folder"
+            f"{base}: cannot be written ({why(error)}); choose another folder"
         ) from None

@@ -14,7 +14,7 @@ from torch import Tensor
 from eyescream_py.mln.mat import read_mat, write_mat
 from eyescream_py.mln.networks import MinimalLinearNetwork, Shape, tensor_sizes
 from eyescream_py.mln.params import Params, params_from, params_text, parse_text
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.safe_tensors import Header, TensorsError, read_header, read_tensors
 
@@ -81,7 +81,7 @@ def save_checkpoint(
             file.write(save(tensors, metadata))
     except OSError as error:
         raise UserError(
-            f"{path}: the checkpoint cannot be written ({error.strerror}); free space there"
+            f"{path}: the checkpoint cannot be written ({why(error)}); free space there"
         ) from None
 
 

@@ -9,8 +9,9 @@ import click
 
 from eyescream_py.mln.options import PROTOCOL_KEYS, given_params, params_options
 from eyescream_py.system.commands import Command
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import demand_room
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.places import PATH
 from eyescream_py.system.voice import say, warn
 
@@ -60,13 +61,13 @@ def import_scan(
         raise UserError(f"--out {out}: holds a Params.txt already; choose another folder")
     scan = _scan(source, trajectory, maps, side or 0, units)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         demand_room(folder / "Params.txt")
         params, taken = write_folder(scan, folder, compress, coil_method)
     except ValueError as error:
         raise UserError(f"SOURCE {source}: {error}; give --maps") from None
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be made ({error.strerror})") from None
+        raise UserError(f"--out {out}: cannot be made ({why(error)})") from None
     doubt = trajectory_units(scan.trajectory, scan.side)
     if doubt:
         warn(doubt)

@@ -10,7 +10,8 @@ import click
 
 from eyescream_py.mln.options import chosen_device, given_params, machine_options, params_options
 from eyescream_py.system.commands import Command
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
 from eyescream_py.system.voice import say, warn
@@ -198,7 +199,7 @@ def _run(
     out = Path(needs["--out"])
     stems = _stems(out, work.count, jobs)
     used = [file for stem in stems.values() for file in output_files(stem, formats)]
-    _make_folder(out, [*used, out / "report.md"], overwrite)
+    _prepare_folder(out, [*used, out / "report.md"], overwrite)
     mask = _mask(work, side)
     outcomes, first = [], []
     for number, (source, signal) in enumerate(zip(sources, scans, strict=True), 1):
@@ -242,17 +243,17 @@ def _mask(work: _Work, side: int) -> Any:
     return work.protocol.mask[0].cpu().numpy()
 
 
-def _make_folder(out: Path, files: list[Path], overwrite: bool) -> None:
+def _prepare_folder(out: Path, files: list[Path], overwrite: bool) -> None:
     here = [path.name for path in files if path.exists()]
     if here and not overwrite:
         raise UserError(
             f"--out {out}: holds {here[0]} already; choose another folder, or give --overwrite"
         )
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     except OSError as error:
         raise UserError(
-            f"--out {out}: cannot be made ({error.strerror}); choose another folder"
+            f"--out {out}: cannot be made ({why(error)}); choose another folder"
         ) from None
 
 

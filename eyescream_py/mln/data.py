@@ -20,7 +20,7 @@ from eyescream_py.mln.mat import dense, mat_names, read_mat
 from eyescream_py.mln.params import Params
 from eyescream_py.mln.phantoms import random_ellipses, shepp_logan
 from eyescream_py.mln.protocol import Protocol
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.voice import warn
 
 Floats = NDArray[np.float64]
@@ -67,7 +67,7 @@ def _from_folder(folder: Path, limit: int, side: int) -> NDArray[Any]:
     try:
         found = walk(folder, ENDINGS)
     except OSError as error:
-        raise UserError(f"DatasetMatFN {folder}: cannot be read ({error.strerror})") from None
+        raise UserError(f"DatasetMatFN {folder}: cannot be read ({why(error)})") from None
     images, broken = [], []
     for path, name in zip(found.paths[:limit], found.names[:limit], strict=True):
         try:

@@ -23,6 +23,7 @@ from eyescream_py.mln.params import Params, params_text
 from eyescream_py.mln.protocol import write_maps
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 
 Floats = NDArray[np.float64]
 
@@ -140,7 +141,7 @@ def write_folder(scan: Foreign, out: Path, coils: int, method: str) -> tuple[Par
     operator = choose_operator(scan.trajectory, scan.side)
     image = cg_sense(Acquisition(operator, (maps * mask)[None]), signal[:1], 8)
     scale = 1 / max(float(image.abs().flatten().quantile(0.999)), 1e-30)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_mat(out / "TrajForNUFT.mat", {"Trajm2": scan.trajectory})
     write_maps(out / "SensCC1.mat", maps, mask)
     feature = signal_to_feature(signal * scale).numpy()

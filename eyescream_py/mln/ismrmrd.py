@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eyescream_py.mln.mat import read_with_child
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 
 LONGEST = 65535  # samples per readout: a 16-bit number in the header
@@ -118,7 +118,7 @@ def write_ismrmrd(
             target.write(buffer.getvalue())
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder"
+            f"{path}: cannot be written ({why(error)}); choose another folder"
         ) from None
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write, demand_room
 
 LEAST_BYTES = 1 << 26  # a file may always hold this much
@@ -177,7 +177,7 @@ def demand_writable(path: str | Path, flag: str) -> None:
         demand_room(Path(path))
     except OSError as error:
         raise UserError(
-            f"{flag} {path}: cannot be written ({error.strerror}); choose another folder"
+            f"{flag} {path}: cannot be written ({why(error)}); choose another folder"
         ) from None
 
 
@@ -192,5 +192,5 @@ def write_mat(path: str | Path, values: Mapping[str, Any]) -> None:
             scipy.io.savemat(file, dict(values), do_compression=True)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder"
+            f"{path}: cannot be written ({why(error)}); choose another folder"
         ) from None

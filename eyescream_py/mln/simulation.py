@@ -24,8 +24,9 @@ from eyescream_py.mln.trajectories import (
     segment_interpolation,
     spiral,
 )
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,10 @@ def write_simulation(setup: Setup, out: Path) -> Params:
     if (out / "Params.txt").exists():
         raise UserError(f"--out {out}: holds a Params.txt already; choose another folder")
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     except OSError as error:
         raise UserError(
-            f"--out {out}: cannot be made ({error.strerror}); choose another folder"
+            f"--out {out}: cannot be made ({why(error)}); choose another folder"
         ) from None
     protocol, b0 = make_protocol(setup)
     acquisition = protocol.acquisition

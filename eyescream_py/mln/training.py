@@ -25,8 +25,9 @@ from eyescream_py.mln.params import Params, params_text
 from eyescream_py.mln.pictures import batch_picture, write_png
 from eyescream_py.mln.protocol import Protocol, network_shape, read_scan
 from eyescream_py.mln.steps import adam, descend, learning_rate, train_step
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.locks import writing
 from eyescream_py.system.recording import Recorder
@@ -84,10 +85,10 @@ def new_run(
 def _make_folders(run: Run) -> None:
     for folder in (run.folder, run.checkpoint_folder):
         try:
-            folder.mkdir(parents=True, exist_ok=False)
+            make_folder(folder, new=True)
         except OSError as error:
             raise UserError(
-                f"{folder}: cannot be made ({error.strerror}); choose another --out"
+                f"{folder}: cannot be made ({why(error)}); choose another --out"
             ) from None
     with atomic_write(run.folder / "ParamsUsed.txt") as file:
         file.write(params_text(run.params).encode())
@@ -138,7 +139,7 @@ def resumed_run(checkpoint_file: Path, params: Params, protocol: Protocol, image
     checkpoints.restore_optimizer(checkpoint, network, optimizer)
     parent = checkpoint_file.resolve().parent
     folder = parent.with_name(parent.name.removesuffix("_checkpoint") + "_train")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     examples = Examples(params, protocol, images)
     return Run(
         params,
@@ -309,7 +310,7 @@ def save(run: Run) -> None:
     if bad := not_finite(held_by({"network": run.network}, {"adam": run.optimizer})):
         raise _diverged(run, bad[0])
     for folder in (run.folder, run.checkpoint_folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     checkpoints.save_checkpoint(
         run.checkpoint_folder / CHECKPOINT_NAME,
         run.params,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from eyescream_py import torch7
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.torch7.layers import keep_batches
 
@@ -47,7 +47,7 @@ def read(path: Path, option: str = "--network") -> torch7.Table:
     except torch7.T7Error as error:
         raise UserError(f"{option}={path}: {error}") from error
     except OSError as error:
-        raise UserError(f"{option}={path}: {error.strerror or error}") from error
+        raise UserError(f"{option}={path}: {why(error)}") from error
     if not isinstance(content, torch7.Table):
         raise UserError(
             f"{option}={path} holds no table of networks; give a .net file of a trainer"

@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 
 from eyescream_py.system.commands import Command
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 
 VISDOM_VERSION = "0.2.4"
@@ -152,7 +152,7 @@ def _write(path: Path, data: bytes) -> None:
             file.write(data)
     except OSError as error:
         raise UserError(
-            f"{path}: {error.strerror}; Visdom's page needs this file: run `{_BY_HAND}` as a user "
+            f"{path}: {why(error)}; Visdom's page needs this file: run `{_BY_HAND}` as a user "
             "who may write there"
         ) from None
 

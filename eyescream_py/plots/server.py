@@ -16,7 +16,7 @@ from pathlib import Path
 
 from eyescream_py.plots.assets import ensure_assets, read_manifest, static_folder
 from eyescream_py.plots.keys import remove_key, write_key
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.voice import say, warn
 
 ADDRESS = "127.0.0.1"
@@ -106,7 +106,7 @@ def main(port: int) -> int:
     try:
         listen(port, key)
     except OSError as error:
-        warn(f"Visdom cannot listen on {ADDRESS}:{port} ({error.strerror}): choose another port")
+        warn(f"Visdom cannot listen on {ADDRESS}:{port} ({why(error)}): choose another port")
         return 1
     write_key(port, key)
     try:

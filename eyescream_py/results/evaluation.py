@@ -21,8 +21,9 @@ from eyescream_py.results.generator import EXPORTED, D_of, load_generator
 from eyescream_py.results.report import Findings, table, write_png
 from eyescream_py.results.sampling import judge
 from eyescream_py.system.device import choose_device, set_threads
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
 
@@ -215,10 +216,10 @@ def _opinions(
 
 def _write(findings: Findings, folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with atomic_write(folder / "evaluation.json") as file:
             file.write((json.dumps(findings.figures, indent=2) + "\n").encode())
         write_png(folder / "evaluation.png", findings)
     except OSError as error:
-        raise UserError(f"--writeto={folder}: cannot write: {error.strerror or error}") from error
+        raise UserError(f"--writeto={folder}: cannot write: {why(error)}") from error
     print(f"Written: {folder / 'evaluation.json'} and {folder / 'evaluation.png'}")

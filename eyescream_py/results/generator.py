@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from eyescream_py.networks import checkpoints
 from eyescream_py.results.generator_layers import build, describe
 from eyescream_py.results.sampling import generate, judge
-from eyescream_py.system.errors import UserError, first_line
+from eyescream_py.system.errors import UserError, first_line, why
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.safe_tensors import TensorsError, load_module, read_header
 from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
@@ -174,11 +175,11 @@ def export(G: Generator, path: Path, overwrite: bool = False) -> None:
         raise UserError(f"--export={path}: is there already; give --overwrite or another name")
     content = writers[path.suffix.lower()](G)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
-        raise UserError(f"--export={path}: cannot write: {error.strerror or error}") from error
+        raise UserError(f"--export={path}: cannot write: {why(error)}") from error
 
 
 def _header(G: Generator) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from eyescream_py.results.refiner import Refiner, read_refiner
 from eyescream_py.results.sampling import generate, judge, nearest, save_grid
 from eyescream_py.results.sheet import Section, write_sheet
 from eyescream_py.system.device import choose_device, set_threads
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import remove_stale_temporaries
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
@@ -94,13 +95,13 @@ def sample(options: SampleOptions) -> None:
     data = _neighbour_data(options, base, device) if options.neighbours else None
     folder = Path(options.writeto)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         remove_stale_temporaries(folder)
         for run in range(1, options.runs + 1):
             source = TorchSource(options.seed + run - 1, device)
             _one_run(options, folder, run, source, base, refiner, data)
     except OSError as error:
-        raise UserError(f"--writeto={folder}: cannot write: {error.strerror or error}") from error
+        raise UserError(f"--writeto={folder}: cannot write: {why(error)}") from error
     print(f"The pictures are in {folder}; look at {folder / 'sheet_0001.png'} first.")
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 from eyescream_py.torch7 import image
 
 
@@ -69,6 +70,6 @@ def save_grid(path: Path, images: Tensor, columns: int) -> None:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with atomic_write(path) as file:
         Image.fromarray(array).save(file, kind, quality=95)

@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw
 
 from eyescream_py.data.pictures import PictureError, open_picture
 from eyescream_py.results import films as movies
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.json_lines import read_json_lines
 
 MAX_SHEET = 12  # grids on a contact sheet
@@ -45,7 +46,7 @@ def tell(save: Path, film_suffix: str = ".gif", seconds: float = 0.25) -> list[P
             movies.write_pictures(film, frames, seconds)
             written += [sheet, film]
     except OSError as error:
-        raise UserError(f"{save}: {error.filename or ''} {error.strerror or error}") from error
+        raise UserError(f"{save}: {error.filename or ''} {why(error)}") from error
     if not written:
         raise UserError(
             f"{save} holds neither two epochs in metrics.jsonl nor grids in pictures/: train first"
@@ -148,7 +149,7 @@ def write_curves(save: Path, trainer: str) -> Path | None:
         if len(curves) > 1:
             axis.legend()
     path = save / "pictures" / f"curves_{trainer}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=90)
     return path
@@ -159,7 +160,7 @@ def write_curves_if_possible(save: Path, trainer: str) -> None:
     try:
         path = write_curves(save, trainer)
     except OSError as error:
-        print(f"Could not write the curves to {save}: {error.strerror or error}.")
+        print(f"Could not write the curves to {save}: {why(error)}.")
         return
     if path:
         print(f"The loss curves are in {path}; python -m eyescream_py movie {save} makes a film.")

@@ -22,6 +22,7 @@ from eyescream_py.system.commands import Command
 from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.json_lines import read_json_lines
 from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
@@ -268,7 +269,7 @@ def main(context: click.Context, objectives: str, architectures: str, norms: str
     set_threads(threads, typed("threads"))
     device = choose_device(gpu, typed("gpu"))
     prepare_cuda(device, fast=False, strict=False)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     run_bench(cells, folder, device)
     voice.say((folder / "table.md").read_text())
 

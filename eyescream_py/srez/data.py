@@ -26,8 +26,9 @@ from torch import Tensor
 from eyescream_py.data import pictures
 from eyescream_py.data.walk import walk
 from eyescream_py.system.device import free_memory
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.text import read_lines
 from eyescream_py.system.voice import warn
 
@@ -197,7 +198,7 @@ def _cached(
     key = _key(paths, names, crop)
     files = [folder / f"{key}.{part}.npy" for part in ("windows", "means")]
     if not all(file.is_file() for file in files):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for file, values in zip(files, _decode_all(paths, crop), strict=True):
             with atomic_write(file) as out:
                 np.save(out, values)
@@ -268,7 +269,7 @@ def _listed(names: list[str], test_list: str) -> list[int]:
     try:
         lines = read_lines(test_list)
     except OSError as error:
-        reason = error.strerror or error
+        reason = why(error)
         raise UserError(f"--test_list={test_list}: cannot be read ({reason})") from None
     index = {name: i for i, name in enumerate(names)}
     test = []

@@ -27,6 +27,7 @@ from eyescream_py.system import voice
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.places import PATH
 
 CELEBA_URL = "https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
@@ -202,7 +203,7 @@ def main(url: str, checksum: str | None, archive: str, dataset: str, retries: in
         parse_checksum(checksum)
     target, folder = Path(archive), Path(dataset)
     for place in (target.parent, folder):
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         remove_stale_temporaries(place)
     if not target.exists():
         download(url, target, checksum, retries)

@@ -29,6 +29,7 @@ from eyescream_py.srez.pictures import back_project, bicubic, save_png, sheet
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 
 PATCH_SIDE = 7
 PATCHES_PER_PICTURE = 16
@@ -219,7 +220,7 @@ def run_evaluate(
     if eyes:
         say(f"Fréchet and kernel distance: {eyes}; the first falls as pictures get more")
     folder = Path(told.summary_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     save_png(folder / f"evaluation_batch{stored.batch:06d}.png", sheet(small, generated, label))
     with atomic_write(folder / f"evaluation_batch{stored.batch:06d}.json") as file:
         file.write(json.dumps(figures, indent=1).encode())

@@ -26,6 +26,7 @@ from eyescream_py.srez.evaluation import (
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 
 LEAST_SIDE = 16  # patches of the finest level and SSIM's windows are 7 wide
 
@@ -64,7 +65,7 @@ def run_compare(
     if eyes:
         say(f"Fréchet and kernel distance: {eyes}; the first falls as pictures get more")
     target = Path(summary_dir) / "evaluation_folders.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with atomic_write(target) as file:
         file.write(json.dumps({"pairs": len(pairs), **figures}, indent=1).encode())
     return figures

@@ -19,6 +19,7 @@ from eyescream_py.system import voice
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.places import PATH
 
 FRAME = (178, 218)  # width, height
@@ -145,7 +146,7 @@ def main(dataset: str, count: int, seed: int) -> None:
         raise UserError(
             f"--dataset={folder}: holds {taken.name} already; give a new or empty folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for i in range(count):
         with atomic_write(folder / f"{i + 1:06d}.jpg") as file:
             render_face(seed * 1_000_000 + i).save(file, format="JPEG", quality=92)

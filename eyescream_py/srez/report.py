@@ -18,6 +18,7 @@ from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.pictures import bicubic, save_png, sheet, strip
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.json_lines import JsonLines
 
 REPORT_PERIOD = 10  # batches
@@ -106,7 +107,7 @@ class Report:
         """
         generated = enlarge(generator, self.inputs, self.options)
         folder = Path(self.options.train_dir)
-        folder.mkdir(parents=True, exist_ok=True)  # it may have been removed
+        make_folder(folder)  # it may have been removed
         from_noise, fork = self.options.input == "noise", self.options.preset == "2017"
         if from_noise:
             save_png(folder / f"gen_batch{batch:06d}_out_s.png", strip(generated, STRIP_LENGTH))

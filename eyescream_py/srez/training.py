@@ -32,8 +32,9 @@ from eyescream_py.srez.report import (
 )
 from eyescream_py.srez.steps import Networks, build_networks, build_step
 from eyescream_py.system import voice
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import remove_stale_temporaries
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.locks import writing
 from eyescream_py.system.recording import set_rate
 from eyescream_py.system.safe_tensors import held_by, not_finite
@@ -116,7 +117,7 @@ class State:
     def save(self, options: Options) -> Path:
         """Write the checkpoint; its path. Raises UserError where a value is not finite."""
         _demand_finite(self.networks, self.batch)
-        Path(options.checkpoint_dir).mkdir(parents=True, exist_ok=True)  # it may have been removed
+        make_folder(options.checkpoint_dir)  # it may have been removed
         return save_checkpoint(
             options.checkpoint_dir, self.networks, options, self.batch, self.seconds, self.split,
             self.grey,
@@ -230,7 +231,7 @@ def _make_folders(options: Options) -> None:
             continue
         folder = Path(getattr(options, name))
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             remove_stale_temporaries(folder)
         except OSError as error:
-            raise UserError(f"--{name}={folder}: cannot be made ({error.strerror})") from None
+            raise UserError(f"--{name}={folder}: cannot be made ({why(error)})") from None

@@ -35,6 +35,7 @@ from eyescream_py.srez.photos import (
 from eyescream_py.srez.pictures import back_project
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.folders import make_folder
 
 SHIPPED = Path(__file__).with_name("model") / "lfw_grey.safetensors"
 SMALLEST_FACE = 0.7  # times the input's side: below it the detector mostly finds no face at all
@@ -98,7 +99,7 @@ def run_upscale(
             say(f"left out: {error}")
             continue
         large, words = _enlarged(painter, photo, told.crop, mode, times)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         save_photo(target, large)
         say(f"{target}: {photo.width}x{photo.height} -> {large.width}x{large.height}{words}")
         done.append(target)

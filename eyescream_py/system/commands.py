@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.device import memory_in_words
+from eyescream_py.system.errors import UserError, is_full, why
+from eyescream_py.system.folders import none_left_empty
 from eyescream_py.system.numbers import bounded
+from eyescream_py.system.places import TYPED
 from eyescream_py.system.voice import make_unfailing, printable
 
 
@@ -31,7 +35,8 @@ class Command(click.Command):
         return super().main(*args, **options)
 
     def invoke(self, context: click.Context) -> Any:
-        with system_in_words():
+        memory = memory_in_words("give smaller numbers or pictures")
+        with none_left_empty(context), system_in_words(context), memory:
             return super().invoke(context)
 
 
@@ -46,16 +51,37 @@ class Group(click.Group):
 
 
 @contextlib.contextmanager
-def system_in_words() -> Iterator[None]:
-    """What the system refuses (a full disk, rights, no folder for temporary files) as one line."""
+def system_in_words(context: click.Context) -> Iterator[None]:
+    """What the system refuses (a full disk, rights, no folder for temporary files) as one line,
+    which names the flag of `context` that led there."""
     try:
         yield
     except OSError as error:
-        raise UserError(_in_words(error)) from error
+        raise UserError(_in_words(error, context)) from error
 
 
-def _in_words(error: OSError) -> str:
+def _in_words(error: OSError, context: click.Context) -> str:
     if "temporary directory" in str(error.strerror):  # Python's words where /tmp and others fail
         return "no folder for temporary files can be written; set TMPDIR to one that can"
-    where = f"{printable(error.filename)}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    name = printable(error.filename) if error.filename else ""
+    flag = _flag_of(str(error.filename), context) if name else ""
+    where = ": ".join(part for part in (flag, "" if flag.endswith(f"={name}") else name) if part)
+    remedy = "; free space there" if is_full(error) else ""
+    return f"{where}: {why(error)}{remedy}" if where else f"{why(error)}{remedy}"
+
+
+def _flag_of(path: str, context: click.Context) -> str:
+    """`--flag=value` of the path that a person typed and `path` is or lies in; "" for none."""
+    around = (Path(path), *Path(path).parents)
+    for param in context.command.params:
+        name = param.name or ""
+        value = context.params.get(name)
+        if (
+            isinstance(param, click.Option)
+            and context.get_parameter_source(name) in TYPED
+            and isinstance(value, str)
+            and value
+            and Path(value) in around
+        ):
+            return f"{max(param.opts, key=len)}={printable(value)}"
+    return ""

@@ -1,8 +1,14 @@
 """The one way to tell a person that something they gave us cannot work."""
 
+import errno
+import os
+
 import click
 
 from eyescream_py.system.voice import printable
+
+_NEEDS_FOLDER = "a file stands where a folder is needed"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(click.ClickException):
@@ -25,3 +31,23 @@ def causes(error: BaseException) -> list[BaseException]:
     while found[-1].__context__ is not None:
         found.append(found[-1].__context__)
     return found
+
+
+def why(error: OSError) -> str:
+    """What the system refused, without the name of the file.
+
+    Its own words, except where they say nothing to whoever typed the name of a folder: "File
+    exists", "Not a directory".
+    """
+    if error.errno == errno.ENOTDIR or (error.errno == errno.EEXIST and _is_no_folder(error)):
+        return _NEEDS_FOLDER
+    return error.strerror or first_line(error)
+
+
+def _is_no_folder(error: OSError) -> bool:
+    return error.filename is None or not os.path.isdir(error.filename)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk has no room, or its owner no more of it."""
+    return error.errno in _FULL

@@ -38,6 +38,9 @@ def demand_room(path: Path, size: int = 0) -> None:
     try:
         with create_new(probe) as file:
             reserve(file, size)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         probe.unlink(missing_ok=True)
 
@@ -67,9 +70,11 @@ def atomic_write(path: str | Path, keep_old: bool = False) -> Iterator[BinaryIO]
             _keep_as_old(path)
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # what a write is refused with names no file
         raise
 
 

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eyescream_py.system.errors import why
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.locks import alone_in
 from eyescream_py.system.text import read_lines
 from eyescream_py.system.voice import say
@@ -55,7 +57,7 @@ class JsonLines:
             self._failing = False
         except OSError as error:
             if not self._failing:
-                reason = error.strerror or error
+                reason = why(error)
                 say(f"Could not write {self.path}: {reason}; training goes on, trying again.")
             self._failing = True
 
@@ -68,7 +70,7 @@ class JsonLines:
             lines = b""
         except FileNotFoundError:
             lines = self._all_lines()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             say(f"{self.path} was removed: it is written anew, with all its lines.")
         self._file.close()
         self._file = _opened(self.path)

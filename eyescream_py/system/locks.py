@@ -84,8 +84,9 @@ def _locked(lock: Path, path: Path, remedy: str) -> int | None:
         if _is_same(descriptor, lock):
             break
         os.close(descriptor)  # its holder removed it between our two calls
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk: the lock holds, it only names nobody
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
 
 

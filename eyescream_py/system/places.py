@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 AWS_FOLDER = "/mnt/datasets/out_aug_64x64"  # where the Lua program's --aws looked
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_TYPED = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+TYPED = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 class PathText(click.ParamType):
@@ -22,7 +22,7 @@ class PathText(click.ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         text = os.fspath(value)
-        if not text and ctx and param and ctx.get_parameter_source(param.name) in _TYPED:
+        if not text and ctx and param and ctx.get_parameter_source(param.name) in TYPED:
             self.fail("give a path; it is empty.", param, ctx)
         if "\0" in text:
             self.fail("a path cannot hold the character NUL.", param, ctx)

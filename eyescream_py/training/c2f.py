@@ -21,7 +21,7 @@ from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.windows import Plots
 from eyescream_py.results.sampling import save_grid
 from eyescream_py.results.story import grid_name
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.random import RandomSource, TorchSource
 from eyescream_py.training import setup
@@ -174,7 +174,7 @@ class PairTask(GameTask):
                 print(f"The earlier {self.best_path.name} is now {dated}.")
             checkpoints.write(self.best_path, self.networks(), self.content(epoch))
         except OSError as error:
-            print(f"Could not save {self.best_path}: {error.strerror or error}; training goes on.")
+            print(f"Could not save {self.best_path}: {why(error)}; training goes on.")
 
     def spread(self) -> tuple[float, float]:
         coarse, diff = self._shown()

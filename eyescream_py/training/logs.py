@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.json_lines import JsonLines
 
 LossLog = Callable[[str, float | None], None]  # a network's name, its loss or None where withheld
@@ -39,7 +39,7 @@ class Logs:
                 self._losses = JsonLines(save / "losses.jsonl", steps_before, keep_old=not keep)
         except OSError as error:
             raise UserError(
-                f"--save={save}: cannot write {error.filename or 'logs'}: {error.strerror or error}"
+                f"--save={save}: cannot write {error.filename or 'logs'}: {why(error)}"
             ) from error
 
     def epoch(self, epoch: int, seconds: float, record: dict[str, Any]) -> None:

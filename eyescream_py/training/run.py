@@ -18,7 +18,7 @@ from torch import nn
 
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import story
-from eyescream_py.system.errors import UserError, first_line
+from eyescream_py.system.errors import UserError, first_line, why
 from eyescream_py.system.fusing import UnmadeKernelError
 from eyescream_py.system.locks import writing
 from eyescream_py.system.progress import Progress
@@ -267,7 +267,7 @@ class Run:
             self._continues = True
             self.task.save_pictures(folder, epoch)
         except OSError as error:
-            print(f"Could not write pictures to {folder}: {error.strerror or error}; going on.")
+            print(f"Could not write pictures to {folder}: {why(error)}; going on.")
 
     def _keep_earlier_pictures(self, folder: Path) -> None:
         grids = [path for _, path in story.grids_over_time(folder).get(self.task.series, [])]
@@ -306,7 +306,7 @@ class Run:
 
     def _save_failed(self, error: OSError) -> None:
         self._failed_saves += 1
-        reason = error.strerror or str(error)
+        reason = why(error)
         never = self._good != self.path and self._failed_saves >= MAX_FAILED_SAVES
         if never or self.stop.requested or not self._epochs_left():
             raise UserError(

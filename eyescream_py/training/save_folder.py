@@ -9,12 +9,13 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import (
     atomic_write,
     demand_room,
     remove_stale_temporaries,
 )
+from eyescream_py.system.folders import make_folder
 from eyescream_py.system.voice import say
 
 
@@ -28,13 +29,13 @@ def prepare_folder(folder: Path, name: str, room: int) -> None:
         if path.is_dir():
             raise UserError(f"--save={folder}: {path} is a folder; remove it or save elsewhere")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for place in (folder, folder / "pictures"):
             if place.is_dir():
                 remove_stale_temporaries(place)
         demand_room(folder / "probe", room)
     except OSError as error:
-        reason = error.strerror or error
+        reason = why(error)
         raise UserError(
             f"--save={folder}: cannot write a checkpoint of {room / 1e6:.0f} MB there: {reason}"
         ) from error

@@ -256,7 +256,7 @@ BAD_TRAIN = [
     (["--load", "{checkpoint}", "--gen_arch", "V"], "--gen_arch=V"),
     (["--load", "{checkpoint}", "--image_size", "32"], "--image_size=32"),
     (["--load", "{checkpoint}", "--optim", "ADAM"], "--optim=ADAM"),
-    (["--log_dir", "{checkpoint}"], "Not a directory"),
+    (["--log_dir", "{checkpoint}"], "a file stands where a folder is needed"),
     (["--seed", "-1"], "--seed"),
     (["--gpu", "9"], "--gpu=9"),
     (["--threads", "0"], "--threads"),

@@ -143,7 +143,7 @@ def test_a_file_where_a_folder_is_needed_is_named(tiny, tmp_path, faces_folder, 
     wrong = [f"--{name}", tmp_path / "file"]
     result = run("--run", *action, "--gpu", -1, "--threads", 1, *told, *wrong)
     assert result.exit_code == 2
-    assert f"{tmp_path / 'file'}: File exists" in result.output
+    assert f"--{name}={tmp_path / 'file'}: a file stands where a" in result.output
 
 
 def test_the_fork_s_unused_flags_are_taken(tmp_path):

@@ -1,5 +1,6 @@
 """Atomic writing: the old file or the new one, whatever fails."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -192,3 +193,13 @@ def test_stale_temporaries_below(tmp_path):
     stale.touch()
     assert remove_stale_temporaries(tmp_path) == []
     assert remove_stale_temporaries(tmp_path, deep=True) == [stale]
+
+
+def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "a.net"
+    with pytest.raises(OSError, match=r"No space") as error, atomic_write(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write says it
+    assert error.value.filename == str(path)
+    with pytest.raises(OSError, match=r"No such") as error, atomic_write(tmp_path / "none/a.net"):
+        pass
+    assert error.value.filename == str(tmp_path / "none" / "a.net")

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -75,3 +76,14 @@ def test_many_at_once_one_holds(tmp_path):
     root = __file__.rpartition("/tests/")[0]
     running = [subprocess.Popen(command, cwd=root) for _ in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]
+
+
+def test_a_full_disk_takes_the_number_but_not_the_lock(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    held = writing(tmp_path / "a.net", "wait")
+    with held, pytest.raises(UserError, match="is writing"), writing(tmp_path / "a.net", "wait"):
+        pass
+    assert list(tmp_path.iterdir()) == []
