@@ -182,9 +182,15 @@ for command in (reconstruct, import_scan, export_scan, estimate_coils):
 @click.option("--coils", type=click.IntRange(1, 64), default=8, show_default=True)
 @click.option("--kind", type=click.Choice(["spiral", "mask"]), default="spiral", show_default=True)
 @click.option(
-    "--samples", type=click.IntRange(64), default=2000, show_default=True, help="Of the spiral."
+    "--samples",
+    type=click.IntRange(64, 1_000_000),
+    default=2000,
+    show_default=True,
+    help="Of the spiral.",
 )
-@click.option("--turns", type=Finite(1), default=12.0, show_default=True, help="Of the spiral.")
+@click.option(
+    "--turns", type=Finite(1, most=1000), default=12.0, show_default=True, help="Of the spiral."
+)
 @click.option(
     "--acceleration",
     type=Finite(1.5),

@@ -1,4 +1,5 @@
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -27,3 +28,13 @@ def test_what_the_system_refuses_is_one_line(command, first, tmp_path):
     done = CliRunner().invoke(command, [*first, str(tmp_path / "none\x1b")])
     assert done.exit_code == 2
     assert done.output == f"Error: {tmp_path}/none\\x1b: No such file or directory\n"
+
+
+def test_too_little_memory_is_one_line():
+    @click.command(cls=Command)
+    def greedy():
+        np.empty(2**62, np.uint8)
+
+    done = CliRunner().invoke(greedy, [])
+    assert done.exit_code == 2
+    assert done.output == "Error: there is not enough memory: give smaller numbers or pictures\n"
