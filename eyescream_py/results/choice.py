@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from eyescream_py.results.sampling import judge
 
+APART = 0.54  # of the median distance between two pictures: how near another one may be shown
 COMPANY = 10  # nearest neighbours that a picture's place is measured by
 
 
@@ -22,7 +23,8 @@ def choose(D: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
 
     The sum of four rankings: by D's word, by its word of the mirrored picture, by nearness to other
     pictures in pixels (freed of brightness and contrast), and by nearness in what D's last layer
-    with weights reads. A D in which no such layer runs is asked for its word only.
+    with weights reads. A D in which no such layer runs is asked for its word only. Pictures that
+    are near to one before them come last, as the crowd's middle is much the same face many times.
     """
     liked, features = _judge_and_read(D, images, batch)
     rankings = [_ranks(liked), _ranks(judge(D, images.flip(3), batch))]
@@ -30,7 +32,22 @@ def choose(D: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
     rankings.append(_ranks(-_loneliness(pixels - pixels.mean(1, keepdim=True))))
     if features is not None:
         rankings.append(_ranks(-_loneliness(features)))
-    return torch.stack(rankings).sum(0).argsort(descending=True, stable=True)
+    return _apart(images, torch.stack(rankings).sum(0).argsort(descending=True, stable=True))
+
+
+def _apart(images: Tensor, order: Tensor) -> Tensor:
+    """The order [N], in which those that are near to one before them come after all others."""
+    rows = images.flatten(1).float()
+    distances = torch.cdist(rows, rows)
+    near = (distances < APART * distances.median()).cpu()
+    shown, alike, taken = [], [], torch.zeros(len(rows), dtype=torch.bool)
+    for index in order.tolist():
+        if taken[index]:
+            alike.append(index)
+        else:
+            shown.append(index)
+            taken |= near[index]
+    return order.new_tensor(shown + alike)
 
 
 def _judge_and_read(D: nn.Module, images: Tensor, batch: int) -> tuple[Tensor, Tensor | None]:

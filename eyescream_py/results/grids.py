@@ -231,7 +231,7 @@ def for_the_sheet(base: Base, images: Tensor, batch: int) -> dict[str, Tensor]:
     as D's own best are seldom those that a person calls so."""
     shown = {"random faces, as they come": images[:GRID]}
     if base.D is not None:
-        caption = f"chosen of {IMAGES}: real to the discriminator, and like others of them"
+        caption = f"chosen of {IMAGES}: real to the discriminator, like others, no two alike"
         shown[caption] = images[choose(base.D, images, batch)[:GRID]]
     return shown
 

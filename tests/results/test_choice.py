@@ -1,12 +1,16 @@
 """The pictures to show first: neither D's errors nor pictures that are like no other."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from eyescream_py.results.choice import choose
+from eyescream_py.results.grids import generate, load_base
 from eyescream_py.results.sampling import ranking
 from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.random import TorchSource
 from tests.small_runs import small_D
 
 
@@ -91,3 +95,43 @@ def test_pictures_that_are_no_numbers_come_last():
     order = choose(Bright(), images).tolist()
     assert order[-1] == 7
     assert sorted(order) == list(range(40))
+
+
+def pretrained(name):
+    """`sample.py`'s options for a network of the package."""
+    given = {"save_base": "", "G_base": f"pretrained:{name}", "ema": True}
+    sizes = dict.fromkeys(("scale", "noise_dim", "grayscale"))  # the network's own
+    return SimpleNamespace(**given, **sizes, typed=frozenset({"G_base"}))
+
+
+def mean_distance(images):
+    distances = torch.cdist(images.flatten(1), images.flatten(1))
+    return float(distances.sum() / (len(images) * (len(images) - 1)))
+
+
+def test_one_face_many_times_is_shown_once():
+    """The middle of the crowd is like many others, and those shown first were all of it."""
+    generator = torch.Generator().manual_seed(3)
+    faces = torch.rand(60, 1, 8, 8, generator=generator)
+    faces = faces[faces.mean((1, 2, 3)).argsort(descending=True)]  # D likes the first best
+    copies = (faces[:1] + 0.02 * torch.randn(40, 1, 8, 8, generator=generator)).clamp(0, 1)
+    images = torch.cat([copies, faces])
+    order = choose(Bright(), images)
+    assert sorted(order.tolist()) == list(range(100))
+    first = images[order[:30]]
+    assert sum(int(i) <= 40 for i in order[:30]) == 1
+    assert mean_distance(first) > 0.9 * mean_distance(faces)
+
+
+def test_of_pictures_that_are_all_the_same_none_is_lost():
+    images = torch.full((9, 1, 8, 8), 0.5)
+    assert sorted(choose(Bright(), images).tolist()) == list(range(9))
+
+
+@pytest.mark.parametrize(("name", "least"), [("faces16", 0.95), ("faces32", 0.88)])
+def test_the_faces_of_the_package_that_are_shown_are_not_all_of_a_kind(name, least):
+    base = load_base(pretrained(name), torch.device("cpu"))
+    noise = TorchSource(1, torch.device("cpu")).uniform_(torch.empty(512, base.G.noise_dim), -1, 1)
+    images = generate(base.G.network, noise, 64)
+    chosen = images[choose(base.D, images)[:64]]
+    assert mean_distance(chosen) > least * mean_distance(images)
