@@ -1,31 +1,30 @@
-"""Speed of generate_dataset.py and of reading a folder, each beside the obvious way, alternately
-in one run.
+"""Speed of generate_dataset.py and of reading a folder, each beside the obvious ways, which take
+turns.
 
-usage: python -m benchmarks.dataset --path=LFW [--photos 20] [--rounds 5] [--memory 20000] Times
-are CPU seconds of one process (so of one core), each side's fastest round; the ratio is what
-counts. With --memory the last table is the host memory that decoding that many files takes.
+    python -m benchmarks.dataset --path=LFW [--photos 20] [--rounds 5] [--memory 20000]
+
+Times are processor seconds of one process, medians over the rounds; the ratio is what counts. With
+--memory the last table is the host memory that decoding that many files takes.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import platform
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import click
+import cv2
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.report import OutputFile, Table, machine, today
+from benchmarks.sides import medians
+from eyescream_py.cli import generate_dataset
 from eyescream_py.data import augmentation
 from eyescream_py.data.augmentation import COPIES, Augmentation, draw
 from eyescream_py.data.decode import decode_files
@@ -62,31 +61,54 @@ if __name__ == "__main__":
 """
 
 
-def obvious_face(picture: Image.Image, law: Augmentation) -> Image.Image:
-    """Flip, brightness, warp of the whole photo, crop, resize: one after another, by
-    scikit-image."""
+Obvious = Callable[[Image.Image, Augmentation], Image.Image]
+
+
+def _warp(law: Augmentation) -> np.ndarray:
+    """The turn, scale and shift of a 250x250 photo about its centre, (3,3), from old to new."""
+    from skimage import transform
+
+    to_corner = transform.SimilarityTransform(translation=(-124.5, -124.5))
+    to_centre = transform.SimilarityTransform(translation=(124.5, 124.5))
+    turned = transform.AffineTransform(
+        scale=(law.scale, law.scale), rotation=np.deg2rad(law.rotation), translation=law.shift
+    )
+    return (to_corner + turned + to_centre).params
+
+
+def by_skimage(picture: Image.Image, law: Augmentation) -> Image.Image:
+    """Flip, brightness, warp of the whole photo, crop, resize: one after another, as the Lua
+    program did it."""
     from skimage import transform
 
     pixels = np.asarray(picture, np.float64)
     if law.flip:
         pixels = pixels[:, ::-1]
     pixels = np.clip(pixels * law.brightness, 0, 255)
-    to_corner = transform.SimilarityTransform(translation=(-124.5, -124.5))
-    to_centre = transform.SimilarityTransform(translation=(124.5, 124.5))
-    turned = transform.AffineTransform(
-        scale=(law.scale, law.scale), rotation=np.deg2rad(law.rotation), translation=law.shift
-    )
-    whole = to_corner + turned + to_centre
-    warped = transform.warp(pixels / 255, whole.inverse, order=1, mode="edge")
+    back = transform.AffineTransform(matrix=_warp(law)).inverse
+    warped = transform.warp(pixels / 255, back, order=1, mode="edge")
     resized = transform.resize(warped[92:176, 83:167], (64, 64), order=1)
     return Image.fromarray(np.rint(resized * 255).astype(np.uint8))
 
 
-def obvious_generation(photos: list[Path], out: Path) -> None:
+def by_opencv(picture: Image.Image, law: Augmentation) -> Image.Image:
+    """The same steps on bytes by OpenCV, which is quick at each of them."""
+    pixels = np.asarray(picture)
+    if law.flip:
+        pixels = cv2.flip(pixels, 1)
+    pixels = cv2.convertScaleAbs(pixels, alpha=law.brightness)
+    warped = cv2.warpAffine(
+        pixels, _warp(law)[:2], (250, 250), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return Image.fromarray(cv2.resize(warped[92:176, 83:167], (64, 64)))
+
+
+def obvious_generation(photos: list[Path], out: Path, obvious: Obvious) -> None:
+    """Every photo's copies by `obvious`, written as JPEGs."""
     for index, path in enumerate(photos):
         picture = Image.open(path).convert("RGB")
         for copy in range(COPIES):
-            face = obvious_face(picture, draw(43, index, copy))
+            face = obvious(picture, draw(43, index, copy))
             face.save(out / f"{index:06d}_{copy:03d}.jpg", quality=90)
 
 
@@ -109,79 +131,70 @@ def draft_reading(folder: Path, names: list[str]) -> np.ndarray:
     return np.stack(pictures)
 
 
-def generator() -> ModuleType:
-    """dataset/generate_dataset.py as a module."""
-    path = ROOT / "eyescream_py" / "cli" / "generate_dataset.py"
-    spec = importlib.util.spec_from_file_location("generate_dataset", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def fastest(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """CPU seconds of each side's fastest round; every round runs all sides, one after another."""
-    best = dict.fromkeys(sides, float("inf"))
-    for _ in range(rounds):
-        for name, run in sides.items():
-            started = time.process_time()
-            run()
-            best[name] = min(best[name], time.process_time() - started)
-    return best
-
-
-def difference(photos: list[Path]) -> tuple[float, float]:
+def difference(photos: list[Path], obvious: Obvious) -> tuple[float, float]:
     """Mean absolute difference (of 255) of our faces to the obvious ones: average, worst face."""
     differences = []
     for index, path in enumerate(photos):
         picture, law = Image.open(path).convert("RGB"), draw(43, index, 1 + index % (COPIES - 1))
         ours = np.asarray(augmentation.face(picture, law)).astype(float)
-        obvious = np.asarray(obvious_face(picture, law)).astype(float)
-        differences.append(np.abs(ours - obvious).mean())
+        theirs = np.asarray(obvious(picture, law)).astype(float)
+        differences.append(np.abs(ours - theirs).mean())
     return float(np.mean(differences)), float(np.max(differences))
 
 
 def generation_table(lfw: Path, names: list[str], photos: int, rounds: int) -> list[str]:
-    generate = generator()
+    """Making the faces of some photos, and how far the pictures are from those of plain steps."""
     with tempfile.TemporaryDirectory() as scratch:
-        job = generate.Job(lfw, Path(scratch) / "aug", Path(scratch) / "plain", 43)
-        for folder in (job.augmented, job.plain):
-            folder.mkdir()
-        some = list(enumerate(names[:photos]))
+        job, some = job_in(lfw, Path(scratch)), names[:photos]
+        paths = [lfw / name for name in some]
         sides: dict[str, Callable[[], object]] = {
-            "obvious loop": lambda: obvious_generation([lfw / n for _, n in some], job.augmented),
-            "generate_dataset.py": lambda: generate.make_faces(job, some),
+            "step by step, scikit-image": lambda: obvious_generation(
+                paths, job.augmented, by_skimage
+            ),
+            "step by step, OpenCV": lambda: obvious_generation(paths, job.augmented, by_opencv),
+            "generate_dataset.py": lambda: generate_dataset.make_faces(job, list(enumerate(some))),
         }
-        seconds = fastest(sides, rounds)
-    average, worst = difference([lfw / name for name in names[:100]])
-    return [
-        "### generate_dataset.py (read, augment, crop, resize, JPEG, write), one core\n",
-        *_table(seconds, photos * COPIES, "obvious loop"),
-        f"\nMean absolute difference on {min(100, len(names))} augmented faces: {average:.2f} of "
-        f"255 on average, {worst:.2f} at the worst.\n",
-    ]
+        seconds = medians(sides, rounds)
+    lines = ["### generate_dataset.py (read, augment, crop, resize, JPEG, write), one core\n"]
+    lines += [_table(seconds, photos * COPIES), ""]
+    for name, way in (("scikit-image", by_skimage), ("OpenCV", by_opencv)):
+        average, worst = difference([lfw / name for name in names[:100]], way)
+        lines.append(
+            f"Mean absolute difference from {name}'s on {min(100, len(names))} augmented faces: "
+            f"{average:.2f} of 255 on average, {worst:.2f} at the worst."
+        )
+    return [*lines, ""]
+
+
+def job_in(lfw: Path, scratch: Path) -> generate_dataset.Job:
+    """Work of generate_dataset.py whose two folders are made below `scratch`."""
+    job = generate_dataset.Job(lfw, scratch / "aug", scratch / "plain", 43)
+    for folder in (job.augmented, job.plain):
+        folder.mkdir()
+    return job
 
 
 def reading_table(folder: Path, rounds: int) -> list[str]:
+    """Reading the pictures that the first table's program made, as train.py does at 16 px."""
     names = walk(folder, ENDINGS).names[:2000]
     sides: dict[str, Callable[[], object]] = {
         "Pillow, resize": lambda: obvious_reading(folder, names),
         "Pillow, draft mode": lambda: draft_reading(folder, names),
-        "dataset_decode.py (Lua's image.scale)": lambda: decode_files(folder, names, 1, 16),
+        "ours (Lua's image.scale)": lambda: decode_files(folder, names, 1, 16),
     }
-    seconds = fastest(sides, rounds)
+    seconds = medians(sides, rounds)
     title = f"### Reading {len(names)} JPEGs of 64x64 as 16x16 gray, one core\n"
-    return [title, *_table(seconds, len(names), "Pillow, resize"), ""]
+    return [title, _table(seconds, len(names)), ""]
 
 
-def _table(seconds: dict[str, float], count: int, base: str) -> list[str]:
-    rows = ["| | pictures per second | ms per picture | ratio |", "|---|---|---|---|"]
+def _table(seconds: dict[str, float], count: int) -> str:
+    """A row per side; ratios are to the first."""
+    table = Table("", "pictures per second", "ms per picture", "ratio")
+    base = next(iter(seconds.values()))
     for name, total in seconds.items():
-        ratio = seconds[base] / total
-        rows.append(f"| {name} | {count / total:.0f} | {1000 * total / count:.2f} | {ratio:.1f} |")
-    return rows
+        ms = 1000 * total / count
+        table.add(name, f"{count / total:.0f}", f"{ms:.2f}", f"{base / total:.1f}")
+    return table.markdown()
 
 
 def memory_table(folder: Path, files: int) -> list[str]:
@@ -214,37 +227,29 @@ def memory_table(folder: Path, files: int) -> list[str]:
     ]
 
 
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "")
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
-
-
 @click.command(help=__doc__)
-@click.option("--path", required=True, help="Folder of LFW photos (250x250).")
+@click.option(
+    "--path", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of LFW photos (250x250).",
+)  # fmt: skip
 @click.option("--photos", default=20, show_default=True, help="How many the loops work on.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--memory", default=0, help="Measure the memory with this many files (0: not).")
-@click.option("--out", help="Append the tables to this file.")
-def main(path: str, photos: int, rounds: int, memory: int, out: str | None) -> None:
-    names = walk(Path(path), ENDINGS).names
+@click.option("--output", type=OutputFile(), help="Also write the tables here.")
+def main(path: Path, photos: int, rounds: int, memory: int, output: Path | None) -> None:
+    names = walk(path, ENDINGS).names
     photos = min(photos, len(names))
-    lines = [f"## Data, {time.strftime('%Y-%m-%d')}, {machine()}\n"]
-    lines += generation_table(Path(path), names, photos, rounds)
+    lines = [f"# Data\n\n{machine()}, {today()}\n", *generation_table(path, names, photos, rounds)]
     with tempfile.TemporaryDirectory() as scratch:
-        generate = generator()
-        job = generate.Job(Path(path), Path(scratch) / "aug", Path(scratch) / "plain", 43)
-        for folder in (job.augmented, job.plain):
-            folder.mkdir()
-        generate.make_faces(job, list(enumerate(names[:100])))
+        job = job_in(path, Path(scratch))
+        generate_dataset.make_faces(job, list(enumerate(names[:100])))
         lines += reading_table(job.augmented, rounds)
         if memory:
             lines += memory_table(job.augmented, memory)
     text = "\n".join(lines)
     click.echo(text)
-    if out:
-        with open(out, "a", encoding="utf-8") as file:
-            file.write(text)
+    if output:
+        output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""How soon a face follows a slider of `sample.py --explore`: `python -m benchmarks.explore`.
+"""How soon a face follows a slider of `sample.py --explore`.
+
+    python -m benchmarks.explore
 
 Moves a slider forty times in a headless Chromium and waits each time for the face to change.
 Prints the median and the longest wait, and the command's CPU time per move.
@@ -12,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.processes import cpu_seconds
 from tests.e2e.chromium import Tab, open_tab
 from tests.e2e.test_explore import SET, exploring
 from tests.plots.test_plots import free_port
@@ -29,18 +32,15 @@ WAIT = """new Promise(done => {
 })"""
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def wait_ms(tab: Tab, value: float) -> float:
+    """Milliseconds from a move of slider 3 to `value` until the face is another."""
     script = WAIT.replace("SET", SET).replace("VALUE", str(value))
     answer = tab.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
     return float(answer["result"]["value"])
 
 
 def main() -> None:
+    """Print both figures."""
     with (
         tempfile.TemporaryDirectory() as folder,
         exploring(free_port()) as (process, url),

@@ -1,6 +1,6 @@
 """Fréchet and kernel distances by the number of pictures, and how long they take.
 
-python -m benchmarks.features FOLDER [--net G.net] [--threads 2]
+    python -m benchmarks.features FOLDER --net G.net [--sizes 50,500] [--threads 2]
 
 FOLDER holds real faces, one file per photograph (`out_unaug_64x64` of generate_dataset.py). Its
 pictures are split into two sets of different photographs at the size of G's pictures; rows: the one

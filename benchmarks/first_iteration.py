@@ -1,6 +1,7 @@
 """From typing `python train.py ...` to the first finished iteration, with a warm cache.
 
-python -m benchmarks.first_iteration [--rounds 5] [-- FLAGS OF train.py]
+    python -m benchmarks.first_iteration [--rounds 5] [-- FLAGS OF train.py]
+
 A finished iteration is a line in losses.jsonl (--log_every=1). Beside the clock stands the
 processor time used until then, which other jobs on the machine change less.
 """
@@ -17,16 +18,10 @@ from pathlib import Path
 
 import click
 
+from benchmarks.processes import cpu_seconds
 from benchmarks.report import machine
 
 ROOT = Path(__file__).parents[1]
-TICKS = os.sysconf("SC_CLK_TCK")  # of processor time, a second
-
-
-def cpu_seconds(process: int) -> float:
-    """User and system time that the process has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def first_iteration(flags: tuple[str, ...]) -> tuple[float, float]:
@@ -42,8 +37,8 @@ def first_iteration(flags: tuple[str, ...]) -> tuple[float, float]:
         ended = run.poll()
         run.kill()
         run.wait()
-        if ended is not None:
-            raise SystemExit(f"train.py ended with exit code {ended}")
+        if ended is not None:  # it has said why
+            raise click.ClickException(f"train.py ended with exit code {ended}")
     return took, used
 
 

@@ -1,6 +1,6 @@
 """ganless-hd and the plain reading of the published program, equally long: who has learned more?
 
-python -m benchmarks.ganless_equal_time PHOTOS [--seconds 40] [--size 64] [--width 1]
+    python -m benchmarks.ganless_equal_time PHOTOS [--seconds 40] [--size 64] [--width 1]
 
 Both sides have the published settings (one correlation over the whole batch, the last six iterates
 averaged, two steps per batch), the same random features, start values and batches, and each gets

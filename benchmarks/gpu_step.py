@@ -2,7 +2,8 @@
 
     python -m benchmarks.gpu_step [--gpu 0] [--only 16px] [--batch 16] [--bursts 5] [--burst 20]
 
-Bursts of iterations between two synchronisations, the sides in turn; medians. "kernels" and
+Bursts of iterations between two synchronisations, the sides in turn; medians. The plain port
+multiplies in TF32 (`--strict`: in fp32), whatever ours does. "kernels" and
 "busy" are those of one iteration as torch's profiler sees them (`--no-flat`: with parameters one by
 one, and bf16 by autocast alone). `--gpu -1` tries it on the CPU, where operators are counted.
 """
@@ -17,11 +18,11 @@ import click
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.report import Table, machine
+from benchmarks.report import Table, chosen, machine
 from benchmarks.train_step import CASES, ours, plain
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game import precision
-from eyescream_py.system.device import prepare_cuda, wait_for
+from eyescream_py.system.device import choose_device, prepare_cuda, wait_for
 
 WARM_UP = 8  # iterations: lazy set-up, then what the capture itself runs
 PROFILED = 4
@@ -40,6 +41,7 @@ def burst(step: Step, count: int, device: torch.device) -> float:
 
 
 def in_turn(steps: dict[str, Step], bursts: int, count: int, device: torch.device) -> list[float]:
+    """Median milliseconds per iteration of each side."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         burst(step, WARM_UP if count > 1 else 1, device)
@@ -72,7 +74,7 @@ def kernels(step: Step, device: torch.device) -> tuple[float, float, list[Kernel
 @click.option("--gpu", default=0, help="CUDA device, -1 for the CPU.")
 @click.option("--only", default="", help="Cases whose name contains this.")
 @click.option("--batch", multiple=True, type=int, help="Batch sizes.")
-@click.option("--bursts", default=5)
+@click.option("--bursts", default=5, help="Of each side, timed.")
 @click.option("--burst", "count", default=20, help="Iterations between two synchronisations.")
 @click.option("--strict/--no-strict", default=False, help="fp32 without TF32.")
 @click.option("--flat/--no-flat", default=None, help="Parameters in one buffer (default: on CUDA).")
@@ -87,16 +89,16 @@ def main(
     flat: bool | None,
     top: bool,
 ) -> None:
-    device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
+    """Time every case at every batch size."""
+    device = choose_device(gpu, True)
     prepare_cuda(device, fast=False, strict=strict)
     print(f"{machine(device)}, {'fp32' if strict else 'TF32 where fp32 is asked'}")
     table = Table(
         "case", "batch", "plain ms", "fp32 ms", "bf16 ms", "best/plain", "images/s",
         "kernels fp32", "kernels bf16", "busy bf16 ms",
     )  # fmt: skip
-    for case, (channels, size, coarse) in CASES.items():
-        if only not in case:
-            continue
+    for case in chosen(CASES, only):
+        channels, size, coarse = CASES[case]
         pixels = torch.randint(0, 256, (4000, channels, size, size), dtype=torch.uint8)
         data = Dataset(pixels.to(device), "noise")
         for n in batch or (32 if coarse else 16, 64, 1024):

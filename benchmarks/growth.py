@@ -1,13 +1,12 @@
 """How an epoch's time and the run's memory grow: train.py, as a person starts it.
 
-python -m benchmarks.growth [--lengths 200 400 800] [--epochs 1000] [--output FILE]
+    python -m benchmarks.growth [--lengths 200 --lengths 400 ...] [--epochs 1000] [--output FILE]
+
 An epoch's time per picture should not depend on N_epoch, nor the memory on the epochs done.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,9 @@ from pathlib import Path
 
 import click
 
-from benchmarks.report import Table, machine
+from benchmarks.long_colour import metrics
+from benchmarks.processes import resident_mb
+from benchmarks.report import OutputFile, Table, machine
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -25,24 +26,15 @@ SMALL = (
 
 
 def command(folder: Path, *more: str) -> list[str]:
+    """A small run of train.py that saves into `folder`."""
     return [sys.executable, str(ROOT / "train.py"), *SMALL, f"--save={folder}", *more]
-
-
-def epochs_done(folder: Path) -> list[dict[str, float]]:
-    path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def milliseconds_per_picture(folder: Path, length: int) -> float:
     """Of the fastest of three epochs."""
     more = (f"--N_epoch={length}", "--epochs=3")
     subprocess.run(command(folder, *more), check=True, stdout=subprocess.DEVNULL)
-    return min(1000 * record["seconds"] / length for record in epochs_done(folder))
-
-
-def resident_mb(process: int) -> float:
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return min(1000 * record["seconds"] / length for record in metrics(folder))
 
 
 def memory(folder: Path, epochs: int) -> list[tuple[int, float]]:
@@ -51,9 +43,10 @@ def memory(folder: Path, epochs: int) -> list[tuple[int, float]]:
     run = subprocess.Popen(command(folder, *more), stdout=subprocess.DEVNULL)
     seen: list[tuple[int, float]] = []
     while run.poll() is None:
-        done = len(epochs_done(folder))
-        if done >= (len(seen) + 1) * epochs // 11:
-            seen.append((done, resident_mb(run.pid)))
+        done = len(metrics(folder))
+        held = resident_mb(run.pid)
+        if held and done >= (len(seen) + 1) * epochs // 11:
+            seen.append((done, held))
         time.sleep(0.1)
     if run.returncode:
         raise SystemExit(f"the run ended with exit code {run.returncode}")
@@ -63,8 +56,9 @@ def memory(folder: Path, epochs: int) -> list[tuple[int, float]]:
 @click.command()
 @click.option("--lengths", multiple=True, type=int, default=(200, 400, 800))
 @click.option("--epochs", default=1000, help="Tiny epochs of the run whose memory is watched.")
-@click.option("--output", type=click.Path(path_type=Path), help="Also write the tables here.")
+@click.option("--output", type=OutputFile(), help="Also write the tables here.")
 def main(lengths: tuple[int, ...], epochs: int, output: Path | None) -> None:
+    """Time three lengths of an epoch, then watch the memory of many epochs."""
     table = Table("what", "at", "value")
     with tempfile.TemporaryDirectory() as folder:
         for length in lengths:

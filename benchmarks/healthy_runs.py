@@ -3,14 +3,12 @@
     python -m benchmarks.healthy_runs --faces FOLDER [--colour FOLDER] [--seconds 20] [--only WORD]
 
 Each run trains from the command line until its processor time is used up. Prints a row per run:
-epochs, iterations, last losses, accuracy of D, and the line where one came. Ends with exit code 1
+epochs, steps of D, last losses, accuracy of D, and the line where one came. Ends with exit code 1
 if one came.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +18,8 @@ from pathlib import Path
 
 import click
 
-from benchmarks.long_colour import WORDS
+from benchmarks.long_colour import WORDS, metrics
+from benchmarks.processes import cpu_seconds
 from benchmarks.report import Table
 
 GRAY, COLOUR, SMALL = "gray", "colour", "embedded"  # 18,000 faces, some hundreds, 100
@@ -68,15 +67,6 @@ def run(words: str, dataset: str, seconds: float, save: Path) -> str:
         return said.read()
 
 
-def cpu_seconds(pid: int) -> float:
-    """Of a process of ours that may have ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @click.command()
 @click.option("--faces", type=click.Path(exists=True), required=True, help="Gray faces.")
 @click.option("--colour", type=click.Path(exists=True), help="Faces in colour.")
@@ -93,7 +83,7 @@ def main(faces: str, colour: str | None, seconds: float, only: str, skip: int) -
             save = Path(folder) / "run"
             save.mkdir()
             said = run(words, str(data[kind]), seconds, save)
-            rows = [json.loads(line) for line in (save / "metrics.jsonl").read_text().splitlines()]
+            rows = metrics(save)
         told = [line for line in said.splitlines() if any(mark in line for mark in WORDS)]
         fired += bool(told)
         last = rows[-1] if rows else {"D_loss": 0, "G_loss": 0, "D_accuracy": 0}

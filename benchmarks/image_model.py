@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.image_model_report import SEEDS
+from benchmarks.processes import resident_mb
 from eyescream_py.image_model.checkpoints import read_checkpoint, save_checkpoint
 from eyescream_py.image_model.data import (
     Pictures,
@@ -74,6 +75,7 @@ class Bench:
 
 
 def seeded(seed: int) -> np.random.Generator:
+    """Seeds torch; numpy's generator is returned."""
     torch.manual_seed(seed)
     return np.random.default_rng(seed)
 
@@ -86,6 +88,7 @@ def train(learner: Learner, steps: int) -> Trace:
 def image_model(
     bench: Bench, seed: int, llr: float = LLR, glr: float = GLR, dlr: float = DLR, **options: Any
 ) -> ImageModel:
+    """A learner on the folders of make-data; `options` are those of ModelOptions."""
     rng = seeded(seed)
     model = ModelOptions(
         synth_dir=str(bench.data / "Faces_depth"),
@@ -199,6 +202,7 @@ EXPERIMENTS: dict[str, Callable[[Bench, int], tuple[Learner, Trace]]] = {
 
 
 def generator_of(learner: Learner) -> torch.nn.Module:
+    """What makes pictures of depth maps."""
     if "decoder" in learner.modules:
         return EncodedGenerator(learner.modules["encoder"], learner.modules["decoder"])  # type: ignore[arg-type]
     return learner.modules["generator"]
@@ -218,6 +222,7 @@ size_options = [
 
 
 def sized(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with --size and --batch."""
     for option in size_options:
         command = option(command)
     return command
@@ -246,6 +251,7 @@ def run(
 def measure(
     bench: Bench, name: str, seed: int, held_out: Pictures, seen_photos: torch.Tensor
 ) -> None:
+    """One experiment with one seed: its scores, times and metrics, and its networks."""
     result = bench.out / f"{name}-{seed}.json"
     if result.exists():
         return
@@ -293,9 +299,11 @@ def other_looks(index: int, looks: int, size: int) -> np.ndarray:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def memory(folder: Path) -> None:
-    """Fill a cache of 100,000 pictures of 128 px; disk and resident memory."""
+    """Fill a cache of 100,000 pictures of 128 px in FOLDER: disk and resident memory. The cache is
+    removed in the end.
+    """
     rng = np.random.default_rng(0)
-    before = resident()
+    before = resident_mb()
     cache = ReplayCache.create(folder / "memory", 100_000, (1, 128, 128))
     batch = torch.rand(200, 1, 128, 128) * 2 - 1
     peak = 0.0
@@ -303,19 +311,15 @@ def memory(folder: Path) -> None:
         cache.push(batch, rng)
         cache.sample(4, rng)
         if turn % 20 == 19:
-            peak = max(peak, resident() - before)
+            peak = max(peak, resident_mb() - before)
             cache.commit()
     size = sum(p.stat().st_blocks * 512 for p in folder.glob("memory.npy*"))
     print(f"filled {cache.count}; disk {size / 1e9:.3f} GB; resident memory grew {peak:.1f} MB")
     peak_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"largest resident size of the whole process {peak_process:.0f} MB")
     cache.close()
-
-
-def resident() -> float:
-    """Resident memory of this process, MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6
+    for path in folder.glob("memory.npy*"):
+        path.unlink()
 
 
 if __name__ == "__main__":

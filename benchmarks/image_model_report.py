@@ -38,6 +38,7 @@ def save_sheet(path: Path, columns: list[torch.Tensor], rows: range, zoom: int) 
 
 
 def results(out: Path, name: str) -> list[dict[str, Any]]:
+    """An experiment's results, one per seed."""
     return [json.loads(p.read_text()) for p in sorted(out.glob(f"{name}-[0-9].json"))]
 
 
@@ -46,6 +47,8 @@ def results(out: Path, name: str) -> list[dict[str, Any]]:
 @click.option("--data", type=click.Path(path_type=Path), help="For the sheet of held-out heads.")
 @click.option("--size", type=int, default=64, show_default=True)
 def main(out: Path, data: Path | None, size: int) -> None:
+    if not any(results(out, name) for name in NAMES):
+        raise click.BadParameter(f"{out} holds no results of benchmarks.image_model run")
     for name in NAMES:
         for index, result in enumerate(results(out, name)):
             numbers = "  ".join(f"{key} {value:.4f}" for key, value in result["scores"].items())
@@ -66,6 +69,7 @@ def main(out: Path, data: Path | None, size: int) -> None:
 
 
 def differences(result: dict[str, Any]) -> np.ndarray:
+    """D(real) - D(fake) of the steps after the first hundred."""
     return np.array([record["difference"] for record in result["trace"]])[100:]
 
 
@@ -75,6 +79,7 @@ def swing(difference: np.ndarray, window: int = 20) -> float:
 
 
 def draw_differences(out: Path) -> None:
+    """OUT/difference.png: with and without replay, a plot per seed."""
     if not results(out, "plain"):
         return
     import matplotlib

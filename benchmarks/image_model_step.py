@@ -3,7 +3,7 @@
     python -m benchmarks.image_model_step [--size 32] [--batch 8] [--rounds 15] [--output FILE]
 
 Both sides have the same weights and batches, one D step a turn and a replay cache; the losses of
-their first turns are compared. The plain side is made of torch.nn's layers and follows the
+their first turns have to agree. The plain side is made of torch.nn's layers and follows the
 original's graph: G makes its pictures anew for its own step, D sees real and made ones in two
 passes, G's step computes D's gradients too, RMSProp goes parameter by parameter, replayed pictures
 are float32 in memory. Rounds alternate; medians of processor time and of the rounds' ratios.
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.report import Table, machine
+from benchmarks.report import OutputFile, Table, machine
 from eyescream_py.image_model.adversarial import Game
 from eyescream_py.image_model.losses import build_optimizer, discriminator_loss, generator_loss
 from eyescream_py.image_model.networks import build_critic, build_generator
@@ -101,6 +101,7 @@ class Plain:
         self.cache: list[Tensor] = []
 
     def turn(self, x: Tensor, y: Tensor) -> tuple[float, float]:
+        """D's step on real `y`, then G's on `x`; their losses."""
         made = self.g(x).detach()
         half = len(x) // 2
         if len(self.cache) > half:
@@ -126,6 +127,7 @@ def time_of(turn: Callable[[], object]) -> float:
 
 
 def build(size: int, folder: Path) -> tuple[Plain, Game]:
+    """Both sides, with the same weights."""
     torch.manual_seed(0)
     g, d = build_generator("U", 1, size), build_critic("dense", 1, size)
     plain = Plain(with_weights_of(g, PlainU()), with_weights_of(d, plain_critic(size)))
@@ -140,7 +142,7 @@ def build(size: int, folder: Path) -> tuple[Plain, Game]:
 @click.option("--batch", type=int, default=8, show_default=True)
 @click.option("--rounds", type=int, default=15, show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path))
+@click.option("--output", type=OutputFile())
 def main(size: int, batch: int, rounds: int, threads: int, output: Path | None) -> None:
     """Time both sides alternately."""
     torch.set_num_threads(threads)

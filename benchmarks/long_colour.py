@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.report import Table, machine
+from benchmarks.report import OutputFile, Table, machine
 
 BATCH, PER_EPOCH = 16, 1000
 ITERATIONS = PER_EPOCH // (BATCH // 2) - 1  # of an epoch: half of a batch is real
@@ -45,10 +45,13 @@ def train(seed: int, iterations: int, dataset: Path, gpu: int, save: Path, more:
 
 
 def metrics(save: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (save / "metrics.jsonl").read_text().splitlines()]
+    """A record per epoch that has ended."""
+    path = save / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def draw(curves: dict[int, list[dict[str, float]]], path: Path) -> None:
+    """Both losses of each seed over the iterations."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
@@ -67,8 +70,8 @@ def draw(curves: dict[int, list[dict[str, float]]], path: Path) -> None:
 @click.option("--iterations", default=4000)
 @click.option("--gpu", default=0, help="CUDA device, -1 for the CPU.")
 @click.option("--runs", type=click.Path(path_type=Path), help="Keep the runs here.")
-@click.option("--output", type=click.Path(path_type=Path), help="Also write the table here.")
-@click.option("--curve", type=click.Path(path_type=Path), help="Draw the curves here.")
+@click.option("--output", type=OutputFile(), help="Also write the table here.")
+@click.option("--curve", type=OutputFile(), help="Draw the curves here.")
 @click.argument("more", nargs=-1)
 def main(
     dataset: Path,

@@ -1,8 +1,8 @@
 """MLN measurements that print Markdown tables.
 
-python -m benchmarks.mln b0                        off-resonance: MLN against the model-based CG
-python -m benchmarks.mln operators --data FOLDER   the forward operator against the original's
-python -m benchmarks.mln memory                    peak memory, 128 px, 13 coils, 7 segments
+    python -m benchmarks.mln b0                        off-resonance: MLN against model-based CG
+    python -m benchmarks.mln operators --data FOLDER   the forward operator against the original's
+    python -m benchmarks.mln memory                    peak memory, 128 px, 13 coils, 7 segments
 
 FOLDER of --data holds the files of the original's repository; see docs/mln.md. The 200 x 200 masks
 are in mln_masks.py, the real scan in mln_scan.py.
@@ -10,7 +10,6 @@ are in mln_masks.py, the real scan in mln_scan.py.
 
 from __future__ import annotations
 
-import platform
 import resource
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.report import machine, today
 from eyescream_py.mln import steps
 from eyescream_py.mln.analytic import set_regression_weights
 from eyescream_py.mln.baselines import adjoint_image, cg_sense
@@ -33,20 +33,14 @@ from eyescream_py.mln.metrics import nrmse
 from eyescream_py.mln.networks import MinimalLinearNetwork, Shape, build_network
 from eyescream_py.mln.nufft import ExactDFT, Finufft, MatrixNUFFT
 from eyescream_py.mln.params import Params
+from eyescream_py.mln.protocol import Protocol
 from eyescream_py.mln.simulation import Setup, make_protocol
-from eyescream_py.mln.trajectories import (
-    density_compensation,
-)
+from eyescream_py.mln.trajectories import density_compensation
 
 
 @click.group()
 def main() -> None:
     """Measurements of the MLN room."""
-
-
-def machine() -> str:
-    threads = torch.get_num_threads()
-    return f"{time.strftime('%Y-%m-%d')}, {platform.machine()} CPU, {threads} threads"
 
 
 def fine_tune(
@@ -69,16 +63,15 @@ def fine_tune(
 
 
 def reconstructed(method: Callable[[Tensor], Tensor], signal: Tensor) -> tuple[Tensor, float]:
-    """Images and ms per image, one image at a time, the fastest of two rounds (the first makes
+    """Images and CPU ms per image, one image at a time, of the second round (the first makes
     plans).
     """
-    times = []
     with torch.no_grad():
         for _ in range(2):
-            begun = time.perf_counter()
+            begun = time.process_time()
             images = torch.cat([method(one[None]) for one in signal])
-            times.append(1000 * (time.perf_counter() - begun) / len(signal))
-    return images, min(times)
+            took = 1000 * (time.process_time() - begun) / len(signal)
+    return images, took
 
 
 def mean_nrmse(images: Tensor, truth: Tensor, mask: Tensor) -> float:
@@ -99,9 +92,7 @@ def save_jpeg(grey: NDArray[Any], path: Path) -> None:
 @click.option("--examples", default=800, show_default=True)
 @click.option("--ridge", default=1e-5, show_default=True)
 @click.option("--sweeps", default=6, show_default=True)
-def b0(
-    peak: float, side: int, noise: float, examples: int, ridge: float, sweeps: int
-) -> None:  # fmt: skip
+def b0(peak: float, side: int, noise: float, examples: int, ridge: float, sweeps: int) -> None:
     """NRMSE under off-resonance on 32 unseen phantoms: MLN with 1 and 3 time parts, and CG-SENSE.
 
     CG-SENSE's steps are the best ones for other phantoms.
@@ -113,22 +104,10 @@ def b0(
     stack = load_images("", 64, 64)
     test = Examples(params, protocol, load_images("", 64, 64, seed=2), seed=99).batch(0, 32)
     other = Examples(params, protocol, stack, seed=98).batch(0, 32)
-
-    def error(method: Callable[[Tensor], Tensor], batch: Batch = test) -> float:
-        with torch.no_grad():
-            return mean_nrmse(method(batch.signal), batch.label[:, 0], protocol.mask)
-
-    def cg(steps: int) -> Callable[[Tensor], Tensor]:
-        return lambda signal: cg_sense(protocol.acquisition, signal, steps)
-
-    weights = torch.from_numpy(density_compensation(protocol.trajectory))
-    blind = replace(protocol.acquisition, phases=None, interpolation=None)
-    best = min((5, 12, 30, 60, 100), key=lambda steps: error(cg(steps), other))
-    click.echo(f"{machine()}; +-{peak:g} Hz over 10 ms, {side} px, noise {noise:g}")
-    click.echo("| method | NRMSE |\n|---|---|")
-    click.echo(f"| CG-SENSE without B0 | {error(lambda s: cg_sense(blind, s, 12)):.3f} |")
-    known = protocol.acquisition
-    click.echo(f"| adjoint with B0 | {error(lambda s: adjoint_image(known, s, weights)):.3f} |")
+    click.echo(f"{machine()}, {today()}; +-{peak:g} Hz over 10 ms, {side} px, noise {noise:g}")
+    click.echo("| method | NRMSE | CPU ms per image |\n|---|---|---|")
+    for name, method in model_based(protocol, other).items():
+        click.echo(_row(name, method, test, protocol))
     for parts in (1, 3):
         begun = time.process_time()
         shape = Shape(side, side, side / 2, 4, 12, 4 * parts, k_grid="matched")
@@ -136,10 +115,42 @@ def b0(
         stream = Examples(params, protocol, stack)
         set_regression_weights(network, protocol, stream, examples, ridge, 4, sweeps, noise)
         seconds = time.process_time() - begun
-        name = f"MLN, T = 4 x {parts}, {seconds:.0f} s of CPU"
-        click.echo(f"| {name} | {error(network):.3f} |")
-    click.echo(f"| CG-SENSE with B0, 12 steps | {error(cg(12)):.3f} |")
-    click.echo(f"| CG-SENSE with B0, best: {best} steps | {error(cg(best)):.3f} |")
+        click.echo(_row(f"MLN, T = 4 x {parts}, {seconds:.0f} s of CPU", network, test, protocol))
+
+
+Method = Callable[[Tensor], Tensor]
+
+
+def model_based(protocol: Protocol, other: Batch) -> dict[str, Method]:
+    """Methods that know the protocol; CG-SENSE also with the steps that are best for `other`."""
+    known = protocol.acquisition
+    blind = replace(known, phases=None, interpolation=None)
+    weights = torch.from_numpy(density_compensation(protocol.trajectory))
+
+    def cg(steps: int) -> Method:
+        return lambda signal: cg_sense(known, signal, steps)
+
+    best = min((5, 12, 30, 60, 100), key=lambda steps: _error(cg(steps), other, protocol)[0])
+    return {
+        "CG-SENSE without B0": lambda signal: cg_sense(blind, signal, 12),
+        "adjoint with B0": lambda signal: adjoint_image(known, signal, weights),
+        "CG-SENSE with B0, 12 steps": cg(12),
+        f"CG-SENSE with B0, best: {best} steps": cg(best),
+    }
+
+
+def _error(method: Method, batch: Batch, protocol: Protocol) -> tuple[float, float]:
+    """NRMSE, and CPU ms per image of the whole batch at once."""
+    begun = time.process_time()
+    with torch.no_grad():
+        images = method(batch.signal)
+    milliseconds = 1000 * (time.process_time() - begun) / len(images)
+    return mean_nrmse(images, batch.label[:, 0], protocol.mask), milliseconds
+
+
+def _row(name: str, method: Method, batch: Batch, protocol: Protocol) -> str:
+    error, milliseconds = _error(method, batch, protocol)
+    return f"| {name} | {error:.3f} | {milliseconds:.1f} |"
 
 
 @main.command()
@@ -193,7 +204,8 @@ def memory() -> None:
     weights = sum(p.numel() * p.element_size() for p in network.parameters()) / 2**20
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     click.echo(
-        f"{machine()}: weights {weights:.0f} MiB, peak {peak:.0f} MiB above the bare program; "
+        f"{machine()}, {today()}: weights {weights:.0f} MiB, "
+        f"peak {peak:.0f} MiB above the bare program; "
         f"CPU {middle - begun:.1f} s to simulate 16 examples, {seconds:.1f} s per step"
     )
 

@@ -1,7 +1,7 @@
 """The original's 200 x 200 benchmark: five Poisson-disc masks, 8 coils, 7 test images.
 
-python -m benchmarks.mln_masks run --data FOLDER --images FOLDER --out rows.jsonl [--noise 0.01]
-python -m benchmarks.mln_masks table rows.jsonl
+    python -m benchmarks.mln_masks run --data FOLDER --images FOLDER --out rows.jsonl [--noise 0.01]
+    python -m benchmarks.mln_masks table rows.jsonl
 
 FOLDER of --data holds SamplingMasks.mat, SensitivityMap.mat and TestImages.mat of the original's
 repository; --images holds generic pictures. The test images are only scored: CG-SENSE's steps and
@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.mln import machine, mean_nrmse, save_jpeg
+from benchmarks.mln import mean_nrmse, save_jpeg
+from benchmarks.report import machine, today
 from eyescream_py.mln.baselines import (
     adjoint_image,
     cg_sense,
@@ -104,7 +105,7 @@ def run(
     for number in [only] if only else known:
         case = _Case(mask_protocol(data, int(number)), stack, truth, noise, neighbours)
         row, rows = case.measure(ridge, sweeps, examples)
-        record = {"mask": int(number), "noise": noise, "machine": machine(), **row}
+        record = {"mask": int(number), "noise": noise, "machine": f"{machine()}, {today()}", **row}
         click.echo(json.dumps(record))
         with out.open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -139,9 +140,11 @@ class _Case:
         return Batch(with_noise(batch.signal, self.noise, 5), batch.label)
 
     def error(self, images: Tensor, batch: Batch) -> float:
+        """Mean NRMSE inside the mask."""
         return mean_nrmse(images, batch.label[:, 0], self.protocol.mask)
 
     def measure(self, ridge: float, sweeps: int, count: int) -> tuple[dict[str, Any], list[Tensor]]:
+        """The record of a line, and the pictures that `mask_picture` shows."""
         acquisition = self.protocol.acquisition
         begun = time.process_time()
         network = self._train(ridge, sweeps, count)
@@ -218,7 +221,9 @@ def mask_picture(rows: list[Tensor], path: Path) -> None:
 
 
 @main.command()
-@click.argument("rows", type=Path, nargs=-1, required=True)
+@click.argument(
+    "rows", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True
+)
 def table(rows: tuple[Path, ...]) -> None:
     """The JSON lines as Markdown: NRMSE, in brackets CPU ms per image."""
     records = [json.loads(line) for path in rows for line in path.read_text().splitlines()]

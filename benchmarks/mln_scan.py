@@ -1,9 +1,9 @@
 """The real spiral scan: train MLN for its protocol on generic pictures, reconstruct it, compare.
 
-python -m benchmarks.mln_scan choose --data FOLDER --images FOLDER --noise 0.003 --noise 0.01
-python -m benchmarks.mln_scan train --data FOLDER --images FOLDER --ridge R --out images.npz
-python -m benchmarks.mln_scan picture images.npz --out docs/mln/scan.jpg
-python -m benchmarks.mln_scan speed --data FOLDER
+    python -m benchmarks.mln_scan choose --data FOLDER --images FOLDER --noise 0.003 --noise 0.01
+    python -m benchmarks.mln_scan methods --data FOLDER --images FOLDER --picture docs/mln/scan.jpg
+    python -m benchmarks.mln_scan train --data FOLDER --images FOLDER [--field B0TS.mat]
+    python -m benchmarks.mln_scan maps --data FOLDER
 
 FOLDER of --data holds the files of the original's repository; see docs/mln.md. The correlation with
 the original's published output is only printed; `choose` decides by held-out samples of the scan.
@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.mln import fine_tune, machine, mean_nrmse, reconstructed, save_jpeg
+from benchmarks.mln import Method, fine_tune, mean_nrmse, reconstructed, save_jpeg
+from benchmarks.report import machine, today
 from eyescream_py.mln.analytic import set_regression_weights
 from eyescream_py.mln.baselines import adjoint_image, cg_sense
 from eyescream_py.mln.coil_estimation import estimated_maps, map_difference
@@ -74,6 +75,18 @@ def scan_protocol(
     )
 
 
+def scan_signal(data: Path, protocol: Protocol, coils: int) -> Tensor:
+    """The scan's first row: (1, coils, M) complex samples."""
+    return read_scan(data / "Sli6_r01.mat", protocol.samples, 13, coils)[:1]
+
+
+def published(data: Path) -> np.ndarray:
+    """The image (N, N) that the original's program made of the scan, complex."""
+    original = read_mat(data / "OnRealData01.mat", ["x"])["x"][0]
+    image: np.ndarray = original[..., 0] + 1j * original[..., 1]
+    return image
+
+
 @main.command()
 @click.option("--data", required=True, type=Path)
 @click.option("--images", required=True)
@@ -97,7 +110,7 @@ def choose(
     count = whole.trajectory.shape[1]
     kept = (np.arange(count) // stretch) % 10 != 5
     part = scan_protocol(data, coils, kept=kept)
-    signal = read_scan(data / "Sli6_r01.mat", count, 13, coils)[:1]
+    signal = scan_signal(data, whole, coils)
     params = replace(Params(), image_side=128, k_grid="matched")
     stream = Examples(params, part, load_images(images, 1000, 128))
     shape = Shape(128, 128, 64.0, coils, 12, coils, k_grid="matched")
@@ -129,20 +142,13 @@ def choose(
 @click.option(
     "--field", default=None, type=Path, help="B0TS.mat of `estimate-b0`; none: without B0."
 )
-@click.option("--out", default=None, type=Path, help=".npz with the images.")
 def train_for_scan(
     data: Path, images: str, coils: int, channels: int, parts: int, examples: int, sweeps: int,
     ridge: float, start: str, noise: float, minutes: float, rate: float, field: Path | None,
-    out: Path | None,
 ) -> None:  # fmt: skip
     """Train for the real scan's protocol on generic pictures and reconstruct it."""
     torch.set_num_threads(1)
-    begun = time.process_time()
-    turns = None if field is None else scan_turns(field)
-    protocol = scan_protocol(data, coils, turns)
-    signal = read_scan(data / "Sli6_r01.mat", protocol.trajectory.shape[1], 13, coils)[:1]
-    original = read_mat(data / "OnRealData01.mat", ["x"])["x"][0]
-    reference = original[..., 0] + 1j * original[..., 1]
+    protocol = scan_protocol(data, coils, None if field is None else scan_turns(field))
     params = replace(
         Params(), image_side=128, k_grid="matched", learning_rate=rate, batch_size=16, noise=noise,
         images_to_load=1000, bank_size=400, bank_uses=4,
@@ -151,40 +157,44 @@ def train_for_scan(
     test = stream.simulate([10**6 + i for i in range(16)])
     shape = Shape(128, 128, 64.0, coils, 12, parts * channels, k_grid="matched")
     network = build_network(shape, protocol.trajectory)
+    report = reporter(data, protocol, coils)
 
-    def report(name: str, image: Tensor, milliseconds: float) -> None:
-        agreement = magnitude_correlation(image[0, 0].numpy(), reference, protocol.mask[0].numpy())
-        minutes_so_far = (time.process_time() - begun) / 60
-        click.echo(f"| {name} | {agreement:.4f} | {milliseconds:.0f} | {minutes_so_far:.1f} |")
+    def cg(samples: Tensor) -> Tensor:
+        return cg_sense(protocol.acquisition, samples, 12)
 
-    click.echo(machine())
-    click.echo(
-        "| method | correlation with the original | ms per image | CPU min |\n|---|---|---|---|"
-    )
     weights = torch.from_numpy(density_compensation(protocol.trajectory))
-    adjoint, ms = reconstructed(lambda s: adjoint_image(protocol.acquisition, s, weights), signal)
-    report("adjoint", adjoint, ms)
-    cg, ms = reconstructed(lambda s: cg_sense(protocol.acquisition, s, 12), signal)
-    report("CG-SENSE, 12 steps", cg, ms)
+    report("adjoint", lambda s: adjoint_image(protocol.acquisition, s, weights))
+    report("CG-SENSE, 12 steps", cg)
     errors = STARTS[start](network, protocol, stream, examples, ridge, channels, sweeps, noise)
-    first, ms = reconstructed(network, signal)
-    report(f"MLN, {start} start, {sweeps} sweeps", first, ms)
+    report(f"MLN, {start} start, {sweeps} sweeps", network)
     batches = fine_tune(network, stream, params, minutes, 0)
-    mln, ms = reconstructed(network, signal)
-    report(f"MLN, + {batches} Adam batches", mln, ms)
-    with torch.no_grad():
-        unseen = mean_nrmse(network(test.signal), test.label[:, 0], protocol.mask)
-    unseen_cg = mean_nrmse(
-        cg_sense(protocol.acquisition, test.signal, 12), test.label[:, 0], protocol.mask
+    report(f"MLN, + {batches} Adam batches", network)
+    unseen, unseen_cg = (
+        mean_nrmse(reconstructed(method, test.signal)[0], test.label[:, 0], protocol.mask)
+        for method in (network, cg)
     )
     click.echo(
         f"least squares over its examples: {errors}; "
         f"unseen examples: NRMSE {unseen:.4f}, CG-SENSE {unseen_cg:.4f}"
     )
-    if out:
-        pictures = {"adjoint": adjoint, "cg": cg, "start": first, "mln": mln}
-        arrays = {name: value[0, 0].numpy() for name, value in pictures.items()}
-        np.savez(out, allow_pickle=False, reference=reference, **arrays)
+
+
+def reporter(data: Path, protocol: Protocol, coils: int) -> Callable[[str, Method], None]:
+    """Prints a table's head; what it returns prints a row about a method."""
+    begun, signal = time.process_time(), scan_signal(data, protocol, coils)
+    reference, mask = published(data), protocol.mask[0].numpy()
+    click.echo(f"{machine()}, {today()}")
+    click.echo(
+        "| method | correlation with the original | ms per image | CPU min |\n|---|---|---|---|"
+    )
+
+    def report(name: str, method: Method) -> None:
+        image, milliseconds = reconstructed(method, signal)
+        agreement = magnitude_correlation(image[0, 0].numpy(), reference, mask)
+        minutes = (time.process_time() - begun) / 60
+        click.echo(f"| {name} | {agreement:.4f} | {milliseconds:.0f} | {minutes:.1f} |")
+
+    return report
 
 
 def scan_turns(field: Path) -> Tensor:
@@ -214,27 +224,15 @@ def methods(
     """
     torch.set_num_threads(1)
     protocol = scan_protocol(data, coils)
-    samples = protocol.samples
-    signal = read_scan(data / "Sli6_r01.mat", samples, 13, coils)[:1]
-    original = read_mat(data / "OnRealData01.mat", ["x"])["x"][0]
-    reference, mask = original[..., 0] + 1j * original[..., 1], protocol.mask[0].numpy()
-    level = float(signal[..., -samples // 20 :].abs().square().mean().div(2).sqrt())
-    generator = torch.Generator().manual_seed(1)
-    parts = level * torch.randn(2, *signal.shape[1:], 2, generator=generator)
-    twice = signal + torch.view_as_complex(parts)
+    signal, reference = scan_signal(data, protocol, coils), published(data)
+    twice, level = with_noise_twice(signal)
     params = replace(Params(), image_side=128, k_grid="matched")
     shape = Shape(128, 128, 64.0, coils, neighbours, 8, k_grid="matched")
     network = build_network(shape, protocol.trajectory)
     stream = Examples(params, protocol, load_images(images, 100, 128))
     covariance_start(network, protocol, stream, 60, ridge, 8, sweeps, noise)
-    known = {name: model_methods(protocol, Settings())[name] for name in ("adjoint", "cg")}
-    for weight in (0.002, 0.005, 0.02):
-        known[f"wavelet {weight:g}"] = model_methods(protocol, Settings(wavelet_weight=weight))[
-            "wavelet"
-        ]
-        known[f"TV {weight / 2:g}"] = model_methods(protocol, Settings(tv_weight=weight / 2))["tv"]
-    known["MLN"] = FastNetwork(network)
-    click.echo(f"{machine()}; noise added {level:.4f} per real number")
+    known: dict[str, Method] = {**without_training(protocol), "MLN": FastNetwork(network)}
+    click.echo(f"{machine()}, {today()}; noise added {level:.4f} per real number")
     click.echo("| method | correlation | change | CPU ms |\n|---|---|---|---|")
     shown = []
     for name, method in known.items():
@@ -243,13 +241,39 @@ def methods(
         pair = method(twice)
         milliseconds = 500 * (time.process_time() - begun)
         change = float((pair[0] - pair[1]).norm() / image.norm()) / 2**0.5
-        agreement = magnitude_correlation(image[0, 0].numpy(), reference, mask)
+        agreement = magnitude_correlation(image[0, 0].numpy(), reference, protocol.mask[0].numpy())
         click.echo(f"| {name} | {agreement:.4f} | {change:.4f} | {milliseconds:.0f} |")
         shown += [image[0, 0].abs().numpy()] if name in SHOWN else []
     if picture:
-        cells = [cell / np.percentile(cell, 99.7) for cell in [*shown, np.abs(reference)]]
-        rows = [np.concatenate(cells[i : i + 3], 1) for i in (0, 3)]
-        save_jpeg(np.concatenate(rows).clip(0, 1).repeat(2, 0).repeat(2, 1), picture)
+        cells = [*shown, np.abs(reference)]
+        save_cells([cells[:3], cells[3:]], picture)
+
+
+def with_noise_twice(signal: Tensor) -> tuple[Tensor, float]:
+    """A scan's samples (1, C, M) with two draws of noise (2, C, M), as large as the outermost
+    twentieth of them, and that size per real number.
+    """
+    level = float(signal[..., -signal.shape[-1] // 20 :].abs().square().mean().div(2).sqrt())
+    generator = torch.Generator().manual_seed(1)
+    parts = level * torch.randn(2, *signal.shape[1:], 2, generator=generator)
+    return signal + torch.view_as_complex(parts), level
+
+
+def without_training(protocol: Protocol) -> dict[str, Method]:
+    """The model-based methods, wavelet-L1 and TV with three weights each."""
+    known = {name: model_methods(protocol, Settings())[name] for name in ("adjoint", "cg")}
+    for weight in (0.002, 0.005, 0.02):
+        settings = Settings(wavelet_weight=weight, tv_weight=weight / 2)
+        both = model_methods(protocol, settings)
+        known |= {f"wavelet {weight:g}": both["wavelet"], f"TV {weight / 2:g}": both["tv"]}
+    return known
+
+
+def save_cells(rows: list[list[np.ndarray]], path: Path) -> None:
+    """Magnitudes (N, N) side by side, each with its own white, twice as large."""
+    white = [[cell / np.percentile(cell, 99.7) for cell in row] for row in rows]
+    grey = np.concatenate([np.concatenate(row, 1) for row in white])
+    save_jpeg(grey.clip(0, 1).repeat(2, 0).repeat(2, 1), path)
 
 
 @main.command()
@@ -258,9 +282,8 @@ def maps(data: Path) -> None:
     """Coil maps from the scan's own samples against SensCC1.mat, and CG-SENSE with each."""
     torch.set_num_threads(1)
     protocol = scan_protocol(data, 13)
-    signal = read_scan(data / "Sli6_r01.mat", protocol.samples, 13, 13)[:1]
-    original = read_mat(data / "OnRealData01.mat", ["x"])["x"][0]
-    reference, mask = original[..., 0] + 1j * original[..., 1], protocol.mask[0]
+    signal, reference = scan_signal(data, protocol, 13), published(data)
+    mask = protocol.mask[0]
     given = protocol.acquisition.coils[0]
     click.echo("| maps | difference from SensCC | correlation, CG 12 steps | CPU s |")
     click.echo("|---|---|---|---|")
@@ -275,54 +298,6 @@ def maps(data: Path) -> None:
         agreement = magnitude_correlation(image, reference, mask.numpy())
         difference = map_difference(own, given, mask)
         click.echo(f"| {name} | {difference:.3f} | {agreement:.4f} | {seconds:.1f} |")
-
-
-@main.command()
-@click.option("--data", required=True, type=Path)
-@click.option("--batch", default=1, show_default=True, help="Images reconstructed together.")
-@click.option("--rounds", default=3, show_default=True)
-def speed(data: Path, batch: int, rounds: int) -> None:
-    """CPU ms per image on one thread, MLN and CG-SENSE alternately, the fastest round of each.
-
-    The weights are random: the time does not depend on them.
-    """
-    torch.set_num_threads(1)
-    plain = scan_protocol(data, 8)
-    turns = torch.linspace(-1, 1, 128).expand(128, 128)
-    field = scan_protocol(data, 8, turns)
-    signal = read_scan(data / "Sli6_r01.mat", plain.trajectory.shape[1], 13, 8)[:1]
-    signal = signal.expand(batch, -1, -1).contiguous()
-    network = build_network(Shape(128, 128, 64.0, 8, 12, 8, k_grid="matched"), plain.trajectory)
-    methods: dict[str, Callable[[], Tensor]] = {
-        "MLN, T = 8": lambda: network(signal),
-        "CG-SENSE, 12 steps": lambda: cg_sense(plain.acquisition, signal, 12),
-        "CG-SENSE with B0 (7 segments), 12 steps": lambda: cg_sense(field.acquisition, signal, 12),
-    }
-    times: dict[str, list[float]] = {name: [] for name in methods}
-    with torch.no_grad():
-        for _ in range(rounds):
-            for name, method in methods.items():
-                begun = time.process_time()
-                method()
-                times[name].append(1000 * (time.process_time() - begun) / batch)
-    click.echo("| method | CPU ms per image | against MLN |\n|---|---|---|")
-    fastest = {name: min(values) for name, values in times.items()}
-    for name, value in fastest.items():
-        click.echo(f"| {name} | {value:.0f} | {value / fastest['MLN, T = 8']:.1f} |")
-
-
-@main.command()
-@click.argument("files", type=Path, nargs=-1, required=True)
-@click.option("--out", required=True, type=Path)
-def picture(files: tuple[Path, ...], out: Path) -> None:
-    """Adjoint, CG-SENSE, MLN, original side by side; a row per .npz of `train`."""
-    rows = []
-    for path in files:
-        images = np.load(path)
-        cells = [np.abs(images[name]) for name in ("adjoint", "cg", "mln", "reference")]
-        rows.append(np.concatenate([cell / np.percentile(cell, 99.7) for cell in cells], 1))
-    grey = np.concatenate(rows).clip(0, 1).repeat(2, 0).repeat(2, 1)
-    save_jpeg(grey, out)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from benchmarks.report import Table, machine
+from benchmarks.report import Table, chosen, machine
 from benchmarks.train_step import CASES, make_game
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game import precision
@@ -80,10 +80,12 @@ class Operators(TorchDispatchMode):
 
 
 def iteration(case: str, batch: int, name: str, kernels: Counted | None) -> Callable[[], None]:
+    """An iteration in precision `name`; with `kernels` its layers and steps are fused."""
     channels, size, coarse = CASES[case]
     pixels = torch.randint(0, 256, (1000, channels, size, size), dtype=torch.uint8)
     source, made = TorchSource(0, CPU), models_c2f if coarse else models
-    networks = [make((channels, size, size)) for make in (made.create_D, made.create_G)]
+    dims = channels, size, size
+    networks = made.create_D(dims), made.create_G(dims)
     for net in networks:
         set_random_source(net, source)
         net.to(memory_format=torch.channels_last)
@@ -101,11 +103,10 @@ def iteration(case: str, batch: int, name: str, kernels: Counted | None) -> Call
 @click.option("--only", default="", help="Cases whose name contains this.")
 @click.option("--top", default=0, help="Also name the most frequent operators.")
 def main(only: str, top: int) -> None:
+    """Count those of a second iteration: the first sets things up."""
     table = Table("case", "batch", "plain fp32", "plain bf16", "fp32", "bf16")
-    for case, (_, _, coarse) in CASES.items():
-        if only not in case:
-            continue
-        batch, found = 32 if coarse else 16, []
+    for case in chosen(CASES, only):
+        batch, found = 32 if CASES[case][2] else 16, []
         for kernels, name in itertools.product((None, Counted()), ("fp32", "bf16")):
             step = iteration(case, batch, name, kernels)
             step()

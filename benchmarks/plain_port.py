@@ -7,7 +7,7 @@ gradients, a float data set behind a DataLoader.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,3 @@ class PlainPairs:
         clamp_gradients(self.G, 5)
         self.G_opt.step()
         loss.item()
-
-
-PLAIN: dict[str, Callable[..., PlainFaces | PlainPairs]] = {"faces": PlainFaces, "c2f": PlainPairs}

@@ -3,7 +3,8 @@
 Every second stands for an epoch: it shows four grids of faces and two curves, then computes like a
 training step. Counted per epoch: the time that the calls keep the training thread, and the
 processor time of the thread that sends. Both as a share of an epoch of `--epoch_s` seconds.
-    python -m benchmarks.plots_cost
+
+    python -m benchmarks.plots_cost [--epochs 20] [--epoch_s 19]
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 import torch
 
+from benchmarks.processes import cpu_seconds
 from eyescream_py.plots.windows import Plots
 
 GRIDS = {4: 100, 6: 50, 7: 50, 8: 100}  # window -> pictures, as train.py shows them
@@ -57,9 +58,7 @@ def measure(plots: Plots, epochs: int, size: int) -> Cost:
 def _sender_cpu_s(plots: Plots) -> float:
     """Processor time of the sending thread so far, from the system's account of it."""
     assert plots._sender is not None
-    stat = Path(f"/proc/self/task/{plots._sender.native_id}/stat").read_text()
-    user, system = stat.rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return cpu_seconds(f"self/task/{plots._sender.native_id}")
 
 
 def _trouble(plots: Plots, state: str) -> None:

@@ -52,11 +52,13 @@ def processor_seconds(command: list[str], output: Path) -> float:
         process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)
         _, status, used = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"{output}: training failed")
+        said = output.read_text(errors="replace").strip().splitlines()
+        raise click.ClickException(f"{output}: training failed: {said[-1] if said else status}")
     return used.ru_utime + used.ru_stime
 
 
 def train(flags: list[str], folder: Path, epochs: int) -> float:
+    """A run of so many epochs in `folder`; its processor seconds."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "train.py", *RUN, *flags, f"--epochs={epochs}", f"--save={folder}"]
     return processor_seconds(command, folder / "output.txt")
@@ -69,6 +71,7 @@ def epochs_within(flags: list[str], folder: Path, seconds: float) -> int:
 
 
 def measure(folder: Path, seen: str, unseen: str, images: int, *more: str) -> dict[str, Any]:
+    """What `evaluate` finds of the run in `folder`."""
     command = [
         sys.executable, "-m", "eyescream_py", "evaluate", str(folder / "adversarial.net"),
         f"--dataset={seen}", f"--heldout={unseen}", f"--images={images}", f"--writeto={folder}",
@@ -83,6 +86,7 @@ def one_run(
     name: str, seed: int, epochs: int, flags: list[str], out: Path, seen: str, unseen: str,
     images: int,
 ) -> dict[str, Any]:  # fmt: skip
+    """Train and measure; the row of figures is printed and added to OUT/figures.jsonl."""
     folder = out / f"{re.sub('[^A-Za-z0-9.]+', '_', name)}_{seed}"
     used = train([*flags, f"--seed={seed}"], folder, epochs)
     found, last = measure(folder, seen, unseen, images), None

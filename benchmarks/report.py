@@ -5,12 +5,37 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import click
 import torch
 
 # of what a command writes anew into a file of results
 BEGINS, ENDS = "<!-- measured -->", "<!-- end of what was measured -->"
+
+
+class OutputFile(click.Path):
+    """A file that is written at the end; its folder has to be there before anything is measured."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not path.parent.is_dir():
+            self.fail(f"there is no folder {path.parent}", param, ctx)
+        return path
+
+
+def chosen(names: Iterable[str], only: str) -> list[str]:
+    """The names that contain `only`; an error of click's where none does."""
+    names = list(names)
+    found = [name for name in names if only in name]
+    if not found:
+        raise click.BadParameter(f"{only!r} is in none of {', '.join(names)}", param_hint="--only")
+    return found
 
 
 def machine(device: torch.device | None = None) -> str:
@@ -31,6 +56,7 @@ def machine(device: torch.device | None = None) -> str:
 
 
 def today() -> str:
+    """YYYY-MM-DD."""
     return datetime.date.today().isoformat()
 
 

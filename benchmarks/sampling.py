@@ -1,12 +1,12 @@
 """Time sample.py's base grids with neighbours, and the Parzen score of train_c2f.py.
 
-python -m benchmarks.sampling [--threads 2] [--rounds 3] [--output FILE]
+    python -m benchmarks.sampling [--threads 2] [--rounds 3] [--only sample] [--output FILE]
+
 The Lua program's times are those measured on two cores: 34 s and 104 s.
 """
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks.report import Table, machine
-from benchmarks.train_step import CLOCKS, Clock
+from benchmarks.report import OutputFile, Table, chosen, machine
+from benchmarks.sides import CLOCKS, medians
 from eyescream_py import torch7
 from eyescream_py.cli.sample import main as sample_command
 from eyescream_py.data.dataset import Dataset
@@ -24,7 +24,8 @@ from eyescream_py.networks import checkpoints, models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.torch7.random import TorchSource
 
-LUA_SECONDS = {"sample": 34, "parzen": 104}
+SAMPLE, PARZEN = "sample.py 16 px gray with neighbours", "Parzen score of c2f 16>32"
+LUA_SECONDS = {SAMPLE: 34, PARZEN: 104}
 PICTURES = 1000
 PARZEN_IMAGES, PARZEN_TRIES = 200, 32  # train_c2f.py's defaults
 
@@ -44,6 +45,7 @@ def sampling(folder: Path, scale: int, threads: int) -> Callable[[], None]:
 
 
 def parzen() -> Callable[[], None]:
+    """The score of an untrained G on noise, with the trainer's forms of its layers."""
     G = models_c2f.create_G((1, 32, 32))
     speed_up(G)
     pixels = torch.randint(0, 256, (PARZEN_IMAGES, 1, 32, 32), dtype=torch.uint8)
@@ -55,16 +57,6 @@ def parzen() -> Callable[[], None]:
     return score
 
 
-def seconds(work: Callable[[], None], rounds: int, clock: Clock) -> float:
-    """Median of `rounds` calls."""
-    times = []
-    for _ in range(rounds):
-        start = clock()
-        work()
-        times.append(clock() - start)
-    return statistics.median(times)
-
-
 @click.command()
 @click.option("--threads", default=2, help="CPU threads.")
 @click.option("--rounds", default=3, help="Timed rounds.")
@@ -73,19 +65,17 @@ def seconds(work: Callable[[], None], rounds: int, clock: Clock) -> float:
     "--clock", type=click.Choice(list(CLOCKS)), default="wall",
     help="cpu: processor time, for a machine that is busy with other work; with --threads=1.",
 )  # fmt: skip
-@click.option("--output", type=click.Path(path_type=Path), help="Also write the table here.")
+@click.option("--output", type=OutputFile(), help="Also write the table here.")
 def main(threads: int, rounds: int, only: str, clock: str, output: Path | None) -> None:
+    """Time each in turn; the Lua program's seconds are wall time of another machine's two cores."""
     torch.set_num_threads(threads)
     table = Table("work", "ours s", "Lua s", "Lua/ours")
     with tempfile.TemporaryDirectory() as folder:
-        works = {
-            "sample.py 16 px gray with neighbours": (sampling, (Path(folder), 16, threads)),
-            "Parzen score of c2f 16>32": (parzen, ()),
-        }
-        for (name, (make, arguments)), lua in zip(works.items(), LUA_SECONDS.values(), strict=True):
-            if only in name:
-                took = seconds(make(*arguments), rounds, CLOCKS[clock])  # type: ignore[operator]
-                table.add(name, f"{took:.2f}", lua, f"{lua / took:.1f}")
+        works = {SAMPLE: sampling(Path(folder), 16, threads), PARZEN: parzen()}
+        wanted = {name: works[name] for name in chosen(works, only)}
+        for name, took in medians(wanted, rounds, CLOCKS[clock], warm_up=0).items():
+            lua = LUA_SECONDS[name]
+            table.add(name, f"{took:.2f}", lua, f"{lua / took:.1f}")
     table.publish(f"Sampling and scoring, medians, {clock} time", machine(), output)
 
 

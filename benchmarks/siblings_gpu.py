@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.gpu_step import in_turn, kernels
-from benchmarks.report import Table, machine
+from benchmarks.report import Table, chosen, machine
 from eyescream_py import features
 from eyescream_py.ganless_hd import options as hd_options
 from eyescream_py.ganless_hd import trainer as hd
@@ -46,12 +46,11 @@ from eyescream_py.mln.fast import FastNetwork
 from eyescream_py.mln.protocol import load_protocol, network_shape
 from eyescream_py.mln.series import reconstruct_series
 from eyescream_py.mln.simulation import Setup, write_simulation
-from eyescream_py.srez import batches as srez_batches
 from eyescream_py.srez.batches import Batches
 from eyescream_py.srez.data import WINDOW_SIDE, Faces
 from eyescream_py.srez.options import Options as SrezOptions
 from eyescream_py.srez.steps import build_networks, build_step
-from eyescream_py.system.device import prepare_cuda
+from eyescream_py.system.device import choose_device, prepare_cuda
 from eyescream_py.system.recording import Recorder
 
 STEPS, CLOSE = 20, 1e-5
@@ -67,14 +66,17 @@ class Side:
     losses: Losses
 
 
-def srez(device: torch.device, tiny: bool) -> dict[str, Callable[[], Side]]:
-    base = SrezOptions(batch_size=4 if tiny else 16, width=1 / 16 if tiny else 1.0)
+def srez(
+    device: torch.device, tiny: bool, loss_func: str = "dcgan"
+) -> dict[str, Callable[[], Side]]:
+    size, width = (4, 1 / 16) if tiny else (16, 1.0)
+    base = SrezOptions(batch_size=size, width=width, loss_func=loss_func)
     rng = torch.Generator().manual_seed(0)
     side = WINDOW_SIDE
     windows = torch.randint(0, 256, (64, 3, side, side), generator=rng, dtype=torch.uint8)
     means = torch.full((64, 4), 0.5)
 
-    def build(capture: bool, cut_out: bool = False, **changes: object) -> Side:
+    def build(capture: bool, **changes: object) -> Side:
         options = dataclasses.replace(base, capture=int(capture), **changes)  # type: ignore[arg-type]
         networks = build_networks(options, device)
         step = build_step(networks, options, device)
@@ -82,19 +84,14 @@ def srez(device: torch.device, tiny: bool) -> dict[str, Callable[[], Side]]:
         numbers = iter(range(10**9))
 
         def once() -> dict[str, torch.Tensor]:
-            with mock.patch.object(
-                srez_batches, "_gathered",
-                srez_batches._cut_out if cut_out else srez_batches._gathered,
-            ):  # fmt: skip
-                return step(draw.batch(next(numbers)), True)
+            return step(draw.batch(next(numbers)), True)
 
         return Side(once, lambda: [float(v) for v in once().values()])
 
     return {
-        "written": functools.partial(build, False, cut_out=True),
+        "written": functools.partial(build, False),
         "recorded": functools.partial(build, True),
         "recorded bf16": functools.partial(build, True, precision="bf16"),
-        "recorded wgangp": functools.partial(build, True, loss_func="wgangp"),
     }
 
 
@@ -212,8 +209,9 @@ def mln_series(device: torch.device, tiny: bool) -> dict[str, Callable[[], Side]
     }
 
 
-SIBLINGS = {
+SIBLINGS: dict[str, Callable[[torch.device, bool], dict[str, Callable[[], Side]]]] = {
     "srez": srez,
+    "srez wgangp": functools.partial(srez, loss_func="wgangp"),
     "image-model": image_model,
     "ganless-hd": ganless_hd,
     "mln training": mln_training,
@@ -266,18 +264,19 @@ def measure(
 
 
 @click.command()
-@click.option("--gpu", default=0, help="CUDA device, -1 for the CPU.")
+@click.option("--gpu", default=0, help="CUDA device, -1 for the CPU, tiny.")
 @click.option("--only", default="", help="Siblings whose name contains this.")
-@click.option("--bursts", default=4)
+@click.option("--bursts", default=4, help="Of each side, timed.")
 @click.option("--burst", "count", default=20, help="Steps between two synchronisations.")
 @click.option("--top", is_flag=True, help="Also name the slowest kernels.")
 def main(gpu: int, only: str, bursts: int, count: int, top: bool) -> None:
-    device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
+    """Time each sibling; exit code 1 where one failed or its losses differ."""
+    device = choose_device(gpu, True)
     prepare_cuda(device, fast=False, strict=False)
     print(machine(device), flush=True)
     table = Table("sibling", "side", "ms", "x", "kernels", "busy ms", "peak GB")
     failed = broken = False
-    for name in (name for name in SIBLINGS if only in name):
+    for name in chosen(SIBLINGS, only):
         if broken:  # what failed may have left this process's GPU in the middle of a recording
             words = [f"--gpu={gpu}", f"--only={name}", f"--bursts={bursts}", f"--burst={count}"]
             subprocess.run([sys.executable, "-m", "benchmarks.siblings_gpu", *words], check=False)

@@ -1,36 +1,32 @@
-"""Images per CPU second of one srez training batch, against the plainest PyTorch version of the
-same step.
+"""One srez training batch, against the plainest PyTorch version of the same step.
 
-usage: python -m benchmarks.srez [--width W] [--batch N] [--rounds R] [--threads T]
+    python -m benchmarks.srez [--width W] [--batch N] [--rounds R] [--threads T]
 
-Both sides start from the same weights and get the same batches; their losses are compared first.
-The plain side is what the paper's figure says, written down with torch.nn: enlarge, normalise,
-ReLU, convolve; two backward passes; Adam as it comes. Rounds alternate and processor time is
-counted (of all threads together), since other jobs share most machines; the table shows medians and
-their ratio.
+Both sides start from the same weights and get the same batch; the losses of their first three steps
+have to agree. The plain side is what the paper's figure says, written down with torch.nn: enlarge,
+normalise, ReLU, convolve; two backward passes; Adam as it comes. Rounds alternate and processor
+time is counted (of all threads together); the table shows medians and their ratio.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import statistics
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
+import click
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.report import Table, machine
+from benchmarks.sides import medians
 from eyescream_py.srez.batches import Batch, with_inputs
 from eyescream_py.srez.networks import BatchShift, DoubleSide
 from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.steps import Networks, build_networks, train_step
+
+Side = Callable[[], dict[str, Tensor]]
 
 
 class PlainNorm(nn.Module):
@@ -69,17 +65,15 @@ def plain_step(
     batch: Batch,
     f: float,
 ) -> dict[str, Tensor]:
-    """The usual way: the critic's loss on a detached output, then the generator's through the
-    critic.
-    """
+    """The usual way: the generator's loss through the critic, the critic's on a detached output."""
     (generator, critic), (generator_optimizer, critic_optimizer) = networks, optimizers
     fake = generator(batch.inputs)
-    critic_optimizer.zero_grad()
-    critic_loss = F.softplus(-critic(batch.label)).mean() + F.softplus(critic(fake.detach())).mean()
-    critic_loss.backward()
     generator_optimizer.zero_grad()
     generator_loss = (1 - f) * F.softplus(-critic(fake)).mean() + f * tie_loss(fake, batch.small)
     generator_loss.backward()
+    critic_optimizer.zero_grad()  # of what the generator's loss has left there
+    critic_loss = F.softplus(-critic(batch.label)).mean() + F.softplus(critic(fake.detach())).mean()
+    critic_loss.backward()
     critic_optimizer.step()
     generator_optimizer.step()
     return {
@@ -89,6 +83,7 @@ def plain_step(
 
 
 def plain_side(ours: Networks, options: Options) -> Callable[[Batch], dict[str, Tensor]]:
+    """A step on a batch, of networks with the weights of `ours`."""
     networks = tuple(plain_version(copy.deepcopy(n)) for n in (ours.generator, ours.critic))
     betas = (options.learning_beta1, options.learning_beta2)
     optimizers = tuple(
@@ -101,56 +96,40 @@ def plain_side(ours: Networks, options: Options) -> Callable[[Batch], dict[str, 
     return lambda batch: plain_step((generator, critic), optimizers, batch, options.gene_l1_factor)
 
 
-def check_same_losses(sides: dict[str, Callable[[Batch], dict[str, Tensor]]], batch: Batch) -> None:
-    results = {name: step(batch) for name, step in sides.items()}
-    for key, value in results["plain"].items():
-        difference = abs(float(value) - float(results["ours"][key]))
-        if difference > 1e-3 * max(1.0, abs(float(value))):
-            raise SystemExit(
-                f"{key} differs by {difference}: the two sides do not compute the same"
-            )
+def check_same_losses(sides: dict[str, Side], steps: int = 3) -> None:
+    """Raises where a loss of the first steps differs: then something else is computed."""
+    for number in range(1, steps + 1):
+        results = {name: step() for name, step in sides.items()}
+        for key, value in results["plain"].items():
+            difference = abs(float(value) - float(results["ours"][key]))
+            if difference > 1e-3 * max(1.0, abs(float(value))):
+                raise click.ClickException(f"step {number}: {key} differs by {difference:.2g}")
 
 
-def measure(
-    sides: dict[str, Callable[[Batch], dict[str, Tensor]]], batch: Batch, rounds: int
-) -> dict[str, float]:
-    """Median CPU seconds per batch of each side; the sides take turns."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, step in sides.items():
-            started = time.process_time()
-            step(batch)
-            times[name].append(time.process_time() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    told = parser.parse_args()
-    torch.set_num_threads(told.threads)
-    options = Options(width=told.width, batch_size=told.batch)
+@click.command(help=__doc__)
+@click.option("--width", default=0.25, show_default=True)
+@click.option("--batch", default=16, show_default=True)
+@click.option("--rounds", default=15, show_default=True)
+@click.option("--threads", default=1, show_default=True)
+def main(width: float, batch: int, rounds: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    options = Options(width=width, batch_size=batch)
     rng = torch.Generator().manual_seed(0)
-    batch = with_inputs(torch.rand(told.batch, 3, 64, 64, generator=rng), options, rng)
-    plain_batch = Batch(*(t.contiguous() for t in batch.tensors()))
+    shown = with_inputs(torch.rand(batch, 3, 64, 64, generator=rng), options, rng)
+    plain_batch = Batch(*(t.contiguous() for t in shown.tensors()))
     ours = build_networks(options, torch.device("cpu"))
     plain = plain_side(ours, options)
-    sides = {
-        "plain": lambda _: plain(plain_batch),
-        "ours": lambda b: train_step(ours, b, options),
+    sides: dict[str, Side] = {
+        "plain": lambda: plain(plain_batch),
+        "ours": lambda: train_step(ours, shown, options),
     }
-    check_same_losses(sides, batch)
-    seconds = measure(sides, batch, told.rounds)
-    print(
-        f"torch {torch.__version__}, {told.threads} threads, 64x64, batch {told.batch}, width "
-        f"{told.width}"
-    )
-    print("| side | CPU ms per batch | images per CPU second | ratio |\n|---|---|---|---|")
+    check_same_losses(sides)
+    seconds = medians(sides, rounds)
+    print(f"{machine()}; 64x64, batch {batch}, width {width}")
+    table = Table("side", "CPU ms per batch", "images per CPU second", "ratio")
     for name, s in seconds.items():
-        print(f"| {name} | {1000 * s:.0f} | {told.batch / s:.1f} | {seconds['plain'] / s:.2f} |")
+        table.add(name, f"{1000 * s:.0f}", f"{batch / s:.1f}", f"{seconds['plain'] / s:.2f}")
+    print(table.markdown())
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
 """Reading and writing a large .net: this package, torch's own format, and PyPI's torchfile.
 
-    python -m benchmarks.torch7 [--megabytes 500] [--rounds 7] [--out benchmarks/results/torch7.md]
+    python -m benchmarks.torch7 [--megabytes 500] [--rounds 7] [--output FILE]
 
 The same weights (a VGG-like tree of nn modules) stand in both formats, in the page cache. All
-sides run alternately in one process; the median of the rounds counts. A side that "uses" the
-weights adds up all of them, since a mapped file is read only then. Peak memory is measured in a
-process of its own per side, above what it held before reading. torchfile: `pip install torchfile`.
+sides run alternately in one process; wall time, medians. A side that "uses" the weights adds up
+all of them, since a mapped file is read only then. Peak memory is measured in a process of its own
+per side, above what it held before reading. torchfile: `pip install torchfile`.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,9 +22,8 @@ from typing import Any
 import click
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.report import machine
+from benchmarks.report import OutputFile, Table, machine, today
+from benchmarks.sides import medians
 from eyescream_py import torch7
 
 Action = Callable[[], Any]
@@ -45,17 +43,20 @@ def network(megabytes: int) -> torch7.TorchObject:
 
 
 def weights(net: torch7.TorchObject) -> dict[str, torch.Tensor]:
+    """Every tensor of `network`'s result, by layer and name."""
     layers = net.fields["modules"].items()
     return {f"{i}.{k}": t for i, layer in layers for k, t in layer.fields.items()}
 
 
 def total(values: Any) -> float:
+    """The sum of all weights: every byte of them is read."""
     if isinstance(values, torch7.TorchObject):
         values = weights(values)
     return sum(float(tensor.sum()) for tensor in values.values())
 
 
 def readers(folder: Path) -> dict[str, Action]:
+    """The sides that read `a.net` or `a.pth`; torchfile where it is installed."""
     net, pth = folder / "a.net", folder / "a.pth"
     sides: dict[str, Action] = {
         "torch7.load": lambda: torch7.load(net),
@@ -72,29 +73,16 @@ def readers(folder: Path) -> dict[str, Action]:
     return sides
 
 
-def seconds(action: Action) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
-def medians(sides: dict[str, Action], rounds: int) -> dict[str, float]:
-    """The median time of each side over `rounds` in which each has one turn."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, action in sides.items():
-            times[name].append(seconds(action))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def peak_bytes(folder: Path, name: str) -> int:
     """How far memory rose at most in a fresh process that reads once with side `name`."""
-    command = [sys.executable, __file__, "--peak-of", name, "--folder", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    words = ["-m", "benchmarks.torch7", "--peak-of", name, "--folder", str(folder)]
+    command, root = [sys.executable, *words], Path(__file__).parents[1]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     return int(result.stdout)
 
 
 def print_peak(folder: Path, name: str) -> None:
+    """In the process of its own: the bytes by which memory rose."""
     action = readers(folder)[name]
     torch.ones(10).sum()
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of the imports, is forgotten
@@ -113,6 +101,7 @@ def status(field: str) -> int:
 
 
 def tables(folder: Path, megabytes: int, rounds: int) -> list[str]:
+    """The lines of the page, from files that are written into `folder`."""
     net = network(megabytes)
     tensors = weights(net)
     size = sum(tensor.nbytes for tensor in tensors.values())
@@ -122,35 +111,34 @@ def tables(folder: Path, megabytes: int, rounds: int) -> list[str]:
         "torch7.save": lambda: torch7.save(folder / "b.net", net),
         "torch.save": lambda: torch.save(tensors, folder / "b.pth"),
     }
-    write = medians(writers, rounds)
-    read = medians(readers(folder), rounds)
-    lines = [f"{size / 1e6:.0f} MB of float32 weights, medians of {rounds} alternating rounds.", ""]
-    lines += ["| reading | MB/s | peak memory / tensors |", "|---|---|---|"]
-    for name, took in read.items():
+    reading, writing = Table("reading", "MB/s", "peak memory / tensors"), Table("writing", "MB/s")
+    for name, took in medians(writers, rounds, time.perf_counter).items():
+        writing.add(name, f"{size / 1e6 / took:.0f}")
+    for name, took in medians(readers(folder), rounds, time.perf_counter).items():
         peak = f"{peak_bytes(folder, name) / size:.2f}" if "used" not in name else ""
-        lines.append(f"| {name} | {size / 1e6 / took:.0f} | {peak} |")
-    lines += ["", "| writing | MB/s |", "|---|---|"]
-    return lines + [f"| {name} | {size / 1e6 / took:.0f} |" for name, took in write.items()]
+        reading.add(name, f"{size / 1e6 / took:.0f}", peak)
+    head = f"{size / 1e6:.0f} MB of float32 weights, medians of {rounds} alternating rounds."
+    return [head, "", reading.markdown(), "", writing.markdown()]
 
 
-@click.command(help=__doc__.splitlines()[0] if __doc__ else None)
+@click.command(help=__doc__)
 @click.option("--megabytes", default=500, show_default=True, help="Weights in the file.")
 @click.option("--rounds", default=7, show_default=True, help="Turns of each side.")
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the tables there.")
+@click.option("--output", type=OutputFile(), help="Also write the tables there.")
 @click.option("--folder", type=click.Path(path_type=Path), help="For the files [a temporary one].")
 @click.option("--peak-of", hidden=True)
 def main(
-    megabytes: int, rounds: int, out: Path | None, folder: Path | None, peak_of: str | None
+    megabytes: int, rounds: int, output: Path | None, folder: Path | None, peak_of: str | None
 ) -> None:
     if peak_of and folder:
         print_peak(folder, peak_of)
         return
     with tempfile.TemporaryDirectory(dir=folder) as name:
         lines = tables(Path(name), megabytes, rounds)
-    text = "\n".join(["# Torch 7 files", "", machine(), "", *lines, ""])
+    text = "\n".join(["# Torch 7 files", "", f"{machine()}, {today()}", "", *lines, ""])
     print(text)
-    if out:
-        out.write_text(text)
+    if output:
+        output.write_text(text)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,14 @@ process, in seconds of processor time; the median counts.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.report import machine
 from eyescream_py import torch7
@@ -52,6 +48,7 @@ def residual_graph(megabytes: int) -> GraphModule:
 
 
 def seconds(action: Callable[[], Any]) -> tuple[float, Any]:
+    """Processor seconds of `action`, and what it returned."""
     start = time.process_time()
     result = action()
     return time.process_time() - start, result

@@ -2,13 +2,13 @@
 
     python -m benchmarks.train_step [--only 16px] [--batch 16 64] [--rounds 15] [--gpu -1]
 
-prints a table of medians and ratios; `make bench` keeps it in benchmarks/results/.
+prints a table of medians and ratios; `make bench` keeps it in benchmarks/results/. What both sides
+compute is the same (tests/test_benchmarks.py), but for bf16. Lua's times are another machine's.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,32 +17,30 @@ import torch
 from torch import nn
 
 from benchmarks.plain_port import PlainFaces, PlainPairs
-from benchmarks.report import Table, machine
-from benchmarks.sides import compare
+from benchmarks.report import OutputFile, Table, chosen, machine
+from benchmarks.sides import CLOCKS, compare
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.pairs import coarse_and_diff
 from eyescream_py.game import precision
 from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.adversarial_c2f import PairFeed
-from eyescream_py.game.answers import Logits
 from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.fused_adam import FusedAdam
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
-from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
-from eyescream_py.system.device import keep_memory, prepare_cuda, wait_for
+from eyescream_py.networks.fused_layers import Tools
+from eyescream_py.system.device import choose_device, keep_memory, prepare_cuda, wait_for
 from eyescream_py.system.fusing import fused_kernels
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
+from eyescream_py.training.players import logits_of
 
 CASES = {"16px gray": (1, 16, None), "32px colour": (3, 32, None), "c2f 16>32 gray": (1, 32, 16)}
-Clock = Callable[[], float]
-CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 LUA_MS = {("16px gray", 16): 656, ("32px colour", 16): 1100, ("c2f 16>32 gray", 32): 2200}
 
 
@@ -53,7 +51,7 @@ def ours(
     arithmetic: precision.Precision,
     flat: bool | None = None,
 ) -> Callable[[], None]:
-    """`flat` parameters or not; None: as the trainers do."""
+    """One iteration as the trainers run it; `flat` parameters or not, None: as they do."""
     device = data.images.device
     source = TorchSource(0, device)
     networks = _networks(case, source, arithmetic.name == "bf16")
@@ -70,7 +68,7 @@ def ours(
 
 def make_game(
     case: str,
-    networks: Sequence[nn.Module],
+    networks: tuple[nn.Module, nn.Module],
     data: Dataset,
     batch: int,
     source: TorchSource,
@@ -90,12 +88,7 @@ def make_game(
         if coarse
         else FaceFeed(data, G, 100, len(data), source, kernels=kernels)
     )
-    answers, rounded = Logits(D), arithmetic.name == "bf16" and flat
-    if tools:
-        for net in networks:
-            fuse(net, tools)
-        answers = Logits(D, tools.kernels.judge)
-        fuse_head(D, tools)
+    answers, rounded = logits_of(networks, tools), arithmetic.name == "bf16" and flat
     D_learner, G_learner = (
         _learner(net, drawn, bound, flat, rounded, cuda, tools)
         for net, drawn, bound in ((D, penalty, 1.0), (G, Penalty(), 5.0))
@@ -139,6 +132,7 @@ def _learner(
 
 
 def plain(case: str, data: Dataset, batch: int) -> Callable[[], None]:
+    """One iteration of the plain port (benchmarks/plain_port.py) on the same pictures."""
     rows = torch.arange(len(data), device=data.images.device)
     coarse_size = CASES[case][2]
     if coarse_size:
@@ -182,7 +176,7 @@ class Side:
 
 @click.command()
 @click.option("--only", default="", help="Cases whose name contains this.")
-@click.option("--batch", multiple=True, type=int, help="Batch sizes (default 16 and 64).")
+@click.option("--batch", multiple=True, type=int, help="[default: 16 and 64; c2f: 32 and 64]")
 @click.option("--rounds", default=15, help="Timed rounds of each step.")
 @click.option("--gpu", default=-1, help="CUDA device, -1 for the CPU.")
 @click.option("--bf16/--no-bf16", default=None, help="Time bf16 too (default: where it is native).")
@@ -193,7 +187,7 @@ class Side:
     help="cpu: processor time, for a machine that is busy with other work; with --threads=1.",
 )
 @click.option("--threads", default=0, help="CPU threads (0: as torch chooses).")
-@click.option("--output", type=click.Path(path_type=Path), help="Also write the table here.")
+@click.option("--output", type=OutputFile(), help="Also write the table here.")
 def main(
     only: str,
     batch: tuple[int, ...],
@@ -204,16 +198,15 @@ def main(
     threads: int,
     output: Path | None,
 ) -> None:
-    device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
+    """Time every case at every batch size."""
+    device = choose_device(gpu, True)
     native = precision.multiplies_bf16(device)
     table = Table(
         "case", "batch", "plain ms", "ours fp32 ms", "ratio", "ours bf16 ms", "ratio", "Lua/ours"
     )
     names = ["plain", "fp32", *(["bf16"] if (native if bf16 is None else bf16) else [])]
-    for case, (_, _, coarse) in CASES.items():
-        if only and only not in case:
-            continue
-        for n in batch or ((32, 64) if coarse else (16, 64)):
+    for case in chosen(CASES, only):
+        for n in batch or ((32, 64) if CASES[case][2] else (16, 64)):
             sides = {name: Side(name, case, n, device, clock, threads) for name in names}
             ms = compare(sides, rounds)
             lua = LUA_MS.get((case, n))

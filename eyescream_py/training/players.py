@@ -54,7 +54,7 @@ def build_game(
     _describe(D, G)
     # a replay keeps the Lua program's fault, and listens to probabilities as Lua did
     penalty_of_G = FaultyPenalty if replay else Penalty
-    answers = Probabilities(D) if replay else _logits(networks, tools)
+    answers = Probabilities(D) if replay else logits_of(networks, tools)
     rounded = arithmetic.name == "bf16" and not replay
     D_player = _player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded, tools)
     G_player = _player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded, tools)
@@ -86,7 +86,7 @@ def _describe(D: nn.Module, G: nn.Module) -> None:
     print(f"Number of free parameters in G: {models.free_parameters(G)}")
 
 
-def _logits(networks: tuple[nn.Module, nn.Module], tools: Tools | None) -> Logits:
+def logits_of(networks: tuple[nn.Module, nn.Module], tools: Tools | None) -> Logits:
     """D's answers; with `tools` they and both networks compute by kernels."""
     D, G = networks
     answers = Logits(D, tools.kernels.judge if tools else None)
