@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from eyescream_py.cli import continued, options, recipes
+from eyescream_py.cli import continued, idle, options, recipes
 from eyescream_py.networks.names import D_SMALL, G_SMALL
 from eyescream_py.system.commands import Command
 from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
@@ -53,6 +53,7 @@ def main(**values: Any) -> None:
     """
     values, typed = continued.follow(values, options.typed_flags(), recipes.follow)
     table = options.lua_table()
+    idle.tell_of_game(values)
     with stoppable(BEFORE_TRAINING) as stop:
         from eyescream_py.training.faces import FaceOptions, train
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from eyescream_py.cli import continued, options
+from eyescream_py.cli import continued, idle, options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
@@ -43,4 +43,5 @@ def main(plot: bool, **values: Any) -> None:
         from eyescream_py.training.reconstruct import AutoencoderOptions, train_autoencoder
 
         values["noplot"] = not plot
+        idle.tell_of_reconstruction(values, values["optmethod"])
         train_autoencoder(AutoencoderOptions(**values, typed=typed, table=table), stop)

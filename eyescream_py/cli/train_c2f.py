@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from eyescream_py.cli import continued, options
+from eyescream_py.cli import continued, idle, options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
@@ -44,6 +44,7 @@ def main(**values: Any) -> None:
     """Train a generator (G) that adds to an enlarged coarse face the detail of a finer one."""
     values, typed = continued.follow(values, options.typed_flags())
     table = options.lua_table()
+    idle.tell_of_game(values)
     with stoppable(BEFORE_TRAINING) as stop:
         from eyescream_py.training.c2f import PairOptions, train
 

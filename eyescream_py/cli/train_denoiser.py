@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from eyescream_py.cli import continued, options
+from eyescream_py.cli import continued, idle, options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.numbers import NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
@@ -26,6 +26,7 @@ def main(**values: Any) -> None:
     """Train a denoiser in two stages; train.py --denoise shows its work on G's pictures."""
     values, typed = continued.follow(values, options.typed_flags())
     table = options.lua_table()
+    idle.tell_of_reconstruction(values)
     with stoppable(BEFORE_TRAINING) as stop:
         from eyescream_py.training.reconstruct import DenoiserOptions, train_denoiser
 

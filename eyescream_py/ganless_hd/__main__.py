@@ -15,6 +15,7 @@ from eyescream_py.system import numbers
 from eyescream_py.system.commands import Group
 from eyescream_py.system.device import choose_device, memory_in_words
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.idle import say_idle
 from eyescream_py.system.places import PATH
 from eyescream_py.system.voice import printable, say
 
@@ -154,6 +155,15 @@ def train(
     typed = {
         name for name in values if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
+    say_idle(
+        (values["noplot"], "with --noplot", ("server", "port", "env")),
+        (not values["cache_gb"], "with --cache-gb=0", ("cache",)),
+        (
+            not values["resume"] and values["averaging"] != "ema",
+            "without --averaging=ema",
+            ("ema_decay",),
+        ),
+    )
     advice = "give a smaller --batchSize, --imgSize or --width, or --recompute"
     with memory_in_words(advice), opened_run(Options(**values), typed) as run:
         run.train()

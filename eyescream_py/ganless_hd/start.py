@@ -47,6 +47,7 @@ from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.idle import say_idle
 from eyescream_py.system.locks import writing
 from eyescream_py.system.voice import printable, say
 
@@ -77,6 +78,7 @@ def _opened(given: Options, typed: Collection[str]) -> Iterator[Run]:
     if earlier:
         check_tensors(earlier, options.width)
     device = choose_device(options.gpu, "gpu" in typed)
+    say_idle((device.type == "cpu", "on a processor", ("capture",)))
     set_threads(options.threads, "threads" in typed)
     prepare_cuda(device, fast=False, strict=False)
     _make_folders(options)
@@ -182,6 +184,7 @@ def _new_features(
     kind = features.chosen(options.features)
     network = features.load(kind, width=options.features_width, seed=options.seed)
     if kind != "random":
+        say_idle((True, "without --features=random", ("features_width",)))
         say(f"Features: {network.title}.")
         return network
     say(

@@ -178,6 +178,7 @@ def train(**values: Any) -> None:
     _check_norm(image, options.use_gan or options.gen_arch == "NU", gan.use_replay)
     if gan.use_replay and not options.use_gan:
         raise UserError("--use_replay is for the discriminator, which --no_gan leaves out")
+    flags.say_what_is_idle(values, options.use_gan)
     checkpoint = _read(values["load"], "image-model")
     device, rng = _start(values)
     domains = load_domains(options, image, rng, device)
@@ -207,6 +208,7 @@ def semi_stage1(**values: Any) -> None:
 
     options, image = _pick(SemiOptions, values), _image_options(values)
     _check_norm(image, dense=False)
+    flags.say_what_is_idle(values)
     checkpoint = _read(values["load"], "cross-encoder")
     device, rng = _start(values)
     pairs = load_pairs(options.nd_dir, "--nd_dir", image.image_size, image.channels, rng)
@@ -238,6 +240,7 @@ def semi_stage2(**values: Any) -> None:
     _check_norm(image, dense=True, replay=gan.use_replay)
     if (values["load_encoder"] is None) == (values["load"] is None):
         raise UserError("give --load_encoder to begin, or --load to go on with stage 2")
+    flags.say_what_is_idle(values)
     checkpoint = _read(values["load"], "semi")
     stage1 = _read(values["load_encoder"], "cross-encoder")
     device, rng = _start(values)

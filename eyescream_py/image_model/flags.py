@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.idle import say_idle
 from eyescream_py.system.numbers import COUNT, NOT_NEGATIVE, Finite
 from eyescream_py.system.places import PATH
 
@@ -128,6 +129,7 @@ def chosen_device(values: dict[str, Any]) -> torch.device:
     typed = {name: source(name) == click.core.ParameterSource.COMMANDLINE for name in values}
     set_threads(values["threads"], typed["threads"])
     device = choose_device(values["gpu"], typed["gpu"])
+    say_idle((device.type == "cpu", "on a processor", ("no_capture",)))
     prepare_cuda(device, fast=False, strict=False)
     return device
 
@@ -193,3 +195,27 @@ def objective(l2gan: bool, wgan: bool) -> str:
     if l2gan and wgan:
         raise UserError("--L2gan and --wgan are two objectives; give one")
     return "wgan" if wgan else "l2" if l2gan else "log"
+
+
+def say_what_is_idle(values: dict[str, Any], gan: bool = True) -> None:
+    """A line for each reason why options of a training were typed in vain; `gan`: there is a D."""
+    wgan, replay = values.get("wgan"), values.get("use_replay")
+    of_gan = ("glr", "dlr", "critic", "l2gan", "wgan", "diter", "diff_low", "diff_high", "d_limit")
+    l1, pairs = values.get("l1"), values.get("use_nd_l1") or values.get("use_nd_gan")
+    say_idle(
+        (not gan, "with --no_gan", of_gan),
+        (gan and wgan, "with --wgan", ("diff_low", "diff_high", "d_limit")),
+        (gan and not wgan, "without --wgan", ("diter",)),
+        (not replay, "without --use_replay", ("cache_size", "cache_dtype")),
+        (values["noplot"], "with --noplot", ("plot_server", "plot_port")),
+        (values.get("load"), "with --load", ("decoder",)),
+    )
+    if "l1" not in values:
+        return
+    say_idle(
+        (not l1, "without --L1", ("l1_weight",)),
+        (not (l1 or values["self_l1"]), "without --L1 or --self_l1", ("llr",)),
+        (not values["features_loss"], "without --features_loss", ("features",)),
+        (not values["use_recon"], "without --use_recon", ("rlr",)),
+        (not pairs, "without --use_nd_L1 or --use_nd_gan", ("nd_dir",)),
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eyescream_py.mln import idle
 from eyescream_py.mln.command_coils import estimate_coils
 from eyescream_py.mln.command_formats import export_scan, import_scan
 from eyescream_py.mln.command_reconstruct import reconstruct
@@ -106,6 +107,7 @@ def train(
 
     params = _resumed_params(resume, params_file, ignore_unknown, flags)
     device = chosen_device(gpu, threads)
+    idle.tell_of_training(device.type == "cpu", plots, test_images, resume)
     protocol = load_protocol(params, device)
     for line in warnings_of(params):
         warn(line)
@@ -223,6 +225,7 @@ def simulate(out: str, **setup: Any) -> None:
     """Write a synthetic protocol, a scan of it and a Params.txt to train with."""
     from eyescream_py.mln.simulation import Setup, write_simulation
 
+    idle.tell_of_simulation(setup)
     write_simulation(Setup(**setup), Path(out))
     say(f"python -m eyescream_py.mln train --params {Path(out) / 'Params.txt'}")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from eyescream_py.mln import idle
 from eyescream_py.mln.options import PROTOCOL_KEYS, given_params, params_options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError, why
@@ -59,6 +60,7 @@ def import_scan(
     folder = Path(out)
     if (folder / "Params.txt").exists():
         raise UserError(f"--out {out}: holds a Params.txt already; choose another folder")
+    idle.tell_of_import(source, maps)
     scan = _scan(source, trajectory, maps, side or 0, units)
     try:
         make_folder(folder)
@@ -86,7 +88,7 @@ def _scan(source: str, trajectory: str | None, maps: str | None, side: int, unit
         raise UserError(
             f"SOURCE {source}: convert Siemens raw data with siemens_to_ismrmrd or bart twixread"
         )
-    if source.lower().endswith((".h5", ".hdf5", ".mrd")):
+    if source.lower().endswith(idle.ISMRMRD):
         return from_ismrmrd(source, side, units)
     return from_bart(source, trajectory, maps, side, units)
 

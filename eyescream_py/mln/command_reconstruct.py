@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from eyescream_py.mln import idle
 from eyescream_py.mln.options import chosen_device, given_params, machine_options, params_options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError, why
@@ -141,6 +142,7 @@ class _Work:
         from eyescream_py.mln.methods import model_methods
         from eyescream_py.mln.protocol import as_wide_as_maps, load_protocol
 
+        idle.tell_of_reconstruction(device.type == "cpu", self._method)
         jobs: dict[str, Callable[[Any], Any]] = {}
         if self.network is not None and self._method in ("mln", "all"):
             half = self._half and device.type == "cuda"

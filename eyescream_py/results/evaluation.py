@@ -24,6 +24,7 @@ from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.idle import say_idle
 from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
 
@@ -64,6 +65,11 @@ def evaluate(options: EvaluateOptions) -> Findings:
         features.chosen(options.features)  # a word or file that is none: before any work
     set_threads(options.threads, "threads" in options.typed)
     device = choose_device(options.gpu, "gpu" in options.typed)
+    folder, array = Path(options.subject).is_dir(), options.subject.lower().endswith(".npy")
+    say_idle(
+        (not folder, "where SUBJECT is no folder", ("scale", "grayscale")),
+        (folder or array, "where SUBJECT is pictures", ("ema",)),
+    )
     subject = load_subject(options, device)
     channels, size = subject.images.shape[1], subject.images.shape[-1]
     reference, seen, note = real_sets(options, channels, size, device)

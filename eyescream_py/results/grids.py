@@ -21,6 +21,7 @@ from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.idle import say_idle
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
@@ -71,14 +72,13 @@ class Base:
 def _say_what_is_idle(options: SampleOptions) -> None:
     """A line for flags that were typed and change nothing beside the others."""
     grids = ("neighbours", "dataset", "aws", "interpolate", "runs", "writeto", "seed")
-    idle = {
-        "with --export": grids if options.export else (),
-        "without --export": () if options.export else ("overwrite",),
-        "without --neighbours": () if options.export or options.neighbours else ("dataset", "aws"),
-    }
-    for beside, names in idle.items():
-        if said := [f"--{name}" for name in names if name in options.typed]:
-            print(f"Not used {beside}: {', '.join(said)}.")
+    exports = bool(options.export)
+    say_idle(
+        (exports, "with --export", grids),
+        (not exports, "without --export", ("overwrite",)),
+        (not exports and not options.neighbours, "without --neighbours", ("dataset", "aws")),
+        (not exports and options.neighbours and options.dataset, "with --dataset", ("aws",)),
+    )
 
 
 def sample(options: SampleOptions) -> None:

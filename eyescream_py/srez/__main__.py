@@ -14,8 +14,21 @@ from eyescream_py.srez.flags import DEFAULTS, machine_flags, run_flags, with_pre
 from eyescream_py.srez.options import Options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.device import memory_in_words
+from eyescream_py.system.idle import say_idle
 from eyescream_py.system.numbers import FINITE
 from eyescream_py.system.places import PATH
+
+_PICTURES = ("dataset", "crop", "test_vectors", "random_seed", "test_list", "train_images",
+             "cache_dir")  # fmt: skip
+_USED = ("checkpoint_dir", "back_projection", "precision", "bn", "batch_size", "gpu", "threads")
+# what the actions read of the options, where that is not most of them; compare: evaluate PICTUREs
+READ_BY: dict[str, tuple[str, ...]] = {
+    "train": (),
+    "demo": ("train_dir",),
+    "upscale": ("crop", "upscale_mode", "outscale", "out_dir", *_USED),
+    "evaluate": (*_PICTURES, "features", "summary_dir", *_USED),
+    "compare": ("features", "summary_dir", "gpu", "threads"),
+}
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,6 +89,7 @@ def main(context: click.Context, action: str, images: tuple[str, ...], **values:
         raise click.UsageError(
             f"--run={action} takes no PICTURE arguments; did you mean --run=upscale?"
         )
+    _tell_idle(action, options, values, images)
     if action == "demo":
         from eyescream_py.srez.demo import run_demo
 
@@ -83,6 +97,28 @@ def main(context: click.Context, action: str, images: tuple[str, ...], **values:
         return
     with memory_in_words("give a smaller --batch_size, --width or --sample_size"):
         _run_with_torch(action, images, options, values, typed)
+
+
+def _tell_idle(
+    action: str, options: Options, values: dict[str, Any], images: tuple[str, ...]
+) -> None:
+    """Say which options were typed in vain beside the action and the others."""
+    compares = action == "evaluate" and bool(images)
+    reads = READ_BY["compare" if compares else action]
+    say_idle((reads, f"by --run={action}", [n for n in values if reads and n not in reads]))
+    if action != "train":
+        return
+    from_noise = options.input == "noise"
+    adam = ("learning_beta1", "learning_beta2", "epsilon")
+    say_idle(
+        (True, "by --run=train", ("upscale_mode", "features", "outscale", "out_dir")),
+        (not values["plot"], "without --plot", ("server", "port", "env")),
+        (options.optimizer != "adam", f"with --optimizer={options.optimizer}", adam),
+        (from_noise, "with --input=noise",
+         ("scale", "train_noise", "gene_l1_factor", "pixel_factor", "back_projection")),
+        (not from_noise, "without --input=noise", ("noise_dimension",)),
+        (options.test_list, "with --test_list", ("test_vectors",)),
+    )  # fmt: skip
 
 
 def _run_with_torch(

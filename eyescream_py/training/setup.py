@@ -24,6 +24,7 @@ from eyescream_py.plots.windows import Plots, environment_of
 from eyescream_py.system.device import choose_device, keep_memory, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.fusing import Kernels, fused_kernels
+from eyescream_py.system.idle import say_idle
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam, LuaOptimizer
 from eyescream_py.torch7.random import LuaSource, RandomSource, TorchSource
@@ -89,6 +90,7 @@ def settled(
     device, and that precision. `parts` are the networks to be trained.
     """
     device, arithmetic = device_and_precision(options, group, parts)
+    say_idle((device.type == "cpu", "on a processor", ("fast", "strict")))
     return dataclasses.replace(options, precision=arithmetic.name), device, arithmetic
 
 
@@ -121,6 +123,7 @@ def with_proven_kernels(options: Options, device: torch.device, group: Alone) ->
     """The options with `no_fuse` where `system.gpu_kernels` does not prove itself in each of the
     run's processes: they have to round alike.
     """
+    say_idle((device.type == "cpu", "on a processor", ("no_capture", "no_fuse")))
     if options.no_fuse or device.type != "cuda":
         return options
     proven = group.all_say(kernels_of(options, device) is not None)

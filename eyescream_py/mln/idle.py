@@ -1,0 +1,46 @@
+"""Which options of this room's commands can change nothing beside their others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eyescream_py.system.idle import say_idle
+
+ISMRMRD = (".h5", ".hdf5", ".mrd")  # ends of its files' names
+OF_METHOD = {"cg": "cg_steps", "wavelet": "wavelet_weight", "tv": "tv_weight", "mln": "half"}
+
+
+def tell_of_training(on_cpu: bool, plots: bool, test_images: int, resume: str | None) -> None:
+    """`train`'s that were typed in vain."""
+    say_idle(
+        (on_cpu, "on a processor", ("capture",)),
+        (not plots, "without --plots", ("plot_server", "plot_port")),
+        (not test_images, "with --test-images=0", ("wavelet",)),
+        (resume, "with --resume, whose folder goes on", ("out",)),
+    )
+
+
+def tell_of_reconstruction(on_cpu: bool, method: str) -> None:
+    """`reconstruct`'s, likewise."""
+    when = f"with --method={method}"
+    say_idle(*((method not in (name, "all"), when, (flag,)) for name, flag in OF_METHOD.items()))
+    say_idle((on_cpu and method in ("mln", "all"), "on a processor", ("half",)))
+
+
+def tell_of_import(source: str, maps: str | None) -> None:
+    """`import`'s, likewise."""
+    say_idle(
+        (source.lower().endswith(ISMRMRD), "with an ISMRMRD file", ("trajectory", "maps")),
+        (maps, "with --maps", ("coil_method",)),
+    )
+
+
+def tell_of_simulation(setup: Mapping[str, Any]) -> None:
+    """`simulate`'s, likewise."""
+    spiral = setup["kind"] == "spiral"
+    say_idle(
+        (spiral, "with --kind=spiral", ("acceleration",)),
+        (not spiral, "with --kind=mask", ("samples", "turns")),
+        (not setup["b0_hz"], "without --b0", ("segments",)),
+    )

@@ -1,0 +1,32 @@
+"""Options that can change nothing beside a command's others: a line says so before the work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+import click
+
+from eyescream_py.system.places import TYPED
+from eyescream_py.system.voice import say
+
+PLOTS = ("visdom_server", "visdom_port", "visdom_env", "window")  # what only windows read
+
+
+def say_idle(*rules: tuple[object, str, Collection[str]]) -> None:
+    """Say which options were typed in vain. A rule is whether it holds, when it does in words
+    ("without --D_r1"), and the parameters that nothing reads then.
+
+    Silent where no command is in progress, and in all but the first of several processes.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None or os.environ.get("RANK", "0") != "0":
+        return
+    for holds, when, names in rules:
+        flags = [
+            max((not context.params[param.name] and param.secondary_opts) or param.opts, key=len)
+            for param in context.command.params
+            if holds and param.name in names and context.get_parameter_source(param.name) in TYPED
+        ]
+        if flags:
+            say(f"Not used {when}: {', '.join(flags)}.")
