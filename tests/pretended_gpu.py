@@ -1,0 +1,338 @@
+"""A GPU that is not there. Tensors say they are on `cuda:0`; the CPU computes them, below autograd.
+
+Refused as a GPU refuses it: tensors of host and device in one operation, a generator of the other,
+a value read or copied to or from the host while a graph is recorded. Recorded graphs are replayed
+operation by operation into the memory of the recording, so what Python decides or counts while it
+records stays as it was then. Not shown: time, memory, races of streams, arithmetic of a GPU's own
+(autocast rounds what the fewest of CUDA's lists say).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map
+
+CUDA = torch.device("cuda", 0)
+MEMORY = 80 << 30
+HostGenerator = torch.Generator
+ops = torch.ops.aten
+COPIES = {ops.copy_.default, ops._to_copy.default, ops._foreach_copy_.default}
+INDEXED = {ops.index.Tensor, ops.index_put_.default, ops._index_put_impl_.default}  # host's indices
+READ = {ops._local_scalar_dense.default, ops.nonzero.default, ops.masked_select.default,
+        ops.equal.default, ops._unique2.default}  # fmt: skip
+ROUNDED = {F.linear, F.conv2d, torch.conv2d, F.conv_transpose2d, torch.matmul, Tensor.matmul,
+           Tensor.__matmul__, torch.mm, Tensor.mm, torch.addmm, F.prelu, torch.prelu}  # fmt: skip
+IN_FULL = {F.softplus, F.logsigmoid, F.binary_cross_entropy_with_logits, F.softmax, F.mse_loss,
+           torch.log, Tensor.log, torch.exp, Tensor.exp, torch.sum, Tensor.sum, torch.pow,
+           Tensor.pow, torch.norm, Tensor.norm}  # fmt: skip
+
+
+def bmm_in_full(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """bmm of rounded matrices with a sum in full, which CUDA alone has."""
+    return torch.bmm(left.to(dtype), right.to(dtype))
+
+
+class OnGPU(Tensor):
+    """A tensor whose elements are those of `held`, in the host's memory."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> OnGPU:
+        with torch.inference_mode(False), torch.no_grad(), _disable_current_modes():
+            lying = torch.empty(held.untyped_storage().nbytes() // held.itemsize,
+                                dtype=held.dtype, device="meta")  # fmt: skip
+            lying = lying.as_strided(held.shape, held.stride(), held.storage_offset())
+        # autograd takes it for a meta tensor, whose slopes need no device; all else for CUDA's
+        made = Tensor._make_subclass(cls, lying, False, device_for_backend_keys=CUDA)
+        made.held = held
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    device = property(lambda self: CUDA)
+    is_cuda = property(lambda self: True)
+    is_cpu = is_meta = property(lambda self: False)
+
+    @property
+    def data(self) -> Tensor:
+        return OnGPU(self.held.detach())
+
+    @data.setter
+    def data(self, other: Tensor) -> None:
+        if not isinstance(other, OnGPU):
+            raise RuntimeError("data of a GPU's tensor cannot lie in the host's memory")
+        self.held = other.held.detach()
+        torch._C.TensorBase.data.__set__(self, other)
+
+    def numpy(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    __array__ = numpy
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    def data_ptr(self) -> int:
+        return self.held.data_ptr()
+
+    def untyped_storage(self) -> Any:
+        return self.held.untyped_storage()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if id(self) not in memo:
+            made: Tensor = OnGPU(self.held.detach().clone()).requires_grad_(self.requires_grad)
+            memo[id(self)] = nn.Parameter(made) if isinstance(self, nn.Parameter) else made
+        return memo[id(self)]
+
+    @classmethod
+    def __torch_dispatch__(cls, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError(f"{call}: a tensor of a pretended GPU outside of it")
+
+
+def held(value: Any) -> Any:
+    """Values with the tensors that hold their elements."""
+    return tree_map(lambda t: t.held if isinstance(t, OnGPU) else t, value)
+
+
+class Generator(HostGenerator):
+    """torch.Generator, also of the GPU; what it draws are the CPU's numbers."""
+
+    of_gpu: dict[int, Generator] = {}  # by address, as operations see them
+
+    def __new__(cls, device: Any = "cpu") -> Generator:
+        made = HostGenerator.__new__(cls, "cpu")
+        made.place = torch.device(device)
+        if made.place.type == "cuda":
+            Generator.of_gpu[made._cdata] = made
+        return made
+
+    def __init__(self, device: Any = "cpu") -> None:
+        pass
+
+    device = property(lambda self: self.place)
+
+
+class Graph:
+    """torch.cuda.CUDAGraph: the operations between begin and end. They are computed as they are
+    recorded, which the first replay leaves out.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self.replays = 0
+
+    def register_generator_state(self, generator: HostGenerator) -> None:
+        assert generator._cdata in Generator.of_gpu
+
+    def replay(self) -> None:
+        self.replays += 1
+        with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
+            for call, args, kwargs, made in self.calls if self.replays > 1 else ():
+                for place, new in zip(tree_leaves(made), tree_leaves(call(*args, **kwargs)),
+                                      strict=True):  # fmt: skip
+                    if isinstance(place, Tensor) and place.data_ptr() != new.data_ptr():
+                        place.detach().copy_(new)
+
+
+class GPU(TorchDispatchMode):
+    """What runs while it is entered: `operations` and `kernels` are counts, `graphs` all that were
+    recorded, `reads` how often the host waited for a value.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations, self.reads = 0, 0
+        self.kernels: Counter[str] = Counter()
+        self.graphs: list[Graph] = []
+        self.recording: Graph | None = None
+        self.generator = HostGenerator().manual_seed(0)
+
+    def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if kwargs.pop("pin_memory", False) or call is ops.is_pinned.default:
+            return True if call is ops.is_pinned.default else call(*args, **kwargs)
+        leaves = tree_leaves((args, kwargs))
+        ours = any(isinstance(t, OnGPU) for t in leaves)
+        if is_meta(kwargs.get("device")) and (
+            torch._C._current_autograd_node() is not None
+            or (ours and call is ops._to_copy.default)
+        ):
+            kwargs["device"] = CUDA  # autograd sees our tensors as such, and asks for more of them
+        self._check_generators(call, leaves, ours or on_cuda(kwargs.get("device")))
+        if not ours and not on_cuda(kwargs.get("device")):
+            return call(*args, **kwargs)
+        self._check_tensors(call, args, leaves, ours)
+        return self._compute(call, args, kwargs, ours)
+
+    def _check_generators(self, call: Any, leaves: list[Any], on_gpu: bool) -> None:
+        for leaf in leaves:
+            if isinstance(leaf, HostGenerator) and on_gpu != (leaf._cdata in Generator.of_gpu):
+                raise RuntimeError(f"{call}: the generator is not of the tensor's device")
+
+    def _check_tensors(self, call: Any, args: Any, leaves: list[Any], ours: bool) -> None:
+        host = [t for t in leaves if isinstance(t, Tensor) and not isinstance(t, OnGPU)]
+        if call in READ or (ours and host and call in COPIES):
+            self.wait(call)
+        if not ours or not host or call in COPIES:
+            return
+        if call in INDEXED and isinstance(args[0], OnGPU):
+            return
+        written = call._schema.is_mutable and not isinstance(tree_leaves(args)[0], OnGPU)
+        if written or any(t.dim() for t in host) or "_foreach" in str(call):
+            shapes = [tuple(t.shape) for t in host]
+            raise RuntimeError(f"{call}: tensors of the host {shapes} among the GPU's")
+
+    def wait(self, what: Any) -> None:
+        """The host waits for the device, which a recording forbids."""
+        self.reads += 1
+        if self.recording is not None:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
+
+    def _compute(self, call: Any, args: Any, kwargs: dict[str, Any], ours: bool) -> Any:
+        stays = ours
+        if kwargs.get("device") is not None:
+            stays = on_cuda(kwargs["device"])
+            if stays != ours and call is ops._to_copy.default:
+                self.wait(call)
+            kwargs = {**kwargs, "device": torch.device("cpu")}
+        names = [argument.name for argument in call._schema.arguments]
+        if "generator" in names and kwargs.get("generator") is None:
+            kwargs["generator"] = self.generator
+        self.operations += 1
+        return self.run(bmm_in_full if call is ops.bmm.dtype else call, args, kwargs, stays)
+
+    def run(self, call: Any, args: Any, kwargs: Any, stays: bool = True) -> Any:
+        """Compute by the CPU, record; what comes back is on the GPU if it `stays` there."""
+        given = {id(t.held): t for t in tree_leaves((args, kwargs)) if isinstance(t, OnGPU)}
+        args, kwargs = held(args), held(kwargs)
+        made = call(*args, **kwargs)
+        if self.recording is not None:
+            self.recording.calls.append((call, args, kwargs, made))
+
+        def wrapped(t: Any) -> Any:
+            return given[id(t)] if id(t) in given else OnGPU(t)
+
+        return tree_map(lambda t: wrapped(t) if isinstance(t, Tensor) and stays else t, made)
+
+    @contextlib.contextmanager
+    def graph(self, graph: Graph, *args: Any, **kwargs: Any) -> Iterator[None]:
+        self.graphs.append(graph)
+        self.recording = graph
+        try:
+            yield
+        finally:
+            self.recording = None
+
+
+def on_cuda(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "cuda"
+
+
+def is_meta(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "meta"
+
+
+class Functions(TorchFunctionMode):
+    """What torch decides by a tensor's device before any operation runs."""
+
+    def __init__(self, gpu: GPU) -> None:
+        super().__init__()
+        self.gpu = gpu
+
+    def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if call is Tensor.new_tensor and isinstance(args[0], OnGPU):
+            return self._made(args[1], kwargs.get("dtype", args[0].dtype))
+        if call in (torch.tensor, torch.as_tensor) and on_cuda(kwargs.get("device")):
+            return self._made(args[0], kwargs.get("dtype"))
+        if call in (Tensor.to, Tensor.type_as) and any(isinstance(t, OnGPU) for t in args[1:]):
+            return args[0].to(CUDA, args[1].dtype)
+        if call is Tensor.__setitem__ and isinstance(args[0], OnGPU):
+            part, value = args[0][args[1]], args[2]
+            part.copy_(value) if isinstance(value, Tensor) else part.fill_(value)
+            return None
+        if torch.is_autocast_enabled("cuda") and (call in ROUNDED or call in IN_FULL):
+            dtype = torch.get_autocast_dtype("cuda") if call in ROUNDED else torch.float32
+            args, kwargs = tree_map(functools.partial(_cast, dtype=dtype), (args, kwargs))
+            with torch.autocast("cuda", enabled=False):
+                return call(*args, **kwargs)
+        return call(*args, **kwargs)
+
+    def _made(self, values: Any, dtype: torch.dtype | None) -> Tensor:
+        self.gpu.wait("a tensor of Python's numbers")
+        with _disable_current_modes():
+            return OnGPU(torch.tensor(tree_map(lambda v: float(held(v)) if isinstance(v, Tensor)
+                                               else v, values), dtype=dtype))  # fmt: skip
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    moves = isinstance(value, OnGPU) and value.is_floating_point()
+    return value.to(dtype) if moves and value.dtype != torch.float64 else value
+
+
+class Kernels:
+    """A module's functions as single operations of the GPU, of which autograd sees nothing."""
+
+    def __init__(self, gpu: GPU, module: Any) -> None:
+        self.gpu, self.module = gpu, module
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.module, name)
+        return functools.partial(self._launch, name, found) if callable(found) else found
+
+    def _launch(self, name: str, kernel: Any, *args: Any, **kwargs: Any) -> Any:
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        assert all(isinstance(t, OnGPU) for t in tensors), f"{name}: tensors of the host"
+        self.gpu.kernels[name] += 1
+        with torch._C.DisableTorchFunction(), _disable_current_modes():
+            return self.gpu.run(torch.no_grad()(kernel), args, kwargs)
+
+
+class Stream:
+    """torch.cuda.Stream, whose work is over when it was begun."""
+
+    def __init__(self, device: Any = None, priority: int = 0) -> None:
+        self.device = CUDA
+
+    def wait_stream(self, other: Stream) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
+    """A block with one GPU. Modules get new parameters when they move to it."""
+    gpu, main = GPU(), Stream()
+    properties = SimpleNamespace(total_memory=MEMORY, name="pretended", major=9, minor=0)
+    known = {
+        "is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
+        "_lazy_init": lambda: None, "set_device": lambda device: None,
+        "device": contextlib.nullcontext, "stream": contextlib.nullcontext, "Stream": Stream,
+        "current_stream": lambda device=None: main, "graph": gpu.graph, "CUDAGraph": Graph,
+        "synchronize": lambda device=None: gpu.wait("synchronize"),
+        "graph_pool_handle": lambda: None, "mem_get_info": lambda device=None: (MEMORY, MEMORY),
+        "get_device_properties": lambda device=None: properties,
+        "get_device_capability": lambda device=None: (9, 0), "is_bf16_supported": lambda: True,
+    }  # fmt: skip
+    for name, value in known.items():
+        patch.setattr(torch.cuda, name, value)
+    patch.setattr(torch, "Generator", Generator)
+    overwritten = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        with gpu, Functions(gpu):
+            yield gpu
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(overwritten)
+        Generator.of_gpu.clear()

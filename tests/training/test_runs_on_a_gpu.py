@@ -1,0 +1,145 @@
+"""Whole runs of the face trainers on a pretended GPU: as written, recorded and resumed."""
+
+import copy
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from eyescream_py import torch7
+from eyescream_py.networks import models
+from eyescream_py.results import story
+from eyescream_py.system import kernels_in_torch
+from eyescream_py.torch7.layers import ConcatTable, Dropout, JoinTable, SpatialDropout, View
+from eyescream_py.training import setup
+from tests.pretended_gpu import CUDA, Graph, Kernels, pretended_gpu
+from tests.small_runs import FILES, assert_same, pictures, records, small_run
+
+SAVED = ("--gpu=0", "--N_epoch=28", "--epochs=2")  # seven iterations an epoch
+
+
+def branched_D(dims, architecture="default"):
+    """All that the real one joins and runs side by side, in a thousandth of its size."""
+    channels, size, _ = dims
+    dense = nn.Sequential(View(channels * size**2), nn.Linear(channels * size**2, 8), nn.PReLU(),
+                          Dropout(), nn.Linear(8, 8), nn.PReLU())  # fmt: skip
+    seen = nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.PReLU(), nn.MaxPool2d(2),
+                         SpatialDropout(), nn.Conv2d(4, 6, 3, padding=1), nn.PReLU(),
+                         View(6 * (size // 2) ** 2))  # fmt: skip
+    branches = ConcatTable(dense, seen)
+    return nn.Sequential(
+        branches, JoinTable(2), nn.Linear(8 + 6 * (size // 2) ** 2, 1), nn.Sigmoid()
+    )
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(models, "create_D", branched_D)
+    monkeypatch.setattr(story, "write_curves_if_possible", lambda save, trainer: None)
+    with pretended_gpu(monkeypatch) as made:
+        kernels = Kernels(made, kernels_in_torch)
+        monkeypatch.setattr(setup, "fused_kernels", lambda device, rounded: kernels)
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("train", ("--precision=bf16",)),
+        ("train", ()),
+        ("train", ("--no_fuse", "--precision=bf16", "--D_iterations=2", "--D_maxAcc=0.6")),
+        ("train", ("--D_r1=1", "--D_r1_every=2", "--G_ema=0.9", "--D_augment=translation,cutout",
+                   "--precision=bf16")),
+        ("train", ("--D_spectral=2", "--D_optmethod=sgd", "--G_optmethod=adagrad")),
+        ("train_c2f", ("--precision=bf16",)),
+    ],
+)  # fmt: skip
+def test_a_recorded_run_saves_what_the_same_run_as_written_does(
+    script, flags, gpu, tmp_path
+):
+    data = pictures(tmp_path, script)
+    small_run(script, tmp_path / "graph", data, *SAVED, "--log_every=0", *flags)
+    assert gpu.graphs
+    assert max(graph.replays for graph in gpu.graphs) >= 2
+    recorded = len(gpu.graphs)
+    small_run(script, tmp_path / "written", data, *SAVED, "--log_every=0", *flags, "--no_capture")
+    assert len(gpu.graphs) == recorded
+    first, second = (torch7.load(tmp_path / name / FILES[script]) for name in ("graph", "written"))
+    assert_same(first, second)
+    metrics = [records(tmp_path / name / "metrics.jsonl") for name in ("graph", "written")]
+    assert metrics[0] == metrics[1]
+
+
+def test_a_resumed_run_goes_on_to_the_bit(gpu, tmp_path):
+    data = pictures(tmp_path, "train")
+    flags = ("--gpu=0", "--N_epoch=28", "--precision=bf16", "--log_every=0")
+    small_run("train", tmp_path / "whole", data, *flags, "--epochs=2")
+    small_run("train", tmp_path / "parts", data, *flags, "--epochs=1")
+    file = tmp_path / "parts" / FILES["train"]
+    small_run("train", tmp_path / "parts", data, *flags, "--epochs=2", f"--network={file}")
+    assert_same(torch7.load(tmp_path / "whole" / FILES["train"]), torch7.load(file))
+
+
+def test_each_kernel_is_launched(gpu, tmp_path):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for number in range(8):
+        Image.new("L", (8, 8), 20 * number).save(folder / f"{number}.png")
+    small_run("train", tmp_path / "run", folder, *SAVED, "--precision=bf16")
+    expected = {"pictures", "widen", "activate", "head", "judge", "activate_backward",
+                "head_backward", "add_parts", "adam", "tally"}  # fmt: skip
+    assert expected <= set(gpu.kernels)
+
+
+def test_the_pretended_gpu_refuses_what_a_gpu_refuses(monkeypatch):
+    with pretended_gpu(monkeypatch) as gpu:
+        x, host = torch.zeros(2, 3, device=CUDA), torch.ones(2, 3)
+        for mixed in (lambda: x + host, lambda: host.add_(x), lambda: torch.cat([x, host]),
+                      lambda: host.mul_(x)):  # fmt: skip
+            with pytest.raises(RuntimeError, match="tensors of the host"):
+                mixed()
+        for generator, tensor in ((torch.Generator(), x), (torch.Generator("cuda"), host)):
+            with pytest.raises(RuntimeError, match="generator"):
+                tensor.uniform_(0, 1, generator=generator)
+        with pytest.raises(TypeError, match="numpy"):
+            x.numpy()
+        for read in (x.sum().item, x.cpu, lambda: x.copy_(host), lambda: torch.zeros(2).to(x)):
+            with gpu.graph(Graph()), pytest.raises(RuntimeError, match="capturing"):
+                read()
+
+
+def test_a_replay_computes_anew_what_operations_depend_on_and_nothing_of_python(monkeypatch):
+    with pretended_gpu(monkeypatch) as gpu:
+        x, counted = torch.ones(3, device=CUDA), 1
+        weight = nn.Parameter(torch.full((3,), 2.0, device=CUDA))
+        generator = torch.Generator(CUDA).manual_seed(3)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = (weight * x).sum() + counted
+            (slopes,) = torch.autograd.grad(y, weight)
+            drawn = torch.empty(3, device=CUDA).uniform_(generator=generator)
+            x.add_(slopes)
+        graph.replay()
+        assert y.item() == 7
+        before, counted = drawn.cpu().clone(), 5
+        graph.replay()
+        assert y.item() == 13
+        assert x.tolist() == [4, 4, 4]
+        assert not torch.equal(before, drawn.cpu())
+        assert gpu.operations > 5
+
+
+def test_modules_move_to_the_pretended_gpu_and_learn_there(monkeypatch):
+    with pretended_gpu(monkeypatch):
+        net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 1))
+        on_host = copy.deepcopy(net)
+        net.to(CUDA)
+        x = torch.rand(3, 1, 4, 4)
+        for network, given in ((on_host, x), (net, x.to(CUDA))):
+            network(given).square().sum().backward()
+        for p, q in zip(net.parameters(), on_host.parameters(), strict=True):
+            assert p.is_cuda
+            assert torch.equal(p.grad.cpu(), q.grad)
+        with torch.autocast("cuda", torch.bfloat16):
+            assert net(x.to(CUDA)).dtype == torch.bfloat16
