@@ -14,7 +14,7 @@ import functools
 from collections import Counter
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -52,9 +52,12 @@ class OnGPU(Tensor):
     @staticmethod
     def __new__(cls, held: Tensor) -> OnGPU:
         with torch.inference_mode(False), torch.no_grad(), _disable_current_modes():
-            lying = torch.empty(held.untyped_storage().nbytes() // held.itemsize,
-                                dtype=held.dtype, device="meta")  # fmt: skip
-            lying = lying.as_strided(held.shape, held.stride(), held.storage_offset())
+            if held.is_sparse:
+                lying = torch.empty(held.shape, dtype=held.dtype, device="meta")
+            else:
+                size = held.untyped_storage().nbytes() // held.itemsize
+                lying = torch.empty(size, dtype=held.dtype, device="meta")
+                lying = lying.as_strided(held.shape, held.stride(), held.storage_offset())
         # autograd takes it for a meta tensor, whose slopes need no device; all else for CUDA's
         made = Tensor._make_subclass(cls, lying, False, device_for_backend_keys=CUDA)
         made.held = held
@@ -64,6 +67,8 @@ class OnGPU(Tensor):
     device = property(lambda self: CUDA)
     is_cuda = property(lambda self: True)
     is_cpu = is_meta = property(lambda self: False)
+    is_sparse = property(lambda self: self.held.is_sparse)
+    layout = property(lambda self: self.held.layout)
 
     @property
     def data(self) -> Tensor:
@@ -109,7 +114,7 @@ def held(value: Any) -> Any:
 class Generator(HostGenerator):
     """torch.Generator, also of the GPU; what it draws are the CPU's numbers."""
 
-    of_gpu: dict[int, Generator] = {}  # by address, as operations see them
+    of_gpu: ClassVar[dict[int, Generator]] = {}  # by address, as operations see them
 
     def __new__(cls, device: Any = "cpu") -> Generator:
         made = HostGenerator.__new__(cls, "cpu")
@@ -166,8 +171,7 @@ class GPU(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs))
         ours = any(isinstance(t, OnGPU) for t in leaves)
         if is_meta(kwargs.get("device")) and (
-            torch._C._current_autograd_node() is not None
-            or (ours and call is ops._to_copy.default)
+            torch._C._current_autograd_node() is not None or (ours and call is ops._to_copy.default)
         ):
             kwargs["device"] = CUDA  # autograd sees our tensors as such, and asks for more of them
         self._check_generators(call, leaves, ours or on_cuda(kwargs.get("device")))
@@ -256,19 +260,34 @@ class Functions(TorchFunctionMode):
         if call is Tensor.new_tensor and isinstance(args[0], OnGPU):
             return self._made(args[1], kwargs.get("dtype", args[0].dtype))
         if call in (torch.tensor, torch.as_tensor) and on_cuda(kwargs.get("device")):
+            if isinstance(args[0], Tensor):
+                return args[0].to(CUDA, kwargs.get("dtype", args[0].dtype))
             return self._made(args[0], kwargs.get("dtype"))
         if call in (Tensor.to, Tensor.type_as) and any(isinstance(t, OnGPU) for t in args[1:]):
             return args[0].to(CUDA, args[1].dtype)
-        if call is Tensor.__setitem__ and isinstance(args[0], OnGPU):
-            part, value = args[0][args[1]], args[2]
-            part.copy_(value) if isinstance(value, Tensor) else part.fill_(value)
-            return None
+        if call in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], OnGPU):
+            return self._indexed(call, *args)
         if torch.is_autocast_enabled("cuda") and (call in ROUNDED or call in IN_FULL):
             dtype = torch.get_autocast_dtype("cuda") if call in ROUNDED else torch.float32
             args, kwargs = tree_map(functools.partial(_cast, dtype=dtype), (args, kwargs))
             with torch.autocast("cuda", enabled=False):
                 return call(*args, **kwargs)
         return call(*args, **kwargs)
+
+    def _indexed(self, call: Any, tensor: Tensor, index: Any, value: Any = None) -> Any:
+        """Parts by slices, or copies by numbers, of which those in a list come from the host."""
+        if isinstance(index, list):
+            self.gpu.wait("a list of indices")
+            index = torch.tensor(index)
+        if call is Tensor.__getitem__:
+            return call(tensor, index)
+        if isinstance(index, Tensor):
+            tensor.index_put_((index,), value.to(tensor.dtype))
+        elif isinstance(value, Tensor):
+            tensor[index].copy_(value)
+        else:
+            tensor[index].fill_(value)
+        return None
 
     def _made(self, values: Any, dtype: torch.dtype | None) -> Tensor:
         self.gpu.wait("a tensor of Python's numbers")
@@ -317,7 +336,9 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
     properties = SimpleNamespace(total_memory=MEMORY, name="pretended", major=9, minor=0)
     known = {
         "is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
-        "_lazy_init": lambda: None, "set_device": lambda device: None,
+        "_lazy_init": lambda: None, "get_rng_state": lambda device=None: gpu.generator.get_state(),
+        "set_rng_state": lambda state, device=None: gpu.generator.set_state(state),
+        "set_device": lambda device: None,
         "device": contextlib.nullcontext, "stream": contextlib.nullcontext, "Stream": Stream,
         "current_stream": lambda device=None: main, "graph": gpu.graph, "CUDAGraph": Graph,
         "synchronize": lambda device=None: gpu.wait("synchronize"),

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 from eyescream_py import torch7
+from eyescream_py.data import epoch_pool
 from eyescream_py.networks import models
 from eyescream_py.results import story
 from eyescream_py.system import kernels_in_torch
@@ -16,7 +17,8 @@ from eyescream_py.training import setup
 from tests.pretended_gpu import CUDA, Graph, Kernels, pretended_gpu
 from tests.small_runs import FILES, assert_same, pictures, records, small_run
 
-SAVED = ("--gpu=0", "--N_epoch=28", "--epochs=2")  # seven iterations an epoch
+SAVED = ("--gpu=0", "--epochs=2", "--log_every=0")
+GAME = (*SAVED, "--N_epoch=28")  # seven iterations an epoch
 
 
 def branched_D(dims, architecture="default"):
@@ -46,24 +48,22 @@ def gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("script", "flags"),
     [
-        ("train", ("--precision=bf16",)),
-        ("train", ()),
-        ("train", ("--no_fuse", "--precision=bf16", "--D_iterations=2", "--D_maxAcc=0.6")),
-        ("train", ("--D_r1=1", "--D_r1_every=2", "--G_ema=0.9", "--D_augment=translation,cutout",
-                   "--precision=bf16")),
-        ("train", ("--D_spectral=2", "--D_optmethod=sgd", "--G_optmethod=adagrad")),
-        ("train_c2f", ("--precision=bf16",)),
+        ("train", (*GAME, "--precision=bf16")),
+        ("train", GAME),
+        ("train", (*GAME, "--no_fuse", "--precision=bf16", "--D_iterations=2", "--D_maxAcc=0.6")),
+        ("train", (*GAME, "--D_r1=1", "--D_r1_every=2", "--G_ema=0.9", "--precision=bf16",
+                   "--D_augment=translation,cutout")),
+        ("train", (*GAME, "--D_spectral=2", "--D_optmethod=sgd", "--G_optmethod=adagrad")),
+        ("train_c2f", (*GAME, "--precision=bf16")),
     ],
 )  # fmt: skip
-def test_a_recorded_run_saves_what_the_same_run_as_written_does(
-    script, flags, gpu, tmp_path
-):
+def test_a_recorded_run_saves_what_the_same_run_as_written_does(script, flags, gpu, tmp_path):
     data = pictures(tmp_path, script)
-    small_run(script, tmp_path / "graph", data, *SAVED, "--log_every=0", *flags)
+    small_run(script, tmp_path / "graph", data, *flags)
     assert gpu.graphs
     assert max(graph.replays for graph in gpu.graphs) >= 2
     recorded = len(gpu.graphs)
-    small_run(script, tmp_path / "written", data, *SAVED, "--log_every=0", *flags, "--no_capture")
+    small_run(script, tmp_path / "written", data, *flags, "--no_capture")
     assert len(gpu.graphs) == recorded
     first, second = (torch7.load(tmp_path / name / FILES[script]) for name in ("graph", "written"))
     assert_same(first, second)
@@ -71,14 +71,15 @@ def test_a_recorded_run_saves_what_the_same_run_as_written_does(
     assert metrics[0] == metrics[1]
 
 
-def test_a_resumed_run_goes_on_to_the_bit(gpu, tmp_path):
-    data = pictures(tmp_path, "train")
-    flags = ("--gpu=0", "--N_epoch=28", "--precision=bf16", "--log_every=0")
-    small_run("train", tmp_path / "whole", data, *flags, "--epochs=2")
-    small_run("train", tmp_path / "parts", data, *flags, "--epochs=1")
-    file = tmp_path / "parts" / FILES["train"]
-    small_run("train", tmp_path / "parts", data, *flags, "--epochs=2", f"--network={file}")
-    assert_same(torch7.load(tmp_path / "whole" / FILES["train"]), torch7.load(file))
+@pytest.mark.parametrize("script", list(FILES))
+def test_a_resumed_run_goes_on_to_the_bit(script, gpu, tmp_path):
+    data = pictures(tmp_path, script)
+    flags = (*(GAME if script in ("train", "train_c2f") else SAVED), "--precision=bf16")
+    small_run(script, tmp_path / "whole", data, *flags)
+    small_run(script, tmp_path / "parts", data, *flags, "--epochs=1")
+    file = tmp_path / "parts" / FILES[script]
+    small_run(script, tmp_path / "parts", data, *flags, f"--network={file}")
+    assert_same(torch7.load(tmp_path / "whole" / FILES[script]), torch7.load(file))
 
 
 def test_each_kernel_is_launched(gpu, tmp_path):
@@ -86,7 +87,7 @@ def test_each_kernel_is_launched(gpu, tmp_path):
     folder.mkdir()
     for number in range(8):
         Image.new("L", (8, 8), 20 * number).save(folder / f"{number}.png")
-    small_run("train", tmp_path / "run", folder, *SAVED, "--precision=bf16")
+    small_run("train", tmp_path / "run", folder, *GAME, "--precision=bf16")
     expected = {"pictures", "widen", "activate", "head", "judge", "activate_backward",
                 "head_backward", "add_parts", "adam", "tally"}  # fmt: skip
     assert expected <= set(gpu.kernels)
@@ -143,3 +144,14 @@ def test_modules_move_to_the_pretended_gpu_and_learn_there(monkeypatch):
             assert torch.equal(p.grad.cpu(), q.grad)
         with torch.autocast("cuda", torch.bfloat16):
             assert net(x.to(CUDA)).dtype == torch.bfloat16
+
+
+def test_pictures_beyond_the_memory_are_brought_epoch_by_epoch(gpu, monkeypatch, tmp_path):
+    data = pictures(tmp_path, "train")
+    brought = []
+    original = epoch_pool.Carrier.receive
+    monkeypatch.setattr(epoch_pool.Carrier, "receive", lambda c: brought.append(1) or original(c))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 80 << 30))
+    small_run("train", tmp_path / "run", data, *GAME, "--N_epoch=16")
+    assert len(brought) == 3  # the first at the start, and one an epoch
+    assert gpu.graphs
