@@ -5,12 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from eyescream_py.ganless_hd import data, networks, start
 from eyescream_py.ganless_hd.__main__ import main
 from eyescream_py.ganless_hd.basis import analytic_basis
 from eyescream_py.ganless_hd.trainer import chosen_precision
 from tests.fake_cuda import CUDA, PreparedError, pretend_capability, stop_at_preparation
+from tests.pretended_gpu import pretended_gpu
 
 CPU = torch.device("cpu")
 
@@ -49,3 +51,22 @@ def test_the_device_is_prepared_before_anything_is_computed(monkeypatch, tmp_pat
     done = CliRunner().invoke(main, words)
     assert isinstance(done.exception, PreparedError), done.output
     assert done.exception.args == (CUDA, False, False)
+
+
+@pytest.mark.parametrize("averaging", ["last", "ema"])
+def test_a_recorded_run_ends_as_the_same_run_as_written(
+    averaging, tiny_flags, tmp_path, monkeypatch
+):
+    ends = []
+    with pretended_gpu(monkeypatch) as gpu:
+        for capture in ("--capture", "--no-capture"):
+            out = tmp_path / capture
+            done = CliRunner().invoke(main, [
+                "train", *tiny_flags, "--gpu=0", f"--out={out}", "--max-steps=16", "--itersPerEpoch=40", capture,
+                f"--averaging={averaging}",
+            ])  # fmt: skip
+            assert done.exit_code == 0, (done.output, done.exception)
+            ends.append(load_file(out / "saves" / "latest.safetensors"))
+    assert [graph.replays for graph in gpu.graphs] == [4, 13]
+    assert ends[0].keys() == ends[1].keys()
+    assert not [name for name, found in ends[0].items() if not torch.equal(found, ends[1][name])]

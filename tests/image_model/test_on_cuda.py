@@ -3,6 +3,7 @@
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from eyescream_py.image_model import __main__ as command
 from eyescream_py.image_model.__main__ import main
@@ -15,6 +16,7 @@ from eyescream_py.image_model.networks import build_generator
 from eyescream_py.image_model.options import ImageOptions
 from eyescream_py.system import device as devices
 from tests.fake_cuda import CUDA, PreparedError, stop_at_preparation
+from tests.pretended_gpu import pretended_gpu
 
 STATE = torch.arange(16, dtype=torch.uint8)  # a seed and an offset
 
@@ -55,3 +57,24 @@ def test_the_device_is_prepared_before_anything_is_computed(words, monkeypatch):
     done = CliRunner().invoke(main, [*words, "--threads=1"])
     assert isinstance(done.exception, PreparedError), done.output
     assert done.exception.args == (CUDA, False, False)
+
+
+@pytest.mark.parametrize("mode", [(), ("--use_recon", "--use_replay", "--L2gan")])
+def test_a_recorded_run_ends_as_the_same_run_as_written(mode, heads, tmp_path, monkeypatch):
+    flags = [
+        "train", f"--synth_dir={heads / 'Faces_depth'}", f"--real_dir={heads / 'Faces_real'}",
+        "--image_size=16", "--batch_size=2", "--max_steps=8", "--noplot", "--gpu=0", "--threads=1",
+        *mode,
+    ]  # fmt: skip
+    ends = []
+    with pretended_gpu(monkeypatch) as gpu:
+        for name in ("graph", "written"):
+            switch = ["--no_capture"] if name == "written" else []
+            done = CliRunner().invoke(main, [*flags, f"--log_dir={tmp_path / name}", *switch])
+            assert done.exit_code == 0, (done.output, done.exception)
+            (saved,) = (tmp_path / name).rglob("model.ckpt-8.safetensors")
+            ends.append(load_file(saved))
+    assert gpu.graphs
+    assert max(graph.replays for graph in gpu.graphs) > 2
+    assert ends[0].keys() == ends[1].keys()
+    assert not [name for name, found in ends[0].items() if not torch.equal(found, ends[1][name])]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from eyescream_py.srez import __main__ as command
 from eyescream_py.srez import bench, data
@@ -12,6 +13,7 @@ from eyescream_py.srez.options import Options
 from eyescream_py.system import device as devices
 from eyescream_py.system.recording import set_rate
 from tests.fake_cuda import CUDA, OnCuda, PreparedError, stop_at_preparation
+from tests.pretended_gpu import pretended_gpu
 
 CPU = torch.device("cpu")
 
@@ -47,3 +49,21 @@ def test_the_device_is_prepared_before_anything_is_computed(main, words, place, 
     done = CliRunner().invoke(main, [*words, "--threads=1"])
     assert isinstance(done.exception, PreparedError), done.output
     assert done.exception.args == (CUDA, False, False)
+
+
+def test_a_recorded_run_ends_as_the_same_run_as_written(faces_folder, tmp_path, monkeypatch):
+    ends = []
+    with pretended_gpu(monkeypatch) as gpu:
+        for capture in (1, 0):
+            save = tmp_path / str(capture)
+            places = [f"--{n}={save / n}" for n in ("checkpoint_dir", "train_dir", "summary_dir")]
+            done = CliRunner().invoke(command.main, [
+                "--run=train", f"--dataset={faces_folder}", "--cache_dir=", *places,
+                "--sample_size=32", "--width=0.0625", "--batch_size=2", "--max_batches=8",
+                f"--capture={capture}", "--gpu=0", "--threads=1",
+            ])  # fmt: skip
+            assert done.exit_code == 0, (done.output, done.exception)
+            ends.append(load_file(save / "checkpoint_dir" / "checkpoint.safetensors"))
+    assert [graph.replays > 2 for graph in gpu.graphs] == [True]
+    assert ends[0].keys() == ends[1].keys()
+    assert not [name for name, found in ends[0].items() if not torch.equal(found, ends[1][name])]
