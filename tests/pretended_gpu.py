@@ -3,8 +3,8 @@
 Refused as a GPU refuses it: tensors of host and device in one operation, a generator of the other,
 a value read or copied to or from the host while a graph is recorded. Recorded graphs are replayed
 operation by operation into the memory of the recording, so what Python decides or counts while it
-records stays as it was then. Not shown: time, memory, races of streams, arithmetic of a GPU's own
-(autocast rounds what the fewest of CUDA's lists say).
+records stays as it was then. Not shown: time, memory, races of streams, a GPU's own arithmetic.
+Autocast knows the operations that this repository's networks use.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 CUDA = torch.device("cuda", 0)
 MEMORY = 80 << 30
+META = (("meta",), (torch.device("meta"),))
 HostGenerator = torch.Generator
 ops = torch.ops.aten
 COPIES = {ops.copy_.default, ops._to_copy.default, ops._foreach_copy_.default}
@@ -42,6 +43,14 @@ IN_FULL = {F.softplus, F.logsigmoid, F.binary_cross_entropy_with_logits, F.softm
 def bmm_in_full(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     """bmm of rounded matrices with a sum in full, which CUDA alone has."""
     return torch.bmm(left.to(dtype), right.to(dtype))
+
+
+# by the CPU: what CUDA alone has; and copies for views of which the bit is lost on the way here
+INSTEAD = {
+    ops.bmm.dtype: bmm_in_full,
+    ops._conj.default: ops.conj_physical.default,
+    ops._neg_view.default: ops.neg.default,
+}
 
 
 class OnGPU(Tensor):
@@ -215,7 +224,7 @@ class GPU(TorchDispatchMode):
         if "generator" in names and kwargs.get("generator") is None:
             kwargs["generator"] = self.generator
         self.operations += 1
-        return self.run(bmm_in_full if call is ops.bmm.dtype else call, args, kwargs, stays)
+        return self.run(INSTEAD.get(call, call), args, kwargs, stays)
 
     def run(self, call: Any, args: Any, kwargs: Any, stays: bool = True) -> Any:
         """Compute by the CPU, record; what comes back is on the GPU if it `stays` there."""
@@ -263,6 +272,8 @@ class Functions(TorchFunctionMode):
             if isinstance(args[0], Tensor):
                 return args[0].to(CUDA, kwargs.get("dtype", args[0].dtype))
             return self._made(args[0], kwargs.get("dtype"))
+        if call is Tensor.to and isinstance(args[0], OnGPU) and args[1:] in META:
+            return torch.empty(args[0].shape, dtype=args[0].dtype, device="meta")
         if call in (Tensor.to, Tensor.type_as) and any(isinstance(t, OnGPU) for t in args[1:]):
             return args[0].to(CUDA, args[1].dtype)
         if call in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], OnGPU):
@@ -342,6 +353,7 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
         "device": contextlib.nullcontext, "stream": contextlib.nullcontext, "Stream": Stream,
         "current_stream": lambda device=None: main, "graph": gpu.graph, "CUDAGraph": Graph,
         "synchronize": lambda device=None: gpu.wait("synchronize"),
+        "manual_seed": gpu.generator.manual_seed, "manual_seed_all": gpu.generator.manual_seed,
         "graph_pool_handle": lambda: None, "mem_get_info": lambda device=None: (MEMORY, MEMORY),
         "get_device_properties": lambda device=None: properties,
         "get_device_capability": lambda device=None: (9, 0), "is_bf16_supported": lambda: True,
