@@ -18,15 +18,13 @@ from eyescream_py.system.idle import say_idle
 from eyescream_py.system.numbers import FINITE
 from eyescream_py.system.places import PATH
 
-_PICTURES = ("dataset", "crop", "test_vectors", "random_seed", "test_list", "train_images",
-             "cache_dir")  # fmt: skip
-_USED = ("checkpoint_dir", "back_projection", "precision", "bn", "batch_size", "gpu", "threads")
+_USED = ("checkpoint_dir", "back_projection", "bn", "gpu", "threads")
 # what the actions read of the options, where that is not most of them; compare: evaluate PICTUREs
 READ_BY: dict[str, tuple[str, ...]] = {
     "train": (),
     "demo": ("train_dir",),
     "upscale": ("crop", "upscale_mode", "outscale", "out_dir", *_USED),
-    "evaluate": (*_PICTURES, "features", "summary_dir", *_USED),
+    "evaluate": ("dataset", "cache_dir", "features", "summary_dir", *_USED),  # else as trained
     "compare": ("features", "summary_dir", "gpu", "threads"),
 }
 
@@ -109,6 +107,7 @@ def _tell_idle(
     if action != "train":
         return
     from_noise = options.input == "noise"
+    never_halved = 0 < options.max_batches <= options.learning_rate_half_life
     adam = ("learning_beta1", "learning_beta2", "epsilon")
     say_idle(
         (True, "by --run=train", ("upscale_mode", "features", "outscale", "out_dir")),
@@ -117,6 +116,7 @@ def _tell_idle(
         (from_noise, "with --input=noise",
          ("scale", "train_noise", "gene_l1_factor", "pixel_factor", "back_projection")),
         (not from_noise, "without --input=noise", ("noise_dimension",)),
+        (never_halved, "in so few --max_batches", ("learning_rate_half_life",)),
         (options.test_list, "with --test_list", ("test_vectors",)),
     )  # fmt: skip
 
