@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from benchmarks.report import OutputFile, Table, machine, today
+from benchmarks.report import OutputFile, Table, machine, today, write_measured
 from benchmarks.sides import medians
 from eyescream_py.cli import generate_dataset
 from eyescream_py.data import augmentation
@@ -249,7 +249,7 @@ def main(path: Path, photos: int, rounds: int, memory: int, output: Path | None)
     text = "\n".join(lines)
     click.echo(text)
     if output:
-        output.write_text(text, encoding="utf-8")
+        write_measured(output, text)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ def main(out: Path, data: Path | None, size: int) -> None:
         raise click.BadParameter(f"{out} holds no results of benchmarks.image_model run")
     for name in NAMES:
         for index, result in enumerate(results(out, name)):
-            numbers = "  ".join(f"{key} {value:.4f}" for key, value in result["scores"].items())
+            known = {k: v for k, v in result["scores"].items() if v is not None}
+            numbers = "  ".join(f"{key} {value:.4f}" for key, value in known.items())
             ratio = result["scores"]["baseline_l1"] / result["scores"]["l1"]
             seconds = f"{result['cpu_s']:.0f} CPU s, {result['wall_s']:.0f} s"
             print(f"{name:8} seed {SEEDS[index]}  {numbers}  ratio {ratio:.2f}  ({seconds})")
@@ -109,7 +110,9 @@ def draw_heads(out: Path, data: Path, size: int) -> None:
         path = out / f"{name}-1.safetensors"
         if path.is_file():
             rows.append(generate(load_generator(read_checkpoint(path), CPU), depths))
-    save_sheet(out / "heads.jpg", [*rows, truth], range(0, len(depths), len(depths) // 10), 2)
+    save_sheet(
+        out / "heads.jpg", [*rows, truth], range(0, len(depths), max(1, len(depths) // 10)), 2
+    )
 
 
 if __name__ == "__main__":

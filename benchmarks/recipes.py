@@ -77,7 +77,9 @@ def measure(folder: Path, seen: str, unseen: str, images: int, *more: str) -> di
         f"--dataset={seen}", f"--heldout={unseen}", f"--images={images}", f"--writeto={folder}",
         "--threads=1", "--gpu=-1", *more,
     ]  # fmt: skip
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, cwd=ROOT)
+    if done.returncode:  # it has said why
+        raise click.ClickException(f"{folder}: it could not be evaluated")
     found: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
     return found
 

@@ -22,7 +22,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.report import OutputFile, Table, machine, today
+from benchmarks.report import OutputFile, Table, machine, today, write_measured
 from benchmarks.sides import medians
 from eyescream_py import torch7
 
@@ -138,7 +138,7 @@ def main(
     text = "\n".join(["# Torch 7 files", "", f"{machine()}, {today()}", "", *lines, ""])
     print(text)
     if output:
-        output.write_text(text)
+        write_measured(output, text)
 
 
 if __name__ == "__main__":
