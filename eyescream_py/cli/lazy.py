@@ -25,6 +25,7 @@ class LazyGroup(Group):
         return list(self.table)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        name = name.replace("_", "-")  # as the scripts and packages are called
         if name not in self.table:
             return None
         module = importlib.import_module(f"eyescream_py.{self.table[name][0]}")

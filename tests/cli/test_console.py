@@ -30,7 +30,8 @@ def test_every_command_is_listed_and_answers():
         assert name in listing
         assert text in " ".join(listing.split())
         assert isinstance(main.get_command(click.Context(main), name), click.Command)
-        assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0
+        for called in (name, name.replace("-", "_")):  # as scripts and packages are called
+            assert CliRunner().invoke(main, [called, "--help"]).exit_code == 0
 
 
 def test_an_unknown_command_is_refused():
