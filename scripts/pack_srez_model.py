@@ -1,14 +1,14 @@
 """A checkpoint's generator alone, in 16-bit floats: what srez ships for `--run upscale`.
 
-usage: python -m scripts.pack_srez_model CHECKPOINT TARGET
+python -m scripts.pack_srez_model CHECKPOINT TARGET
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
+import click
 import torch
 
 from eyescream_py.srez.checkpoints import read_checkpoint, write_checkpoint
@@ -31,6 +31,12 @@ def pack(checkpoint: Path, target: Path) -> int:
     return target.stat().st_size
 
 
+@click.command(help=__doc__)
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+def main(checkpoint: Path, target: Path) -> None:
+    print(f"{target}: {pack(checkpoint, target)} bytes")
+
+
 if __name__ == "__main__":
-    size = pack(Path(sys.argv[1]), Path(sys.argv[2]))
-    print(f"{sys.argv[2]}: {size} bytes")
+    main()

@@ -1,6 +1,6 @@
 """Ten photos, reduced until their faces are 16 pixels wide, then enlarged by `--run upscale`.
 
-usage: python -m scripts.srez_photo_sheet FOLDER WORK SHEET.jpg
+    python -m scripts.srez_photo_sheet FOLDER WORK SHEET.jpg
 
 Every so many of FOLDER's pictures are taken; those in which no face is found are passed over. The
 sheet shows before (pixels as squares), bicubic, ours, and the photo itself at the same size.
@@ -8,9 +8,9 @@ sheet shows before (pixels as squares), bicubic, ours, and the photo itself at t
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
 from PIL import Image
@@ -38,11 +38,25 @@ def reduced(photo: Photo) -> Photo | None:
     return Photo(np.asarray(image.resize((size[0], size[1]), Image.Resampling.BOX)))
 
 
-def main() -> None:
-    folder, work, sheet = (Path(argument) for argument in sys.argv[1:4])
-    names = list_pictures(folder)
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("work", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("sheet", type=click.Path(dir_okay=False, path_type=Path))
+def main(folder: Path, work: Path, sheet: Path) -> None:
     small = work / "small"
+    if small.exists():
+        raise click.BadParameter(f"{small} is there already; name another folder")
     small.mkdir(parents=True)
+    photos = reduce_some(folder, small)
+    if not photos:
+        raise click.BadParameter(f"no face is found in the pictures of {folder}")
+    run_upscale(Options(), (str(small),), "photo", str(work / "large"), torch.device("cpu"))
+    _save([_row(photo, stem, work) for stem, photo in photos.items()], sheet)
+
+
+def reduce_some(folder: Path, small: Path) -> dict[str, Photo]:
+    """Up to PHOTOS photos with a face, by their names; reduced ones are written into `small`."""
+    names = list_pictures(folder)
     photos: dict[str, Photo] = {}
     for name in names[:: max(1, len(names) // (2 * PHOTOS))]:
         photo = open_photo(folder / name)
@@ -50,16 +64,16 @@ def main() -> None:
         if before is not None and len(photos) < PHOTOS:
             photos[Path(name).stem] = photo
             Image.fromarray(before.pixels).save(small / f"{Path(name).stem}.png")
-    run_upscale(Options(), (str(small),), "photo", str(work / "large"), torch.device("cpu"))
-    rows = []
-    for stem, photo in photos.items():
-        before = open_photo(small / f"{stem}.png")
-        ours = open_photo(work / "large" / f"{stem}_x{SCALE}.png")
-        size = (ours.width, ours.height)
-        squares = before.pixels.repeat(SCALE, 0).repeat(SCALE, 1)
-        row = [squares, resized(before.pixels, *size), ours.pixels, resized(photo.pixels, *size)]
-        rows.append(np.concatenate(row, 1))
-    _save(rows, sheet)
+    return photos
+
+
+def _row(photo: Photo, stem: str, work: Path) -> np.ndarray:
+    before = open_photo(work / "small" / f"{stem}.png")
+    ours = open_photo(work / "large" / f"{stem}_x{SCALE}.png")
+    size = (ours.width, ours.height)
+    squares = before.pixels.repeat(SCALE, 0).repeat(SCALE, 1)
+    row = [squares, resized(before.pixels, *size), ours.pixels, resized(photo.pixels, *size)]
+    return np.concatenate(row, 1)
 
 
 def _save(rows: list[np.ndarray], path: Path) -> None:
