@@ -150,6 +150,7 @@ class Side:
     device: torch.device
     clock: str
     threads: int
+    keep: bool = False  # freed memory, on the plain side too
 
     def __call__(self) -> Callable[[], float]:
         """What runs one iteration and returns its milliseconds, the device's work included."""
@@ -159,10 +160,11 @@ class Side:
         channels, size, _ = CASES[self.case]
         pixels = torch.randint(0, 256, (1000, channels, size, size), dtype=torch.uint8)
         data, clock = Dataset(pixels.to(self.device), "noise"), CLOCKS[self.clock]
+        if self.name != "plain" or self.keep:
+            keep_memory()  # as the trainers do
         if self.name == "plain":
             step = plain(self.case, data, self.batch)
         else:
-            keep_memory()  # as the trainers do
             step = ours(self.case, data, self.batch, precision.choose(self.name, self.device))
 
         def run() -> float:
@@ -187,6 +189,7 @@ class Side:
     help="cpu: processor time, for a machine that is busy with other work; with --threads=1.",
 )
 @click.option("--threads", default=0, help="CPU threads (0: as torch chooses).")
+@click.option("--keep", is_flag=True, help="The plain side, too, keeps freed memory.")
 @click.option("--output", type=OutputFile(), help="Also write the table here.")
 def main(
     only: str,
@@ -196,6 +199,7 @@ def main(
     bf16: bool | None,
     clock: str,
     threads: int,
+    keep: bool,
     output: Path | None,
 ) -> None:
     """Time every case at every batch size."""
@@ -207,7 +211,7 @@ def main(
     names = ["plain", "fp32", *(["bf16"] if (native if bf16 is None else bf16) else [])]
     for case in chosen(CASES, only):
         for n in batch or ((32, 64) if CASES[case][2] else (16, 64)):
-            sides = {name: Side(name, case, n, device, clock, threads) for name in names}
+            sides = {name: Side(name, case, n, device, clock, threads, keep) for name in names}
             ms = compare(sides, rounds)
             lua = LUA_MS.get((case, n))
             best = min(value for name, value in ms.items() if name != "plain")
