@@ -18,15 +18,21 @@ APART = 0.54  # of the median distance between two pictures: how near another on
 COMPANY = 10  # nearest neighbours that a picture's place is measured by
 
 
-def choose(D: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
+Opinion = tuple[Tensor, Tensor | None]  # what D says [N], and what its last layer was given [N,K]
+
+
+def choose(
+    D: nn.Module, images: Tensor, batch: int = 256, opinion: Opinion | None = None
+) -> Tensor:
     """Indices of the pictures [N,C,H,W], those to show first first.
 
     The sum of four rankings: by D's word, by its word of the mirrored picture, by nearness to other
     pictures in pixels (freed of brightness and contrast), and by nearness in what D's last layer
     with weights reads. A D in which no such layer runs is asked for its word only. Pictures that
     are near to one before them come last, as the crowd's middle is much the same face many times.
+    `opinion` is D's where it has been asked already (`judge_and_read`).
     """
-    liked, features = _judge_and_read(D, images, batch)
+    liked, features = opinion or judge_and_read(D, images, batch)
     rankings = [_ranks(liked), _ranks(judge(D, images.flip(3), batch))]
     pixels = images.flatten(1).float()
     rankings.append(_ranks(-_loneliness(pixels - pixels.mean(1, keepdim=True))))
@@ -50,7 +56,7 @@ def _apart(images: Tensor, order: Tensor) -> Tensor:
     return order.new_tensor(shown + alike)
 
 
-def _judge_and_read(D: nn.Module, images: Tensor, batch: int) -> tuple[Tensor, Tensor | None]:
+def judge_and_read(D: nn.Module, images: Tensor, batch: int) -> Opinion:
     """D's word [N] of the pictures, and what its last layer with weights was given [N,K]."""
     weighted = [layer for layer in D.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     given: list[Tensor] = []

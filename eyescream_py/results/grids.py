@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from eyescream_py.data.dataset import Dataset, load_dataset
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import films, generator
-from eyescream_py.results.choice import choose
+from eyescream_py.results.choice import Opinion, choose, judge_and_read
 from eyescream_py.results.generator import Generator
 from eyescream_py.results.refiner import Refiner, read_refiner
-from eyescream_py.results.sampling import generate, judge, nearest, save_grid
+from eyescream_py.results.sampling import generate, nearest, save_grid
 from eyescream_py.results.sheet import Section, write_sheet
 from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError, why
@@ -201,15 +201,17 @@ def _one_run(
     noise = torch.empty(IMAGES, base.G.noise_dim, device=source.device)
     source.uniform_(noise, -1, 1)
     images = generate(base.G.network, noise, options.batch_size)
-    grids = {"random": images[:GRID]}
+    grids, opinion = {"random": images[:GRID]}, None
     if base.D is not None:
-        order = judge(base.D, images, options.batch_size).argsort(descending=True, stable=True)
+        opinion = judge_and_read(base.D, images, options.batch_size)
+        order = opinion[0].argsort(descending=True, stable=True)
         grids |= {"best": images[order[:GRID]], "worst": images[order.flip(0)[:GRID]]}
     for name, pictures in grids.items():
         save_grid(folder / f"{name}_{run:04d}_base.jpg", pictures, 8)
     save_grid(folder / f"random256_{run:04d}_base.jpg", images[:256], 16)
     save_grid(folder / f"random1024_{run:04d}_base.jpg", images, 32)
-    _write_sheet(folder, run, for_the_sheet(base, images, options.batch_size), data)
+    shown = for_the_sheet(base, images, options.batch_size, opinion)
+    _write_sheet(folder, run, shown, data)
     if data is not None:
         name = "best" if "best" in grids else "random"
         pairs = _beside_neighbours(grids[name][:NEIGHBOURS], data)
@@ -226,13 +228,15 @@ def _one_run(
     print(f"run {run} of {options.runs}: base grids {base_seconds:.1f} s, all {seconds:.1f} s")
 
 
-def for_the_sheet(base: Base, images: Tensor, batch: int) -> dict[str, Tensor]:
+def for_the_sheet(
+    base: Base, images: Tensor, batch: int, opinion: Opinion | None = None
+) -> dict[str, Tensor]:
     """Captions with 64 pictures each of [N,C,H,W]: as they come, and with a D those to show first,
     as D's own best are seldom those that a person calls so."""
     shown = {"random faces, as they come": images[:GRID]}
     if base.D is not None:
         caption = f"chosen of {IMAGES}: real to the discriminator, like others, no two alike"
-        shown[caption] = images[choose(base.D, images, batch)[:GRID]]
+        shown[caption] = images[choose(base.D, images, batch, opinion)[:GRID]]
     return shown
 
 

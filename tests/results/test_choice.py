@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from eyescream_py.results.choice import choose
+from eyescream_py.results.choice import choose, judge_and_read
 from eyescream_py.results.grids import generate, load_base
 from eyescream_py.results.sampling import ranking
 from eyescream_py.torch7.layers import View
@@ -51,6 +51,19 @@ def test_among_pictures_equally_alike_D_decides():
     bright = crowd(12).double()
     order = choose(Bright(), torch.cat([bright, bright / 2])).tolist()  # twins but for the light
     assert all(order.index(i) < order.index(i + 12) for i in range(12))
+
+
+def test_a_D_that_was_asked_before_is_asked_of_the_mirrored_pictures_only():
+    images, D = crowd(30), small_D((1, 8, 8))
+    asked = []
+    D.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0]))
+    order = choose(D, images)
+    assert len(asked) == 2
+    opinion = judge_and_read(D, images, 256)
+    asked.clear()
+    assert torch.equal(choose(D, images, opinion=opinion), order)
+    assert len(asked) == 1
+    assert torch.equal(asked[0], images.flip(3))
 
 
 def test_neither_the_order_nor_the_batch_decides():
