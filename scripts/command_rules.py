@@ -34,7 +34,7 @@ _GAME = " --epochs=1" + _CPU
 _PRETRAINED = "--N_epoch=64 --threads=1"
 _C2F = "--N_epoch=32 --validation=4 --parzenImages=4"
 RULES = (
-    Rule(r"make (bench|audit|gpu-check)", skip="an hour of timings, the network, or a GPU"),
+    Rule(r"make (bench|audit|gpu-check)", skip="minutes of timings, the network, or a GPU"),
     Rule(r"\.ci/run", skip="installs everything anew from the network, then runs all tests"),
     Rule(r"pip install", skip="installs from the network"),
     Rule(r"bart ", skip="a program of others; what it wrote is in tests/mln/golden"),
