@@ -98,6 +98,8 @@ def open_picture(source: Source, mode: str = "", *, alpha: bool = False) -> Imag
         upright = _turned(_decoded(picture), _orientation(picture))
         if upright.has_transparency_data:
             return _transparent(upright, mode) if alpha else _on_white(upright, mode)
+        if upright.mode == "LAB":  # which Pillow converts to nothing else
+            upright = upright.convert("RGB")
         return upright.convert(mode or _plain_mode(upright))
 
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.options import GanOptions
 from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.files import atomic_write, remove_stale_temporaries, reserve
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.voice import say
 
@@ -144,6 +144,7 @@ class ReplayCache:
         free = min(self.capacity - self.count, len(stored))
         replaced = rng.choice(self.count, len(stored) - free, replace=False)
         slots = np.concatenate([np.arange(self.count, self.count + free), replaced]).astype(int)
+        self._take_place(free)
         self.pushes += 1
         for slot in slots[free:]:
             self._undo.write(_RECORD.pack(self.pushes, slot) + self._array[slot].tobytes())
@@ -151,6 +152,18 @@ class ReplayCache:
         self._array[slots] = stored
         self.count += free
         self._release()
+
+    def _take_place(self, pictures: int) -> None:
+        """Take the disk's room for the next free slots; OSError where there is none: what a memory
+        map finds no room for kills the process."""
+        size = self._array[0].nbytes
+        start = len(self._memory) - self._array.nbytes + self.count * size
+        if pictures:
+            try:
+                reserve(self._file, pictures * size, start)
+            except OSError as error:
+                error.filename = str(self.path)
+                raise
 
     def sample(self, number: int, rng: np.random.Generator) -> Tensor:
         """`number` pictures, float32 in [-1, 1], drawn with replacement from at least one."""

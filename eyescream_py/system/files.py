@@ -100,17 +100,19 @@ def _copy(path: Path, to: Path) -> None:
         os.fsync(file.fileno())
 
 
-def reserve(file: BinaryIO, size: int) -> None:
-    """Make a new file `size` bytes long and take its place on the disk now, where the system can.
+def reserve(file: BinaryIO, size: int, start: int = 0) -> None:
+    """Make a file at least `start + size` bytes long and take the place of those `size` bytes on
+    the disk now, where the system can.
 
     Raises OSError where the disk lacks the room.
     """
     try:
-        os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        os.posix_fallocate(file.fileno(), start, max(size, 1))
     except (AttributeError, OSError) as error:  # not every system and file system can reserve
         if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-        file.truncate(size)
+        if os.fstat(file.fileno()).st_size < start + size:
+            file.truncate(start + size)
 
 
 def _sync_folder(folder: Path) -> None:

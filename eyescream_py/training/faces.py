@@ -159,12 +159,24 @@ def _check_planes(options: FaceOptions) -> None:
             )
 
 
+def _say_planes(options: FaceOptions, D: nn.Module) -> None:
+    """Say so where D could not have the planes asked for: it doubles a whole number of them, 16 at
+    least."""
+    made = max(part.out_channels for part in D.modules() if isinstance(part, nn.Conv2d))
+    if options.D_planes not in (0, made):
+        print(
+            f"--D_planes={options.D_planes}: D ends with {made} planes, the next that its halvings "
+            "of the picture allow."
+        )
+
+
 def create_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]:
     """(D, G) of the options, untrained; with `--autoencoder` G corrects pictures."""
     dims, noise_dim = options.dims, options.noise_dim
     small_D, small_G = _small(options)
     if small_D:
         D = models_small.create_D(dims, options.D_planes, options.D_arch == "deep")
+        _say_planes(options, D)
     else:
         D = models.create_D(dims, options.D_arch)
     if options.autoencoder:

@@ -188,3 +188,14 @@ def test_a_jpeg_of_100_megapixels_comes_reduced(tmp_path):
     picture = open_picture(path)
     assert picture.size == (6000, 4500)
     assert picture.getpixel((9, 9)) == 77
+
+
+@pytest.mark.parametrize("mode", ["", "RGB", "L"])
+def test_lab_colours_are_taken_in_every_mode(mode, tmp_path):
+    """Pillow turns LAB into RGB and into nothing else."""
+    lab = Image.merge("LAB", [Image.new("L", (3, 2), value) for value in (128, 160, 100)])
+    lab.save(tmp_path / "lab.tif")
+    picture = open_picture(tmp_path / "lab.tif", mode)
+    assert picture.mode == (mode or "RGB")
+    expected = lab.convert("RGB").convert(mode or "RGB")
+    assert np.array_equal(np.asarray(picture), np.asarray(expected))

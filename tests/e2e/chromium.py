@@ -37,12 +37,12 @@ class Tab:
         while True:
             answer = json.loads(self._socket.recv())
             if answer.get("id") == self._number:
-                return answer["result"]
+                return answer.get("result", {})  # none while a page gives way to the next
 
     def evaluate(self, script: str) -> Any:
         """The value of a JavaScript expression."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        return answer["result"].get("value")
+        return answer.get("result", {}).get("value")
 
     def wait_for(self, script: str, seconds: float) -> None:
         """Return when a JavaScript expression is true."""

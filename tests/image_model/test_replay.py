@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -218,3 +219,24 @@ def test_npy_is_appended_once() -> None:
     assert cache_file("a/b") == Path("a/b.npy")
     assert cache_file("a/b.npy") == Path("a/b.npy")
     assert cache_file("a/b.cache") == Path("a/b.cache.npy")
+
+
+def test_a_disk_that_fills_up_is_an_error(tmp_path: Path, rng, monkeypatch) -> None:
+    """A memory map that finds no room for a page ends the process with SIGBUS."""
+    cache = ReplayCache.create(tmp_path / "cache", 3, SHAPE)
+    cache.push(constant(-1), rng)
+    cache.commit()
+    taken: list[tuple[int, int]] = []
+
+    def full(descriptor: int, start: int, size: int) -> None:
+        taken.append((start, size))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        cache.push(constant(0.2, 0.6), rng)
+    assert error.value.filename == str(cache.path)
+    assert taken == [(128 + 16, 2 * 16)]  # behind the header and the first picture
+    assert contents(cache) == [-1]
+    cache.close()
+    assert contents(ReplayCache.open(tmp_path / "cache", 3, SHAPE)) == [-1]

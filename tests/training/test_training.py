@@ -316,3 +316,14 @@ def test_what_a_step_does_not_change_is_asked_for_numbers_too(
     assert done.exit_code == 2, done.output
     assert "no longer a finite number, and nothing was saved" in done.output
     assert not (tmp_path / FILES[script]).exists()
+
+
+@pytest.mark.parametrize(("asked", "made"), [(5, 32), (41, 40), (40, 40)])
+def test_planes_that_cannot_be_had_are_told(asked, made, tmp_path):
+    """Pictures of 8 pixels are halved once, and D begins with 16 planes at least."""
+    data = pictures(tmp_path, "train")
+    planes = ("--D_arch=small", f"--D_planes={asked}")
+    said = small_run("train", tmp_path / "run", data, "--epochs=1", *planes)
+    told = f"--D_planes={asked}: D ends with {made} planes" in said
+    assert told == (asked != made)
+    assert f"in_features={made * 16}," in said
