@@ -120,6 +120,13 @@ class _Refused(_Guarded):
 
 
 class _Environment(_Guarded, EnvHandler):
+    def get(self, name: str) -> None:
+        """The page. Whoever opens a run's address before its first window waits there for it:
+        Visdom leads to an empty "main" instead, for good, where an environment is not known yet."""
+        if len(self.state) < _MAX_ENVS and name[0] != ".":
+            self.state.setdefault(name, {"jsons": {}, "reload": {}})
+        super().get(name)
+
     def post(self, name: str) -> None:
         """The page asks for an environment's windows; they come over its socket."""
         subscriber = self.subs.get(_message(self).get("sid"))

@@ -145,6 +145,15 @@ def resident_mb(pid: int) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
+def test_a_page_opened_before_the_first_window_waits_for_it(port: int) -> None:
+    """Visdom's page begins with the environment that the server calls active, else with "main"."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    response, page = exchange(connection, "GET", f"/{KEY}/env/early-0a1b2c")
+    connection.close()
+    assert response.status == 200
+    assert b"'early-0a1b2c'" in page.replace(b'"', b"'")
+
+
 def test_a_large_post_takes_no_memory(port: int) -> None:
     """A body of 400 MB is refused by its length; one without a length at 16 MB."""
     pids = [int(p.name) for p in Path("/proc").glob("[0-9]*") if is_server(p, port)]
