@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from eyescream_py.results.sampling import judge
 
-APART = 0.54  # of the median distance between two pictures: how near another one may be shown
+FIRST, UNLIKE = 64, 0.9  # so many shown first are to differ as much, in share of all pictures
+APART = (0.0, 0.4, 0.44, 0.48, 0.52, 0.56, 0.6)  # of the median distance: how near others may be
 COMPANY = 10  # nearest neighbours that a picture's place is measured by
 
 
@@ -28,8 +29,9 @@ def choose(
 
     The sum of four rankings: by D's word, by its word of the mirrored picture, by nearness to other
     pictures in pixels (freed of brightness and contrast), and by nearness in what D's last layer
-    with weights reads. A D in which no such layer runs is asked for its word only. Pictures that
-    are near to one before them come last, as the crowd's middle is much the same face many times.
+    with weights reads. A D in which no such layer runs is asked for its word only. Where the first
+    are much the same face many times, as the crowd's middle can be, those that are near to one
+    before them come last.
     `opinion` is D's where it has been asked already (`judge_and_read`).
     """
     liked, features = opinion or judge_and_read(D, images, batch)
@@ -42,11 +44,28 @@ def choose(
 
 
 def _apart(images: Tensor, order: Tensor) -> Tensor:
-    """The order [N], in which those that are near to one before them come after all others."""
+    """The order [N], or where the first in it are too much alike, the one in which they are least
+    apart and still differ enough.
+    """
     rows = images.flatten(1).float()
     distances = torch.cdist(rows, rows)
-    near = (distances < APART * distances.median()).cpu()
-    shown, alike, taken = [], [], torch.zeros(len(rows), dtype=torch.bool)
+    wanted, median = UNLIKE * _mean_between(distances), distances.median()
+    for reach in APART:
+        spread = _near_ones_last((distances < reach * median).cpu(), order)
+        first = spread[:FIRST]
+        if _mean_between(distances[first][:, first]) >= wanted:
+            break
+    return spread
+
+
+def _mean_between(distances: Tensor) -> Tensor:
+    """Of two different pictures. [N,N]"""
+    return distances.sum() / max(1, len(distances) * (len(distances) - 1))
+
+
+def _near_ones_last(near: Tensor, order: Tensor) -> Tensor:
+    """The order [N], in which those that are near [N,N] to one before them come after others."""
+    shown, alike, taken = [], [], torch.zeros(len(near), dtype=torch.bool)
     for index in order.tolist():
         if taken[index]:
             alike.append(index)

@@ -235,7 +235,7 @@ def for_the_sheet(
     as D's own best are seldom those that a person calls so."""
     shown = {"random faces, as they come": images[:GRID]}
     if base.D is not None:
-        caption = f"chosen of {IMAGES}: real to the discriminator, like others, no two alike"
+        caption = f"chosen of {IMAGES}: real to the discriminator, and like others of them"
         shown[caption] = images[choose(base.D, images, batch, opinion)[:GRID]]
     return shown
 
