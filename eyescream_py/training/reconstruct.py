@@ -90,6 +90,7 @@ def absolute_error(output: Tensor, target: Tensor) -> Tensor:
 
 def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
     """Run `train_autoencoder.py`; returns when the epochs are done or the run was stopped."""
+    _check_batch_size(options.batch_size)
     for name in sorted(NEVER_USED.keys() & options.typed):
         print(f"{NEVER_USED[name]} was never used by the Lua program and is not used here.")
     if options.noise_dim < 1:
@@ -120,6 +121,7 @@ def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
 
 def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
     """Run `train_denoiser.py`; returns when the epochs are done or the run was stopped."""
+    _check_batch_size(options.batch_size)
     encoder = create_encoder()
     (first,) = setup.built(lambda: [create_decoder(options.dims)], f"--scale={options.scale}")
     second = copy.deepcopy(first)
@@ -155,6 +157,12 @@ def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
             Run(task, options, stop, group.leads).go()
 
 
+def _check_batch_size(batch_size: int) -> None:
+    """Raise UserError where batch normalization has no deviation to divide by."""
+    if batch_size < 2:
+        raise UserError(f"--batchSize={batch_size}: give a number of at least 2")
+
+
 def _load(
     options: AutoencoderOptions | DenoiserOptions,
     path: str | None,
@@ -163,8 +171,6 @@ def _load(
     group: Alone,
 ) -> tuple[Dataset, Dataset]:
     """Pictures to train on and at most `validation` others."""
-    if options.batch_size < 2:
-        raise UserError(f"--batchSize={options.batch_size}: give a number of at least 2")
     channels, size, _ = options.dims
     data = group.in_turn(lambda: load_dataset(path, channels, size, device))
     return split(data, validation)

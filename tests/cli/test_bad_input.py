@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from eyescream_py import torch7
+from eyescream_py.training import setup
 from tests.commands import run
 from tests.golden_data import GOLDEN
 from tests.picture_files import write_faces
@@ -126,6 +127,11 @@ OTHERS = [
     ("train_denoiser", "--AE_clamp=-1", "--AE_clamp"),
     ("train_denoiser", "--coefL2=1e39", "1e39"),
     ("train_denoiser", "--batchSize=1", "--batchSize=1"),
+    *(
+        (script, f"--batchSize={size} --precision=auto", f"--batchSize={size}")
+        for script in ("train_c2f", "train_autoencoder", "train_denoiser")
+        for size in (1, 0, -3)
+    ),
     ("train_denoiser", "--network={text}", "not a Torch 7 file"),
     ("sample", "--G_base=nowhere.net", "nowhere.net"),
     ("sample", "--save_base={empty}", "adversarial.net"),
@@ -264,6 +270,8 @@ def test_the_table_is_long_enough():
 @pytest.mark.parametrize(("script", "text", "names"), CASES)
 def test_bad_input(script, text, names, things, tmp_path, monkeypatch):
     use_small_networks_except_for_checks(monkeypatch, text)
+    if "--batchSize" in text:  # no pass is tried, by which --precision=auto would choose
+        monkeypatch.setattr(setup, "settled", None)
     home = things["text"].parent
     args = arguments(script, text, things, tmp_path)
     before = snapshot(home)
