@@ -20,6 +20,7 @@ from eyescream_py.mln.options import (
     chosen_keys,
     given_params,
     machine_options,
+    overwrite_option,
     params_options,
     threads_option,
 )
@@ -237,12 +238,14 @@ def simulate(out: str, **setup: Any) -> None:
     "--scan", required=True, type=PATH, metavar="FILE", help=".mat of the scan (key Data)."
 )
 @click.option("--out", required=True, type=PATH, metavar="FILE", help="B0TS.mat to write.")
+@overwrite_option
 def estimate_b0(
     params_file: str | None,
     ignore_unknown: bool,
     threads: int,
     scan: str,
     out: str,
+    overwrite: bool,
     **flags: Any,
 ) -> None:
     """Estimate a smooth B0 map from a scan's own samples (taken in time order) and write it as
@@ -254,10 +257,11 @@ def estimate_b0(
 
     from eyescream_py.mln.b0_estimation import estimate_turns
     from eyescream_py.mln.forward import segment_phases
-    from eyescream_py.mln.mat import demand_writable
+    from eyescream_py.mln.mat import demand_free, demand_writable
     from eyescream_py.mln.protocol import load_protocol, read_scan, write_b0
     from eyescream_py.mln.trajectories import sample_times, segment_interpolation
 
+    demand_free("--out", out, [] if overwrite else [Path(out)])
     params = replace(given_params(params_file, ignore_unknown, flags), use_b0=0)
     chosen_device(-1, threads)
     demand_writable(out, "--out")
@@ -288,10 +292,14 @@ def estimate_b0(
     show_default=True,
     help="Per picture.",
 )
-def demo(folder: str, out: str | None, seconds: float) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace the file that --out names.")
+def demo(folder: str, out: str | None, seconds: float, overwrite: bool) -> None:
     """Join the batch pictures of a ..._train FOLDER to a looping GIF."""
+    from eyescream_py.mln.mat import demand_free
     from eyescream_py.mln.pictures import write_demo
 
+    if out and not overwrite:
+        demand_free("--out", out, [Path(out)])
     target = Path(out) if out else Path(folder) / "demo.gif"
     say(f"{target}: {write_demo(folder, target, seconds)} frames")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from eyescream_py.mln.options import (
     PROTOCOL_KEYS,
     chosen_device,
     given_params,
+    overwrite_option,
     params_options,
     threads_option,
 )
@@ -31,6 +33,7 @@ from eyescream_py.system.voice import say
     show_default=True,
     help="joint: image and coils together, where the centre of k-space is undersampled.",
 )
+@overwrite_option
 @click.option(
     "--calibration",
     type=click.IntRange(8, 128),
@@ -46,6 +49,7 @@ def estimate_coils(
     out: str,
     method: str,
     calibration: int,
+    overwrite: bool,
     **flags: Any,
 ) -> None:
     """Estimate coil maps from the centre of a scan's own k-space and write them as SensCC1.mat.
@@ -53,9 +57,10 @@ def estimate_coils(
     Needs LabelsH, BaseNUFTDataP and RealDatancc (or nccInData), no maps. Runs on the CPU.
     """
     from eyescream_py.mln.coil_estimation import estimated_maps
-    from eyescream_py.mln.mat import demand_writable
+    from eyescream_py.mln.mat import demand_free, demand_writable
     from eyescream_py.mln.protocol import read_scan, read_trajectory, write_maps
 
+    demand_free("--out", out, [] if overwrite else [Path(out)])
     params = given_params(params_file, ignore_unknown, flags)
     chosen_device(-1, threads)
     coils = params.coils_in_scan or params.coils_in_data

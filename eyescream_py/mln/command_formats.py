@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from eyescream_py.mln import idle
-from eyescream_py.mln.options import PROTOCOL_KEYS, given_params, params_options
+from eyescream_py.mln.options import PROTOCOL_KEYS, given_params, overwrite_option, params_options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import demand_room
@@ -54,12 +54,12 @@ def import_scan(
     Siemens' raw files (.dat) are not read: convert them with siemens_to_ismrmrd, or `bart
     twixread`.
     """
-    from eyescream_py.mln.exchange import write_folder
+    from eyescream_py.mln.exchange import FOLDER_FILES, write_folder
+    from eyescream_py.mln.mat import demand_free
     from eyescream_py.mln.protocol import trajectory_units
 
     folder = Path(out)
-    if (folder / "Params.txt").exists():
-        raise UserError(f"--out {out}: holds a Params.txt already; choose another folder")
+    demand_free("--out", out, [folder / name for name in FOLDER_FILES], "choose another folder")
     idle.tell_of_import(source, maps)
     scan = _scan(source, trajectory, maps, side or 0, units)
     try:
@@ -98,7 +98,7 @@ def _scan(source: str, trajectory: str | None, maps: str | None, side: int, unit
 @click.option("--scan", type=PATH, required=True, metavar="FILE", help=".mat of the scan: Data.")
 @click.option("--out", type=PATH, required=True, metavar="PREFIX", help="Files' first part.")
 @click.option("--format", "kind", type=click.Choice(["bart", "ismrmrd"]), required=True)
-@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+@overwrite_option
 def export_scan(
     params_file: str | None,
     ignore_unknown: bool,
@@ -111,14 +111,13 @@ def export_scan(
     """Write a scan and its protocol for BART (PREFIX_ksp, PREFIX_traj, PREFIX_maps) or as ISMRMRD
     (PREFIX.h5, without maps).
     """
-    from eyescream_py.mln.exchange import Foreign, to_bart, to_ismrmrd
-    from eyescream_py.mln.mat import demand_writable
+    from eyescream_py.mln.exchange import BART_ENDS, Foreign, to_bart, to_ismrmrd
+    from eyescream_py.mln.mat import demand_free, demand_writable
     from eyescream_py.mln.protocol import load_protocol, read_scan
 
-    first = Path(f"{out}_ksp.cfl" if kind == "bart" else f"{out}.h5")
-    if first.exists() and not overwrite:
-        raise UserError(f"--out {out}: {first.name} is there already; give --overwrite")
-    demand_writable(first, "--out")
+    files = [Path(f"{out}{end}") for end in (BART_ENDS if kind == "bart" else [".h5"])]
+    demand_free("--out", out, [] if overwrite else files)
+    demand_writable(files[0], "--out")
     params = given_params(params_file, ignore_unknown, flags)
     protocol = load_protocol(params)
     coils = protocol.acquisition.coils.shape[1]

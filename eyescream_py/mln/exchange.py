@@ -25,6 +25,10 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
 
+# what `write_folder` and `to_bart` write
+FOLDER_FILES = "Params.txt", "TrajForNUFT.mat", "SensCC1.mat", "Scan_01.mat"
+BART_ENDS = tuple(f"_{kind}.{end}" for kind in ("ksp", "traj", "maps") for end in ("cfl", "hdr"))
+
 Floats = NDArray[np.float64]
 
 

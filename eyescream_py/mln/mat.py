@@ -11,7 +11,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -179,6 +179,16 @@ def demand_writable(path: str | Path, flag: str) -> None:
         raise UserError(
             f"{flag} {path}: cannot be written ({why(error)}); choose another folder"
         ) from None
+
+
+def demand_free(
+    flag: str, typed: str, files: Iterable[Path], remedy: str = "give --overwrite"
+) -> None:
+    """Raise UserError, with `remedy`, where one of `files`, to which `flag`=`typed` led, is
+    there."""
+    for path in files:
+        if path.is_file():
+            raise UserError(f"{flag} {typed}: {path.name} is there already; {remedy}")
 
 
 def write_mat(path: str | Path, values: Mapping[str, Any]) -> None:

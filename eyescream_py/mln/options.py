@@ -56,6 +56,7 @@ def params_options(keys: Collection[str] | None = None) -> Callable[[Command], C
     return decorated
 
 
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 threads_option = click.option("--threads", type=click.IntRange(1), default=4, show_default=True)
 
 

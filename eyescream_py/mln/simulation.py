@@ -12,7 +12,7 @@ import torch
 
 from eyescream_py.mln.data import random_phase
 from eyescream_py.mln.forward import Acquisition, segment_phases, signal_to_feature
-from eyescream_py.mln.mat import write_mat
+from eyescream_py.mln.mat import demand_free, write_mat
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params, params_text
 from eyescream_py.mln.phantoms import b0_field, coil_maps, disc_mask, shepp_logan
@@ -27,6 +27,8 @@ from eyescream_py.mln.trajectories import (
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
+
+FILES = "Params.txt", "TrajForNUFT.mat", "SensCC1.mat", "B0TS.mat", "Scan_01.mat", "Truth.mat"
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,9 @@ def write_simulation(setup: Setup, out: Path) -> Params:
     to `out`.
 
     The scan shows a Shepp-Logan head with a random smooth phase. Returns the Params written. Raises
-    UserError when the folder cannot be made or already holds a Params.txt.
+    UserError when the folder cannot be made or already holds one of them.
     """
-    if (out / "Params.txt").exists():
-        raise UserError(f"--out {out}: holds a Params.txt already; choose another folder")
+    demand_free("--out", str(out), [out / name for name in FILES], "choose another folder")
     try:
         make_folder(out)
     except OSError as error:

@@ -85,6 +85,37 @@ def test_estimate_b0_writes_a_map_that_training_reads(folder: Path, tmp_path: Pa
     assert np.abs(found["B0_Hz"]).max() < 40  # the scan has none
 
 
+PROTOCOL = ("--params", "SIM/Params.txt", "--scan", "SIM/Scan_01.mat")
+WRITERS = {  # command, the file that stands in its way, the flag that replaces it
+    "estimate-b0": (PROTOCOL, "--out", "x", "x", True),
+    "estimate-coils": ((*PROTOCOL, "--calibration", 8), "--out", "x", "x", True),
+    "export": ((*PROTOCOL, "--format", "bart"), "--out", "x", "x_traj.cfl", True),
+    "demo": (("TRAIN",), "--out", "x", "x", True),
+    "simulate": (("--side", 16), "--out", "", "B0TS.mat", False),
+    "import": (("SIM/none.h5",), "--out", "", "SensCC1.mat", False),
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_no_command_replaces_a_file_unless_it_is_told_to(
+    command: str, folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    words, flag, out, name, replaces = WRITERS[command]
+    train = str(next(folder.glob("out/*_train")))
+    typed = [str(w).replace("SIM", str(folder)).replace("TRAIN", train) for w in words]
+    typed = [command, *typed, flag, str(tmp_path / out)]
+    (tmp_path / name).write_text("mine")
+    result = run(*typed)
+    assert result.exit_code == 2, result.output
+    assert result.output.startswith(f"Error: {flag} {tmp_path / out}: {name} is there already; ")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    if replaces:
+        assert "--overwrite" in result.output
+        result = run(*typed, "--overwrite")
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / name).read_bytes() != b"mine"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

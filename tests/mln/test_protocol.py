@@ -124,7 +124,7 @@ def test_simulated_files_load_as_the_protocol_they_came_from(tmp_path: Path) -> 
     )
     scan = read_scan(params.scan_file, 300, 4, 4)
     torch.testing.assert_close(scan, loaded.acquisition.forward(truth), rtol=1e-3, atol=1e-4)
-    with pytest.raises(UserError, match=r"holds a Params\.txt already"):
+    with pytest.raises(UserError, match=r"Params\.txt is there already"):
         write_simulation(setup, tmp_path / "sim")
 
 
