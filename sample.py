@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 """Write grids of faces of a trained network: `python sample.py`; flags: `--help`."""
 
+if __name__ == "__main__":  # before the imports that take long
+    from eyescream_py.system.interrupts import quiet
+
+    quiet()
+
 from eyescream_py.cli.sample import main
 
 if __name__ == "__main__":

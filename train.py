@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 """Train faces: `python train.py --scale=16 --grayscale`; every flag: `python train.py --help`."""
 
+if __name__ == "__main__":  # before the imports that take long
+    from eyescream_py.system.interrupts import quiet
+
+    quiet()
+
 from eyescream_py.cli.train import main
 
 if __name__ == "__main__":

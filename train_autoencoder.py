@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 """Train the autoencoder of faces; every flag: `python train_autoencoder.py --help`."""
 
+if __name__ == "__main__":  # before the imports that take long
+    from eyescream_py.system.interrupts import quiet
+
+    quiet()
+
 from eyescream_py.cli.train_autoencoder import main
 
 if __name__ == "__main__":

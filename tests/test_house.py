@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "torch7": set(),
     **dict.fromkeys(("srez", "image_model", "ganless_hd", "mln"), SHARED),
     "__init__": {"results"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "system"},
 }
 LONGEST_FUNCTION = 40
 MODULES_OF_A_D_STEP = 10

@@ -4,6 +4,11 @@ estimate-b0 | demo
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take long
+    from eyescream_py.system.interrupts import quiet
+
+    quiet()
+
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -6,6 +6,11 @@ faces; a table and a picture of losses, Wasserstein estimate and PSNR over batch
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take long
+    from eyescream_py.system.interrupts import quiet
+
+    quiet()
+
 import dataclasses
 import itertools
 import json

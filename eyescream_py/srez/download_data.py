@@ -7,6 +7,11 @@ were not tried from the machine this was written on. Any other address and check
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take long
+    from eyescream_py.system.interrupts import quiet
+
+    quiet()
+
 import errno
 import hashlib
 import json

@@ -8,6 +8,11 @@ gradient, and some of each varied.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take long
+    from eyescream_py.system.interrupts import quiet
+
+    quiet()
+
 import random
 from pathlib import Path
 

@@ -16,6 +16,7 @@ import click
 from eyescream_py.system.device import memory_in_words
 from eyescream_py.system.errors import UserError, is_full, why
 from eyescream_py.system.folders import none_left_empty
+from eyescream_py.system.interrupts import heard
 from eyescream_py.system.numbers import bounded
 from eyescream_py.system.places import TYPED
 from eyescream_py.system.voice import make_unfailing, printable
@@ -36,7 +37,7 @@ class Command(click.Command):
 
     def invoke(self, context: click.Context) -> Any:
         memory = memory_in_words("give smaller numbers or pictures")
-        with none_left_empty(context), system_in_words(context), memory:
+        with heard(), none_left_empty(context), system_in_words(context), memory:
             return super().invoke(context)
 
 

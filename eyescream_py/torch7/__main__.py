@@ -1,5 +1,10 @@
 """Look into Torch 7 files (.t7, .net) and convert them: python -m eyescream_py.torch7 --help"""
 
+import signal
+
+if __name__ == "__main__":  # while modules are imported Ctrl-C ends this without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import errno
 import os
 import secrets
@@ -231,4 +236,5 @@ def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(prog_name="python -m eyescream_py.torch7")

@@ -15,13 +15,20 @@ import pytest
 from click.testing import CliRunner
 
 from eyescream_py.cli.main import COMMANDS, main
+from eyescream_py.system import interrupts
 from tests.commands import ROOT, run
 
 
-def test_the_installed_command_is_this_one():
+def test_the_installed_command_is_this_one(monkeypatch, capsys):
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["eyescream"].partition(":")
-    assert getattr(importlib.import_module(module), name) is main
+    monkeypatch.setattr("sys.argv", ["eyescream", "--help"])
+    monkeypatch.setattr(interrupts, "quiet", lambda: None)  # of this process
+    with pytest.raises(SystemExit) as ended:
+        getattr(importlib.reload(importlib.import_module(module)), name)()
+    assert not ended.value.code
+    said = CliRunner().invoke(main, ["--help"], prog_name="eyescream").output
+    assert capsys.readouterr().out == said
 
 
 def test_every_command_is_listed_and_answers():
