@@ -361,11 +361,20 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
     for name, value in known.items():
         patch.setattr(torch.cuda, name, value)
     patch.setattr(torch, "Generator", Generator)
+    for place, name in (  # a run sets these for its device, and nobody sets them back
+        (torch.utils.deterministic, "fill_uninitialized_memory"),
+        (torch.backends.cudnn, "deterministic"), (torch.backends.cudnn, "benchmark"),
+        (torch.backends.cudnn, "allow_tf32"),
+    ):  # fmt: skip
+        patch.setattr(place, name, getattr(place, name))
+    mode, rounds = torch.get_deterministic_debug_mode(), torch.backends.cuda.matmul.allow_tf32
     overwritten = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         with gpu, Functions(gpu):
             yield gpu
     finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.backends.cuda.matmul.allow_tf32 = rounds
         torch.__future__.set_overwrite_module_params_on_conversion(overwritten)
         Generator.of_gpu.clear()

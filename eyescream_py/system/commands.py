@@ -72,8 +72,10 @@ def _in_words(error: OSError, context: click.Context) -> str:
 
 
 def _flag_of(path: str, context: click.Context) -> str:
-    """`--flag=value` of the path that a person typed and `path` is or lies in; "" for none."""
+    """`--flag=value` of the innermost path that a person typed and `path` is or lies in; "" for
+    none."""
     around = (Path(path), *Path(path).parents)
+    found: dict[int, str] = {}  # by how far `path` lies below
     for param in context.command.params:
         name = param.name or ""
         value = context.params.get(name)
@@ -84,5 +86,6 @@ def _flag_of(path: str, context: click.Context) -> str:
             and value
             and Path(value) in around
         ):
-            return f"{max(param.opts, key=len)}={printable(value)}"
-    return ""
+            flag = f"{max(param.opts, key=len)}={printable(value)}"
+            found.setdefault(around.index(Path(value)), flag)
+    return found[min(found)] if found else ""

@@ -7,8 +7,10 @@ import ctypes
 import mmap
 import os
 import re
+import resource
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyescream_py.system.errors import UserError
@@ -82,9 +84,20 @@ def keep_memory() -> bool:
         return False
     # no blocks outside of the heap, and a heap that does not shrink
     kept = bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
-    if kept:
+    if kept and _addresses_are_free():
         _in_large_pages(libc, HEAP)
     return kept
+
+
+def _addresses_are_free() -> bool:
+    """Whether nothing counts the memory that this process asked for and has not written to."""
+    limits = resource.RLIMIT_AS, resource.RLIMIT_DATA
+    if any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in limits):
+        return False
+    try:
+        return Path("/proc/sys/vm/overcommit_memory").read_text().strip() != "2"
+    except OSError:
+        return False
 
 
 def _in_large_pages(libc: ctypes.CDLL, size: int) -> None:

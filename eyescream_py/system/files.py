@@ -73,9 +73,16 @@ def atomic_write(path: str | Path, keep_old: bool = False) -> Iterator[BinaryIO]
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
-            error.filename = str(path)  # what a write is refused with names no file
+        if isinstance(error, OSError):
+            _name(error, path, temporary)
         raise
+
+
+def _name(error: OSError, path: Path, temporary: Path) -> None:
+    """Let an error of the system, which of a write names no file, be of `path`. Others, such as
+    Pillow's, have no number, and a name would take the place of their words."""
+    if error.errno is not None and error.filename in (None, str(temporary)):
+        error.filename = str(path)
 
 
 def _keep_as_old(path: Path) -> None:

@@ -42,7 +42,6 @@ from eyescream_py.training.task import Schedule
 TRAINING_PICTURES = 10_000
 AUTOENCODER_VALIDATION = 512
 DENOISER_VALIDATION = 256
-NEVER_USED = {"K": "--K", "hidden_G": "--hidden_G", "hidden_D": "--hidden_D"}
 SHOWN = 100
 VALIDATION_BATCH = 256
 
@@ -91,8 +90,6 @@ def absolute_error(output: Tensor, target: Tensor) -> Tensor:
 def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
     """Run `train_autoencoder.py`; returns when the epochs are done or the run was stopped."""
     _check_batch_size(options.batch_size)
-    for name in sorted(NEVER_USED.keys() & options.typed):
-        print(f"{NEVER_USED[name]} was never used by the Lua program and is not used here.")
     if options.noise_dim < 1:
         raise UserError(f"--noiseDim={options.noise_dim}: the code needs at least 1 number")
     flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"

@@ -163,6 +163,22 @@ def test_a_process_that_may_not_grow_so_far_goes_on():
     assert done.stdout.split()[1:] == [str(1 << 20)], done.stderr
 
 
+LIMITED = """
+import mmap
+import resource
+import torch
+from eyescream_py.system.device import HEAP, keep_memory
+taken = int(open("/proc/self/statm").read().split()[0]) * mmap.PAGESIZE
+resource.setrlimit(resource.RLIMIT_AS, (taken + HEAP + HEAP // 4,) * 2)
+print(keep_memory(), len(mmap.mmap(-1, HEAP // 2)))
+"""
+
+
+def test_a_process_of_limited_addresses_keeps_them():
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True)
+    assert done.stdout.split()[1:] == [str(2**30)], done.stderr
+
+
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(device.ctypes, "CDLL", lambda name: SimpleNamespace())
     assert not device.keep_memory()

@@ -203,3 +203,5 @@ def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path, monkeypatch
     with pytest.raises(OSError, match=r"No such") as error, atomic_write(tmp_path / "none/a.net"):
         pass
     assert error.value.filename == str(tmp_path / "none" / "a.net")
+    with pytest.raises(OSError, match=r"^cannot write mode F$"), atomic_write(path):
+        raise OSError("cannot write mode F")  # Pillow's, whose words a file's name would replace

@@ -16,7 +16,8 @@ from eyescream_py.system.folders import make_folder
 @click.option("--out", required=True)
 @click.option("--fault")
 @click.option("--write", is_flag=True)
-def make(out, fault, write):
+@click.option("--within")
+def make(out, fault, write, within):
     make_folder(f"{out}/a/b")
     make_folder(f"{out}/a/c")
     if write:
@@ -72,3 +73,10 @@ def test_a_full_disk_is_named_with_flag_file_and_remedy(tmp_path):
     done = run(f"--out={tmp_path}/o", "--fault=full")
     where = f"--out={tmp_path}/o: {tmp_path}/o/a/b/x"
     assert done.output == f"Error: {where}: No space left on device; free space there\n"
+
+
+def test_of_flags_whose_folders_hold_one_another_the_inner_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for outer, inner in (("--out=o", "--within=o/a/b"), ("--within=.", "--out=o")):
+        done = run(outer, inner, "--fault=full")
+        assert done.output.startswith(f"Error: {inner}: o/a/b/x: No space")

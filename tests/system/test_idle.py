@@ -142,3 +142,9 @@ def test_of_a_protocol_and_a_training_for_it(tmp_path, monkeypatch):
         "Not used with --test-images=0: --wavelet.",
         "Not used with --resume, whose folder goes on: --out.",
     ]
+
+
+def test_what_lua_never_used_is_said_once(tmp_path):
+    main = importlib.import_module("eyescream_py.cli.train_autoencoder").main
+    words = [NOWHERE, f"--save={tmp_path}", "--gpu=-1", "--threads=1", "--K=3", "--hidden_D=4"]
+    assert CliRunner().invoke(main, words).stdout.count("--K") == 1

@@ -12,6 +12,7 @@ from eyescream_py.data import epoch_pool
 from eyescream_py.networks import models
 from eyescream_py.results import story
 from eyescream_py.system import kernels_in_torch
+from eyescream_py.system.device import prepare_cuda
 from eyescream_py.torch7.layers import ConcatTable, Dropout, JoinTable, SpatialDropout, View
 from eyescream_py.training import setup
 from tests.pretended_gpu import CUDA, Graph, Kernels, pretended_gpu
@@ -129,6 +130,21 @@ def test_a_replay_computes_anew_what_operations_depend_on_and_nothing_of_python(
         assert x.tolist() == [4, 4, 4]
         assert not torch.equal(before, drawn.cpu())
         assert gpu.operations > 5
+
+
+def test_what_a_run_sets_for_its_gpu_does_not_outlast_it():
+    def settings():
+        return (
+            torch.get_deterministic_debug_mode(), torch.backends.cudnn.deterministic,
+            torch.utils.deterministic.fill_uninitialized_memory,
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32,
+        )  # fmt: skip
+
+    before = settings()
+    with pytest.MonkeyPatch.context() as patch, pretended_gpu(patch):
+        prepare_cuda(CUDA, fast=False, strict=False)
+        assert settings() != before
+    assert settings() == before
 
 
 def test_modules_move_to_the_pretended_gpu_and_learn_there(monkeypatch):
