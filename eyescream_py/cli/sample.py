@@ -49,7 +49,7 @@ def main(
         raise UserError(f"--{lost[0]}: only --explore shows a page; add that, or leave this out")
     doing = "while exploring" if explore else "before all grids were written"
     left = "nothing is saved" if explore else "those that are there are whole"
-    with stoppable(f"{doing}; {left}"):
+    with stoppable(f"{doing}; {left}", "--batchSize"):
         from eyescream_py.results.grids import SampleOptions, sample
 
         chosen = SampleOptions(**values, typed=typed)

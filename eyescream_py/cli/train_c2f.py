@@ -45,7 +45,7 @@ def main(**values: Any) -> None:
     values, typed = continued.follow(values, options.typed_flags())
     table = options.lua_table()
     idle.tell_of_game(values)
-    with stoppable(BEFORE_TRAINING) as stop:
+    with stoppable(BEFORE_TRAINING, "--fineSize or --batchSize") as stop:
         from eyescream_py.training.c2f import PairOptions, train
 
         train(PairOptions(**values, typed=typed, table=table), stop)

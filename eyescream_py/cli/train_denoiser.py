@@ -27,7 +27,7 @@ def main(**values: Any) -> None:
     values, typed = continued.follow(values, options.typed_flags())
     table = options.lua_table()
     idle.tell_of_reconstruction(values)
-    with stoppable(BEFORE_TRAINING) as stop:
+    with stoppable(BEFORE_TRAINING, "--scale or --batchSize") as stop:
         from eyescream_py.training.reconstruct import DenoiserOptions, train_denoiser
 
         train_denoiser(DenoiserOptions(**values, typed=typed, table=table), stop)

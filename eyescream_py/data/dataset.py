@@ -78,8 +78,18 @@ class Dataset:
         stand on both sides; only where the first picture alone is more than that, it is moved up.
         Raises UserError where one of the two would be empty.
         """
+        if force and validation >= len(self):
+            raise UserError(
+                f"--validation={validation}: {self.name} holds {len(self)} images, and some have "
+                "to train; give a smaller number"
+            )
         wanted = validation if force else min(validation, int(len(self) * VALIDATION_SHARE))
         cut = self._picture_border(max(wanted, 1))
+        if self.borders is not None and not any(self.borders):
+            raise UserError(
+                f"{self.name}: its {len(self)} images are copies of one picture, which cannot both "
+                "train and validate; give more pictures"
+            )
         if not 0 < cut < len(self):
             raise UserError(
                 f"{self.name}: {len(self)} images cannot be split into {validation} for "

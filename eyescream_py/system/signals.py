@@ -69,12 +69,13 @@ class StopSignal:
 
 
 @contextlib.contextmanager
-def stoppable(at_once: str) -> Iterator[StopSignal]:
+def stoppable(
+    at_once: str, smaller: str = "--scale, --batchSize or --noiseDim"
+) -> Iterator[StopSignal]:
     """What a command works in: a `StopSignal`, lines that a log file shows at once, and one line
-    when memory runs out.
+    when memory runs out, which says what to give a `smaller` number of.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    advice = "give a smaller --scale, --batchSize or --noiseDim"
-    with StopSignal(at_once) as stop, memory_in_words(advice):
+    with StopSignal(at_once) as stop, memory_in_words(f"give a smaller {smaller}"):
         yield stop

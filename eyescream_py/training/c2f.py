@@ -39,6 +39,7 @@ from eyescream_py.training.run import Run
 from eyescream_py.training.save_folder import keep_earlier
 
 ROWS_SHOWN = 20
+LUA_PARZEN = 200  # pictures of a score, however few there are
 ADAGRAD_LR = {"D": 1e-3, "G": 3e-3}
 
 
@@ -79,11 +80,13 @@ def train(options: PairOptions, stop: StopSignal) -> None:
         check_batch_size(options.batch_size)
         _check_sizes(options)
         D, G = setup.built(lambda: create_networks(options), f"--fineSize={options.fine_size}")
+        _check_memory(options)
         parts = Part(D, [options.dims] * 2), Part(G, [(1, *options.dims[1:]), options.dims])
         options, device, arithmetic = setup.settled(options, group, *parts)
         options = setup.with_proven_kernels(options, device, group)
         data = load_pictures(options, device, group)
         validation, training = data.split(options.validation, "validation" in options.typed)
+        _check_parzen(options, len(validation))
         print(f"<dataset> {len(validation)} of {len(data)} images validate, the others train")
         length = epoch_length(options, training)
         source = group.source(setup.random_source(options, device))
@@ -121,6 +124,22 @@ def _check_sizes(options: PairOptions) -> None:
         )
     if options.parzen_images < 1 or options.validation < 1:
         raise UserError("--parzenImages and --validation need at least 1 image")
+
+
+def _check_memory(options: PairOptions) -> None:
+    # a score has as many tries as a batch has pictures; Lua draws noise that nothing shows
+    setup.demand_batch(f"--batchSize={options.batch_size}", options.batch_size, options.dims)
+    setup.demand_memory(f"--noiseDim={options.noise_dim}", "its noise", 400 * options.noise_dim)
+
+
+def _check_parzen(options: PairOptions, validation: int) -> None:
+    """Refuse a score of more pictures than there are (drawn with replacement, as Lua does)."""
+    most = max(validation, LUA_PARZEN)
+    if options.parzen_images > most:
+        raise UserError(
+            f"--parzenImages={options.parzen_images}: {validation} pictures validate; give at most "
+            f"{most}"
+        )
 
 
 class PairTask(GameTask):

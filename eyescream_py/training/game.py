@@ -26,7 +26,7 @@ from eyescream_py.system.places import chosen_pictures
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.torch7.states import fill
 from eyescream_py.training.logs import LossLog
-from eyescream_py.training.setup import CommonOptions, go_on_drawing
+from eyescream_py.training.setup import CommonOptions, demand_batch, go_on_drawing
 from eyescream_py.training.task import Schedule
 
 SATURATED_EPOCHS = 5
@@ -97,6 +97,9 @@ def load_pictures(options: GameOptions, device: torch.device, group: Alone) -> D
 
 def epoch_length(options: GameOptions, data: Dataset) -> int:
     """Pictures per epoch; says so where there are fewer files than that."""
+    length = len(data) if options.n_epoch == -1 else options.n_epoch
+    flag = f"--batchSize={options.batch_size}"
+    demand_batch(flag, min(options.batch_size, length), options.dims)
     if options.n_epoch == -1:
         return len(data)
     if options.n_epoch < options.batch_size:

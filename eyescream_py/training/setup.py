@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -204,15 +205,28 @@ def built(build: Callable[[], Networks], flags: str) -> Networks:
 
     Raises UserError that names `flags` where it cannot.
     """
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         with torch.device("meta"):  # sizes without memory
             size = sum(p.numel() * 4 for network in build() for p in network.parameters())
     except (RuntimeError, TypeError, OverflowError) as error:
         raise UserError(f"{flags}: no network can be that large") from error
-    if 4 * size > memory:  # weights, gradients, two moments
-        raise UserError(
-            f"{flags}: training such networks takes {4 * size / 1e9:.0f} GB, this machine has "
-            f"{memory / 1e9:.0f} GB; give smaller ones"
-        )
+    # weights, gradients, two moments
+    demand_memory(flags, "training such networks", 4 * size)
     return build()
+
+
+def demand_memory(flags: str, what: str, size: int) -> None:
+    """Raise UserError that names `flags` where `what` takes `size` bytes and this machine has not
+    so many.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise UserError(
+            f"{flags}: {what} takes {size / 1e9:.0f} GB, this machine has {memory / 1e9:.0f} GB; "
+            "give smaller ones"
+        )
+
+
+def demand_batch(flags: str, batch: int, dims: Sequence[int]) -> None:
+    """The same for `batch` pictures of `dims` as floats, the least that a step holds."""
+    demand_memory(flags, "a batch", 4 * batch * math.prod(dims))

@@ -182,8 +182,18 @@ def test_split_cuts_between_the_copies_of_augmented_files(tmp_path):
 
 @pytest.mark.parametrize(("rows", "wanted"), [(1, 1), (5, 5), (0, 1)])
 def test_split_that_leaves_a_side_empty_is_refused(rows, wanted):
-    with pytest.raises(UserError, match="cannot be split"):
+    with pytest.raises(UserError, match=f"--validation={wanted}: .* holds {rows} images"):
         numbered(rows).split(wanted, force=True)
+    if rows < 2:
+        with pytest.raises(UserError, match="cannot be split"):
+            numbered(rows).split(wanted)
+
+
+def test_copies_of_one_picture_are_said_to_be_copies():
+    data = dataset.Dataset(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), "n", borders=(0,))
+    for force in (False, True):
+        with pytest.raises(UserError, match="its 20 images are copies of one picture"):
+            data.split(5, force)
 
 
 def test_coarse_and_diff_add_up_to_the_fine_picture_in_float32():
