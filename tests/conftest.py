@@ -7,6 +7,8 @@ import hypothesis
 import pytest
 import torch
 
+from eyescream_py.training import setup
+
 # the same examples each time: what others would find is for the fuzzing scripts
 hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("fixed")
@@ -21,6 +23,12 @@ def same_threads() -> Iterator[None]:
     """Commands that run inside a test set the number of threads for all that come after it."""
     yield
     torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(autouse=True)
+def freed_memory_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that run inside a test would let the process keep all that later tests free."""
+    monkeypatch.setattr(setup, "keep_memory", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,7 @@ from eyescream_py.image_model.options import (
 )
 from eyescream_py.image_model.prepare_commands import PREPARATIONS
 from eyescream_py.image_model.use_commands import USES
-from eyescream_py.system.commands import Group
-from eyescream_py.system.device import memory_in_words
+from eyescream_py.system.commands import Command, Group
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import PATH
 from eyescream_py.system.voice import say
@@ -42,12 +41,16 @@ if TYPE_CHECKING:
 Options = TypeVar("Options")
 
 
-class ImageGroup(Group):
-    """The package's group, which says too when the memory does not suffice."""
+class ImageCommand(Command):
+    """One of the package's commands."""
 
-    def invoke(self, context: click.Context) -> Any:
-        with memory_in_words("give a smaller --batch_size or --image_size"):
-            return super().invoke(context)
+    remedy = "give a smaller --batch_size or --image_size"
+
+
+class ImageGroup(Group):
+    """The package's group."""
+
+    command_class = ImageCommand
 
 
 @click.group(cls=ImageGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -24,7 +24,9 @@ from eyescream_py.system.voice import make_unfailing, printable
 
 class Command(click.Command):
     """A command whose lines, its help and errors included, never end it; its plain integers are
-    those that checkpoints can hold."""
+    those that checkpoints can hold. `remedy` is what to do where the memory does not suffice."""
+
+    remedy = "give smaller numbers or pictures"
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -36,7 +38,7 @@ class Command(click.Command):
         return super().main(*args, **options)
 
     def invoke(self, context: click.Context) -> Any:
-        memory = memory_in_words("give smaller numbers or pictures")
+        memory = memory_in_words(self.remedy)
         with heard(), none_left_empty(context), system_in_words(context), memory:
             return super().invoke(context)
 
