@@ -32,6 +32,7 @@ from eyescream_py.mln.options import (
 from eyescream_py.system.commands import Group
 from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
+from eyescream_py.system.signals import BEFORE_TRAINING, StopSignal
 from eyescream_py.system.voice import say, warn
 
 if TYPE_CHECKING:
@@ -111,24 +112,32 @@ def train(
     from eyescream_py.mln.params import warnings_of
     from eyescream_py.mln.protocol import load_protocol
 
-    params = _resumed_params(resume, params_file, ignore_unknown, flags)
-    device = chosen_device(gpu, threads)
-    idle.tell_of_training(device.type == "cpu", plots, test_images, resume)
-    protocol = load_protocol(params, device)
-    for line in warnings_of(params):
-        warn(line)
-    images, unseen = training_images(params)
-    say(f"{len(images)} training images of {images.shape[1]} x {images.shape[2]}")
-    with closing(_opened(plots, plot_server, plot_port)) as windows:
-        if resume:
-            run = training.resumed_run(Path(resume), params, protocol, images)
-        else:
-            run = training.new_run(params, protocol, images, Path(out), say)
-        run.capture = capture
+    with StopSignal(BEFORE_TRAINING):
+        params = _resumed_params(resume, params_file, ignore_unknown, flags)
+        device = chosen_device(gpu, threads)
+        idle.tell_of_training(device.type == "cpu", plots, test_images, resume)
+        protocol = load_protocol(params, device)
+        for line in warnings_of(params):
+            warn(line)
+        images, unseen = training_images(params)
+        say(f"{len(images)} training images of {images.shape[1]} x {images.shape[2]}")
+        windows = _opened(plots, plot_server, plot_port)
+    with closing(windows):
+        with StopSignal(BEFORE_TRAINING):
+            run = _begun(resume, params, protocol, images, out)
+            run.capture = capture
         say(training.train(run, windows, say, batches))
     say(f"pictures in {run.folder}\ncheckpoint {run.checkpoint_folder / training.CHECKPOINT_NAME}")
     if test_images:
         _closing_comparison(run, images, unseen, test_images, wavelet)
+
+
+def _begun(resume: str | None, params: Params, protocol: Any, images: Any, out: str) -> Any:
+    from eyescream_py.mln import training
+
+    if resume:
+        return training.resumed_run(Path(resume), params, protocol, images)
+    return training.new_run(params, protocol, images, Path(out), say)
 
 
 def _opened(shown: bool, server: str, port: int) -> Plots:

@@ -108,7 +108,10 @@ def read_checkpoint(path: str | Path) -> Stored:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; `--run train` writes one")
+        raise UserError(
+            f"--checkpoint_dir={path.parent}: no such checkpoint, {path.name}; `eyescream srez "
+            "train` writes one"
+        )
     try:
         header = read_header(path)
         tensors = read_tensors(header)

@@ -322,6 +322,7 @@ def load_split(
     with the seed.
     """
     names = list_pictures(folder)
+    split(names, test_vectors, seed, test_list)  # what cannot be is told before the long reading
     faces = load_faces(folder, names, crop, cache_dir)
     # A list may count pictures, those that cannot be used among them.
     train, test = split(names if test_list else list(faces.names), test_vectors, seed, test_list)

@@ -47,7 +47,7 @@ def _frames(folder: Path) -> list[Path]:
     family = next((f for f in FAMILIES if any(re.fullmatch(f, p.name) for p in names)), None)
     if family is None:
         raise UserError(
-            f"--train_dir={folder}: no sample pictures in it; `--run train` writes them"
+            f"--train_dir={folder}: no sample pictures in it; `eyescream srez train` writes them"
         )
     frames = [p for p in names if re.fullmatch(family, p.name)]
     size = open_picture(frames[0]).size

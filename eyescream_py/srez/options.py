@@ -171,7 +171,8 @@ def _check_numbers(options: Options) -> None:
     not_negative = (
         "train_images", "learning_rate_half_life", "pixel_factor", "train_noise", "max_batches",
     )  # fmt: skip
-    positive = ("learning_rate_start", "epsilon", "train_time", "width", "width_of_critic")
+    own = () if options.critic_width is None else ("critic_width",)
+    positive = ("learning_rate_start", "epsilon", "train_time", "width", *own)
     for name, value in vars(options).items():
         if isinstance(value, float):
             _demand(math.isfinite(value), options, name, "give a finite number")

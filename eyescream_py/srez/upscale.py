@@ -80,7 +80,7 @@ def run_upscale(
     UserError before any work where a named picture cannot be done.
     """
     if not images:
-        raise UserError("--run=upscale: name the pictures, e.g. `--run upscale me.jpg you.png`")
+        raise UserError("name the pictures, e.g. `eyescream srez upscale me.jpg you.png`")
     painter = _painter(told, device, say)
     times = float(painter.scale if outscale is None else outscale)
     if not (math.isfinite(times) and 1 <= times <= 64):

@@ -1,6 +1,8 @@
 """The commands as a person runs them, on a protocol that `simulate` wrote."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,22 @@ def test_resume_goes_on_in_the_same_folders(folder: Path, checkpoint: Path) -> N
     assert result.exit_code == 0, result.output
     assert "7 batches done" in result.output
     assert len(list(folder.glob("out/*_train"))) == 1
+
+
+@pytest.mark.parametrize("place", ["protocol.load_protocol", "training.new_run"])
+def test_a_signal_before_the_training_ends_it_with_a_line(
+    place: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(f"eyescream_py.mln.{place}", stopped)
+    words = ("--params", folder / "Params.txt", "--gpu", -1, "--threads", 1, "--nToLoad", 8)
+    result = run("train", *words, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    said = "Stopped by SIGTERM before the training began: nothing to save."
+    assert result.output.splitlines()[-1] == said
+    assert not list(tmp_path.iterdir())
 
 
 def test_demo_makes_a_gif(folder: Path, checkpoint: Path) -> None:

@@ -267,3 +267,17 @@ def test_a_list_may_spell_names_as_other_systems_do(entry, name, tmp_path):
     path = tmp_path / "list.txt"
     path.write_text(f"{entry}\n", encoding="utf-8")
     assert split(["a.jpg", name, "b.jpg"], 1, 0, str(path))[1] == [1]
+
+
+@pytest.mark.parametrize(("count", "text"), [(4, "no such name"), (10_000, "")])
+def test_what_cannot_be_held_out_is_told_before_anything_is_cached(
+    count, text, faces_folder, tmp_path
+):
+    listed = tmp_path / "list.txt"
+    listed.write_text(text)
+    cache = tmp_path / "cache"
+    with pytest.raises(UserError):
+        load_split(
+            str(faces_folder), "celeba", count, 0, str(listed) if text else "", 0, str(cache)
+        )
+    assert not cache.exists()
