@@ -2,7 +2,8 @@
 
 import signal
 
-if __name__ == "__main__":  # while modules are imported Ctrl-C ends this without a word
+# while modules are imported Ctrl-C ends this without a word; where it is ignored it stays so
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import errno
@@ -236,5 +237,6 @@ def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     main(prog_name="python -m eyescream_py.torch7")
