@@ -42,7 +42,8 @@ def problem(line: str) -> str:
         program, *rest = [word for word in words if word != "..."]
         if program == "make":
             return _make_problem(rest)
-        if program == "eyescream":
+        if program == "eyescream" or line.startswith("python -m eyescream_py "):
+            rest = rest if program == "eyescream" else rest[2:]
             return _click_problem(importlib.import_module("eyescream_py.cli.main").main, rest)
         if program == "torchrun":
             rest = [word for word in rest if not word.startswith("--nproc_per_node")]
