@@ -18,7 +18,7 @@ from safetensors.torch import save
 from eyescream_py.features.state_dicts import check_finite, read_with_metadata
 from eyescream_py.ganless_hd.networks import ENCODER_CHANNELS, UNet
 from eyescream_py.ganless_hd.options import LARGEST_SIDE, WIDEST
-from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
 Tensors = dict[str, torch.Tensor]
@@ -35,7 +35,7 @@ def write_tensors(
 ) -> None:
     """Write `tensors` and the JSON values `about`; a file is replaced whole or not at all.
 
-    Raises UserError where the folder cannot be written.
+    Raises OSError where the folder cannot be written.
     """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = save(ready, metadata={METADATA_KEY: json.dumps({"version": VERSION, **about})})
@@ -51,11 +51,8 @@ def write_pth(path: Path, network: UNet) -> None:
 
 
 def _write(path: Path, data: bytes, keep_old: bool = False) -> None:
-    try:
-        with atomic_write(path, keep_old=keep_old) as file:
-            file.write(data)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({why(error)})") from error
+    with atomic_write(path, keep_old=keep_old) as file:
+        file.write(data)
 
 
 def read_tensors(path: str | Path) -> tuple[Tensors, dict[str, Any]]:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
 
@@ -43,12 +42,9 @@ def to_bytes(picture: torch.Tensor) -> np.ndarray:
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:
-    """Write (H, W, 3) uint8; raises UserError where that is impossible."""
+    """Write (H, W, 3) uint8. Raises OSError."""
     data = io.BytesIO()
     Image.fromarray(picture).save(data, "PNG")
-    try:
-        make_folder(path.parent)
-        with atomic_write(path) as file:
-            file.write(data.getvalue())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({why(error)})") from error
+    make_folder(path.parent)
+    with atomic_write(path) as file:
+        file.write(data.getvalue())

@@ -42,7 +42,7 @@ from eyescream_py.ganless_hd.resuming import (
     state_file,
 )
 from eyescream_py.ganless_hd.trainer import Trainer
-from eyescream_py.ganless_hd.training import Run
+from eyescream_py.ganless_hd.training import FEATURES, Run
 from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import remove_stale_temporaries
@@ -159,7 +159,7 @@ def _compare_photos(before: EarlierRun | None, now: Mapping[str, Any]) -> None:
 
 
 def _features_file(options: Options) -> Path:
-    return options.folder / "features.safetensors"
+    return options.folder / FEATURES
 
 
 def _features(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -27,12 +27,16 @@ from eyescream_py.ganless_hd.trainer import STEPS_PER_BATCH, Trainer, named
 from eyescream_py.plots.client import PlotFlags
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_again
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.safe_tensors import not_finite
+from eyescream_py.system.saves import Saves, spared
 from eyescream_py.system.signals import StopSignal
-from eyescream_py.system.voice import printable, say
+from eyescream_py.system.voice import say
 
 HELD_OUT_ROWS = 6
+FEATURES = "features.safetensors"  # in the run's folder
 
 
 class Run:
@@ -51,32 +55,35 @@ class Run:
         self.options, self.trainer, self.dataset = options, trainer, dataset
         self.held_out, self.progress, self.about = held_out, progress, about
         self.folder, last = options.folder, progress.iteration
+        self.saved = last  # batches that the state on the disk has behind it
+        self.saves = Saves("free the place or give another --out", kept=last > 0)
         self.batches = EndlessBatches(options.itersPerEpoch, options.batchSize, last)
         self.metrics = JsonLines(
             self.folder / "metrics.jsonl", keep=lambda record: record.get("iteration", 0) <= last
         )
         shown, flags = not options.noplot, PlotFlags("--server", "--port")
         self.plots = Plots.open(shown, options.server, options.port, options.env, flags=flags)
+        # a removed file can be read while it is open, and a run without it could not be resumed
+        self.features = open(self.folder / FEATURES, "rb")  # noqa: SIM115 (closed by close)
         self.tick = time.perf_counter()
 
     def train(self) -> None:
         """Train until the epochs or steps are done or a signal asks to stop, then save."""
-        saved = self.progress.iteration
         with StopSignal() as stop:
             batches = iter(self._loader())
             while not (self._finished() or stop.requested):
                 self._batch(next_batch(batches))
                 if self._is_due(self.options.save_every) or self._between_epochs():
                     self._save_state()
-                    saved = self.progress.iteration
-            if saved != self.progress.iteration:
-                self._save_state()
+            if self.saved != self.progress.iteration:
+                self._save_state(last=True)
         if stop.requested:
             say(f"{stop.name}: stopped after batch {self.progress.iteration}, --resume goes on")
 
     def close(self) -> None:
         self.metrics.close()
         self.plots.close()
+        self.features.close()
 
     def _loader(self) -> DataLoader[Pair]:
         return make_loader(self.dataset, self.batches, self.options.nthread, self.trainer.device)
@@ -109,7 +116,10 @@ class Run:
     def _show(self, name: str, columns: list[torch.Tensor]) -> None:
         """Write a sheet (input, output, target) and put it into its window."""
         page = sheet(columns)
-        write_png(self.folder / "images" / f"{name}-{self.progress.iteration}.png", page)
+        path = self.folder / "images" / f"{name}-{self.progress.iteration}.png"
+        with spared(str(path)):
+            make_again(path.parent)
+            write_png(path, page)
         picture = torch.from_numpy(page).permute(2, 0, 1)[None] / 255
         self.plots.images(name, picture, f"{name}: input, output, target", columns=1)
 
@@ -178,26 +188,20 @@ class Run:
             tensors = {name: value.clone() for name, value in trainer.network.state_dict().items()}
         kept = ("width", "imgSize", "colormap")
         about = {"kind": "network"} | {name: getattr(self.options, name) for name in kept}
-        self._keep(f"autoEncoder-{mean_loss}.safetensors", tensors, about)
+        self._demand_finite(tensors)
+        path = self.folder / "saves" / f"autoEncoder-{mean_loss}.safetensors"
+        with spared(str(path)):
+            make_again(path.parent)
+            write_tensors(path, tensors, about)
 
-    def _keep(
-        self, name: str, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]
-    ) -> None:
-        """Write into `saves/`, which is made anew where someone removed it; UserError where a
-        value is no number.
-        """
+    def _demand_finite(self, tensors: Mapping[str, torch.Tensor]) -> None:
         if not_finite(tensors):
             raise self._diverged("a weight")
-        folder = self.folder / "saves"
-        if not folder.is_dir():
-            say(f"{printable(folder)} is gone and made anew.")
-            with contextlib.suppress(OSError):  # the writer says why
-                folder.mkdir(parents=True)
-        is_state = name == state_file(self.folder).name
-        write_tensors(folder / name, tensors, about, keep_old=is_state)
 
-    def _save_state(self) -> None:
-        """Everything that exact resuming needs; the state before stays beside it as `.old`."""
+    def _save_state(self, last: bool = False) -> None:
+        """Everything that exact resuming needs; the state before stays beside it as `.old`. Raises
+        UserError where a value is no number, and where the `last` one cannot be written.
+        """
         self._report()
         about = {
             "kind": "run",
@@ -205,7 +209,22 @@ class Run:
             "progress": asdict(self.progress),
             **self.about,
         }
-        self._keep(state_file(self.folder).name, self.trainer.state(), about)
+        tensors = self.trainer.state()
+        self._demand_finite(tensors)
+        path = state_file(self.folder)
+        with self.saves.of(path, last):
+            make_again(path.parent)
+            self._keep_features()
+            write_tensors(path, tensors, about, keep_old=True)
+            self.saved = self.progress.iteration
+
+    def _keep_features(self) -> None:
+        """Write the features' file anew where someone removed it. Raises OSError."""
+        path = self.folder / FEATURES
+        if not path.exists():
+            self.features.seek(0)
+            with atomic_write(path) as file:
+                shutil.copyfileobj(self.features, file)
 
 
 def spread(batches: list[Pair]) -> Pair:

@@ -18,7 +18,9 @@ from eyescream_py.image_model.losses import (
 from eyescream_py.image_model.options import GanOptions
 from eyescream_py.image_model.replay import ReplayCache
 from eyescream_py.image_model.schedule import CriticSchedule, DifferenceSchedule
+from eyescream_py.system.errors import why
 from eyescream_py.system.recording import Recorder
+from eyescream_py.system.voice import say
 
 Batch = tuple[Tensor, Tensor]  # pictures of the synthetic and of the real domain
 Metrics = dict[str, float]
@@ -62,6 +64,7 @@ class Game:
         self.objective = options.objective
         self.schedule = build_schedule(options)
         self.replay: ReplayCache | None = None
+        self._is_full = False  # the disk, for the cache
         self._g_optimizer = g_optimizer
         self._d_optimizer = d_optimizer
         self._rng = rng
@@ -94,10 +97,22 @@ class Game:
         if d_loss is None:
             d_loss = self.judge(x, y)
         if self.replay is not None:
-            self.replay.push(fake, self._rng)
+            self._keep(fake, self.replay)
         self.schedule.turn_done()
         difference = self.schedule.difference
         return {"D": d_loss, "G": g_loss, "difference": difference, "D_steps": taken}
+
+    def _keep(self, fake: Tensor, replay: ReplayCache) -> None:
+        """Add pictures to the cache, which stays as it is while a disk is full; the first time a
+        line says so.
+        """
+        try:
+            replay.push(fake, self._rng)
+            self._is_full = False
+        except OSError as error:
+            if not self._is_full:
+                say(f"Could not write {replay.path}: {why(error)}; training goes on without.")
+            self._is_full = True
 
     def critic_step(self, x: Tensor, y: Tensor, made: Tensor | None = None) -> float:
         """One step of D on real pictures `y` and pictures `made` from `x`; its loss."""

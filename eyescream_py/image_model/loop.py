@@ -24,10 +24,11 @@ from eyescream_py.image_model.pictures import save_samples, to_unit
 from eyescream_py.image_model.schedule import rate_share
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
-from eyescream_py.system.folders import make_folder
+from eyescream_py.system.folders import make_again, make_folder
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.recording import set_rate
 from eyescream_py.system.safe_tensors import held_by, not_finite
+from eyescream_py.system.saves import Saves, spared
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.system.voice import say
 
@@ -124,6 +125,7 @@ class Run:
         self.folder = folder
         self._plots = plots
         self._last_saved: Path | None = None
+        self._saves = Saves("free the place or give another --log_dir")
         with atomic_write(folder / "hyperparams.txt") as file:
             file.write(os.fsencode(options.command_line + "\n"))
         self._log = JsonLines(folder / "metrics.jsonl")
@@ -149,8 +151,8 @@ class Run:
                 if step % self.options.gen_print_freq == 0 or last:
                     self._draw(step)
                 if step % self.options.ckpt_freq == 0 or last:
-                    self._save(step)
-                if stop.requested:
+                    self._save(step, last)
+                if last and step < end:
                     say(f"{stop.name}: saved step {step} and stopped.")
                     break
         self._log.close()
@@ -176,26 +178,26 @@ class Run:
 
     def _draw(self, step: int) -> None:
         samples = self.learner.samples()
-        folder = self.folder / f"step_{step}"
+        with spared(f"pictures to {self.folder}"):
+            self._save_pictures(self.folder / f"step_{step}", samples)
+        for title, batch in samples.items():
+            self._plots.images(title, to_unit(batch), f"{title}, step {step}")
+
+    def _save_pictures(self, folder: Path, samples: dict[str, Tensor]) -> None:
+        make_again(self.folder)
         save_samples(folder, samples["output"], samples["input"], self.options.gen_num)
         if self.options.html:
             save_page_rows(folder, samples, self.options.gen_num)
             write_page(self.folder, self.options.command_line, samples, self._curves)
-        for title, batch in samples.items():
-            self._plots.images(title, to_unit(batch), f"{title}, step {step}")
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, last: bool) -> None:
         path = checkpoint_path(self.folder, step)
         learner = self.learner
         self._check_finite(step, not_finite(held_by(learner.modules, learner.optimizers)))
-        try:
+        with self._saves.of(path, last):
+            make_again(self.folder)
             save_checkpoint(
                 path, step, learner.settings, learner.state(), learner.modules, learner.optimizers
             )
-        except OSError as error:
-            if self._last_saved is None:
-                raise
-            say(f"Could not save {path} ({error}); going on, {self._last_saved} stands.")
-            return
-        learner.saved()
-        self._last_saved = path
+            self._last_saved = path
+            learner.saved()

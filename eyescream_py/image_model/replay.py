@@ -60,7 +60,8 @@ class ReplayCache:
         self._file = file
         self._memory = memory
         self._array = array
-        self._undo = open(_undo_path(path), "ab+")  # noqa: SIM115 (closed by close)
+        # unbuffered: what a full disk refuses must not come up again with the next write
+        self._undo = open(_undo_path(path), "ab+", buffering=0)  # noqa: SIM115 (closed by close)
 
     @classmethod
     def create(
@@ -139,19 +140,32 @@ class ReplayCache:
         return len(self._array)
 
     def push(self, batch: Tensor, rng: np.random.Generator) -> None:
-        """Add `batch`, (N, C, S, S) in [-1, 1], N <= capacity."""
+        """Add `batch`, (N, C, S, S) in [-1, 1], N <= capacity. Where a full disk refuses it
+        (OSError), the cache is as before.
+        """
         stored = self._encode(batch)
         free = min(self.capacity - self.count, len(stored))
         replaced = rng.choice(self.count, len(stored) - free, replace=False)
         slots = np.concatenate([np.arange(self.count, self.count + free), replaced]).astype(int)
         self._take_place(free)
-        self.pushes += 1
-        for slot in slots[free:]:
-            self._undo.write(_RECORD.pack(self.pushes, slot) + self._array[slot].tobytes())
-        self._undo.flush()
+        self._note(slots[free:])
         self._array[slots] = stored
-        self.count += free
+        self.count, self.pushes = self.count + free, self.pushes + 1
         self._release()
+
+    def _note(self, slots: np.ndarray) -> None:
+        """Write down what the pictures look like that the next push replaces: all, or none."""
+        number = self.pushes + 1
+        records = [_RECORD.pack(number, slot) + self._array[slot].tobytes() for slot in slots]
+        left = memoryview(b"".join(records))
+        before = os.fstat(self._undo.fileno()).st_size
+        try:
+            while left:
+                left = left[self._undo.write(left) :]
+        except OSError as error:
+            self._undo.truncate(before)
+            error.filename = str(self.path)
+            raise
 
     def _take_place(self, pictures: int) -> None:
         """Take the disk's room for the next free slots; OSError where there is none: what a memory

@@ -14,7 +14,7 @@ from torch import Tensor
 from eyescream_py.mln.mat import read_mat, write_mat
 from eyescream_py.mln.networks import MinimalLinearNetwork, Shape, tensor_sizes
 from eyescream_py.mln.params import Params, params_from, params_text, parse_text
-from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.safe_tensors import Header, TensorsError, read_header, read_tensors
 
@@ -58,7 +58,7 @@ def save_checkpoint(
     samples: int,
 ) -> None:
     """Write all that resuming and reconstructing need; the file that stood there stays as
-    `path`.old.
+    `path`.old. Raises OSError.
     """
     from safetensors.torch import save
 
@@ -76,13 +76,8 @@ def save_checkpoint(
         "seconds": repr(progress.seconds),
         "quick_check_done": str(int(progress.quick_check_done)),
     }
-    try:
-        with atomic_write(path, keep_old=True) as file:
-            file.write(save(tensors, metadata))
-    except OSError as error:
-        raise UserError(
-            f"{path}: the checkpoint cannot be written ({why(error)}); free space there"
-        ) from None
+    with atomic_write(path, keep_old=True) as file:
+        file.write(save(tensors, metadata))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

@@ -192,15 +192,8 @@ def demand_free(
 
 
 def write_mat(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Write `values` as a compressed version 5 file, whole or not at all. Raises UserError if it
-    cannot.
-    """
+    """Write `values` as a compressed version 5 file, whole or not at all. Raises OSError."""
     import scipy.io
 
-    try:
-        with atomic_write(path) as file:
-            scipy.io.savemat(file, dict(values), do_compression=True)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({why(error)}); choose another folder"
-        ) from None
+    with atomic_write(path) as file:
+        scipy.io.savemat(file, dict(values), do_compression=True)

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +27,19 @@ from eyescream_py.mln.protocol import Protocol, network_shape, read_scan
 from eyescream_py.mln.steps import adam, descend, learning_rate, train_step
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
-from eyescream_py.system.folders import make_folder
+from eyescream_py.system.folders import make_again, make_folder
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.locks import writing
 from eyescream_py.system.recording import Recorder
 from eyescream_py.system.safe_tensors import held_by, not_finite
+from eyescream_py.system.saves import Saves, spared
 from eyescream_py.system.signals import StopSignal
 
 if TYPE_CHECKING:
     from eyescream_py.plots.windows import Plots
 
 PROGRESS_BATCHES = 10
+REMEDY = "free the place or give another --out"
 CHECKPOINT_NAME = "checkpoint_new.safetensors"
 
 
@@ -54,6 +56,7 @@ class Run:
     progress: Progress
     scan: Tensor | None = None
     capture: bool = True  # on CUDA, record the step
+    saves: Saves = field(default_factory=lambda: Saves(REMEDY))
 
     @property
     def checkpoint_folder(self) -> Path:
@@ -150,6 +153,7 @@ def resumed_run(checkpoint_file: Path, params: Params, protocol: Protocol, image
         folder,
         checkpoint.progress,
         _scan(params, protocol),
+        saves=Saves(REMEDY, kept=True),
     )
 
 
@@ -238,7 +242,7 @@ def _loop(
         if _failed_quickly(params, progress, loss):
             return f"quick failure: loss {loss:.4f} above {params.quick_failure_loss:g}"
         if checkpoint_timer.due(progress.seconds):
-            save(run)
+            save(run, last=False)
         if stop.requested:
             return f"stopped by {stop.name}"
     return f"{params.train_minutes:g} minutes are over"
@@ -293,7 +297,9 @@ def show_picture(run: Run, batch: Batch, output: Tensor, loss: float, plots: Plo
             output = torch.cat([run.network(run.scan), output[1:]])
     picture = batch_picture(_wide(output), _wide(batch.label))
     suffix = "" if run.progress.batch < 3 else f"_{loss:06.4f}"
-    write_png(run.folder / f"batch{run.progress.batch:06d}_out{suffix}.png", picture)
+    with spared(f"a picture to {run.folder}"):
+        make_again(run.folder)
+        write_png(run.folder / f"batch{run.progress.batch:06d}_out{suffix}.png", picture)
     plots.images(
         "mln batch", torch.from_numpy(picture / 255.0)[None, None].float(), "MLN batch", columns=1
     )
@@ -303,21 +309,25 @@ def _wide(images: Tensor) -> Tensor:
     return torch.view_as_complex(to_label(images))
 
 
-def save(run: Run) -> None:
+def save(run: Run, last: bool = True) -> None:
     """Checkpoint (the previous one stays as .old) and TrainSummary_%06d.mat; a folder that went
-    away is made again. Raises UserError instead where a weight is no number.
+    away is made again. Raises UserError instead where a weight is no number, and where the `last`
+    checkpoint cannot be written.
     """
     if bad := not_finite(held_by({"network": run.network}, {"adam": run.optimizer})):
         raise _diverged(run, bad[0])
-    for folder in (run.folder, run.checkpoint_folder):
-        make_folder(folder)
-    checkpoints.save_checkpoint(
-        run.checkpoint_folder / CHECKPOINT_NAME,
-        run.params,
-        run.network,
-        run.optimizer,
-        run.progress,
-        run.protocol.trajectory.shape[1],
-    )
+    target = run.checkpoint_folder / CHECKPOINT_NAME
+    with run.saves.of(target, last):
+        make_again(run.checkpoint_folder)
+        checkpoints.save_checkpoint(
+            target,
+            run.params,
+            run.network,
+            run.optimizer,
+            run.progress,
+            run.protocol.trajectory.shape[1],
+        )
     summary = run.folder / f"TrainSummary_{run.progress.batch:06d}.mat"
-    checkpoints.write_summary(summary, run.network, run.progress.losses)
+    with spared(str(summary)):
+        make_again(run.folder)
+        checkpoints.write_summary(summary, run.network, run.progress.losses)

@@ -18,8 +18,9 @@ from eyescream_py.srez.objectives import tie_loss
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.pictures import bicubic, save_png, sheet, strip
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.folders import make_folder
+from eyescream_py.system.folders import make_again
 from eyescream_py.system.json_lines import JsonLines
+from eyescream_py.system.saves import spared
 
 REPORT_PERIOD = 10  # batches
 SHEET_ROWS = 8
@@ -106,8 +107,16 @@ class Report:
         their quality.
         """
         generated = enlarge(generator, self.inputs, self.options)
+        with spared(f"pictures to {self.options.train_dir}"):
+            self._save_pictures(batch, generated)
+        if self.options.input != "noise":
+            self._quality(batch, seconds, generated)
+        if self.plots:
+            self.plots.images("srez samples", generated[:50].cpu(), f"outputs, batch {batch}")
+
+    def _save_pictures(self, batch: int, generated: Tensor) -> None:
         folder = Path(self.options.train_dir)
-        make_folder(folder)  # it may have been removed
+        make_again(folder)
         from_noise, fork = self.options.input == "noise", self.options.preset == "2017"
         if from_noise:
             save_png(folder / f"gen_batch{batch:06d}_out_s.png", strip(generated, STRIP_LENGTH))
@@ -116,10 +125,6 @@ class Report:
             inputs = self.inputs.clamp(0, 1)
             picture = sheet(inputs, generated, self.label, rows)
             save_png(folder / f"batch{batch:06d}_{ending}.png", picture)
-        if not from_noise:
-            self._quality(batch, seconds, generated)
-        if self.plots:
-            self.plots.images("srez samples", generated[:50].cpu(), f"outputs, batch {batch}")
 
     def _quality(self, batch: int, seconds: float, generated: Tensor) -> None:
         difference = generated[:FORK_TEST_COUNT] - self.label[:FORK_TEST_COUNT]

@@ -34,10 +34,11 @@ from eyescream_py.srez.steps import Networks, build_networks, build_step
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import remove_stale_temporaries
-from eyescream_py.system.folders import make_folder
+from eyescream_py.system.folders import make_again, make_folder
 from eyescream_py.system.locks import writing
 from eyescream_py.system.recording import set_rate
 from eyescream_py.system.safe_tensors import held_by, not_finite
+from eyescream_py.system.saves import Saves
 from eyescream_py.system.signals import StopSignal
 
 
@@ -97,7 +98,8 @@ def _train(
     report = Report(options, test, device, plots, say, batch)
     try:
         with StopSignal() as stop:
-            state = State(networks, batch, seconds, split, train.are_grey())
+            saves = Saves("free the place or give another --checkpoint_dir", kept=options.resume)
+            state = State(networks, batch, seconds, split, train.are_grey(), saves)
             _loop(state, options, train, device, report, stop)
     finally:
         report.close()
@@ -113,15 +115,21 @@ class State:
     seconds: float
     split: str
     grey: bool
+    saves: Saves
 
-    def save(self, options: Options) -> Path:
-        """Write the checkpoint; its path. Raises UserError where a value is not finite."""
+    def save(self, options: Options, last: bool = False) -> Path:
+        """Write the checkpoint; its path. Raises UserError where a value is not finite, and where
+        the `last` one cannot be written.
+        """
         _demand_finite(self.networks, self.batch)
-        make_folder(options.checkpoint_dir)  # it may have been removed
-        return save_checkpoint(
-            options.checkpoint_dir, self.networks, options, self.batch, self.seconds, self.split,
-            self.grey,
-        )  # fmt: skip
+        path = checkpoint_path(options.checkpoint_dir)
+        with self.saves.of(path, last):
+            make_again(path.parent)
+            save_checkpoint(
+                path.parent, self.networks, options, self.batch, self.seconds, self.split,
+                self.grey,
+            )  # fmt: skip
+        return path
 
 
 def _loop(
@@ -157,7 +165,7 @@ def _loop(
     _demand_finite(networks, state.batch)
     if state.batch % options.summary_period or not state.batch:
         report.samples(state.batch, state.seconds, networks.generator)
-    path = state.save(options)
+    path = state.save(options, last=True)
     report.say(f"{state.batch} batches in {state.seconds / 60:.1f} minutes; checkpoint {path}")
 
 

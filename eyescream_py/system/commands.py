@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from eyescream_py.system.device import memory_in_words
-from eyescream_py.system.errors import UserError, is_full, why
+from eyescream_py.system.errors import UserError, remedy_of, why
 from eyescream_py.system.folders import none_left_empty
 from eyescream_py.system.interrupts import heard
 from eyescream_py.system.numbers import bounded
@@ -69,7 +69,7 @@ def _in_words(error: OSError, context: click.Context) -> str:
     name = printable(error.filename) if error.filename else ""
     flag = _flag_of(str(error.filename), context) if name else ""
     where = ": ".join(part for part in (flag, "" if flag.endswith(f"={name}") else name) if part)
-    remedy = "; free space there" if is_full(error) else ""
+    remedy = f"; {remedy_of(error)}" if remedy_of(error) else ""
     return f"{where}: {why(error)}{remedy}" if where else f"{why(error)}{remedy}"
 
 

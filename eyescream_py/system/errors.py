@@ -9,6 +9,7 @@ from eyescream_py.system.voice import printable
 
 _NEEDS_FOLDER = "a file stands where a folder is needed"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class UserError(click.ClickException):
@@ -48,6 +49,8 @@ def _is_no_folder(error: OSError) -> bool:
     return error.filename is None or not os.path.isdir(error.filename)
 
 
-def is_full(error: OSError) -> bool:
-    """Whether a disk has no room, or its owner no more of it."""
-    return error.errno in _FULL
+def remedy_of(error: OSError) -> str:
+    """What a person can do about what the system refused; "" where its words say enough."""
+    if error.errno in _FULL:
+        return "free space there"
+    return "see to its rights, or choose another" if error.errno in _FORBIDDEN else ""

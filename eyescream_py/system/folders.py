@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from eyescream_py.system.voice import say
+
 _MADE = __name__  # in a click context's `meta`: what the command has made, outermost first
 
 
@@ -24,6 +26,14 @@ def make_folder(folder: str | Path, new: bool = False) -> Path:
         context.meta.setdefault(_MADE, []).extend(reversed(missing))
     folder.mkdir(parents=True, exist_ok=not new)
     return folder
+
+
+def make_again(folder: str | Path) -> None:
+    """Make a run's folder where someone removed it in mid-run. OSError where that fails."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        say(f"The folder {folder} was removed: made again.")
 
 
 @contextlib.contextmanager

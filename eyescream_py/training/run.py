@@ -18,17 +18,18 @@ from torch import nn
 
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import story
-from eyescream_py.system.errors import UserError, first_line, why
+from eyescream_py.system.errors import UserError, first_line
+from eyescream_py.system.folders import make_again
 from eyescream_py.system.fusing import UnmadeKernelError
 from eyescream_py.system.locks import writing
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.safe_tensors import held_by, not_finite
+from eyescream_py.system.saves import Saves, spared
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.logs import Logs, LossLog
 from eyescream_py.training.save_folder import (
     keep_earlier,
     keep_earlier_pictures,
-    make_again,
     prepare_folder,
 )
 from eyescream_py.training.task import Schedule, Task, trainer_of
@@ -39,7 +40,6 @@ RESCUE = (
 )
 SECONDS_BETWEEN_WAITS = 0.5
 MAX_ROLLBACKS = 3
-MAX_FAILED_SAVES = 3
 MAX_HALVINGS = 100
 COPIES_IN_FILE = 4  # of each weight: itself, its gradient (as in Lua), two moments of Adam
 NONSENSE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -81,12 +81,13 @@ class Run:
         self._unsaved = False  # whether an iteration was done since
         self._halvings = 0  # of the learning rate
         self._rollbacks = 0
-        self._failed_saves = 0
         self._collapsed = False  # which has been told
         if not len(task.schedule):
             raise UserError(f"an epoch of {task.schedule.length} pictures is shorter than a batch")
         if options.network:
             self._resume(checkpoints.find(options.network, self.save))
+        again = "free the place or give another --save"
+        self._saves = Saves(again, kept=self._good == self.path)
         # SAVE is tried before hours are spent on what could not be kept
         room = COPIES_IN_FILE * sum(_bytes(net) for net in task.networks().values())
         prepare_folder(self.save, task.file_name, room)
@@ -253,7 +254,7 @@ class Run:
         self.task.show(epoch)
         # the last epoch is saved whatever the frequency, and a save that failed is made up for
         last = epoch == self.options.epochs
-        if epoch % self.options.save_freq == 0 or last or self._failed_saves:
+        if epoch % self.options.save_freq == 0 or last or self._saves.failed:
             self._save()
             self._save_pictures(epoch)
 
@@ -261,13 +262,11 @@ class Run:
         if not self.leads:
             return
         folder = self.save / "pictures"
-        try:
+        with spared(f"pictures to {folder}"):
             if not self._continues:
                 self._keep_earlier_pictures(folder)
             self._continues = True
             self.task.save_pictures(folder, epoch)
-        except OSError as error:
-            print(f"Could not write pictures to {folder}: {why(error)}; going on.")
 
     def _keep_earlier_pictures(self, folder: Path) -> None:
         grids = [path for _, path in story.grids_over_time(folder).get(self.task.series, [])]
@@ -290,29 +289,15 @@ class Run:
             "state": self.task.state(),
         }
         print(f"<trainer> saving network to {self.path}")
-        try:
+        last = self.stop.requested or not self._epochs_left()
+        with self._saves.of(self.path, last):
             if self.leads:
                 make_again(self.save)
                 if self._earlier and self.path.is_file():
                     print(f"The earlier {self.path.name} is now {keep_earlier(self.path).name}.")
                 self._earlier = False
                 checkpoints.write(self.path, self.task.networks(), content)
-        except OSError as error:
-            self._save_failed(error)
-        else:
-            self._good = self.path
-            self._unsaved = False
-            self._failed_saves = 0
-
-    def _save_failed(self, error: OSError) -> None:
-        self._failed_saves += 1
-        reason = why(error)
-        never = self._good != self.path and self._failed_saves >= MAX_FAILED_SAVES
-        if never or self.stop.requested or not self._epochs_left():
-            raise UserError(
-                f"could not save {self.path}: {reason}; free the place or give another --save"
-            ) from error
-        print(f"Could not save {self.path}: {reason}; training goes on, trying again next epoch.")
+            self._good, self._unsaved = self.path, False
 
     def _is_finite(self) -> bool:
         """Whether losses, moments and all that files keep of networks are finite numbers."""

@@ -16,7 +16,6 @@ from eyescream_py.system.files import (
     remove_stale_temporaries,
 )
 from eyescream_py.system.folders import make_folder
-from eyescream_py.system.voice import say
 
 
 def prepare_folder(folder: Path, name: str, room: int) -> None:
@@ -39,13 +38,6 @@ def prepare_folder(folder: Path, name: str, room: int) -> None:
         raise UserError(
             f"--save={folder}: cannot write a checkpoint of {room / 1e6:.0f} MB there: {reason}"
         ) from error
-
-
-def make_again(folder: Path) -> None:
-    """Make SAVE where someone removed it while the run went on. OSError where that fails."""
-    if not folder.is_dir():
-        folder.mkdir(parents=True)
-        say(f"The folder {folder} was removed: made again.")
 
 
 def keep_earlier(path: Path) -> Path:

@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import os
 import subprocess
@@ -240,3 +241,28 @@ def test_a_disk_that_fills_up_is_an_error(tmp_path: Path, rng, monkeypatch) -> N
     assert contents(cache) == [-1]
     cache.close()
     assert contents(ReplayCache.open(tmp_path / "cache", 3, SHAPE)) == [-1]
+
+
+def test_replaced_pictures_that_cannot_be_noted_stay(tmp_path: Path, rng) -> None:
+    """The disk takes half of a note: the cache is as before, and the next push as if it were the
+    first."""
+    cache = ReplayCache.create(tmp_path / "cache", 2, SHAPE)
+    cache.push(constant(-1, 1), rng)
+    cache.commit()
+    undo = cache._undo
+
+    class Filling(io.FileIO):
+        def write(self, data) -> int:
+            if self.tell():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data[:10])
+
+    cache._undo = Filling(tmp_path / "cache.npy.undo", "a+b")
+    with pytest.raises(OSError, match="No space left"):
+        cache.push(constant(0.6), rng)
+    assert (contents(cache), cache.pushes, os.path.getsize(undo.name)) == ([-1, 1], 1, 0)
+    cache._undo = undo
+    cache.push(constant(0.6), rng)
+    assert sorted(contents(cache)) in ([-1, 0.6], [0.6, 1])
+    cache.close()
+    assert contents(ReplayCache.open(tmp_path / "cache", 2, SHAPE)) == [-1, 1]  # not committed

@@ -8,8 +8,9 @@ import pytest
 
 from eyescream_py import torch7
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.saves import MOST_FAILED
 from eyescream_py.system.signals import StopSignal
-from eyescream_py.training.run import MAX_FAILED_SAVES, Run, RunOptions
+from eyescream_py.training.run import Run, RunOptions
 from eyescream_py.training.save_folder import prepare_folder
 from tests.small_runs import SCRIPTS, ToyTask, invoke, pictures, small_run, use_small_networks
 
@@ -98,7 +99,7 @@ def test_what_never_could_be_saved_ends_the_run(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"could not save .*free the place") as error:
         Run(ToyTask(), options(tmp_path, save_freq=1, epochs=0), StopSignal()).go()
     assert error.value.exit_code == 2
-    assert capsys.readouterr().out.count("Could not save") == MAX_FAILED_SAVES - 1
+    assert capsys.readouterr().out.count("Could not save") == MOST_FAILED - 1
 
 
 def test_a_stop_that_cannot_save_says_so(tmp_path, monkeypatch):
