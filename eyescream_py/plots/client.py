@@ -31,7 +31,9 @@ LOCKED = "X-Eyescream-Visdom"  # plots/page.py sends it with every refusal
 _MOVED = (301, 302, 303, 307, 308)
 _PLAIN = re.compile(r"[\w./-]*")  # of a base URL
 # Panes of this width stand three in a row on a page of 1400 px.
-PANE_WIDTH, _CURVE_HEIGHT, _TITLE_HEIGHT = 440, 300, 20
+PANE_WIDTH, _CURVE_HEIGHT, _TITLE_HEIGHT = 440, 275, 20
+_LEGEND_WIDTH, _LEGEND_ROW, _BUTTONS_HEIGHT = 370, 19, 26
+_LETTER, _MARK = 7, 45  # of a name in the legend: pixels per letter, and of the line before it
 _GAP, _GAP_SHADE = 1, 255  # pixels between pictures, before the grid is enlarged
 
 
@@ -255,10 +257,12 @@ def curve_message(
         }
         for name, (x, y) in series.items()
     ]
+    legend = _LEGEND_ROW * _legend_rows(list(series))
     layout = {
         "showlegend": True,
-        "legend": {"orientation": "h", "y": 1.15},
-        "margin": {"l": 55, "r": 15, "t": 30, "b": 45},
+        # between the buttons and the curves, which keep their height whatever is named
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.0},
+        "margin": {"l": 55, "r": 15, "t": _BUTTONS_HEIGHT + legend, "b": 45},
         "xaxis": {"title": labels[0]},
         "yaxis": {"title": labels[1]},
     }
@@ -267,5 +271,14 @@ def curve_message(
         "eid": env,
         "data": lines,
         "layout": layout,
-        "opts": {"title": title, "width": PANE_WIDTH, "height": _CURVE_HEIGHT},
+        "opts": {"title": title, "width": PANE_WIDTH, "height": _CURVE_HEIGHT + legend},
     }
+
+
+def _legend_rows(names: list[str]) -> int:
+    """How many rows the page gives a legend of `names`: one where they fit, else columns as wide as
+    the longest."""
+    widths = [_MARK + _LETTER * len(name) for name in names]
+    if sum(widths) <= _LEGEND_WIDTH:
+        return 1
+    return math.ceil(len(names) / max(1, _LEGEND_WIDTH // max(widths)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import socket
 import subprocess
@@ -120,3 +121,34 @@ class TestPage:
         assert 0.1 < background.mean() < 0.8
         shades = np.unique(page.screenshot.reshape(-1, 3), axis=0)
         assert len(shades) > 100  # the pictures' grays, not just the page's own few colours
+
+
+LONG_NAMES = ("generator_adversarial_loss", "discriminator_real_loss")
+EDGES = """JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].map(plot => [
+    plot.querySelector('.legend .bg').getBoundingClientRect().bottom,
+    plot.querySelector('.nsewdrag').getBoundingClientRect().top,
+    plot.querySelector('.nsewdrag').getBoundingClientRect().height]))"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+def test_no_legend_lies_over_its_curves(tmp_path: Path) -> None:
+    """Windows of 1, 3 and 6 curves, whose names are as long as srez's: below each legend the curves
+    have as much room."""
+    port = free_port()
+    plots = Plots.open(True, "http://localhost", port, "legends")
+    try:
+        for count in (1, 3, 6):
+            values = {f"{LONG_NAMES[n % 2]}_{n}": 1.0 + n for n in range(count)}
+            for x in range(3):
+                plots.curve(f"{count} curves", x, values, "losses", "batch", "loss")
+        wait_for_server(port)
+        with open_tab(f"http://127.0.0.1:{port}/{read_key(port)}/env/legends", tmp_path) as tab:
+            tab.wait_for("document.querySelectorAll('.scatterlayer').length >= 3", 60)
+            edges = json.loads(tab.evaluate(EDGES))
+    finally:
+        plots.close()
+    assert len(edges) == 3
+    for legend, top, height in edges:
+        assert legend <= top + 1
+        assert 190 < height < 230

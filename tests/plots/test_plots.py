@@ -344,3 +344,19 @@ class TestTrouble:
         plots.close()
         assert Address.parse("localhost", port).probe() is Listener.NOBODY
         assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [(["L1"], 1), (["total", "features", "pixels"], 1), (["a long name of a loss"] * 3, 3),
+     (["D", "G", "L1", "features", "self_L1", "R"], 2), (["x" * 99] * 2, 2)],
+)  # fmt: skip
+def test_a_window_grows_with_its_legend(names, rows):
+    """The curves keep their height: what the legend takes is added on top of them."""
+    one, more = (
+        curve_message("w", "run", "Loss", ("", ""), {f"{n}{i}": ([1], [2]) for i, n in named})
+        for named in (enumerate([""]), list(enumerate(names)))
+    )
+    grown = more["opts"]["height"] - one["opts"]["height"]
+    assert grown == more["layout"]["margin"]["t"] - one["layout"]["margin"]["t"]
+    assert grown == 19 * (rows - 1)
