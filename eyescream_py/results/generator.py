@@ -7,6 +7,7 @@ a program, which opening it would run.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import operator
@@ -61,7 +62,7 @@ class Generator:
         n, seed = operator.index(n), operator.index(seed)  # NumPy's integers, but no 2.5
         if n < 1:
             raise ValueError(f"{n} pictures cannot be made")
-        return generate(self.network, self.noise(n, seed)).clamp(0, 1).clone()
+        return generate(self.network, self.noise(n, seed)).clamp(0, 1)
 
 
 def load_generator(
@@ -209,8 +210,7 @@ def _read_safetensors(path: Path) -> nn.Module:
 def _torchscript_bytes(G: Generator) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # views look at shapes: the batch stays free all the same
-        traced = torch.jit.trace(G.network.cpu(), G.noise(2).cpu())
-    G.network.to(G.device)
+        traced = torch.jit.trace(*_on_cpu(G))
     return traced.save_to_buffer(_extra_files={HEADER: json.dumps(_header(G))})
 
 
@@ -223,9 +223,12 @@ def _onnx_bytes(G: Generator) -> bytes:
         warnings.simplefilter("ignore")
         file = Path(folder) / "g.onnx"
         torch.onnx.export(
-            G.network.cpu(), (G.noise(2).cpu(),), str(file), dynamo=False, opset_version=17,
+            *_on_cpu(G), str(file), dynamo=False, opset_version=17,
             input_names=["noise"], output_names=["pictures"], dynamic_axes=free,
         )  # fmt: skip
-        content = file.read_bytes()
-    G.network.to(G.device)
-    return content
+        return file.read_bytes()
+
+
+def _on_cpu(G: Generator) -> tuple[nn.Module, tuple[Tensor]]:
+    """A copy of the network and example inputs, for tracing: `G` itself stays where it is."""
+    return copy.deepcopy(G.network).cpu(), (G.noise(2).cpu(),)

@@ -17,6 +17,7 @@ _ARGUMENTS: dict[type[nn.Module], Callable[[Any], list[Any]]] = {
     nn.Linear: lambda m: [m.in_features, m.out_features, m.bias is not None],
     nn.Conv2d: lambda m: [
         m.in_channels, m.out_channels, list(m.kernel_size), list(m.stride), list(m.padding),
+        list(m.dilation), m.groups, m.bias is not None,
     ],
     nn.BatchNorm2d: lambda m: [m.num_features, m.eps, m.momentum],
     nn.BatchNorm1d: lambda m: [m.num_features, m.eps, m.momentum],
@@ -49,13 +50,14 @@ _DROPOUTS = (t7.Dropout, t7.SpatialDropout, nn.Dropout, nn.Dropout2d)
 def describe(network: nn.Module) -> dict[str, Any]:
     """{"type", "arguments"} of a layer, {"type", "layers"} of a container.
 
-    Dropout becomes nothing, as G is only sampled from. Raises UserError for a layer unknown here.
+    Dropout becomes what it does in evaluation, as G is only sampled from. Raises UserError for a
+    layer unknown here.
     """
     for name, container in _CONTAINERS.items():
         if isinstance(network, container):
             return {"type": name, "layers": [describe(layer) for layer in network.children()]}
-    if isinstance(network, _DROPOUTS):
-        return {"type": _NAMES[nn.Identity], "arguments": []}
+    if isinstance(network, _DROPOUTS) and not getattr(network, "stochastic_inference", False):
+        network = _in_evaluation(network)
     kind = _SAME.get(type(network), type(network))
     if kind not in _NAMES:
         raise UserError(
@@ -63,6 +65,12 @@ def describe(network: nn.Module) -> dict[str, Any]:
             "export .pt or .onnx"
         )
     return {"type": _NAMES[kind], "arguments": _ARGUMENTS[kind](network)}
+
+
+def _in_evaluation(dropout: nn.Module) -> nn.Module:
+    """The identity, or for Lua's layers that do not scale while they drop: times 1-p."""
+    unscaled = isinstance(dropout, t7.SpatialDropout) or not getattr(dropout, "scaled", True)
+    return t7.MulConstant(1 - dropout.p) if unscaled else nn.Identity()  # type: ignore[operator]
 
 
 def build(description: dict[str, Any]) -> nn.Module:

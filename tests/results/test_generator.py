@@ -18,7 +18,7 @@ from eyescream_py.results.generator import described, export
 from eyescream_py.results.generator_layers import _NAMES as KINDS
 from eyescream_py.results.generator_layers import describe
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import Dropout, SpatialUpSamplingNearest, View
+from eyescream_py.torch7.layers import Dropout, SpatialDropout, SpatialUpSamplingNearest, View
 from eyescream_py.torch7.random import TorchSource
 from tests.commands import ROOT
 from tests.small_runs import invoke
@@ -195,9 +195,26 @@ def test_a_layer_that_safetensors_cannot_describe(tmp_path):
         export(G, tmp_path / "g.safetensors")
 
 
-def test_dropout_is_left_out(tmp_path):
-    layers = list(generator().network)
-    G = described(nn.Sequential(layers[0], Dropout(), *layers[1:]).eval(), "a test")
+@pytest.mark.parametrize("dropout", [Dropout(), Dropout(0.3, scaled=False), SpatialDropout(0.3)])
+def test_a_dropout_becomes_what_it_does_in_evaluation(dropout, tmp_path):
+    *layers, view = generator().network
+    made = nn.Sequential(*layers, view, dropout, nn.Sigmoid())
+    G = described(made.eval(), "a test")
+    export(G, tmp_path / "g.safetensors")
+    again = load_generator(tmp_path / "g.safetensors")
+    assert torch.allclose(again.sample(3), G.sample(3), atol=1e-6)
+
+
+def test_a_dropout_that_drops_in_evaluation_too_cannot_be_described():
+    with pytest.raises(UserError, match="a layer Dropout"):
+        describe(Dropout(stochastic_inference=True))
+
+
+@pytest.mark.parametrize("more", [{"dilation": 2}, {"groups": 3}, {"bias": False}])
+def test_all_that_shapes_a_convolution_is_described(more, tmp_path):
+    torch.manual_seed(3)
+    layers = (nn.Linear(5, 192), View(3, 8, 8), nn.Conv2d(3, 3, 3, padding=1, **more))
+    G = described(nn.Sequential(*layers, nn.Sigmoid()).eval(), "a test")
     export(G, tmp_path / "g.safetensors")
     again = load_generator(tmp_path / "g.safetensors")
     assert torch.allclose(again.sample(3), G.sample(3), atol=1e-6)
