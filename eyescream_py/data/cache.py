@@ -43,7 +43,8 @@ def cached_rows(
         notes = _valid_notes(stem, key, shape)
         if notes is None:
             notes = _make(stem, key, shape, fill)
-    return np.memmap(_data(stem), np.uint8, "c", shape=shape), notes
+        # mapped before another process may put rows of another key in their place
+        return np.memmap(_data(stem), np.uint8, "c", shape=shape), notes
 
 
 def _data(stem: Path) -> Path:

@@ -112,7 +112,7 @@ def kernel_distance(first: torch.Tensor, second: torch.Tensor) -> KernelDistance
     _check(second)
     a, b = first.double(), second.double()
     n, m = len(a), len(b)
-    own1, own2, mixed = _row_sums(a, a), _row_sums(b, b), _kernel(a, b)
+    own1, own2, mixed = _row_sums(a), _row_sums(b), _kernel(a, b)
     across1, across2 = mixed.sum(1), mixed.sum(0)
     whole1, whole2, across = own1.sum(), own2.sum(), across1.sum()
     value = whole1 / (n * (n - 1)) + whole2 / (m * (m - 1)) - 2 * across / (n * m)
@@ -135,9 +135,9 @@ def _kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a @ b.T / a.shape[1] + 1).pow(3)
 
 
-def _row_sums(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Sums over the other pictures of the same set: (N,)."""
-    kernel = _kernel(a, b)
+def _row_sums(a: torch.Tensor) -> torch.Tensor:
+    """Sums of the kernel over the other pictures of the same set: (N,)."""
+    kernel = _kernel(a, a)
     return kernel.sum(1) - kernel.diagonal()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ LONGEST_SIDE = 512
 
 
 def write(path: Path, frames: Tensor, seconds_per_frame: float = 0.08) -> None:
-    """Write [T,C,H,W] in 0..1 as a looping GIF or, by the name's end, an MP4; small ones enlarged.
+    """Write [T,C,H,W] in 0..1 as a looping GIF, or as an MP4 where `path` ends so; small frames
+    are enlarged.
 
     Raises OSError where the file cannot be written, UserError where MP4 needs what is not there.
     """
@@ -75,10 +77,10 @@ def _write_mp4(path: Path, pictures: Iterable[Image.Image], rate: float) -> None
         writer = imageio_ffmpeg.write_frames(
             str(temporary), (width, height), fps=rate, macro_block_size=2
         )
-        writer.send(None)
-        for frame in frames:
-            writer.send(np.ascontiguousarray(frame))
-        writer.close()
+        with closing(writer):  # waits for ffmpeg, which must not outlive an error
+            writer.send(None)
+            for frame in frames:
+                writer.send(np.ascontiguousarray(frame))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

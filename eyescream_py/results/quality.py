@@ -154,7 +154,8 @@ def roc(positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
     """(false positive rate, true positive rate) at every threshold, from (0,0) to (1,1)."""
     thresholds = torch.cat([positive, negative]).unique().flip(0)
     rates = [
-        (scores[None] >= thresholds[:, None]).double().mean(1) for scores in (negative, positive)
+        (len(scores) - _ranks_among(thresholds, scores)[0]).double() / len(scores)
+        for scores in (negative, positive)
     ]
     zero = torch.zeros(1, dtype=torch.float64, device=positive.device)
     return torch.cat([zero, rates[0]]), torch.cat([zero, rates[1]])

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from eyescream_py.data.pictures import PictureError, open_picture
-from eyescream_py.results import films as movies
+from eyescream_py.results import films
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
@@ -43,7 +43,7 @@ def tell(save: Path, film_suffix: str = ".gif", seconds: float = 0.25) -> list[P
                 contact_sheet(evenly(grids, MAX_SHEET)).save(file, "PNG", optimize=True)
             film = save / "pictures" / f"{stem}film{film_suffix}"
             frames = _same_size([_named(*grid) for grid in evenly(grids, MAX_FRAMES)])
-            movies.write_pictures(film, frames, seconds)
+            films.write_pictures(film, frames, seconds)
             written += [sheet, film]
     except OSError as error:
         raise UserError(f"{save}: {error.filename or ''} {why(error)}") from error
@@ -77,23 +77,19 @@ def evenly(items: list[Any], most: int) -> list[Any]:
 
 
 def _named(epoch: int, path: Path) -> Image.Image:
-    """A grid under a line that names its epoch; sides even, as MP4 wants them."""
+    """A grid under a line that names its epoch."""
     try:
         picture = open_picture(path, "RGB")
     except PictureError as error:
         raise UserError(f"{path}: {error}; remove it") from error
-    factor = max(1, movies.LONGEST_SIDE // max(picture.size))
+    factor = max(1, films.LONGEST_SIDE // max(picture.size))
     picture = picture.resize(
         (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
     )
-    page = Image.new("RGB", _even(picture.width, picture.height + STRIP))
+    page = Image.new("RGB", (picture.width, picture.height + STRIP))
     page.paste(picture, (0, STRIP))
     ImageDraw.Draw(page).text((3, 1), f"epoch {epoch}", fill=GOLD)
     return page
-
-
-def _even(width: int, height: int) -> tuple[int, int]:
-    return width + width % 2, height + height % 2
 
 
 def _same_size(pages: list[Image.Image]) -> list[Image.Image]:

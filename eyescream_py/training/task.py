@@ -60,7 +60,7 @@ class Task(Protocol):
         ...
 
     def end_epoch(self, epoch: int, seconds: float) -> dict[str, Any]:
-        """Print the epoch's lines; give its metrics."""
+        """Print the epoch's lines; return its metrics."""
         ...
 
     def curves(self, epoch: int, record: dict[str, Any]) -> None:
