@@ -386,6 +386,14 @@ class FaceTask(GameTask):
     def save_pictures(self, folder: Path, epoch: int) -> None:
         save_grid(folder / grid_name(self.series, epoch), self.make(self.plot_noise), 10)
 
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "best": dict(zip(("swd", "epoch"), self._best, strict=True))}
+
+    def _load_state(self, state: Any, path: Path) -> bool:
+        if best := state.get("best"):
+            self._best = (float(best["swd"]), int(best["epoch"]))
+        return super()._load_state(state, path)
+
     def networks(self) -> dict[str, nn.Module]:
         networks = super().networks()
         if self.decoder is not None:

@@ -277,6 +277,7 @@ class GameTask(abc.ABC):
             "precision": self.options.precision,
             "taming": game.taming.state(),
             "averaged": int(self.ema.updates) if self.ema else 0,
+            "drew_many": self._drew_many,
             **self._kernels(),
         }
 
@@ -315,6 +316,7 @@ class GameTask(abc.ABC):
         game.taming.set_state(state.get("taming", {}))
         if self.ema:
             self.ema.resume(int(state.get("averaged", 0)))
+        self._drew_many = bool(state.get("drew_many", False))
         ours = self._kernels()
         if ours and state.get("fused") not in (None, ours["fused"]):
             here, there = ("joined", "torch's own") if ours["fused"] else ("torch's own", "joined")

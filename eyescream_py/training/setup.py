@@ -170,11 +170,12 @@ def make_optimizer(
     rounded: bool = False,
     flag: str = "learning rate",
 ) -> LuaOptimizer:
-    """`sgd` is (learning rate, momentum); `lr` that of adam and adagrad, -1 for Lua's 0.001, which
-    `flag` sets.
+    """The optimizer `method` ("adam", "adagrad" or "sgd") of a network's parameters.
 
+    `sgd` is (learning rate, momentum) of "sgd"; `lr` the rate of the others, -1 for Lua's 0.001.
     `capturable` where its steps are to become part of a CUDA graph, `rounded` where the network
-    computes with rounded copies of its weights. Parameters are laid flat where that pays.
+    computes with rounded copies of its weights. Parameters are laid flat where that pays. Raises
+    UserError that names `flag` for any other negative `lr`.
     """
     if lr < 0 and lr != -1:
         raise UserError(f"{flag}={lr:g}: give a positive learning rate, or -1 for Lua's 0.001")

@@ -72,6 +72,16 @@ def test_a_G_that_forgets_to_vary_is_told(script, tmp_path, monkeypatch):
     assert told(output)[0].startswith("G's pictures are all alike (0.5% of the real ones' spread)")
 
 
+def test_a_G_that_forgets_right_after_a_resume_is_told(tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    drawn = iter([(0.1, 0.2), (0.001, 0.2)])
+    monkeypatch.setattr("eyescream_py.training.faces.FaceTask.spread", lambda self: next(drawn))
+    data = pictures(tmp_path, "train")
+    assert told(small_run("train", tmp_path, data, "--epochs=1")) == []
+    output = small_run("train", tmp_path, data, "--epochs=2", "--network=adversarial.net")
+    assert told(output)[0].startswith("G's pictures are all alike")
+
+
 def place(script):
     return "faces.FaceTask" if script == "train" else "c2f.PairTask"
 
