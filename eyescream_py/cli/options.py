@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from eyescream_py.system.numbers import FINITE, MOMENTUM, NOT_NEGATIVE, SEED, Finite
-from eyescream_py.system.places import PATH
+from eyescream_py.system.places import PATH, TYPED
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 AUGMENTATIONS = ("colour", "translation", "cutout", "mirror")
@@ -238,8 +238,7 @@ def game_options(D_L1: float, D_L2: float) -> Decorator:
 def typed_flags() -> frozenset[str]:
     """Names of the parameters that the person gave, as against defaults."""
     context = click.get_current_context()
-    from_person = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
-    return frozenset(n for n in context.params if context.get_parameter_source(n) in from_person)
+    return frozenset(n for n in context.params if context.get_parameter_source(n) in TYPED)
 
 
 def lua_table() -> dict[str, Any]:

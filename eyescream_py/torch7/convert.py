@@ -37,7 +37,8 @@ def network_of(value: Any, keys: str) -> TorchObject:
     if keys:
         for key in keys.split("."):
             fields = value.fields if isinstance(value, TorchObject) else value
-            value = fields.get(int(key) if key.isdigit() else key) if _is_table(fields) else None
+            name = int(key) if key.isdigit() else key
+            value = fields.get(name) if isinstance(fields, Table) else None
         if not _is_network(value):
             raise T7Error(f"there is no network under {keys!r}")
         return value
@@ -46,10 +47,6 @@ def network_of(value: Any, keys: str) -> TorchObject:
         names = ", ".join(sorted(found)[:20]) or "none"
         raise T7Error(f"choose one of its networks with --network: {names}")
     return next(iter(found.values()))
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Table)
 
 
 def _is_network(value: Any) -> bool:
