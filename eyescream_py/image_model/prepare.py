@@ -18,6 +18,7 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
+from eyescream_py.data.face_boxes import face_boxes
 from eyescream_py.image_model.data import (
     by_stem,
     list_files,
@@ -140,41 +141,12 @@ def centre_box(height: int, width: int) -> Box:
 
 
 def detect_faces(grey: np.ndarray) -> list[Box]:
-    """Boxes of frontal faces in a grey picture (H, W), 0..255, of at least 30x30 pixels.
+    """Boxes of frontal faces in a grey picture (H, W), 0..255, one per face, the largest first.
 
-    scikit-image's LBP cascade (Liao et al. 2007), whose file comes with the library; the seed used
-    OpenCV's Haar cascade with the same scale factor 1.1 and 5 neighbours.
+    The seed used OpenCV's Haar cascade with the same scale factor 1.1 and 5 neighbours.
     """
-    from skimage.data import lbp_frontal_face_cascade_filename
-    from skimage.feature import Cascade
-
-    cascade = Cascade(lbp_frontal_face_cascade_filename())
-    found = cascade.detect_multi_scale(
-        img=grey.astype(np.uint8), scale_factor=1.1, step_ratio=1, min_size=(30, 30),
-        max_size=grey.shape, min_neighbor_number=5,
-    )  # fmt: skip
-    return merge_boxes([(f["r"], f["c"], f["height"], f["width"]) for f in found])
-
-
-def merge_boxes(boxes: list[Box]) -> list[Box]:
-    """One box per face: boxes whose centre lies in the largest one are averaged with it, and so on.
-
-    The cascade often answers with several boxes of different sizes around one face.
-    """
-    merged = []
-    rest = sorted(boxes, key=lambda box: box[2] * box[3], reverse=True)
-    while rest:
-        same = [box for box in rest if _holds_centre(rest[0], box)]
-        rest = [box for box in rest if box not in same]
-        top, left, tall, wide = (round(sum(side) / len(same)) for side in zip(*same, strict=True))
-        merged.append((top, left, tall, wide))
-    return merged
-
-
-def _holds_centre(outer: Box, inner: Box) -> bool:
-    row, column = inner[0] + inner[2] / 2, inner[1] + inner[3] / 2
-    top, left, tall, wide = outer
-    return top <= row <= top + tall and left <= column <= left + wide
+    found = face_boxes(grey.astype(np.uint8))
+    return [(round(top), round(left), round(side), round(side)) for left, top, side in found]
 
 
 def find_face(grey: np.ndarray, scale: float, detect: bool) -> Box | None:

@@ -2,7 +2,7 @@
 
 Each function here launches a kernel; tensors are on one CUDA device. Sums are taken in the same
 order each time, so that runs repeat to the bit. Triton comes with torch wherever torch has CUDA on
-Linux; `fusing` finds out whether it works here. Arithmetic is in float32 whatever the tensors' type.
+Linux; `fusing` finds out whether it works here. Arithmetic is in float32 whatever the tensors are.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from eyescream_py.image_model.prepare import (
     fill_rows,
     find_face,
     flatten,
-    merge_boxes,
     meshes_to_depth_maps,
     notre_dame_pairs,
     photo_pairs,
@@ -172,13 +171,6 @@ def test_notre_dame_pairs_are_cut_alike(tmp_path: Path) -> None:
 
 def test_centre_cut_takes_the_inverse_of_scale() -> None:
     assert find_face(np.zeros((60, 100)), 2.0, detect=False) == (15, 35, 30, 30)
-
-
-def test_boxes_around_one_face_are_merged_and_other_faces_kept() -> None:
-    around = [(80, 30, 200, 200), (100, 40, 160, 160), (90, 50, 180, 180)]
-    beside = (100, 260, 150, 150)
-    assert merge_boxes([around[1], beside, *around[::2]]) == [(90, 40, 180, 180), beside]
-    assert merge_boxes([]) == []
 
 
 def test_detected_box_is_scaled_about_its_centre_and_kept_inside(monkeypatch) -> None:

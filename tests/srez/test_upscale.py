@@ -12,7 +12,7 @@ from eyescream_py.srez.batches import held_out_pictures
 from eyescream_py.srez.checkpoints import load_generator, save_checkpoint
 from eyescream_py.srez.data import load_split
 from eyescream_py.srez.evaluation import enlarge, psnr
-from eyescream_py.srez.faces import find_faces, merged
+from eyescream_py.srez.faces import find_faces
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.photos import Photo, open_photo, save_photo
 from eyescream_py.srez.pictures import bicubic
@@ -170,10 +170,6 @@ def test_faces_are_found_where_they_are_in_photos_of_any_size(tmp_path):
         assert 80 < side / factor < 170
     Image.new("RGB", (300, 200), "green").save(tmp_path / "none.png")
     assert find_faces(open_photo(tmp_path / "none.png")) == []
-
-
-def test_several_boxes_of_one_face_are_merged():
-    assert merged([(0, 0, 30), (2, 1, 32), (100, 0, 40)]) == [(100, 0, 40), (1, 0.5, 31)]
 
 
 def test_faces_that_have_detail_of_their_own_are_left(shipped, tmp_path):
