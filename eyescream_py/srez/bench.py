@@ -204,12 +204,10 @@ def draw(cells: list[Options], path: Path) -> None:
     """One panel per curve, one line per cell; the estimate is drawn averaged as in `averaged`, over
     the single batches in a paler colour.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, len(CURVES), figsize=(4.2 * len(CURVES), 4.2))
+    figure = Figure(figsize=(4.2 * len(CURVES), 4.2), layout="tight")
+    panels = figure.subplots(1, len(CURVES))
     for number, cell in enumerate(cells):
         records = read_json_lines(Path(cell.summary_dir) / "metrics.jsonl")
         for (key, title), panel in zip(CURVES, panels, strict=True):
@@ -223,10 +221,8 @@ def draw(cells: list[Options], path: Path) -> None:
         panels[1].set_yscale("symlog", linthresh=0.1)
     if panels[2].lines:
         panels[2].legend(fontsize=7)
-    figure.tight_layout()
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=90)
-    pyplot.close(figure)
 
 
 def _curve(panel: Axes, records: list[dict[str, Any]], key: str, **style: Any) -> None:

@@ -108,7 +108,7 @@ def _have(part: Path) -> tuple[int, str]:
     try:
         tag = json.loads(_tag_file(part).read_text())["tag"]
         return (part.stat().st_size, tag) if tag else (0, "")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return 0, ""
 
 

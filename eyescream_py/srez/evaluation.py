@@ -124,9 +124,8 @@ def with_matched_noise(pictures: Tensor, label: Tensor, seed: int = 0) -> Tensor
     lacking = (finest_level(label).var() - finest_level(pictures).var()).clamp_min(0)
     rng = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(label), 1, *label.shape[2:], generator=rng).to(label.device)
-    return (
-        pictures + (lacking / 0.75).sqrt() * noise
-    )  # 2x2 means take a quarter of white noise away
+    # 2x2 means take a quarter of white noise away
+    return pictures + (lacking / 0.75).sqrt() * noise
 
 
 def compare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,27 +22,14 @@ from eyescream_py.system.folders import make_again
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.saves import spared
 
+if TYPE_CHECKING:
+    from eyescream_py.plots.windows import Plots
+
 REPORT_PERIOD = 10  # batches
 SHEET_ROWS = 8
 FORK_SHEET_ROWS = 10
 STRIP_LENGTH = 10
 FORK_TEST_COUNT = 10  # the fork sums its two qualities over the first ten
-
-
-class CurvePlots(Protocol):
-    """The part of eyescream_py.plots that a run uses."""
-
-    def images(self, window: str | int, images: Any, title: str, columns: int = 10) -> None: ...
-
-    def curve(
-        self,
-        window: str | int,
-        x: float,
-        values: dict[str, float],
-        title: str,
-        xlabel: str = "",
-        ylabel: str = "",
-    ) -> None: ...
 
 
 class DivergedError(UserError):
@@ -68,7 +55,7 @@ class Report:
         options: Options,
         test: Faces,
         device: torch.device,
-        plots: CurvePlots | None,
+        plots: Plots | None,
         say: Callable[[str], None],
         resumed_at: int = 0,
     ) -> None:

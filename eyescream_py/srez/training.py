@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,7 +26,6 @@ from eyescream_py.srez.optimizers import learning_rate
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.report import (
     REPORT_PERIOD,
-    CurvePlots,
     DivergedError,
     Report,
     metrics_path,
@@ -41,11 +41,14 @@ from eyescream_py.system.safe_tensors import held_by, not_finite
 from eyescream_py.system.saves import Saves
 from eyescream_py.system.signals import StopSignal
 
+if TYPE_CHECKING:
+    from eyescream_py.plots.windows import Plots
+
 
 def run_train(
     options: Options,
     device: torch.device,
-    plots: CurvePlots | None = None,
+    plots: Plots | None = None,
     say: Callable[[str], None] = voice.say,
 ) -> bool:
     """Train until --train_time minutes, --max_batches, or a signal; returns whether it came to its
@@ -82,7 +85,7 @@ def _train(
     train: Faces,
     test: Faces,
     device: torch.device,
-    plots: CurvePlots | None,
+    plots: Plots | None,
     say: Callable[[str], None],
 ) -> StopSignal:
     networks = build_networks(options, device)
