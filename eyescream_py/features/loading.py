@@ -52,12 +52,13 @@ def load(name: str = "auto", *, width: float = 1.0, seed: int = 0) -> FeatureNet
     if name == "random":
         return resnet.random_resnet(width, seed).eval()
     tensors, path = tensors_of(name)
-    with torch.device("meta"):
-        network: FeatureNetwork = (
-            lite0.EfficientNetLite0()
-            if "_conv_stem.weight" in tensors
-            else resnet.ResNet18(resnet.channels_in(tensors))
-        )
+    if "_conv_stem.weight" in tensors:
+        with torch.device("meta"):
+            network: FeatureNetwork = lite0.EfficientNetLite0()
+    else:
+        tensors = resnet.with_scale(tensors)
+        with torch.device("meta"):
+            network = resnet.ResNet18(resnet.channels_in(tensors), resnet.INPUT_MEAN in tensors)
     filled(network, tensors, path)
     if name != "lite0":
         network.title = f"{type(network).title} from {name}"

@@ -79,7 +79,7 @@ def test_frozen_network_gets_no_gradients_and_stays_as_it_is(small):
 def test_a_state_dict_of_any_width_comes_back(tmp_path, width, legacy):
     network = random_resnet(width, seed=2).eval()
     path = tmp_path / "resnet.pth"
-    state = network.state_dict() | {"fc.weight": torch.zeros(10, 64)}
+    state = network.state_dict() | {"head.weight": torch.zeros(10, 64)}
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
     with torch.no_grad():
         expected, taps = network(PICTURES), features.load(str(path))(PICTURES)
@@ -101,3 +101,21 @@ def test_tensors_of_another_network_are_named(small, tmp_path):
     torch.save({"state_dict": state}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"other sizes .*layer2\.0\.conv1\.weight"):
         features.load(str(tmp_path / "other.pth"))
+
+
+def test_a_trained_classifiers_network_normalises_its_pictures_and_keeps_to_it(tmp_path, small):
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    trained = {**small.state_dict(), "fc.weight": torch.zeros(10, 64), "fc.bias": torch.zeros(10)}
+    torch.save(trained, tmp_path / "trained.pth")
+    torch.save(small.state_dict(), tmp_path / "bare.pth")
+    network = features.load(str(tmp_path / "trained.pth"))
+    torch.save(network.state_dict(), tmp_path / "saved.pth")
+    with torch.no_grad():
+        wanted = small.eval()(((PICTURES + 1) / 2 - mean) / std)
+        for name in ("trained.pth", "saved.pth"):
+            found = features.frozen(features.load(str(tmp_path / name)))(PICTURES)
+            torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            features.load(str(tmp_path / "bare.pth"))(PICTURES), small(PICTURES)
+        )
