@@ -22,8 +22,8 @@ from eyescream_py.mln.command_reconstruct import reconstruct
 from eyescream_py.mln.options import (
     PROTOCOL_KEYS,
     chosen_device,
-    chosen_keys,
     given_params,
+    kept_params,
     machine_options,
     overwrite_option,
     params_options,
@@ -157,11 +157,8 @@ def _resumed_params(
     if resume is None or params_file is not None:
         return given_params(params_file, ignore, flags)
     from eyescream_py.mln.checkpoints import load_checkpoint
-    from eyescream_py.mln.params import params_from, params_text, parse_text
 
-    saved = parse_text(params_text(load_checkpoint(resume).params))
-    chosen = chosen_keys(flags)
-    return params_from(saved | chosen, f"{resume} and the flags" if chosen else resume)
+    return kept_params(load_checkpoint(resume).params, resume, flags)
 
 
 def _closing_comparison(run: Any, images: Any, unseen: Any, count: int, wavelet: bool) -> None:

@@ -193,17 +193,19 @@ def restore_optimizer(
     counts_move = optimizer.param_groups[0]["capturable"]
     for name, parameter in network.named_parameters():
         prefix = f"adam.{name}."
+        size = _real(parameter).shape
         state: dict[str, Any] = {}
         for key, value in checkpoint.tensors.items():
-            if key.startswith(prefix):
-                short = key.removeprefix(prefix)
-                complex_moment = parameter.is_complex() and short != "step"
-                size = (*parameter.shape, 2) if complex_moment else (1,) * 0
-                if value.shape != size and short != "step":
-                    raise UserError(f"the checkpoint's {key} does not fit; try its .old neighbour")
-                state[short] = torch.view_as_complex(value) if complex_moment else value
-                if counts_move or short != "step":
-                    state[short] = state[short].to(parameter.device)
+            short = key.removeprefix(prefix)
+            if short == key:
+                continue
+            if short == "step":
+                state[short] = value.to(parameter.device) if counts_move else value
+                continue
+            if value.shape != size:
+                raise UserError(f"the checkpoint's {key} does not fit; try its .old neighbour")
+            moment = torch.view_as_complex(value) if parameter.is_complex() else value
+            state[short] = moment.to(parameter.device)
         if state:
             optimizer.state[parameter] = state
 

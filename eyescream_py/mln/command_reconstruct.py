@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from eyescream_py.mln import idle
-from eyescream_py.mln.options import chosen_device, given_params, machine_options, params_options
+from eyescream_py.mln.options import (
+    chosen_device,
+    given_params,
+    kept_params,
+    machine_options,
+    params_options,
+)
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.folders import make_folder
@@ -18,7 +24,6 @@ from eyescream_py.system.places import PATH
 from eyescream_py.system.voice import say, warn
 
 if TYPE_CHECKING:
-    from eyescream_py.mln.checkpoints import Checkpoint
     from eyescream_py.mln.methods import Settings
     from eyescream_py.mln.params import Params
     from eyescream_py.mln.protocol import Protocol
@@ -128,8 +133,13 @@ class _Work:
     ) -> None:
         from eyescream_py.mln.checkpoints import load_checkpoint
 
-        self.network = load_checkpoint(_checkpoint_file(checkpoint)) if checkpoint else None
-        self.params = params if own_params or self.network is None else _under(self.network, flags)
+        self.network = None
+        self.params = params
+        if checkpoint:
+            file = _checkpoint_file(checkpoint)
+            self.network = load_checkpoint(file)
+            if not own_params:
+                self.params = kept_params(self.network.params, str(file), flags)
         self._bare = not own_params and self.network is None  # nothing says the image's side
         self._method, self._settings, self._half = method, settings, half
         self.count = params.run_count
@@ -166,15 +176,6 @@ class _Work:
             protocol = cast("Protocol", self.protocol)
             coils, samples = protocol.acquisition.coils.shape[1], protocol.samples
         return samples, p.coils_in_scan or p.coils_in_data or coils, coils
-
-
-def _under(checkpoint: Checkpoint, flags: dict[str, Any]) -> Params:
-    """The checkpoint's own parameters under the given flags."""
-    from eyescream_py.mln.options import chosen_keys
-    from eyescream_py.mln.params import params_from, params_text
-    from eyescream_py.mln.text_format import parse_text
-
-    return params_from(parse_text(params_text(checkpoint.params)) | chosen_keys(flags))
 
 
 def _run(

@@ -4,7 +4,7 @@ back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,9 @@ from eyescream_py.mln.forward import Acquisition, signal_to_feature
 from eyescream_py.mln.ismrmrd import read_ismrmrd, write_ismrmrd
 from eyescream_py.mln.mat import write_mat
 from eyescream_py.mln.nufft import choose_operator
-from eyescream_py.mln.params import Params, params_text
-from eyescream_py.mln.protocol import write_maps
+from eyescream_py.mln.params import Params
+from eyescream_py.mln.protocol import write_maps, write_params
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
 
 # what `write_folder` and `to_bart` write
@@ -150,25 +149,8 @@ def write_folder(scan: Foreign, out: Path, coils: int, method: str) -> tuple[Par
     write_maps(out / "SensCC1.mat", maps, mask)
     feature = signal_to_feature(signal * scale).numpy()
     write_mat(out / "Scan_01.mat", {"Data": feature, "scale": scale})
-    params = _params(scan, signal.shape[1], out)
-    with atomic_write(out / "Params.txt") as file:
-        file.write(params_text(params).encode())
-    return params, taken
-
-
-def _params(scan: Foreign, coils: int, out: Path) -> Params:
-    side, samples, folder = scan.side, scan.trajectory.shape[1], str(out.resolve())
-    channels = min(coils, 8)
-    return replace(
-        Params(),
-        session="Imported",
-        image_side=side, image_width=side, grid_side=side, grid_width=side, k_max=side / 2,
-        samples=samples, neighbours=min(12, samples),
-        coils_in_data=coils, coils=coils, coils_in_scan=coils, feature_size=2 * samples * coils,
-        segments=channels, init_channels=channels, init="covariance", init_examples=120,
-        init_sweeps=2, k_grid="matched", learning_rate=5e-3, half_life=0.4, train_minutes=1.5,
-        trajectory_folder=folder, segments_folder=folder, run_prefix=f"{folder}/Scan_",
-    )  # fmt: skip
+    samples, coils = scan.trajectory.shape[1], signal.shape[1]
+    return write_params(out, "Imported", samples, scan.side, coils, init_examples=120), taken
 
 
 def to_bart(scan: Foreign, prefix: str) -> list[str]:

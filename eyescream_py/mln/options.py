@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eyescream_py.mln.params import PATH_FIELDS, Params, key_fields, params_from, read_params
+from eyescream_py.mln.params import (
+    PATH_FIELDS,
+    Params,
+    key_fields,
+    params_from,
+    params_text,
+    read_params,
+)
+from eyescream_py.mln.text_format import parse_text
 from eyescream_py.system.numbers import FINITE
 from eyescream_py.system.places import PATH
 
@@ -77,6 +85,13 @@ def given_params(params_file: str | None, ignore_unknown: bool, flags: dict[str,
     if params_file is None:
         return params_from(chosen_keys(flags))
     return read_params(params_file, chosen_keys(flags), ignore_unknown)
+
+
+def kept_params(saved: Params, file: str, flags: dict[str, Any]) -> Params:
+    """The parameters that a checkpoint `file` has `saved`, under the flags."""
+    chosen = chosen_keys(flags)
+    name = f"{file} and the flags" if chosen else file
+    return params_from(parse_text(params_text(saved)) | chosen, name)
 
 
 def chosen_device(gpu: int, threads: int) -> torch.device:

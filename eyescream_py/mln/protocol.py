@@ -17,8 +17,9 @@ from eyescream_py.mln.forward import Acquisition, feature_to_signal
 from eyescream_py.mln.mat import dense, read_mat, write_mat
 from eyescream_py.mln.networks import Shape
 from eyescream_py.mln.nufft import choose_operator
-from eyescream_py.mln.params import Params, echo_times
+from eyescream_py.mln.params import Params, echo_times, params_text
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write
 from eyescream_py.system.voice import warn
 
 Floats = NDArray[np.float64]
@@ -260,6 +261,30 @@ def _factors(size: int, samples: int, coils: int) -> str:
     if size % (2 * samples) == 0:
         return f"; with {samples} samples the file has {size // (2 * samples)} coils"
     return ""
+
+
+def write_params(
+    folder: Path, session: str, samples: int, side: int, coils: int, **others: Any
+) -> Params:
+    """Write Params.txt for a folder that holds a protocol and Scan_01.mat: a network on the matched
+    grid that starts from the covariance, with a virtual coil per segment. `others` are further
+    fields of Params, or win. Returns the Params.
+    """
+    place, channels = str(folder.resolve()), min(coils, 8)
+    values: dict[str, Any] = {
+        "session": session,
+        "image_side": side, "image_width": side, "grid_side": side, "grid_width": side,
+        "k_max": side / 2, "k_grid": "matched",
+        "samples": samples, "neighbours": min(12, samples), "feature_size": 2 * samples * coils,
+        "coils_in_data": coils, "coils": coils, "coils_in_scan": coils,
+        "segments": channels, "init": "covariance", "init_channels": channels, "init_sweeps": 2,
+        "learning_rate": 5e-3, "half_life": 0.4, "train_minutes": 1.5,
+        "trajectory_folder": place, "segments_folder": place, "run_prefix": f"{place}/Scan_",
+    }  # fmt: skip
+    params = replace(Params(), **(values | others))
+    with atomic_write(folder / "Params.txt") as file:
+        file.write(params_text(params).encode())
+    return params
 
 
 def write_maps(path: str | Path, maps: Tensor, mask: Tensor) -> None:

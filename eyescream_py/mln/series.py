@@ -35,11 +35,6 @@ class Series:
     images: Tensor
     seconds: float
 
-    @property
-    def per_second(self) -> float:
-        """Images per second."""
-        return len(self.images) / max(self.seconds, 1e-9)
-
 
 def reconstruct_series(
     method: Method, signal: Tensor, device: torch.device, at_once: int = AT_ONCE

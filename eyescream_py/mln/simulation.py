@@ -4,7 +4,7 @@ data.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from eyescream_py.mln.data import random_phase
 from eyescream_py.mln.forward import Acquisition, segment_phases, signal_to_feature
 from eyescream_py.mln.mat import demand_free, write_mat
 from eyescream_py.mln.nufft import choose_operator
-from eyescream_py.mln.params import Params, params_text
+from eyescream_py.mln.params import Params
 from eyescream_py.mln.phantoms import b0_field, coil_maps, disc_mask, shepp_logan
-from eyescream_py.mln.protocol import Protocol, write_b0
+from eyescream_py.mln.protocol import Protocol, write_b0, write_maps, write_params
 from eyescream_py.mln.trajectories import (
     cartesian,
     poisson_disc_mask,
@@ -25,7 +25,6 @@ from eyescream_py.mln.trajectories import (
     spiral,
 )
 from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
 
 FILES = "Params.txt", "TrajForNUFT.mat", "SensCC1.mat", "B0TS.mat", "Scan_01.mat", "Truth.mat"
@@ -90,8 +89,7 @@ def write_simulation(setup: Setup, out: Path) -> Params:
     protocol, b0 = make_protocol(setup)
     acquisition = protocol.acquisition
     write_mat(out / "TrajForNUFT.mat", {"Trajm2": protocol.trajectory})
-    maps = acquisition.coils[0].permute(1, 2, 0).numpy()
-    write_mat(out / "SensCC1.mat", {"SensCC": maps, "SensMsk": protocol.mask[0].numpy()})
+    write_maps(out / "SensCC1.mat", acquisition.coils[0], protocol.mask[0])
     if acquisition.phases is not None and acquisition.interpolation is not None:
         write_b0(out / "B0TS.mat", acquisition.phases[0], acquisition.interpolation[0], b0)
     truth = _truth(setup, protocol)
@@ -100,50 +98,22 @@ def write_simulation(setup: Setup, out: Path) -> Params:
     feature = feature + setup.noise * torch.randn(feature.shape, generator=generator)
     write_mat(out / "Scan_01.mat", {"Data": feature.numpy()})
     write_mat(out / "Truth.mat", {"x": truth.numpy()})
-    params = _params(setup, protocol, out)
-    with atomic_write(out / "Params.txt") as file:
-        file.write(params_text(params).encode())
-    return params
+    return write_params(
+        out,
+        "Simulated",
+        protocol.samples,
+        setup.side,
+        setup.coils,
+        segments=min(setup.coils, 8) * (2 if setup.b0_hz else 1),
+        init_examples=200,
+        readout_ms=setup.readout_ms,
+        noise=setup.noise,
+        show_scan=1,
+        scan_file=str(out.resolve() / "Scan_01.mat"),
+    )
 
 
 def _truth(setup: Setup, protocol: Protocol) -> torch.Tensor:
     phase = random_phase(setup.side, np.random.default_rng([setup.seed, 4]), 1.0, 0.05, 1.0)
     image = torch.from_numpy(shepp_logan(setup.side) * np.exp(1j * phase)).to(torch.complex64)
     return image * protocol.mask[0]
-
-
-def _params(setup: Setup, protocol: Protocol, out: Path) -> Params:
-    samples, side = protocol.trajectory.shape[1], setup.side
-    folder = str(out.resolve())
-    channels = min(setup.coils, 8)
-    return replace(
-        Params(),
-        session="Simulated",
-        image_side=side,
-        image_width=side,
-        grid_side=side,
-        grid_width=side,
-        k_max=side / 2,
-        samples=samples,
-        coils_in_data=setup.coils,
-        coils=setup.coils,
-        coils_in_scan=setup.coils,
-        feature_size=2 * samples * setup.coils,
-        segments=channels * (2 if setup.b0_hz else 1),
-        neighbours=min(12, samples),
-        init_channels=channels,
-        init="covariance",
-        init_examples=200,
-        init_sweeps=2,
-        k_grid="matched",
-        learning_rate=5e-3,
-        half_life=0.4,
-        train_minutes=1.5,
-        readout_ms=setup.readout_ms,
-        trajectory_folder=folder,
-        segments_folder=folder,
-        show_scan=1,
-        scan_file=f"{folder}/Scan_01.mat",
-        run_prefix=f"{folder}/Scan_",
-        noise=setup.noise,
-    )

@@ -180,7 +180,7 @@ def train(run: Run, plots: Plots, say: Callable[[str], None], max_batches: int =
     metrics = JsonLines(
         run.folder / "metrics.jsonl", lambda record: record["batch"] <= progress.batch
     )
-    ends = (
+    timers = (
         _Timer(run.params.picture_minutes, progress),
         _Timer(run.params.checkpoint_minutes, progress),
     )
@@ -189,7 +189,7 @@ def train(run: Run, plots: Plots, say: Callable[[str], None], max_batches: int =
     with locked, closing(metrics), StopSignal() as stop:
         for folder in (run.folder, run.checkpoint_folder):
             remove_stale_temporaries(folder)
-        reason = _loop(run, plots, say, max_batches, metrics, ends, stop)
+        reason = _loop(run, plots, say, max_batches, metrics, timers, stop)
         save(run)
     return reason
 

@@ -52,7 +52,7 @@ def test_rows_go_through_in_batches_in_order() -> None:
     done = reconstruct_series(method, signal, torch.device("cpu"), 3)
     assert seen == [3, 3, 1]
     assert done.images[:, 0, 0, 0].real.tolist() == list(range(7))
-    assert done.per_second > 0
+    assert done.seconds > 0
 
 
 @pytest.mark.parametrize(
