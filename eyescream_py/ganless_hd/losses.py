@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from eyescream_py.features import FeatureNetwork
 
 EPSILON = 1e-8
-SCOPES = ("global", "sample", "channel")
 
 
 @dataclass(frozen=True)

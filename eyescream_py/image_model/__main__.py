@@ -18,6 +18,7 @@ import click
 
 from eyescream_py.image_model import flags
 from eyescream_py.image_model.options import (
+    GENERATORS,
     GanOptions,
     ImageOptions,
     ModelOptions,
@@ -152,7 +153,7 @@ def _train(
 )
 @click.option("--use_nd_gan", is_flag=True, help="Take the GAN's batches from --nd_dir too.")
 @click.option(
-    "--gen_arch", type=click.Choice(["U", "V", "F", "NU", "PIX"]), default="U", show_default=True,
+    "--gen_arch", type=click.Choice(GENERATORS), default="U", show_default=True,
     help="The seed's generators, or pix2pix's U-Net, which sees the whole picture.",
 )  # fmt: skip
 @click.option("--L1", "l1", is_flag=True, help="Add L1 to the photo that belongs to a depth map.")

@@ -17,8 +17,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from eyescream_py.image_model.networks import CRITICS, GENERATORS, NORMS, NU_LIMIT
-from eyescream_py.image_model.options import DIRECTIONS
+from eyescream_py.image_model.networks import NU_LIMIT
+from eyescream_py.image_model.options import CRITICS, DIRECTIONS, GENERATORS, NORMS
 from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.rmsprop import TensorFlowRMSProp

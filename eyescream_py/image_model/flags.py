@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from eyescream_py.image_model.options import CRITICS, DIRECTIONS, NORMS
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.idle import say_idle
 from eyescream_py.system.numbers import COUNT, NOT_NEGATIVE, Finite
@@ -82,7 +83,7 @@ image_options = apply([
     click.option("--channels", type=click.Choice(["1", "3"]), default="1", show_default=True,
                  help="1 reads pictures as grey, 3 as RGB."),
     click.option("--batch_norm", is_flag=True, help="Batch normalisation in every layer."),
-    click.option("--norm", type=click.Choice(["none", "batch", "conv", "instance"]),
+    click.option("--norm", type=click.Choice(NORMS),
                  help="batch is --batch_norm, conv the same but for dense layers, instance "
                  "normalises each picture alone. Default: none."),
     click.option("--optim", type=click.Choice(["RMSP", "ADAM"]), default="RMSP", show_default=True),
@@ -92,7 +93,7 @@ gan_options = apply([
     click.option("--glr", type=RATE, default=1e-3, show_default=True,
                  help="Generator's rate; the seed ran at its --dlr, 1e-4 is the better choice."),
     click.option("--dlr", type=RATE, default=1e-4, show_default=True, help="Discriminator's rate."),
-    click.option("--critic", type=click.Choice(["dense", "patch"]), default="dense",
+    click.option("--critic", type=click.Choice(CRITICS), default="dense",
                  show_default=True, help="D scores the whole picture, or each patch of it."),
     click.option("--L2gan", "l2gan", is_flag=True, help="Least-squares objective (LSGAN)."),
     click.option("--wgan", is_flag=True, help="Wasserstein objective with clipped weights."),
@@ -142,7 +143,7 @@ domain_options = apply([
 ])  # fmt: skip
 
 augmentation_options = apply([
-    click.option("--direction", type=click.Choice(["AtoB", "BtoA"]), default="AtoB",
+    click.option("--direction", type=click.Choice(DIRECTIONS), default="AtoB",
                  show_default=True, help="From depth maps (_D) to photos (_I), or back."),
     click.option("--flip", is_flag=True, help="Mirror half the pictures, pairs alike."),
     click.option("--crop", type=click.IntRange(0, 512), default=0, show_default=True,

@@ -1,8 +1,8 @@
 """Parametric heads: an ellipsoid with Gaussian bumps, seen as a depth map and as a photo.
 
 Angles: azimuth (0 at the nose, positive to the viewer's right) and elevation, in radians. Space: x
-right, y up, z towards the viewer; the head is about 2 units tall. Every range a value is drawn from
-stands in SHAPE, POSE and LOOK.
+right, y up, z towards the viewer; the head is about 2 units tall. The ranges that values are drawn
+from are in SHAPE, POSE and LOOK.
 """
 
 from __future__ import annotations

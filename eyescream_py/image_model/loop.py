@@ -58,7 +58,7 @@ class Learner(Protocol):
         """Take back what `state` gave; KeyError, TypeError or ValueError where it is damaged."""
 
     def saved(self) -> None:
-        """Told after each checkpoint stands on the disk."""
+        """Called each time a checkpoint has been written."""
 
     def close(self) -> None:
         """Leave files behind in order."""
@@ -137,7 +137,7 @@ class Run:
         say(f"Training for steps {start + 1} to {end} in {self.folder}")
         began = time.monotonic()
         rates = rates_of(self.learner)
-        with StopSignal() as stop:
+        with contextlib.closing(self._log), StopSignal() as stop:
             for step in range(start + 1, end + 1):
                 set_rates(self.learner, rates, rate_share(step, end, self.options.decay_steps))
                 metrics = self.learner.step()
@@ -155,7 +155,6 @@ class Run:
                 if last and step < end:
                     say(f"{stop.name}: saved step {step} and stopped.")
                     break
-        self._log.close()
 
     def _check_finite(self, step: int, bad: list[str]) -> None:
         """UserError where `bad`, the names of what is no number, names any."""

@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 from eyescream_py.system.recording import rate_for
 from eyescream_py.system.rmsprop import TensorFlowRMSProp
 
-OBJECTIVES = ("log", "l2", "wgan")
 CLIP = 0.01
 
 
@@ -47,11 +46,11 @@ def separation(objective: str, real: Tensor, fake: Tensor) -> Tensor:
     return real.mean() - fake.mean()
 
 
-def clip_weights(parameters: Iterable[Tensor], bound: float = CLIP) -> None:
+def clip_weights(parameters: Iterable[Tensor]) -> None:
     """The Lipschitz bound of WGAN (Arjovsky et al. 2017): after each step of D, in place."""
     with torch.no_grad():
         for parameter in parameters:
-            parameter.clamp_(-bound, bound)
+            parameter.clamp_(-CLIP, CLIP)
 
 
 def build_optimizer(name: str, parameters: Iterable[Tensor], lr: float) -> Optimizer:

@@ -32,8 +32,8 @@ def make_data(
     """Write the folders of SETS below `output`; UserError if one of them holds files already.
 
     Faces_depth and Faces_real: `unpaired` depth maps, and photos of other people. Faces_ND: `pairs`
-    of `_D` and `_I`. Faces_ND_test: `tests` pairs of new people, whose depth maps stand in
-    Faces_depth_test too. Faces_ply: `meshes` binary PLY files.
+    of `_D` and `_I`. Faces_ND_test: `tests` pairs of new people, whose depth maps are
+    in Faces_depth_test too. Faces_ply: `meshes` binary PLY files.
     """
     folders = {name: new_folder(Path(output) / name) for name in SETS[: 6 if meshes else 5]}
     jobs = [("Faces_depth", unpaired), ("Faces_real", unpaired), ("Faces_ND", pairs)]

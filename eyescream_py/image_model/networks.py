@@ -18,12 +18,7 @@ from torch.nn import functional as F
 
 WIDTH = 32
 NOISE = 100
-GENERATORS = ("U", "V", "F", "NU", "PIX")
 NU_LIMIT = 512  # pixels; its dense layer has about S^4/256 weights, 270 million there
-
-
-NORMS = ("none", "batch", "conv", "instance")  # conv: batch, but for dense layers
-CRITICS = ("dense", "patch")
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -295,14 +290,14 @@ def channels_last(network: M) -> M:
 
 
 def build_critic(kind: str, channels: int, image_size: int, norm: str = "none") -> nn.Module:
-    """The discriminator `kind` (one of CRITICS) for (N, channels, image_size, image_size)."""
+    """The discriminator `kind` (see options.CRITICS) for (N, channels, image_size, image_size)."""
     if kind == "patch":
         return channels_last(PatchDiscriminator(channels, norm))
     return channels_last(Discriminator(channels, image_size, norm))
 
 
 def build_generator(arch: str, channels: int, image_size: int, norm: str = "none") -> nn.Module:
-    """Generator `arch` (one of GENERATORS) for (N, channels, image_size, image_size) images."""
+    """Generator `arch` (see options.GENERATORS) for (N, channels, image_size, image_size)."""
     builders: dict[str, Callable[[], nn.Module]] = {
         "U": lambda: UGenerator(channels, norm),
         "V": lambda: EncodedGenerator(Encoder(channels, norm), Decoder(channels, norm)),
@@ -311,6 +306,6 @@ def build_generator(arch: str, channels: int, image_size: int, norm: str = "none
         "PIX": lambda: PixGenerator(channels, image_size, norm),
     }
     if arch not in builders:
-        raise ValueError(f"no generator is called {arch!r}, only {', '.join(GENERATORS)}")
+        raise ValueError(f"no generator is called {arch!r}, only {', '.join(builders)}")
     network = builders[arch]()
     return network if arch == "PIX" else channels_last(network)

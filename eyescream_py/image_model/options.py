@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+GENERATORS = ("U", "V", "F", "NU", "PIX")
+NORMS = ("none", "batch", "conv", "instance")  # conv: batch, but for dense layers
+CRITICS = ("dense", "patch")
 DIRECTIONS = ("AtoB", "BtoA")  # from depth maps to photos, or back
 
 

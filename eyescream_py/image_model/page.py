@@ -119,7 +119,7 @@ def _drawn(name: str, points: list[Point]) -> str:
 
 
 def _steps(folder: Path) -> list[int]:
-    """The steps whose pictures stand in `folder`, the newest first."""
+    """The steps whose pictures are in `folder`, the newest first."""
     names = (path.name.removeprefix("step_") for path in folder.glob("step_*"))
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 

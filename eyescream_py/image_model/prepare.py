@@ -40,7 +40,7 @@ _ND_NAME = re.compile(r"^(?P<person>.+d)(?P<number>\d+)$")
 
 
 def new_folder(folder: str | Path) -> Path:
-    """Make `folder`; UserError if files stand in it already (nothing is ever overwritten)."""
+    """Make `folder`; UserError if it holds files already (nothing is ever overwritten)."""
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; give a new folder, or move its files away")

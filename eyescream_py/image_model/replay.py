@@ -36,7 +36,6 @@ from eyescream_py.system.files import atomic_write, remove_stale_temporaries, re
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.voice import say
 
-DTYPES = ("uint8", "float16")
 _RECORD = struct.Struct("<QQ")  # push number, slot
 
 

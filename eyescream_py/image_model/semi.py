@@ -106,7 +106,7 @@ class CrossEncoder:
         self._pairs.queue.load_state(state["queue"])
 
     def saved(self) -> None:
-        """Nothing stands on the disk but the checkpoint."""
+        """Nothing but the checkpoint is on the disk."""
 
     def close(self) -> None:
         """Nothing is open."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eyescream_py.image_model import flags
+from eyescream_py.image_model.options import GENERATORS
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import PATH
@@ -50,9 +51,7 @@ def _test_folder(checkpoint: Checkpoint, typed: str | None) -> str:
 @click.option("--pair_images", is_flag=True, help="Write generated and input side by side.")
 @click.option("--overwrite", is_flag=True, help="Replace pictures of equal names in --output_dir.")
 @click.option("--batch_size", type=flags.POSITIVE, default=8, show_default=True)
-@click.option(
-    "--gen_arch", type=click.Choice(["U", "V", "F", "NU", "PIX"]), help="Default: as trained."
-)
+@click.option("--gen_arch", type=click.Choice(GENERATORS), help="Default: as trained.")
 @click.option("--image_size", type=int, help="Default: as trained.")
 @click.option("--channels", type=int, help="Default: as trained.")
 @click.option("--batch_norm", is_flag=True, default=None, help="Default: as trained.")

@@ -67,10 +67,10 @@ def describe(network: nn.Module) -> dict[str, Any]:
     return {"type": _NAMES[kind], "arguments": _ARGUMENTS[kind](network)}
 
 
-def _in_evaluation(dropout: nn.Module) -> nn.Module:
+def _in_evaluation(dropout: Any) -> nn.Module:
     """The identity, or for Lua's layers that do not scale while they drop: times 1-p."""
     unscaled = isinstance(dropout, t7.SpatialDropout) or not getattr(dropout, "scaled", True)
-    return t7.MulConstant(1 - dropout.p) if unscaled else nn.Identity()  # type: ignore[operator]
+    return t7.MulConstant(1 - dropout.p) if unscaled else nn.Identity()
 
 
 def build(description: dict[str, Any]) -> nn.Module:

@@ -2,8 +2,6 @@ import pytest
 import torch
 
 from eyescream_py.image_model.networks import (
-    GENERATORS,
-    NORMS,
     Conv,
     Decoder,
     Discriminator,
@@ -11,6 +9,7 @@ from eyescream_py.image_model.networks import (
     build_critic,
     build_generator,
 )
+from eyescream_py.image_model.options import GENERATORS, NORMS
 
 
 def parameters(network: torch.nn.Module) -> int:
