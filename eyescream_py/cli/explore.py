@@ -17,7 +17,7 @@ from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.voice import say
 
-_LOOK_S = 1.0  # how often it is asked whether there still is a page
+_LOOK_S = 1.0  # between two looks whether the page is still there
 _SEEDS, _STOPS, _ENLARGED = 50, 5, 12
 _LAST_SEED = 2**53 - 1  # a page's numbers are doubles
 _NO_PAGE = "--explore: there is no page any more; --visdom_port chooses another port"

@@ -135,7 +135,7 @@ class _Walker:
             return
         is_folder = stat.S_ISDIR(status.st_mode)
         if entry.name[0] == "." or (is_folder and entry.name == MAC):
-            if fits or is_folder:  # of other hidden files nobody wants to hear
+            if fits or is_folder:  # other hidden files are not worth a message
                 self.found.leave_out(HIDDEN, name)
         elif is_folder:
             (self.links if entry.is_symlink() else self.folders).append(name + "/")

@@ -62,7 +62,7 @@ def opened_run(given: Options, typed: Collection[str]) -> Iterator[Run]:
 
     While it is open no other run can write into its folder.
     """
-    if not given.resume:  # a lock needs the folder that it stands in
+    if not given.resume:  # the folder must exist for its lock
         given.check()
         _make_folders(given)
     remedy = "wait for it, or give another --out"

@@ -119,7 +119,7 @@ def _archive_name(package: str) -> str:
 
 
 def _read_member(archive: Path, member: str) -> bytes | None:
-    """The bytes of one file of an npm archive, whose files stand in one top folder."""
+    """The bytes of one file of an npm archive, whose files lie in one top folder."""
     try:
         with tarfile.open(archive) as tar:
             for entry in tar:

@@ -1,4 +1,4 @@
-"""What Visdom's HTTP interface wants to hear, with a time limit on every word.
+"""Requests to Visdom's HTTP interface, each with a time limit.
 
 visdom's own client waits for ever on a frozen server and prints a traceback for each call that a
 missing one does not answer; its wire format is a JSON object per window, so it is spoken here.

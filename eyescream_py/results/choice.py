@@ -14,12 +14,11 @@ from torch.nn import functional
 
 from eyescream_py.results.sampling import judge
 
-FIRST, UNLIKE = 64, 0.9  # so many shown first are to differ as much, in share of all pictures
+FIRST, UNLIKE = 64, 0.9  # the first 64 differ by this share of the mean over all pairs
 APART = (0.0, 0.4, 0.44, 0.48, 0.52, 0.56, 0.6)  # of the median distance: how near others may be
-COMPANY = 10  # nearest neighbours that a picture's place is measured by
+COMPANY = 10  # nearest neighbours over which a picture's distance is averaged
 
-
-Opinion = tuple[Tensor, Tensor | None]  # what D says [N], and what its last layer was given [N,K]
+Opinion = tuple[Tensor, Tensor | None]  # D's scores [N], and its last layer's inputs [N,K]
 
 
 def choose(
@@ -27,12 +26,11 @@ def choose(
 ) -> Tensor:
     """Indices of the pictures [N,C,H,W], those to show first first.
 
-    The sum of four rankings: by D's word, by its word of the mirrored picture, by nearness to other
-    pictures in pixels (freed of brightness and contrast), and by nearness in what D's last layer
-    with weights reads. A D in which no such layer runs is asked for its word only. Where the first
-    are much the same face many times, as the crowd's middle can be, those that are near to one
-    before them come last.
-    `opinion` is D's where it has been asked already (`judge_and_read`).
+    By the sum of four rankings: D's score, its score of the mirrored picture, nearness to other
+    pictures in pixels (each centred and of unit length), and nearness in the inputs of D's last
+    layer with weights (none where D has no such layer). Where the first are much the same face many
+    times, as the middle of a crowd can be, those near to an earlier one come last. `opinion` is
+    what `judge_and_read` returns, where it is known already.
     """
     liked, features = opinion or judge_and_read(D, images, batch)
     rankings = [_ranks(liked), _ranks(judge(D, images.flip(3), batch))]
@@ -59,12 +57,12 @@ def _apart(images: Tensor, order: Tensor) -> Tensor:
 
 
 def _mean_between(distances: Tensor) -> Tensor:
-    """Of two different pictures. [N,N]"""
+    """The mean distance of two different pictures. [N,N] -> scalar"""
     return distances.sum() / max(1, len(distances) * (len(distances) - 1))
 
 
 def _near_ones_last(near: Tensor, order: Tensor) -> Tensor:
-    """The order [N], in which those that are near [N,N] to one before them come after others."""
+    """The order [N], in which those `near` [N,N] to an earlier one come after the others."""
     shown, alike, taken = [], [], torch.zeros(len(near), dtype=torch.bool)
     for index in order.tolist():
         if taken[index]:
@@ -76,7 +74,7 @@ def _near_ones_last(near: Tensor, order: Tensor) -> Tensor:
 
 
 def judge_and_read(D: nn.Module, images: Tensor, batch: int) -> Opinion:
-    """D's word [N] of the pictures, and what its last layer with weights was given [N,K]."""
+    """D's scores [N] of the pictures, and the inputs [N,K] of its last layer with weights."""
     weighted = [layer for layer in D.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     given: list[Tensor] = []
     if not weighted:

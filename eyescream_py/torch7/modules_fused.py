@@ -121,8 +121,8 @@ def read_language_model(node: Node) -> nn.Module:
             layers.append(fused.UnfoldTime())
         else:
             layers.append(node.reader.module(child, f"{node.place} > net > ({number})"))
-    signs = _entries(node, "idx_to_token")
-    vocabulary = tuple(sign for sign in signs if isinstance(sign, str))
+    tokens = _entries(node, "idx_to_token")
+    vocabulary = tuple(token for token in tokens if isinstance(token, str))
     model = fused.LanguageModel(nn.Sequential(*layers), vocabulary)
     return remember_fields(model, node)
 
@@ -138,7 +138,7 @@ def write_language_model(module: Any, writer: Writer) -> dict[str, Any]:
     folds = [obj for layer, obj in layers if isinstance(layer, fused.FoldTime)]
     unfolds = [obj for layer, obj in layers if isinstance(layer, fused.UnfoldTime)]
     rnns = [obj for layer, obj in layers if isinstance(layer, fused.SequenceLayer)]
-    signs = list(enumerate(module.vocabulary, start=1))
+    tokens = list(enumerate(module.vocabulary, start=1))
     return {
         **kept_fields(module),
         "net": net,
@@ -147,8 +147,8 @@ def write_language_model(module: Any, writer: Writer) -> dict[str, Any]:
         "bn_view_in": Table.from_list(folds[:-1]),
         "bn_view_out": Table.from_list(unfolds[:-1]),
         "rnns": Table.from_list(rnns),
-        "idx_to_token": Table(signs),
-        "token_to_idx": Table((sign, index) for index, sign in signs),
+        "idx_to_token": Table(tokens),
+        "token_to_idx": Table((token, index) for index, token in tokens),
     }
 
 

@@ -159,9 +159,9 @@ class UnfoldTime(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """torch-rnn's model of text: indices (N,T), from 1 -> scores of the next sign (N,T,V).
+    """torch-rnn's model of text: indices (N,T), from 1 -> scores of the next token (N,T,V).
 
-    ``vocabulary``: the signs of the indices 1, 2, ...
+    ``vocabulary``: the tokens (characters) of the indices 1, 2, ...
     """
 
     def __init__(self, net: nn.Sequential, vocabulary: tuple[str, ...] = ()) -> None:
@@ -176,4 +176,4 @@ class LanguageModel(nn.Module):
         return self.net(x)
 
     def extra_repr(self) -> str:
-        return f"{len(self.vocabulary)} signs"
+        return f"{len(self.vocabulary)} tokens"

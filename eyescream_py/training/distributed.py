@@ -1,7 +1,7 @@
 """Several processes train one model: `torchrun --nproc_per_node=K train.py ...`.
 
 Rank 0 alone writes, prints and plots; as no state depends on K, a run can be resumed with another
-K. How a batch is shared stands in game/group.py.
+K. How a batch is shared: game/group.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""D and G as the options arm them: forms of their layers, optimizers, averages, kernels."""
+"""D and G set up as the options say: forms of their layers, optimizers, averages, kernels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def build_game(
     max_accuracy: float = NEVER,
     taming: Taming | None = None,
 ) -> Game:
-    """D against G, whose weights are drawn already, with all that the options arm them with."""
+    """D against G, whose weights are drawn already, set up as the options say."""
     (D, G), replay = networks, options.rng == "lua"
     device = next(D.parameters()).device
     tools = _tools(options, device)

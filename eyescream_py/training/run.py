@@ -199,7 +199,7 @@ class Run:
         return self.options.epochs == 0 or self.at.epoch <= self.options.epochs
 
     def _epoch(self) -> None:
-        """From where the epoch stands to its end, or to where the run was asked to stop."""
+        """Train from the present iteration to the epoch's end, or until asked to stop."""
         schedule, epoch = self.task.schedule, self.at.epoch
         self.task.learn_at(epoch)
         # an epoch that was interrupted keeps the pictures it had drawn
