@@ -92,8 +92,8 @@ def _received(stream: IO[bytes], label: str, most: int) -> tuple[dict[str, Any],
     if not line.endswith(b"\n"):
         raise UserError(f"{label}: not a readable .mat file (its reader died); save it again")
     report = json.loads(line)
-    if "itself" in report.get("error", ""):  # a readable file whose variable is no array
-        raise UserError(f"{label}: {report['error']}")
+    if "refused" in report:  # a readable file whose variable is no array
+        raise UserError(f"{label}: {report['refused']}")
     if "error" in report:
         raise UserError(f"{label}: not a readable .mat file ({report['error']}); save it again")
     found: dict[str, Any] = {}

@@ -23,11 +23,17 @@ COPIES = 4  # of a value, on its way: as stored, as complex numbers, in our orde
 SECONDS = 120
 
 
+class NoArrayError(Exception):
+    """A variable of a readable file that is no array of numbers; the message says what it is."""
+
+
 Keep = tuple[int, int]  # how many (0: all) along the first (0) or last (-1) of MATLAB's axes
 
 
 def main(kind: str, path: str, wanted: list[str], most: int, keep: Keep, output: BinaryIO) -> None:
-    """Write the wanted variables; an error as {"error": one line}."""
+    """Write the wanted variables; an error as {"error": one line}, what is no array of numbers as
+    {"refused": one line}.
+    """
     _limit(kind, COPIES * most)
     try:
         if kind == "ismrmrd":
@@ -39,6 +45,9 @@ def main(kind: str, path: str, wanted: list[str], most: int, keep: Keep, output:
     except MemoryError:
         error = f"it would take more than {most >> 20} MiB"
         output.write(json.dumps({"error": error}).encode() + b"\n")
+        return
+    except NoArrayError as refused:
+        output.write(json.dumps({"refused": str(refused)}).encode() + b"\n")
         return
     except Exception as wrong:  # scipy and h5py raise a dozen kinds on damaged files
         output.write(json.dumps({"error": str(wrong) or type(wrong).__name__}).encode() + b"\n")
@@ -100,11 +109,11 @@ def _hdf5(path: str, wanted: list[str], most: int, keep: Keep) -> tuple[dict[str
         for name in file:
             link = file.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
-                raise ValueError(f"{name} is a link to another place; save the array itself")
+                raise NoArrayError(f"{name} is a link to another place; save the array itself")
             item = file[name]
             if not isinstance(item, h5py.Dataset):
                 if name in wanted:
-                    raise ValueError(f"{name} is a struct; save the array itself")
+                    raise NoArrayError(f"{name} is a struct; save the array itself")
                 continue
             names.append([name, list(item.shape[::-1])])
             if name in wanted or not wanted:
@@ -123,11 +132,11 @@ def _data_set(item: Any, name: str, most: int, keep: Keep) -> Any:
     """One data set in MATLAB's order of axes, which is the reverse of how it lies in the file."""
     count, axis = keep
     if item.external or item.is_virtual:
-        raise ValueError(f"{name} keeps its numbers in another file; save the array itself")
+        raise NoArrayError(f"{name} keeps its numbers in another file; save the array itself")
     kind = item.attrs.get("MATLAB_class", b"")
     kind = kind.decode("ascii", "replace") if isinstance(kind, bytes) else str(kind)
     if kind not in _CLASSES:
-        raise ValueError(f"{name} is a {kind}; save the array itself")
+        raise NoArrayError(f"{name} is a {kind}; save the array itself")
     size = item.size
     if count and item.ndim:
         size = min(size, size // max(item.shape[0 if axis else -1], 1) * count)

@@ -140,7 +140,7 @@ class Writer:
             double = float(value)
         except OverflowError as error:
             raise T7Error(f"{value} is no double, and all numbers of Lua are") from error
-        if isinstance(value, int) and int(double) != value:
+        if isinstance(value, int | np.integer) and int(double) != int(value):
             raise T7Error(f"{value} is no double, and all numbers of Lua are")
         self._items.int32(1)
         self._items.double(double)

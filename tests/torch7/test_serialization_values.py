@@ -86,7 +86,7 @@ def test_signs_of_zero_and_nan_survive(ascii):
 
 def test_an_integer_that_no_double_holds_is_refused():
     assert again(2**60) == 2.0**60
-    for number in (2**53 + 1, 10**400):
+    for number in (2**53 + 1, 10**400, np.int64(2**53 + 1)):
         with pytest.raises(
             T7Error, match=r"is no double, and all numbers of Lua are \(in opt.seed"
         ):
