@@ -171,20 +171,30 @@ def _check_protocol(
             f"DataH says {params.feature_size} numbers, 2 x {samples} samples x "
             f"{params.coils_in_data or coils.shape[2]} coils are {expected}"
         )
-    if b0 and b0["TSC"].shape[:2] != (side, side):
-        problems.append(f"LabelsH says {side} x {side} pixels, TSC is {_by(b0['TSC'].shape[:2])}")
-    for name in ("TSC", "TSBF") if b0 else ():
-        bands = _with_bands(b0[name], 3 if name == "TSC" else 2).shape[-1]
-        if bands != coils.shape[3]:
-            problems.append(f"SensCC has {coils.shape[3]} bands, {name} {bands}")
-    if b0 and "B0_Hz" in b0 and b0["B0_Hz"].shape[:2] != (side, side):
-        problems.append(f"B0_Hz is {_by(b0['B0_Hz'].shape[:2])}, not {side} x {side}")
-    if b0 and b0["TSBF"].shape[1] != samples:
-        problems.append(f"Trajm2 has {samples} samples, TSBF {b0['TSBF'].shape[1]}")
-    if b0 and b0["TSBF"].shape[0] != b0["TSC"].shape[2]:
-        problems.append(f"TSBF has {b0['TSBF'].shape[0]} segments, TSC {b0['TSC'].shape[2]}")
+    problems += _b0_problems(b0, side, samples, coils.shape[3])
     if problems:
         raise UserError("the sizes disagree: " + "; ".join(problems))
+
+
+def _b0_problems(b0: dict[str, NDArray[Any]], side: int, samples: int, bands: int) -> list[str]:
+    """What of B0TS.mat disagrees with the rest of the protocol; nothing where there is no B0."""
+    if not b0:
+        return []
+    problems = []
+    segments, weights = b0["TSC"], b0["TSBF"]
+    if segments.shape[:2] != (side, side):
+        problems.append(f"LabelsH says {side} x {side} pixels, TSC is {_by(segments.shape[:2])}")
+    for name, array, axes in (("TSC", segments, 3), ("TSBF", weights, 2)):
+        found = _with_bands(array, axes).shape[-1]
+        if found != bands:
+            problems.append(f"SensCC has {bands} bands, {name} {found}")
+    if "B0_Hz" in b0 and b0["B0_Hz"].shape[:2] != (side, side):
+        problems.append(f"B0_Hz is {_by(b0['B0_Hz'].shape[:2])}, not {side} x {side}")
+    if weights.shape[1] != samples:
+        problems.append(f"Trajm2 has {samples} samples, TSBF {weights.shape[1]}")
+    if weights.shape[0] != segments.shape[2]:
+        problems.append(f"TSBF has {weights.shape[0]} segments, TSC {segments.shape[2]}")
+    return problems
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -2,8 +2,8 @@
 
 D alone is a poor judge: the few pictures of a thousand that it likes best are often those that
 deceive it. A fault seldom comes twice in the same place, so a picture that has close neighbours
-among G's own is seldom a broken one (the density of Kynkäänniemi et al. 2019, arXiv 1904.06991,
-with G's pictures in the place of real ones). Figures: docs/evaluate.md.
+among G's own is seldom a broken one (distances to the k nearest, as in Kynkäänniemi et al. 2019,
+arXiv 1904.06991, but to G's pictures in the place of real ones). Figures: docs/evaluate.md.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def main_directions(network: nn.Module, count: int) -> Tensor:
     """The `count` principal components of the first layer's weights: [count,Z], orthonormal rows.
 
     They are the right singular vectors of the weights, largest first: noise being equally wide in
-    all directions, those along which the layer's output varies most (Haerkoenen et al. 2020,
+    all directions, those along which the layer's output varies most (Härkönen et al. 2020,
     GANSpace; Shen and Zhou 2021). The largest entry of each is positive, so that every machine
     finds the same side. Raises UserError where the first layer with weights is not linear or
     holds nan or inf.
