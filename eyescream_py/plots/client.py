@@ -29,7 +29,8 @@ TIMEOUT_S = 3.0  # for a whole request and its answer
 MAX_ANSWER = 1 << 20  # bytes; a page has 3 kB
 LOCKED = "X-Eyescream-Visdom"  # plots/page.py sends it with every refusal
 _MOVED = (301, 302, 303, 307, 308)
-_PLAIN = re.compile(r"[\w./-]*")  # of a base URL
+_PLAIN = re.compile(r"[\w./-]*", re.ASCII)  # of a base URL
+_NAME = re.compile(r"[\w.:-]+")  # of a host; colons in an IPv6 address
 # Panes of this width stand three in a row on a page of 1400 px.
 PANE_WIDTH, _CURVE_HEIGHT, _TITLE_HEIGHT = 440, 275, 20
 _LEGEND_WIDTH, _LEGEND_ROW, _BUTTONS_HEIGHT = 370, 19, 26
@@ -87,10 +88,12 @@ class Address:
         try:
             url = urllib.parse.urlsplit(server if "://" in server else f"http://{server}")
             host, typed_port = url.hostname, url.port
+            (host or "").encode("idna")  # what the resolver will be asked for
         except ValueError:
             url, host, typed_port = urllib.parse.urlsplit(""), None, None
         odd = url.username or url.query or url.fragment or not _PLAIN.fullmatch(url.path)
-        if not host or typed_port or odd or url.scheme not in ("http", "https"):
+        named = host and _NAME.fullmatch(host)
+        if not named or typed_port or odd or url.scheme not in ("http", "https"):
             raise UserError(
                 f"{flags.server}={server}: give a name like http://localhost, and the port with "
                 f"{flags.port}"
@@ -127,7 +130,16 @@ class Address:
         return kind(self.host, self.port, timeout=TIMEOUT_S)
 
     def probe(self) -> Listener:
-        """Find out who listens, within about TIMEOUT_S seconds."""
+        """Find out who listens, within TIMEOUT_S seconds."""
+        found = [Listener.SILENT]
+        # In a thread: looking up a name takes what the system's resolver takes, minutes at worst,
+        # and each of its addresses has a time limit of its own.
+        asking = threading.Thread(target=lambda: found.append(self._ask()), daemon=True)
+        asking.start()
+        asking.join(TIMEOUT_S)
+        return found[-1]
+
+    def _ask(self) -> Listener:
         connection = self.connection()
         try:
             response, page = exchange(connection, "GET", f"{self.base}/")

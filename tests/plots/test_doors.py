@@ -261,6 +261,18 @@ def test_a_hostile_server_costs_a_moment_and_no_memory(
     server.listener.close()
 
 
+def test_a_name_that_is_looked_up_for_minutes_costs_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.2)
+    end = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: end.wait(120) and [])
+    start = time.monotonic()
+    assert Address.parse("slow.example", 8097).probe() is Listener.SILENT
+    assert time.monotonic() - start < 60
+    end.set()
+
+
 def answering(status: str, body: str = "") -> Server:
     answer = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
     return Server(lambda taken: taken.sendall(answer))
@@ -374,7 +386,9 @@ def test_keys_that_others_could_have_written_are_not_used(
 def test_addresses() -> None:
     assert Address.parse("http://host/a/b/", 1).page("e") == "http://host:1/a/b/env/e"
     assert Address.parse("http://[::1]", 8097).page("e") == "http://[::1]:8097/env/e"
-    for server in ("http://a?b", "http://u@a", "http://a/#x", "http://a/%00", "http://a/ b"):
+    assert Address.parse("bücher.example", 1).page("e") == "http://bücher.example:1/env/e"
+    odd_paths = ("http://a?b", "http://u@a", "http://a/#x", "http://a/%00", "http://a/ b", "a/é")
+    for server in (*odd_paths, "a" * 64, "a..b", ".", "a b", "a%00", "{}", "a\u200b"):
         with pytest.raises(UserError, match="--visdom_server"):
             Address.parse(server, 8097)
 
