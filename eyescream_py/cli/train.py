@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from eyescream_py.cli import continued, idle, options, recipes
+from eyescream_py.cli.trainer import Trainer
 from eyescream_py.networks.names import D_SMALL, G_SMALL
-from eyescream_py.system.commands import Command
 from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
-@click.command(cls=Command, context_settings={"max_content_width": 100})
+@click.command(cls=Trainer, context_settings={"max_content_width": 100})
 @options.run_options(save_freq=30, batch_size=16, threads=8, gpu=0, window=3)
 @options.number("--G_SGD_lr", 0.02, "SGD learning rate of G.", NOT_NEGATIVE)
 @options.number("--G_SGD_momentum", 0.0, "SGD momentum of G.", MOMENTUM)

@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from eyescream_py.cli import continued, idle, options
-from eyescream_py.system.commands import Command
+from eyescream_py.cli.trainer import Trainer
 from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
-@click.command(cls=Command, context_settings={"max_content_width": 100})
+@click.command(cls=Trainer, context_settings={"max_content_width": 100})
 @options.place("-s --save", "logs", "Folder for what the run writes.")
 @options.number("--saveFreq", 50, "Save every so many epochs.", options.AT_LEAST_1, "save_freq")
 @options.place("-n --network", "", "Continue from this .net file (as given, else in --save).")

@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from eyescream_py.cli import continued, idle, options
-from eyescream_py.system.commands import Command
+from eyescream_py.cli.trainer import Trainer
 from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
-@click.command(cls=Command, context_settings={"max_content_width": 100})
+@click.command(cls=Trainer, context_settings={"max_content_width": 100})
 @options.run_options(save_freq=30, batch_size=32, threads=4, gpu=0, window=3)
 @options.number("--D_sgd_lr", 0.02, "SGD learning rate of D.", NOT_NEGATIVE)
 @options.number("--G_sgd_lr", 0.02, "SGD learning rate of G.", NOT_NEGATIVE)

@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from eyescream_py.cli import continued, idle, options
-from eyescream_py.system.commands import Command
+from eyescream_py.cli.trainer import Trainer
 from eyescream_py.system.numbers import NOT_NEGATIVE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
-@click.command(cls=Command, context_settings={"max_content_width": 100})
+@click.command(cls=Trainer, context_settings={"max_content_width": 100})
 @options.run_options(save_freq=50, batch_size=128, threads=8, gpu=0, window=10)
 @options.weight_penalties()
 @options.number("--AE_clamp", 1.0, "Bound of each gradient element (0: none).", NOT_NEGATIVE)

@@ -92,8 +92,13 @@ class Address:
         except ValueError:
             url, host, typed_port = urllib.parse.urlsplit(""), None, None
         odd = url.username or url.query or url.fragment or not _PLAIN.fullmatch(url.path)
-        named = host and _NAME.fullmatch(host)
-        if not named or typed_port or odd or url.scheme not in ("http", "https"):
+        if (
+            not host
+            or not _NAME.fullmatch(host)
+            or typed_port
+            or odd
+            or url.scheme not in ("http", "https")
+        ):
             raise UserError(
                 f"{flags.server}={server}: give a name like http://localhost, and the port with "
                 f"{flags.port}"

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,13 +25,12 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import is_running
 from eyescream_py.system.processes import usable_cores
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.training.meeting import Company, Failure, met, number_in
 from eyescream_py.training.setup import CommonOptions
 
 LONGEST_WAIT = datetime.timedelta(days=2)  # while rank 0 alone decodes millions of pictures
 LONGEST_FAREWELL_S = 20
 GONE_TRIES, GONE_PAUSE_S = 20, 0.1
-LOCAL = "127.0.0.1"
-LOCAL_NAMES = ("localhost", LOCAL)
 Options = TypeVar("Options", bound=CommonOptions)
 
 
@@ -43,76 +42,85 @@ def joined(options: Options, stop: StopSignal) -> Iterator[tuple[Alone, Options,
     Started without torchrun, the process is alone and both are the given ones. Raises UserError
     where the batch cannot be split or the numbers are Lua's.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield Alone(), options, stop
-        return
-    options = _options(options, size, int(os.environ["LOCAL_RANK"]))
-    cuda = options.gpu >= 0 and torch.cuda.is_available()
-    device = torch.device("cuda", options.gpu) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    # signals to stop are agreed upon by the CPUs: no process waits for its GPU to hear of them
-    _join("cpu:gloo,cuda:nccl" if cuda else "gloo")
-    peers = Peers()
-    try:
-        with _silence(dist.get_rank() > 0):
-            yield Group(), options, SharedStop(stop)
-    except RuntimeError as error:
-        if not _is_of_a_connection(error) or not (gone := peers.gone()):
+    with met() as company:
+        if company is None:
+            yield Alone(), options, stop
+            return
+        options = _options(options, company.size, number_in("LOCAL_RANK"))
+        cuda = options.gpu >= 0 and torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(torch.device("cuda", options.gpu))
+        company.gather("joined")  # whoever failed until here has told the others
+        # signals to stop are agreed upon by the CPUs: no process waits for its GPU to hear of them
+        _join("cpu:gloo,cuda:nccl" if cuda else "gloo", company)
+        peers = Peers(company)
+        try:
+            with _silence(company.rank > 0):
+                yield Group(), options, SharedStop(stop)
+        except BaseException as error:
+            if isinstance(error, RuntimeError) and _is_of_a_connection(error):
+                peers.tell_of_the_first()
+            company.tell(error)  # before the connections close, which all notice
             raise
-        signal.alarm(LONGEST_FAREWELL_S)  # NCCL may wait for the dead
-        peers.tell(gone)
-    finally:
-        dist.destroy_process_group()
+        finally:
+            dist.destroy_process_group()
 
 
-def _join(backend: str) -> None:
-    """Meet the other processes: in the store of torchrun, or, where that leaves it to us and all
-    are on this machine, in one that no other machine can reach."""
-    place = os.environ.get("MASTER_ADDR", "")
-    theirs = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if theirs or place not in LOCAL_NAMES:
-        dist.init_process_group(backend, timeout=LONGEST_WAIT)
-        return
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    port, listening = int(os.environ["MASTER_PORT"]), None
-    if rank == 0:  # left to itself TCPStore listens on every interface
-        listening = socket.create_server((LOCAL, port), reuse_port=False).detach()
-    store = dist.TCPStore(
-        LOCAL, port, size, rank == 0, timeout=LONGEST_WAIT, master_listen_fd=listening
+def _join(backend: str, company: Company) -> None:
+    """Connect to the other processes by way of the company's store."""
+    store = dist.PrefixStore("connections", company.store)
+    store.set_timeout(LONGEST_WAIT)
+    dist.init_process_group(
+        backend, store=store, rank=company.rank, world_size=company.size, timeout=LONGEST_WAIT
     )
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
 
 
 class Peers:
     """Who takes part, so that a line can say who went."""
 
-    def __init__(self) -> None:
-        self.rank, self.host = dist.get_rank(), socket.gethostname()
-        self._all: list[tuple[str, int]] = [("", 0)] * dist.get_world_size()
+    def __init__(self, company: Company) -> None:
+        self.company, self.host = company, socket.gethostname()
+        self._all: list[tuple[str, int]] = [("", 0)] * company.size
         dist.all_gather_object(self._all, (self.host, os.getpid()))
 
-    def gone(self) -> list[int]:
-        """The ranks of this machine that ended; waits a moment, as a process that is killed closes
-        its connections before it is counted as ended."""
-        for _ in range(GONE_TRIES):
-            ours = [(rank, pid) for rank, (host, pid) in enumerate(self._all) if host == self.host]
-            if gone := [rank for rank, pid in ours if not is_running(pid) and rank != self.rank]:
-                return gone
-            time.sleep(GONE_PAUSE_S)
-        return []
-
-    def tell(self, gone: list[int]) -> NoReturn:
-        """End this process: the first that is left with a line, the others without a word."""
-        if self.rank != min(set(range(len(self._all))) - set(gone)):
+    def tell_of_the_first(self) -> None:
+        """End this process because of the one that ended first: with a line in the first that is
+        left, without a word in the others. Returns where none did, as far as can be seen."""
+        failure, gone = self._looked_for()
+        if failure is None and not gone and all(host == self.host for host, _ in self._all):
+            return
+        signal.alarm(LONGEST_FAREWELL_S)  # NCCL may wait for the dead
+        self.company.gone.update(gone)
+        ended = {failure.rank} if failure else set(gone)
+        if self.company.rank != min(set(range(len(self._all))) - ended):
             time.sleep(GONE_TRIES * GONE_PAUSE_S)  # or we might be taken for the first that went
             raise SystemExit(UserError.exit_code)
-        who = ", ".join(f"{rank} (process {self._all[rank][1]})" for rank in gone)
+        if failure:
+            raise failure.as_error()
+        who = ", ".join(f"rank {rank} (process {self._all[rank][1]})" for rank in gone)
         raise UserError(
-            f"rank {who} ended, and the others cannot go on without it; the same command with "
-            "--network= continues from the last checkpoint"
+            f"{who or 'a process on another machine'} ended, and the others cannot go on without "
+            "it; the same command with --network= continues from the last checkpoint"
         )
+
+    def _looked_for(self) -> tuple[Failure | None, list[int]]:
+        """What a process said that failed, else the ranks of this machine that ended; waits a
+        moment, as one that is killed closes its connections before it is counted as ended."""
+        for _ in range(GONE_TRIES):
+            with contextlib.suppress(RuntimeError):  # the store went with rank 0
+                if failure := self.company.failure():
+                    return failure, []
+            if gone := self._gone():
+                return None, gone
+            time.sleep(GONE_PAUSE_S)
+        return None, []
+
+    def _gone(self) -> list[int]:
+        return [
+            rank
+            for rank, (host, pid) in enumerate(self._all)
+            if host == self.host and rank != self.company.rank and not is_running(pid)
+        ]
 
 
 def _is_of_a_connection(error: RuntimeError) -> bool:

@@ -22,7 +22,7 @@ from eyescream_py.networks.models_c2f import PairSequential
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.layers import CAddTable, Dropout, JoinTable, SpatialDropout, View
-from eyescream_py.training import setup
+from eyescream_py.training import meeting, setup
 from eyescream_py.training.distributed import joined
 from eyescream_py.training.run import Run
 from tests.training.test_on_cuda import Shared
@@ -107,6 +107,17 @@ def train_until_one_goes(rank, folder):
             (folder.parent / "said.txt").write_text(error.message)
 
 
+def fail(rank, folder, ports):
+    """Each process in turn cannot go on, once before they are joined and once after; each writes
+    what it says in the end."""
+    for which, flag in ((0, "--network=none.net"), (1, "--dataset=none"), (0, "--dataset=none")):
+        os.environ["MASTER_PORT"] = str(ports.pop())
+        with pytest.raises(UserError) as error:
+            train("faces", folder / "failing", *([flag] if rank == which else []))
+        with open(folder / f"failed_{rank}", "a") as file:
+            file.write(f"{error.value.message}\n")
+
+
 def listening_addresses():
     """Of this process's TCP sockets, as the kernel writes them (hexadecimal)."""
     ours = set()
@@ -140,6 +151,7 @@ def work(rank, port, folder):
             train("faces", folder / job, "--epochs=2", "--network=adversarial.net")
         else:
             train(job, folder / job, "--epochs=1")
+    fail(rank, folder, list(port[-5:-2]))
     os.environ["MASTER_PORT"] = str(port[-2])
     train_until_one_goes(rank, folder / "left")
 
@@ -178,7 +190,7 @@ def folders(tmp_path_factory):
     for job in JOBS:
         train(job, one / job, "--epochs=1")
     shutil.copytree(one / "faces", two / "resumed")
-    multiprocessing.spawn(work, (free_ports(len(JOBS) + 3), two), nprocs=2)
+    multiprocessing.spawn(work, (free_ports(len(JOBS) + 6), two), nprocs=2)
     shutil.copytree(two / "faces", one / "resumed")
     train("faces", one / "resumed", "--epochs=2", "--network=adversarial.net")
     return one, two
@@ -218,10 +230,37 @@ def test_a_process_that_goes_is_named_and_no_other_machine_could_join(folders):
     assert set(listening) == {"0100007F"}  # 127.0.0.1
 
 
+def test_all_end_where_one_cannot_go_on(folders):
+    first, second = (
+        folders[1].joinpath(f"failed_{rank}").read_text().split("\n") for rank in (0, 1)
+    )
+    assert re.match("--network=none.net: neither", first[0])
+    assert second[0] == f"rank 0 ended: {first[0]}"
+    assert re.match("the data set folder none does not exist", second[1])
+    assert first[1] == f"rank 1 ended: {second[1]}"
+    assert (first[2], second[2]) == (second[1], first[1].replace("rank 1", "rank 0"))
+    assert not (folders[1] / "failing" / "adversarial.net").exists()
+
+
 def test_only_the_first_process_writes(folders):
     """A second writer would leave the file before it as .old, or lines twice."""
     alone, shared = (sorted(p.name for p in (f / "faces").rglob("*")) for f in folders)
     assert shared == alone
+
+
+class AlreadyMet:
+    """A company of two that have nothing to tell each other."""
+
+    rank, size = 0, 2
+
+    def gather(self, where):
+        pass
+
+    def tell(self, error):
+        pass
+
+    def linger(self):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -230,6 +269,7 @@ def test_only_the_first_process_writes(folders):
 def test_what_cannot_be_shared_is_refused(args, word, tmp_path, monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(meeting, "Company", AlreadyMet)
     with pytest.raises(UserError, match=word):
         train("faces", tmp_path / "one" / "faces", *args)
 

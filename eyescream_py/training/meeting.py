@@ -1,0 +1,202 @@
+"""Where the processes of one run meet, and where one that cannot go on says why.
+
+torchrun, or whoever starts them, says in the environment who takes part: RANK of WORLD_SIZE, at
+MASTER_ADDR:MASTER_PORT. They meet before anything else can fail, and share a store of words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+import torch.distributed as dist
+
+from eyescream_py.system.errors import UserError, first_line, why
+from eyescream_py.system.voice import say
+
+LOCAL = "127.0.0.1"
+LOCAL_NAMES = ("localhost", LOCAL)
+MEETING_S = 600.0  # a cluster may start its processes minutes apart
+LOOK_S, SAY_AFTER_S = 0.1, 10.0
+FAREWELL_S = 10.0  # for the others to read why rank 0, which holds the store, ended
+_FAILED, _READ = "failed", "read"
+_PLACE = __name__  # in a click context's `meta`: the company that the command met
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Which process ended first, and its words."""
+
+    rank: int
+    words: str
+
+    def as_error(self) -> UserError:
+        """What to say in a process that ends because of this one."""
+        return UserError(f"rank {self.rank} ended: {self.words}")
+
+
+class Company:
+    """The processes of a run, of which this is `rank` of `size`, and their `store`."""
+
+    def __init__(self) -> None:
+        self.size, self.rank = number_in("WORLD_SIZE"), number_in("RANK")
+        if self.rank >= self.size:
+            raise UserError(f"RANK={self.rank}: give each of the {self.size} processes its own")
+        self.store = self._opened()
+        self.gone: set[int] = set()  # ranks that ended without a word
+        self._told = False  # whether who failed first is known here
+
+    def _opened(self) -> dist.Store:
+        """torchrun's store, or rank 0's, which within one machine no other can reach."""
+        place, port = _text("MASTER_ADDR"), number_in("MASTER_PORT")
+        holds = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        try:
+            listening = None
+            if holds and place in LOCAL_NAMES:  # left to itself TCPStore listens everywhere
+                listening = socket.create_server((LOCAL, port), reuse_port=False).detach()
+            elif holds:
+                socket.getaddrinfo(place, port)  # TCPStore would try for ever
+            else:
+                _wait_for_port(place, port)
+            store = dist.TCPStore(
+                LOCAL if place in LOCAL_NAMES else place, port, self.size, holds,
+                timeout=datetime.timedelta(seconds=MEETING_S), wait_for_workers=False,
+                master_listen_fd=listening,
+            )  # fmt: skip
+        except (OSError, OverflowError, RuntimeError) as error:
+            reason = why(error) if isinstance(error, OSError) else first_line(error)
+            raise UserError(
+                f"MASTER_ADDR={place} MASTER_PORT={port}: the {self.size} processes of WORLD_SIZE "
+                f"cannot meet there ({reason}); unset WORLD_SIZE to train in one process"
+            ) from error
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return dist.PrefixStore(f"eyescream_py/{attempt}", store)
+
+    def gather(self, where: str) -> None:
+        """Return when all processes have come here; `where` is a word that is used once.
+
+        Raises UserError where one of them failed before, or does not come in MEETING_S seconds.
+        """
+        start, told = time.monotonic(), False
+        with self._store_may_go():
+            self.store.add(where, 1)
+            while (here := self.store.add(where, 0)) < self.size:
+                if failure := self.failure():
+                    raise failure.as_error()
+                waited = time.monotonic() - start
+                if waited > MEETING_S:
+                    raise UserError(
+                        f"only {here} of the {self.size} processes of WORLD_SIZE came in "
+                        f"{MEETING_S / 60:.0f} minutes; start them all, or unset WORLD_SIZE to "
+                        "train in one process"
+                    )
+                if waited > SAY_AFTER_S and self.rank == 0 and not told:
+                    say(f"Waiting for {self.size - here} of {self.size} processes.")
+                    told = True
+                time.sleep(LOOK_S)
+
+    def failure(self) -> Failure | None:
+        """Who failed, where one said so."""
+        if not self.store.check([_FAILED]):
+            return None
+        rank, words = json.loads(self.store.get(_FAILED))
+        self._told = True
+        self.store.set(f"{_READ}/{self.rank}", "")
+        return Failure(rank, words)
+
+    def tell(self, error: BaseException) -> None:
+        """Leave the words of `error`, unless another process was the first to fail."""
+        if self._told:
+            return
+        self._told = True
+        words = error.message if isinstance(error, click.ClickException) else first_line(error)
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            words = "it was stopped"
+        with contextlib.suppress(RuntimeError):
+            self.store.compare_set(_FAILED, "", json.dumps([self.rank, words]))
+            self.store.set(f"{_READ}/{self.rank}", "")
+
+    def linger(self) -> None:
+        """In rank 0, whose end is the store's: wait until the others know why, some seconds."""
+        end = time.monotonic() + FAREWELL_S
+        awaited = [f"{_READ}/{rank}" for rank in range(self.size) if rank not in self.gone]
+        with contextlib.suppress(RuntimeError):
+            while self.rank == 0 and time.monotonic() < end:
+                if self.store.check(awaited):
+                    return
+                time.sleep(LOOK_S)
+
+    @contextlib.contextmanager
+    def _store_may_go(self) -> Iterator[None]:
+        try:
+            yield
+        except dist.DistError as error:
+            raise UserError("rank 0 ended before the others had met it") from error
+
+
+def _text(name: str) -> str:
+    text = os.environ.get(name, "")
+    if not text:
+        raise UserError(
+            f"{name} is not set, though WORLD_SIZE says that several processes train together: "
+            "start them by torchrun, or unset WORLD_SIZE"
+        )
+    return text
+
+
+def number_in(name: str) -> int:
+    """A count that the environment holds; raises UserError where it does not."""
+    text = _text(name)
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise UserError(f"{name}={text} in the environment is no count; torchrun sets it")
+    return int(text)
+
+
+def _wait_for_port(place: str, port: int) -> None:
+    """Return when something listens there: TCPStore would complain with each try. OSError."""
+    end = time.monotonic() + MEETING_S
+    while True:
+        try:
+            socket.create_connection((place, port), timeout=SAY_AFTER_S).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(LOOK_S)
+        else:
+            return
+
+
+def several() -> bool:
+    """Whether this process is one of several that train together."""
+    text = os.environ.get("WORLD_SIZE", "1").strip()
+    return text not in ("", "0", "1")
+
+
+@contextlib.contextmanager
+def met() -> Iterator[Company | None]:
+    """Meet the others first of all; where this process fails, they hear why. None: it is alone.
+
+    Within a command that has met them already it is that company again.
+    """
+    context = click.get_current_context(silent=True)
+    known = context.meta.get(_PLACE) if context else None
+    if known or not several():
+        yield known
+        return
+    company = Company()
+    if context:
+        context.meta[_PLACE] = company
+    try:
+        company.gather("met")
+        yield company
+    except BaseException as error:
+        company.tell(error)
+        company.linger()
+        raise

@@ -1,0 +1,114 @@
+"""Where processes meet; both sides of it in this process, as a meeting needs no collective."""
+
+import threading
+import time
+
+import pytest
+
+from eyescream_py.system.errors import UserError
+from eyescream_py.training import meeting
+from eyescream_py.training.meeting import Company, met, several
+from tests.training.test_distributed import free_ports
+
+
+@pytest.fixture
+def place(monkeypatch):
+    """An environment as torchrun makes it."""
+    (port,) = free_ports(1)
+    for name in ("TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    values = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(meeting, "MEETING_S", 20.0)
+    monkeypatch.setattr(meeting, "LOOK_S", 0.01)
+    return monkeypatch
+
+
+@pytest.fixture
+def two(place):
+    """Rank 0 and rank 1."""
+    first = Company()
+    place.setenv("RANK", "1")
+    return first, Company()
+
+
+def test_they_go_on_when_all_have_come(two):
+    first, second = two
+    waiting = threading.Thread(target=first.gather, args=("here",))
+    waiting.start()
+    time.sleep(0.1)
+    assert waiting.is_alive()
+    second.gather("here")
+    waiting.join(20)
+    assert not waiting.is_alive()
+    assert first.failure() is None
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_who_waits_hears_why_another_ended(two, which):
+    failed, waiting = two[which], two[1 - which]
+    failed.tell(UserError("--dataset=x: no folder"))
+    waiting.tell(UserError("a later word"))
+    with pytest.raises(UserError, match=f"^rank {which} ended: --dataset=x: no folder$"):
+        waiting.gather("here")
+
+
+def test_rank_0_stays_until_the_others_have_read_why_it_ends(two, monkeypatch):
+    monkeypatch.setattr(meeting, "FAREWELL_S", 20.0)
+    first, second = two
+    first.tell(KeyboardInterrupt())
+    leaving = threading.Thread(target=first.linger)
+    leaving.start()
+    time.sleep(0.1)
+    assert leaving.is_alive()
+    assert second.failure().words == "it was stopped"
+    leaving.join(20)
+    assert not leaving.is_alive()
+
+
+def test_rank_0_does_not_wait_for_the_dead(two):
+    first, _ = two
+    first.gone.add(1)
+    first.tell(ValueError("rank 1 is dead"))
+    first.linger()
+    assert first.failure().words == "rank 1 is dead"
+
+
+def test_one_that_never_comes_is_not_waited_for_without_end(place, capsys):
+    place.setattr(meeting, "MEETING_S", 0.3)
+    place.setattr(meeting, "SAY_AFTER_S", 0.1)
+    with pytest.raises(UserError, match="only 1 of the 2 processes"):
+        Company().gather("here")
+    assert capsys.readouterr().out == "Waiting for 1 of 2 processes.\n"
+    place.setenv("RANK", "1")
+    place.setenv("MASTER_PORT", str(free_ports(1)[0]))
+    with pytest.raises(UserError, match=r"Connection refused.*unset WORLD_SIZE"):
+        Company()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("RANK", "", "RANK is not set"),
+        ("RANK", "2", "its own"),
+        ("RANK", "x", "RANK=x"),
+        ("WORLD_SIZE", "many", "WORLD_SIZE=many"),
+        ("MASTER_ADDR", "", "MASTER_ADDR is not set"),
+        ("MASTER_ADDR", "no.such.host.invalid", "cannot meet there"),
+        ("MASTER_PORT", "-1", "MASTER_PORT=-1"),
+        ("MASTER_PORT", "70000", "cannot meet there"),
+    ],
+)
+def test_an_environment_that_makes_no_sense(place, name, value, word):
+    place.setenv(name, value)
+    with pytest.raises(UserError, match=word), met():
+        pass
+
+
+@pytest.mark.parametrize("size", ["", "0", "1", " 1 "])
+def test_one_process_is_alone(place, size):
+    place.setenv("WORLD_SIZE", size)
+    assert not several()
+    with met() as company:
+        assert company is None
