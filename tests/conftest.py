@@ -2,6 +2,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -46,3 +47,19 @@ def imported_modules_are_set_aside(searched: dict[str, int]) -> None:
         gc.collect()
         gc.freeze()
         searched["modules"] = len(sys.modules)
+
+
+@pytest.fixture(scope="session")
+def sibling_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the siblings' small trainings learn from."""
+    from tests.siblings import make_all
+
+    return make_all(tmp_path_factory.mktemp("siblings"))
+
+
+@pytest.fixture(scope="session")
+def sibling_runs(sibling_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The newest checkpoint of each sibling's small training."""
+    from tests.siblings import checkpoints_of_all
+
+    return checkpoints_of_all(sibling_data, tmp_path_factory.mktemp("runs"))

@@ -75,3 +75,18 @@ def train(name: str, data: Path, run: Path, *more: str) -> Result:
     main = importlib.import_module(f"eyescream_py.{name}.__main__").main
     args = [word.format(data=data, run=run) for word in SIBLINGS[name].args]
     return CliRunner().invoke(main, [*args, *more])
+
+
+def checkpoints(name: str, run: Path) -> list[Path]:
+    """The run's checkpoints, the newest last."""
+    return sorted(run.glob(SIBLINGS[name].checkpoint), key=lambda path: path.stat().st_mtime_ns)
+
+
+def checkpoints_of_all(data: Path, folder: Path) -> dict[str, Path]:
+    """Train each sibling; its newest checkpoint."""
+    found = {}
+    for name in SIBLINGS:
+        done = train(name, data, folder / name)
+        assert done.exit_code == 0, (done.output, done.exception)
+        found[name] = checkpoints(name, folder / name)[-1]
+    return found

@@ -10,14 +10,9 @@ from pathlib import Path
 import pytest
 
 from eyescream_py.system import files
-from tests.siblings import SIBLINGS, make_all, train
+from tests.siblings import SIBLINGS, checkpoints, train
 
 SAVES = 3  # of a run: after the batches 2, 4 and 6
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    return make_all(tmp_path_factory.mktemp("siblings"))
 
 
 def at_each_save(monkeypatch, name, action):
@@ -42,10 +37,6 @@ def full(numbers):
     return action
 
 
-def checkpoints(name, run):
-    return sorted(run.glob(SIBLINGS[name].checkpoint), key=lambda path: path.stat().st_mtime_ns)
-
-
 def assert_goes_on(name, data, run):
     """The newest checkpoint is whole: a training continues it."""
     newest = checkpoints(name, run)[-1]
@@ -54,22 +45,22 @@ def assert_goes_on(name, data, run):
 
 
 @pytest.mark.parametrize("name", SIBLINGS)
-def test_a_save_that_fails_is_made_up_for(name, data, tmp_path, monkeypatch):
+def test_a_save_that_fails_is_made_up_for(name, sibling_data, tmp_path, monkeypatch):
     at_each_save(monkeypatch, name, full([1, 2]))
-    done = train(name, data, tmp_path)
+    done = train(name, sibling_data, tmp_path)
     assert done.exit_code == 0, (done.output, done.exception)
     assert done.output.count("Could not save") == 2
     assert "No space left on device; training goes on and tries again." in done.output
     assert len(checkpoints(name, tmp_path)) == 1
     assert not [path for path in tmp_path.rglob(".*") if path.suffix == ".tmp"]
     monkeypatch.undo()
-    assert_goes_on(name, data, tmp_path)
+    assert_goes_on(name, sibling_data, tmp_path)
 
 
 @pytest.mark.parametrize("name", SIBLINGS)
-def test_a_last_save_that_fails_is_an_error(name, data, tmp_path, monkeypatch):
+def test_a_last_save_that_fails_is_an_error(name, sibling_data, tmp_path, monkeypatch):
     at_each_save(monkeypatch, name, full(range(2, 99)))
-    done = train(name, data, tmp_path)
+    done = train(name, sibling_data, tmp_path)
     assert done.exit_code == 2, (done.output, done.exception)
     assert "Could not save" in done.stdout
     (line,) = done.stderr.splitlines()
@@ -80,16 +71,18 @@ def test_a_last_save_that_fails_is_an_error(name, data, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", SIBLINGS)
-def test_what_never_could_be_saved_ends_the_run(name, data, tmp_path, monkeypatch):
+def test_what_never_could_be_saved_ends_the_run(name, sibling_data, tmp_path, monkeypatch):
     at_each_save(monkeypatch, name, full(range(1, 99)))
-    done = train(name, data, tmp_path)
+    done = train(name, sibling_data, tmp_path)
     assert done.exit_code == 2
     assert done.stdout.count("Could not save") == SAVES - 1
     assert "could not save" in done.stderr
 
 
 @pytest.mark.parametrize("name", SIBLINGS)
-def test_pictures_that_cannot_be_written_do_not_stop_a_training(name, data, tmp_path, monkeypatch):
+def test_pictures_that_cannot_be_written_stop_no_training(
+    name, sibling_data, tmp_path, monkeypatch
+):
     replace = os.replace
 
     def watched(source, target):
@@ -98,14 +91,14 @@ def test_pictures_that_cannot_be_written_do_not_stop_a_training(name, data, tmp_
         replace(source, target)
 
     monkeypatch.setattr(files.os, "replace", watched)
-    done = train(name, data, tmp_path)
+    done = train(name, sibling_data, tmp_path)
     assert done.exit_code == 0, (done.output, done.exception)
     assert done.output.count("No space left on device; training goes on") >= SAVES
-    assert_goes_on(name, data, tmp_path)
+    assert_goes_on(name, sibling_data, tmp_path)
 
 
 @pytest.mark.parametrize("name", SIBLINGS)
-def test_a_folder_removed_in_mid_run_is_made_again(name, data, tmp_path, monkeypatch):
+def test_a_folder_removed_in_mid_run_is_made_again(name, sibling_data, tmp_path, monkeypatch):
     run = tmp_path / "run"
     removed = []
 
@@ -114,9 +107,9 @@ def test_a_folder_removed_in_mid_run_is_made_again(name, data, tmp_path, monkeyp
             removed.append(shutil.rmtree(run))
 
     at_each_save(monkeypatch, name, remove_once)
-    done = train(name, data, run)
+    done = train(name, sibling_data, run)
     monkeypatch.undo()
     assert removed
     assert done.exit_code == 0, (done.output, done.exception)
     assert "was removed" in done.output
-    assert_goes_on(name, data, run)
+    assert_goes_on(name, sibling_data, run)

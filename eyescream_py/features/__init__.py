@@ -14,6 +14,7 @@ from eyescream_py.features.distances import (
     compared,
     frechet_distance,
     kernel_distance,
+    suffices,
     vectors_of,
 )
 from eyescream_py.features.loading import WORDS, chosen, judge, load, tensors_of
@@ -31,6 +32,7 @@ __all__ = [
     "judge",
     "kernel_distance",
     "load",
+    "suffices",
     "tensors_of",
     "vectors_of",
 ]

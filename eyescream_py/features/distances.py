@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from eyescream_py.features.base import FeatureNetwork
+from eyescream_py.system.idle import say_idle
 
 BATCH = 50
 SMALLEST_SET = 4
@@ -31,6 +32,14 @@ class Comparison:
     side: int  # pixels, at which it did
     frechet: dict[str, float]
     kernel: dict[str, KernelDistance]
+
+
+def suffices(judge: str, count: int) -> bool:
+    """Whether the network `judge` (none for none) is asked about so many pictures; a line says
+    where they are too few for one that was typed."""
+    few = count < SMALLEST_SET
+    say_idle((few, f"with fewer than {SMALLEST_SET} pictures", ("features",)))
+    return judge != "none" and not few
 
 
 def compared(

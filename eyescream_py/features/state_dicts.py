@@ -73,6 +73,10 @@ def _read_pth(path: Path) -> Tensors:
         raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict")
     tensors = {str(name): t for name, t in content.items() if isinstance(t, torch.Tensor)}
     _check_sizes(path, tensors)
+    try:
+        safe_tensors.demand_finite(tensors)
+    except safe_tensors.TensorsError as error:
+        raise UserError(f"{printable(path)}: {error}") from None
     return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
@@ -117,7 +121,7 @@ def filled(network: nn.Module, tensors: Mapping[str, torch.Tensor], path: str | 
     """Put a file's tensors into a network built on the meta device: nothing was allocated before
     names and shapes agreed.
 
-    Raises UserError naming the tensors that are missing, of another size, or not finite.
+    Raises UserError naming the tensors that are missing or of another size.
     """
     state = network.state_dict()
     wanted = {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
@@ -130,16 +134,9 @@ def filled(network: nn.Module, tensors: Mapping[str, torch.Tensor], path: str | 
         raise UserError(
             f"{path}: not a {kind}, other sizes than expected in {listed('tensors', wrong)}"
         )
-    check_finite(path, {name: tensors[name] for name in wanted})
     ready = {name: torch.zeros((), dtype=torch.int64) for name in state.keys() - wanted.keys()}
     ready |= {name: tensors[name].float().clone() for name in wanted}
     network.load_state_dict(ready, assign=True)
-
-
-def check_finite(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """UserError naming the tensors that hold a value that is no number."""
-    if bad := safe_tensors.not_finite(tensors):
-        raise UserError(f"{path}: {listed('tensors', bad)} with values that are no numbers")
 
 
 def listed(what: str, names: list[str]) -> str:

@@ -145,7 +145,7 @@ def main() -> None:
 @click.option("--levels", "levels", type=int, help="Without effect, as published.")
 @click.option("--noplot", is_flag=True, help="No Visdom windows.")
 @flag("--server", "server", "Visdom's server.")
-@flag("--port", "port", "Visdom's port.", type=int)
+@flag("--port", "port", "Visdom's port.", type=numbers.PORT)
 @flag("--env", "env", "Visdom's environment.")
 @click.pass_context
 def train(

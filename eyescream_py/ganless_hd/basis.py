@@ -28,15 +28,12 @@ def basis_of_filters(
     state dict).
 
     Filters are not centred. Signs are chosen so that each row's largest entry is positive.
-    Raises UserError where fewer than three 3x3 filters are found or not all are numbers, naming
-    `name`.
+    Raises UserError where fewer than three 3x3 filters are found, naming `name`.
     """
     banks = [t.reshape(-1, 9) for t in tensors.values() if t.ndim == 4 and t.shape[2:] == (3, 3)]
     filters = torch.cat(banks).double() if banks else torch.empty(0, 9)
     if len(filters) < SIZE:
         raise UserError(f"{name}: no 3x3 filters in it to take a basis from")
-    if not filters.isfinite().all():
-        raise UserError(f"{name}: its 3x3 filters hold values that are no numbers")
     _, vectors = torch.linalg.eigh(
         filters.T @ filters
     )  # [9, 9], columns by ascending singular value

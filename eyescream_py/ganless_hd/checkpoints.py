@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from eyescream_py.features.state_dicts import check_finite, read_with_metadata
+from eyescream_py.features.state_dicts import read_with_metadata
 from eyescream_py.ganless_hd.networks import ENCODER_CHANNELS, UNet
 from eyescream_py.ganless_hd.options import LARGEST_SIDE, WIDEST
 from eyescream_py.system.errors import UserError
@@ -116,7 +116,6 @@ def read_network(path: str | Path) -> SavedNetwork:
             f"{path}: not such a network, missing or of another size: "
             f"{', '.join(left[:SHOWN_NAMES])}{more}"
         )
-    check_finite(path, {name: tensors[name] for name in wanted})
     network.load_state_dict({name: tensors[name].float() for name in wanted}, assign=True)
     size, colormap = about.get("imgSize", 512), about.get("colormap", True)
     if type(size) is not int or not 0 < size <= LARGEST_SIDE or not isinstance(colormap, bool):

@@ -140,8 +140,6 @@ def check_tensors(run: EarlierRun, width: float) -> None:
 
 
 def _belongs(name: str, tensor: torch.Tensor, count: int) -> bool:
-    if not bool(tensor.isfinite().all()):
-        return False
     if name in SCALARS:
         return tensor.shape == () and 0 <= float(tensor) < LONGEST_RUN
     if name == "averaging.iterates":

@@ -49,6 +49,7 @@ from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.idle import say_idle
 from eyescream_py.system.locks import writing
+from eyescream_py.system.memory import demand_batch
 from eyescream_py.system.voice import printable, say
 
 CALIBRATION_PHOTOS = 128
@@ -75,6 +76,8 @@ def _opened(given: Options, typed: Collection[str]) -> Iterator[Run]:
     earlier = earlier_run(given)
     options = resumed(given, earlier.options, typed) if earlier else given
     options.check()
+    sizes = f"--batchSize={options.batchSize} --imgSize={options.imgSize}"
+    demand_batch(sizes, options.batchSize, (3, options.imgSize, options.imgSize))
     if earlier:
         check_tensors(earlier, options.width)
     device = choose_device(options.gpu, "gpu" in typed)

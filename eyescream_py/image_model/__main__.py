@@ -29,6 +29,7 @@ from eyescream_py.image_model.prepare_commands import PREPARATIONS
 from eyescream_py.image_model.use_commands import USES
 from eyescream_py.system.commands import Command, Group
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.memory import demand_batch
 from eyescream_py.system.places import PATH
 from eyescream_py.system.voice import say
 
@@ -67,6 +68,8 @@ def _pick(kind: type[Options], values: dict[str, Any], **more: Any) -> Options:
 
 def _image_options(values: dict[str, Any]) -> ImageOptions:
     norm = flags.norm(values["batch_norm"], values["norm"])
+    side, batch = values["image_size"], values["batch_size"]
+    demand_batch(f"--batch_size={batch}", batch, (int(values["channels"]), side, side))
     return _pick(ImageOptions, {**values, "channels": int(values["channels"]), "norm": norm})
 
 

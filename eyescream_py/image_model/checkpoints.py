@@ -79,7 +79,7 @@ class Checkpoint:
                 has = "is missing" if value is None else f"has shape {tuple(value.shape)}"
                 shape = tuple(wanted.shape)
                 raise UserError(f"{self.path}: {name}/{key} {has}, this network needs {shape}")
-            if value.dtype != wanted.dtype or not value.isfinite().all():
+            if value.dtype != wanted.dtype:
                 raise UserError(f"{self.path}: {name}/{key} holds no numbers of this network's")
             fitting[key] = value
         return fitting
@@ -95,7 +95,7 @@ class Checkpoint:
             stored = {key: value for key, value in found.items() if value is not None}
             shapes = {value.shape for value in stored.values()} - {torch.Size()}
             whole = len(stored) == len(moments) and shapes == {parameter.shape}
-            if stored and not (whole and all(v.isfinite().all() for v in stored.values())):
+            if stored and not whole:
                 raise UserError(f"{self.path}: {prefix}* does not fit this network's optimizer")
             if stored:
                 # a fused optimizer walks through moments and weights in the order of memory
@@ -151,13 +151,15 @@ def read_checkpoint(path: str | Path, kinds: tuple[str, ...] = KINDS) -> Checkpo
         tensors = read_tensors(header)
     except _DAMAGED as error:
         raise UserError(
-            f"{path} is no checkpoint of this program, or is damaged ({first_line(error)})"
+            f"{path}: is no checkpoint of this program, or is damaged ({first_line(error)})"
         ) from None
     if version not in (1, VERSION):
-        raise UserError(f"{path} is of version {version!r:.20}; this program reads up to {VERSION}")
+        raise UserError(
+            f"{path}: is of version {version!r:.20}; this program reads up to {VERSION}"
+        )
     if settings["kind"] not in kinds:
         raise UserError(
-            f"{path} is a {settings['kind']} checkpoint; this needs {' or '.join(kinds)}"
+            f"{path}: is a {settings['kind']} checkpoint; this needs {' or '.join(kinds)}"
         )
     return Checkpoint(path, step, settings, state, tensors)
 
@@ -210,4 +212,4 @@ def restore_random_state(checkpoint: Checkpoint) -> None:
         if torch.cuda.is_available() and "rng/cuda" in checkpoint.tensors:
             torch.cuda.set_rng_state(checkpoint.tensors["rng/cuda"])
     except (KeyError, RuntimeError, TypeError) as error:
-        raise UserError(f"{checkpoint.path} has no usable random state ({error})") from None
+        raise UserError(f"{checkpoint.path}: has no usable random state ({error})") from None

@@ -73,7 +73,7 @@ def read_picture(path: Path, channels: int) -> np.ndarray:
         values = read_pixels(path, "L" if channels == 1 else "RGB")
     except PictureError as error:
         raise UserError(
-            f"{path} cannot be read as a picture ({error}); remove or replace it"
+            f"{path}: cannot be read as a picture ({error}); remove or replace it"
         ) from None
     planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
     return np.broadcast_to(planes, (channels, *planes.shape[1:]))

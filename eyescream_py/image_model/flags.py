@@ -11,7 +11,7 @@ import click
 from eyescream_py.image_model.options import CRITICS, DIRECTIONS, NORMS
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.idle import say_idle
-from eyescream_py.system.numbers import COUNT, NOT_NEGATIVE, Finite
+from eyescream_py.system.numbers import COUNT, NOT_NEGATIVE, PORT, Finite
 from eyescream_py.system.places import PATH
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Rate(Finite):
 
 POSITIVE = COUNT
 RATE = Rate()
+TURNS = click.IntRange(1, 10_000)  # of D before one of G: a run can stop only between two of G's
 WEIGHT = NOT_NEGATIVE
 SHARE = Finite(-1, most=1)
 
@@ -73,7 +74,7 @@ run_options = apply([
                  help="On a GPU, do not record steps as graphs to replay."),
     click.option("--noplot", is_flag=True, help="No Visdom windows."),
     click.option("--plot_server", default="localhost", show_default=True, help="Visdom's host."),
-    click.option("--plot_port", type=click.IntRange(1, 65535), default=8097, show_default=True),
+    click.option("--plot_port", type=PORT, default=8097, show_default=True),
 ])  # fmt: skip
 
 image_options = apply([
@@ -97,13 +98,13 @@ gan_options = apply([
                  show_default=True, help="D scores the whole picture, or each patch of it."),
     click.option("--L2gan", "l2gan", is_flag=True, help="Least-squares objective (LSGAN)."),
     click.option("--wgan", is_flag=True, help="Wasserstein objective with clipped weights."),
-    click.option("--diter", type=POSITIVE, default=5, show_default=True,
+    click.option("--diter", type=TURNS, default=5, show_default=True,
                  help="Critic steps per generator step with --wgan."),
     click.option("--diff_low", type=SHARE, default=0.05, show_default=True,
                  help="D learns until mean(D(real) - D(fake)) is this, ..."),
     click.option("--diff_high", type=SHARE, default=0.95, show_default=True,
                  help="... and rests while it is this or more."),
-    click.option("--d_limit", type=POSITIVE, default=50, show_default=True,
+    click.option("--d_limit", type=TURNS, default=50, show_default=True,
                  help="Most D steps in one turn."),
     click.option("--use_replay", is_flag=True, help="Show D earlier fakes too."),
     click.option("--cache_path", type=PATH, metavar="FILE",

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py import features
-from eyescream_py.features.distances import SMALLEST_SET
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.data import (
     Pictures,
@@ -196,7 +195,7 @@ def compared(outputs: Tensor, photos: Tensor, judge: str) -> features.Comparison
     """How far the set (N, C, S, S) is from the true photos in the eyes of a network; None where
     `judge` is none or the pictures are too few.
     """
-    if judge == "none" or len(photos) < SMALLEST_SET:
+    if not features.suffices(judge, len(photos)):
         return None
     truth = to_unit(photos)
     return features.compared(features.judge(judge, truth), truth, {"generated": to_unit(outputs)})

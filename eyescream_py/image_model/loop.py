@@ -25,6 +25,7 @@ from eyescream_py.image_model.schedule import rate_share
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.folders import make_again, make_folder
+from eyescream_py.system.idle import say_idle
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.recording import set_rate
 from eyescream_py.system.safe_tensors import held_by, not_finite
@@ -101,8 +102,10 @@ def resume(learner: Learner, checkpoint: Checkpoint) -> None:
     try:
         learner.load_state(checkpoint.state)
     except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
-        raise UserError(f"{checkpoint.path} is damaged: its state lacks {error}") from None
+        raise UserError(f"{checkpoint.path}: is damaged, its state lacks {error}") from None
     restore_random_state(checkpoint)
+    whole = all(checkpoint.has(name) for name in learner.modules)
+    say_idle((whole, "with --load, whose random numbers go on", ("seed",)))
 
 
 def rates_of(learner: Learner) -> dict[str, float]:

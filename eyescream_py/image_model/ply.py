@@ -69,10 +69,10 @@ def read_ply(path: str | Path) -> Mesh:
     with open(path, "rb") as file:
         data = file.read(_FILE_LIMIT + 1).removeprefix(BOM)
     if len(data) > _FILE_LIMIT:
-        raise UserError(f"{path} is larger than {_FILE_LIMIT >> 20} MB; export a coarser mesh")
+        raise UserError(f"{path}: is larger than {_FILE_LIMIT >> 20} MB; export a coarser mesh")
     end = data.find(b"end_header", 0, _HEADER_LIMIT)
     if not data.startswith(b"ply") or end < 0:
-        raise UserError(f"{path} is no PLY mesh: it has no PLY header")
+        raise UserError(f"{path}: is no PLY mesh, it has no PLY header")
     # Where some lines end in CR LF and others in LF, all end in LF.
     last = b"\n" if b"\n" in data[:end] else b"\r"
     body = data[data.find(last, end) + 1 :]
@@ -85,7 +85,7 @@ def read_ply(path: str | Path) -> Mesh:
         )
         mesh = _build_mesh(tables)
     except (ValueError, LookupError, TypeError, OverflowError) as error:
-        raise UserError(f"{path} is no readable PLY mesh ({error}); export it anew") from None
+        raise UserError(f"{path}: is no readable PLY mesh ({error}); export it anew") from None
     return mesh
 
 

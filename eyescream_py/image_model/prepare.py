@@ -43,7 +43,7 @@ def new_folder(folder: str | Path) -> Path:
     """Make `folder`; UserError if it holds files already (nothing is ever overwritten)."""
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; give a new folder, or move its files away")
+        raise UserError(f"{folder}: is not empty; give a new folder, or move its files away")
     make_folder(folder)
     return folder
 
@@ -117,13 +117,13 @@ def read_abs(path: str | Path) -> np.ndarray:
             limit = _ABS_WORD * rows * columns + 2
             flags, _, _, z = (_numbers(file.readline(limit), rows * columns) for _ in range(4))
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
-        raise UserError(f"{path} is no readable .abs range image ({error})") from None
+        raise UserError(f"{path}: is no readable .abs range image ({error})") from None
     valid = (flags == 1).reshape(rows, columns)
     depth = z.reshape(rows, columns)
     if not valid.any():
-        raise UserError(f"{path} has no valid point")
+        raise UserError(f"{path}: has no valid point")
     if not (np.abs(depth[valid]) < _FARTHEST).all():
-        raise UserError(f"{path} has points without a depth among its valid ones")
+        raise UserError(f"{path}: has points without a depth among its valid ones")
     return np.where(valid, depth - depth[valid].min(), 0.0)
 
 
@@ -212,7 +212,7 @@ def flatten(source: str | Path, target: str | Path) -> int:
     names = [p.name for p in files]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UserError(f"{source} holds two files named {twice[0]}; rename one of them")
+        raise UserError(f"{source}: holds two files named {twice[0]}; rename one of them")
     target = new_folder(target)
     for path in files:
         (target / path.name).write_bytes(path.read_bytes())

@@ -30,7 +30,7 @@ from eyescream_py.mln.options import (
     threads_option,
 )
 from eyescream_py.system.commands import Group
-from eyescream_py.system.numbers import Finite
+from eyescream_py.system.numbers import PORT, Finite
 from eyescream_py.system.places import PATH
 from eyescream_py.system.signals import BEFORE_TRAINING, StopSignal
 from eyescream_py.system.voice import say, warn
@@ -89,7 +89,7 @@ def main() -> None:
     "--plots/--no-plots", default=False, show_default=True, help="Show the run in Visdom."
 )
 @click.option("--plot-server", default="http://localhost", show_default=True)
-@click.option("--plot-port", type=int, default=8097, show_default=True)
+@click.option("--plot-port", type=PORT, default=8097, show_default=True)
 def train(
     params_file: str | None,
     ignore_unknown: bool,
@@ -115,7 +115,7 @@ def train(
     with StopSignal(BEFORE_TRAINING):
         params = _resumed_params(resume, params_file, ignore_unknown, flags)
         device = chosen_device(gpu, threads)
-        idle.tell_of_training(device.type == "cpu", plots, test_images, resume)
+        idle.tell_of_training(device.type == "cpu", plots, test_images, resume, params.init)
         protocol = load_protocol(params, device)
         for line in warnings_of(params):
             warn(line)

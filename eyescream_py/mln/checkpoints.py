@@ -94,32 +94,26 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         _check_sizes(shape, header)
         tensors = read_tensors(header)
     except FileNotFoundError:
-        raise UserError(f"checkpoint {path}: no such file") from None
+        raise UserError(f"{path}: no such file") from None
     except (OSError, TensorsError) as error:
         raise UserError(
-            f"checkpoint {path}: damaged or no safetensors file ({error}); try its .old neighbour"
+            f"{path}: damaged or no safetensors file ({error}); try its .old neighbour"
         ) from None
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"checkpoint {path}: incomplete ({error!r:.200}); try its .old neighbour"
-        ) from None
+        raise UserError(f"{path}: incomplete ({error!r:.200}); try its .old neighbour") from None
     try:
         return _checkpoint(header.metadata, shape, tensors, str(path))
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise UserError(
-            f"checkpoint {path}: incomplete ({error!r:.200}); try its .old neighbour"
-        ) from None
+        raise UserError(f"{path}: incomplete ({error!r:.200}); try its .old neighbour") from None
 
 
 def _check_format(metadata: dict[str, str], path: str) -> None:
     name, _, version = metadata.get("format", "").rpartition(" ")
     if name != FORMAT:
-        raise UserError(
-            f"checkpoint {path}: not written by this program; give a checkpoint_new.safetensors"
-        )
+        raise UserError(f"{path}: not written by this program; give a checkpoint_new.safetensors")
     if version != str(VERSION):
         raise UserError(
-            f"checkpoint {path}: of version {version[:20]}, this program knows {VERSION}; "
+            f"{path}: of version {version[:20]}, this program knows {VERSION}; "
             "use the program that wrote it"
         )
 

@@ -11,9 +11,23 @@ ISMRMRD = (".h5", ".hdf5", ".mrd")  # ends of its files' names
 OF_METHOD = {"cg": "cg_steps", "wavelet": "wavelet_weight", "tv": "tv_weight", "mln": "half"}
 
 
-def tell_of_training(on_cpu: bool, plots: bool, test_images: int, resume: str | None) -> None:
+OF_START = tuple(
+    f"key_{name}"
+    for name in (
+        "Init", "InitExamples", "InitChannels", "InitSweeps", "InitRidge", "InitForRFN",
+        "InitForLFN", "SessionNameBase",
+    )
+)  # fmt: skip
+
+
+def tell_of_training(
+    on_cpu: bool, plots: bool, test_images: int, resume: str | None, init: str
+) -> None:
     """`train`'s that were typed in vain."""
+    random = not resume and init == "random"
     say_idle(
+        (resume, "with --resume, which began before", OF_START),
+        (random, "with --Init=random", OF_START[1:5]),
         (on_cpu, "on a processor", ("capture",)),
         (not plots, "without --plots", ("plot_server", "plot_port")),
         (not test_images, "with --test-images=0", ("wavelet",)),

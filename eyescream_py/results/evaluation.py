@@ -127,7 +127,7 @@ def _array(path: Path, most: int) -> Tensor:
     elif array.ndim == 4 and array.shape[3] in (1, 3):
         array = np.moveaxis(array, 3, 1)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or array.shape[2] != array.shape[3]:
-        raise UserError(f"{path} holds {array.shape}, not (N,H,W) or (N,C,H,W) of square pictures")
+        raise UserError(f"{path}: holds {array.shape}, not (N,H,W) or (N,C,H,W) of square pictures")
     floats = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
     if not ((floats >= 0) & (floats <= 1)).all():
         raise UserError(f"{path}: floats of 0..1 are needed, these go beyond")

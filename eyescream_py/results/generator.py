@@ -80,7 +80,7 @@ def load_generator(
         try:
             network = _read_safetensors(path)
         except (TensorsError, OSError, *_MISFITS) as error:
-            raise UserError(f"{path} holds no exported generator: {first_line(error)}") from error
+            raise UserError(f"{path}: holds no exported generator: {first_line(error)}") from error
     elif path.suffix.lower() in (".pt", ".pth", ".onnx"):
         raise UserError(
             f"{path}: TorchScript and ONNX files are for other runtimes (and may be programs); "

@@ -20,7 +20,7 @@ from eyescream_py.srez.options import Options
 from eyescream_py.system.commands import Command
 from eyescream_py.system.device import memory_in_words
 from eyescream_py.system.idle import say_idle
-from eyescream_py.system.numbers import FINITE
+from eyescream_py.system.numbers import FINITE, PORT
 from eyescream_py.system.places import PATH
 
 _USED = ("checkpoint_dir", "back_projection", "bn", "gpu", "threads")
@@ -69,7 +69,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "--plot/--no-plot", default=False, show_default=True, help="Curves and pictures in Visdom."
 )
 @click.option("--server", default="http://localhost", show_default=True, help="Visdom server.")
-@click.option("--port", type=int, default=8097, show_default=True, help="Visdom port.")
+@click.option("--port", type=PORT, default=8097, show_default=True, help="Visdom port.")
 @click.option("--env", default="srez", show_default=True, help="Visdom environment.")
 @click.option("--output_image", type=int, default=0, hidden=True)  # unused in the fork too
 @click.option("--log_device_placement", type=bool, default=False, hidden=True)  # TensorFlow only

@@ -37,6 +37,9 @@ SHAPING = (
     "sample_size", "input_side", "gen_architect", "gen_norm", "width", "width_of_critic",
     "norm_of_critic", "optimizer", "objective", "input",
 )  # fmt: skip
+FLAGS = {
+    "width_of_critic": "critic_width", "norm_of_critic": "critic_norm", "objective": "loss_func",
+}  # fmt: skip
 SPLITTING = ("random_seed", "test_vectors", "test_list", "train_images", "crop")
 SLOTS = {"adam": {"exp_avg", "exp_avg_sq", "step"}, "rmsprop": {"mean_square"}}
 
@@ -170,9 +173,13 @@ def restore(networks: Networks, stored: Stored, options: Options, path: str | Pa
     for name in SHAPING:
         then, now = getattr(stored.options, name), getattr(options, name)
         if then != now:
+            flag = FLAGS.get(name, name)
+            if name == "input_side":
+                flag = "noise_dimension" if options.input == "noise" else "scale"
+                then, now = getattr(stored.options, flag), getattr(options, flag)
             raise UserError(
-                f"{path} was trained with {name}={then}, this run has {now}: give the same flags "
-                "to resume"
+                f"{path}: was trained with --{flag}={then}, this run has {now}: give the same "
+                "flags to resume"
             )
     if not _part(stored.tensors, "critic/"):
         raise UserError(f"{path}: holds a generator alone, there is nothing to resume")
@@ -189,12 +196,12 @@ def demand_same_split(stored: Stored, options: Options, split: str, path: str | 
         then, now = getattr(stored.options, name), getattr(options, name)
         if then != now:
             raise UserError(
-                f"{path} was trained with --{name}={then!r}, this run has {now!r}, which would "
+                f"{path}: was trained with --{name}={then!r}, this run has {now!r}, which would "
                 "change which pictures are held out: give the same flags to resume"
             )
     if stored.split:
         raise UserError(
-            f"{path} was trained on other pictures than --dataset={options.dataset} "
+            f"{path}: was trained on other pictures than --dataset={options.dataset} "
             f"{'and --test_list ' if options.test_list else ''}make now, so that held-out ones "
             "could be learnt: give the same pictures, or start a new run"
         )
@@ -223,7 +230,7 @@ def _load_optimizer(optimizer: Optimizer, stored: Stored, role: str, path: str |
         state.setdefault(int(index), {})[slot] = place.copy_(value)
     slots = SLOTS[stored.options.optimizer]
     whole = len(state) in (0, len(params)) and all(set(s) == slots for s in state.values())
-    if not whole or not all(t.isfinite().all() for s in state.values() for t in s.values()):
+    if not whole:
         raise UserError(f"{path}: its {role}'s optimizer is damaged")
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -13,7 +13,7 @@ from PIL import Image
 from eyescream_py.srez.data import open_picture
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.files import atomic_write
+from eyescream_py.system.files import atomic_write, temporary_name
 
 FRAMES_PER_SECOND = 30
 GIF_FRAME_MS = 30  # GIF counts in 10 ms
@@ -80,7 +80,7 @@ def _free_name(folder: Path, suffix: str) -> Path:
 
 def _write_mp4(path: Path, frames: list[Path], program: str) -> None:
     width, height = open_picture(frames[0]).size
-    temporary = path.with_name(f".{path.name}")
+    temporary = temporary_name(path)
     command = [
         program, "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24",
         "-s", f"{width}x{height}", "-r", str(FRAMES_PER_SECOND), "-i", "-",

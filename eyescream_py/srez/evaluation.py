@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyescream_py import features
-from eyescream_py.features.distances import SMALLEST_SET
 from eyescream_py.srez.batches import held_out_pictures
 from eyescream_py.srez.checkpoints import checkpoint_path, load_generator
 from eyescream_py.srez.data import load_split, split_digest
@@ -162,7 +161,7 @@ def add_feature_distances(
 
     "" where `name` is none or the pictures are too few.
     """
-    if name == "none" or len(label) < SMALLEST_SET:
+    if not features.suffices(name, len(label)):
         return ""
     found = features.compared(features.judge(name, label), label, sets)
     for row in sets:

@@ -24,7 +24,8 @@ from eyescream_py.srez.objectives import (
     wasserstein_estimate,
 )
 from eyescream_py.srez.optimizers import build_optimizer
-from eyescream_py.srez.options import Options
+from eyescream_py.srez.options import FULL_SIDE, Options
+from eyescream_py.system.memory import built, demand_batch
 from eyescream_py.system.recording import Recorder
 
 
@@ -39,10 +40,17 @@ class Networks:
 
 
 def build_networks(options: Options, device: torch.device) -> Networks:
-    """Networks with the start weights of `options.random_seed`, on `device`."""
+    """Networks with the start weights of `options.random_seed`, on `device`.
+
+    Raises UserError where this machine cannot hold them, or one batch.
+    """
+    demand_batch(
+        f"--batch_size={options.batch_size}", options.batch_size, (3, FULL_SIDE, FULL_SIDE)
+    )
+    flags = f"--width={options.width:g}, --critic_width={options.width_of_critic:g}"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.random_seed)
-        generator, critic = build_generator(options), build_critic(options)
+        generator, critic = built(lambda: (build_generator(options), build_critic(options)), flags)
     generator.to(device)
     critic.to(device)
     return Networks(

@@ -33,7 +33,7 @@ from eyescream_py.srez.report import (
 from eyescream_py.srez.steps import Networks, build_networks, build_step
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.files import remove_stale_temporaries
+from eyescream_py.system.files import demand_room, remove_stale_temporaries
 from eyescream_py.system.folders import make_again, make_folder
 from eyescream_py.system.locks import writing
 from eyescream_py.system.recording import set_rate
@@ -244,5 +244,6 @@ def _make_folders(options: Options) -> None:
         try:
             make_folder(folder)
             remove_stale_temporaries(folder)
+            demand_room(folder / "probe")
         except OSError as error:
-            raise UserError(f"--{name}={folder}: cannot be made ({why(error)})") from None
+            raise UserError(f"--{name}={folder}: cannot be used ({why(error)})") from None

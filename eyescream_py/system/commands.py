@@ -18,8 +18,10 @@ from eyescream_py.system.errors import UserError, remedy_of, why
 from eyescream_py.system.folders import none_left_empty
 from eyescream_py.system.interrupts import heard
 from eyescream_py.system.numbers import bounded
-from eyescream_py.system.places import TYPED
+from eyescream_py.system.places import TYPED, PathText
 from eyescream_py.system.voice import make_unfailing, printable
+
+_LOOP = "Symlink loop from "
 
 
 class Command(click.Command):
@@ -55,22 +57,46 @@ class Group(click.Group):
 
 @contextlib.contextmanager
 def system_in_words(context: click.Context) -> Iterator[None]:
-    """What the system refuses (a full disk, rights, no folder for temporary files) as one line,
-    which names the flag of `context` that led there."""
+    """What the system refuses (a full disk, rights, no folder for temporary files) as one line.
+    It, and any other error about a file, names the flag of `context` that led there."""
     try:
         yield
     except OSError as error:
         raise UserError(_in_words(error, context)) from error
+    except RuntimeError as error:  # Path.resolve's, before Python 3.13
+        if not str(error).startswith(_LOOP):
+            raise
+        where = _where(printable(str(error).removeprefix(_LOOP).strip("'")), context)
+        raise UserError(f"{where}: a link that leads to itself") from error
+    except UserError as error:
+        message = _with_flag(error.message, context)
+        if message == error.message:
+            raise
+        raise UserError(message) from error
 
 
 def _in_words(error: OSError, context: click.Context) -> str:
     if "temporary directory" in str(error.strerror):  # Python's words where /tmp and others fail
         return "no folder for temporary files can be written; set TMPDIR to one that can"
-    name = printable(error.filename) if error.filename else ""
-    flag = _flag_of(str(error.filename), context) if name else ""
-    where = ": ".join(part for part in (flag, "" if flag.endswith(f"={name}") else name) if part)
+    where = _where(printable(error.filename), context) if error.filename else ""
     remedy = f"; {remedy_of(error)}" if remedy_of(error) else ""
     return f"{where}: {why(error)}{remedy}" if where else f"{why(error)}{remedy}"
+
+
+def _with_flag(message: str, context: click.Context) -> str:
+    """`message`, which may begin with a file and a colon, with the flag that led to the file."""
+    for flag, text in sorted(_typed_paths(context), key=lambda pair: -len(pair[1])):
+        rest = message.removeprefix(text)
+        if rest != message and rest.startswith((": ", "/")):
+            return f"{flag}={text}{rest}" if rest[0] == ":" else f"{flag}={text}: {message}"
+    return message
+
+
+def _where(path: str, context: click.Context) -> str:
+    """A printable path behind the flag that led to it, if any did: `--flag=path` where that is what
+    was typed, `--flag=folder: path` where it lies below."""
+    flag = _flag_of(path, context)
+    return ": ".join(part for part in (flag, "" if flag.endswith(f"={path}") else path) if part)
 
 
 def _flag_of(path: str, context: click.Context) -> str:
@@ -78,16 +104,20 @@ def _flag_of(path: str, context: click.Context) -> str:
     none."""
     around = (Path(path), *Path(path).parents)
     found: dict[int, str] = {}  # by how far `path` lies below
+    for flag, text in _typed_paths(context):
+        if Path(text) in around:
+            found.setdefault(around.index(Path(text)), f"{flag}={text}")
+    return found[min(found)] if found else ""
+
+
+def _typed_paths(context: click.Context) -> Iterator[tuple[str, str]]:
+    """Flag and printable value of each path that a person typed."""
     for param in context.command.params:
         name = param.name or ""
+        is_path = isinstance(param, click.Option) and isinstance(param.type, PathText | click.Path)
+        if not is_path or context.get_parameter_source(name) not in TYPED:
+            continue
         value = context.params.get(name)
-        if (
-            isinstance(param, click.Option)
-            and context.get_parameter_source(name) in TYPED
-            and isinstance(value, str)
-            and value
-            and Path(value) in around
-        ):
-            flag = f"{max(param.opts, key=len)}={printable(value)}"
-            found.setdefault(around.index(Path(value)), flag)
-    return found[min(found)] if found else ""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and text:
+                yield max(param.opts, key=len), printable(Path(text))

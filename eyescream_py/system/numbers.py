@@ -70,4 +70,5 @@ MOMENTUM = Finite(0, 1)
 SHARE = Finite(0, most=1)
 SEED = click.IntRange(0, 2**62)  # torch's and numpy's generators take it
 COUNT = click.IntRange(1, 2**31 - 1)
+PORT = click.IntRange(1, 65535)
 COUNT_OR_NONE = click.IntRange(0, 2**31 - 1)

@@ -126,7 +126,8 @@ def _check_bytes(entries: Mapping[str, Entry], size: int) -> None:
 
 def read_tensors(header: Header, prefix: str = "") -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it, on the CPU; memory as the file's
-    size. Raises TensorsError where the file became shorter since."""
+    size. Raises TensorsError where a value is no number, and where the file became shorter since.
+    """
     tensors = {}
     with open(header.path, "rb") as file:
         for name, entry in header.entries.items():
@@ -137,6 +138,7 @@ def read_tensors(header: Header, prefix: str = "") -> dict[str, Tensor]:
             if len(data) != entry.end - entry.start:
                 raise TensorsError("cut short while it was read")
             tensors[name.removeprefix(prefix)] = _tensor(data, entry)
+    demand_finite(tensors)
     return tensors
 
 
@@ -155,6 +157,15 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """
     answers = {name: tensor.isfinite().all() for name, tensor in tensors.items()}
     return [name for name, answer in answers.items() if not answer]
+
+
+def demand_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise TensorsError, which names the first ones, where tensors of a file hold a value that is
+    no number."""
+    if bad := not_finite(tensors):
+        more = f" and {len(bad) - _MOST_FAULTS} more" if len(bad) > _MOST_FAULTS else ""
+        shown = ", ".join(f"{name:.80}" for name in bad[:_MOST_FAULTS])
+        raise TensorsError(f"{shown}{more} with values that are no numbers")
 
 
 def held_by(

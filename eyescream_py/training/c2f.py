@@ -22,6 +22,7 @@ from eyescream_py.plots.windows import Plots
 from eyescream_py.results.sampling import save_grid
 from eyescream_py.results.story import grid_name
 from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.memory import built, demand_batch, demand_memory
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.random import RandomSource, TorchSource
 from eyescream_py.training import setup
@@ -79,7 +80,7 @@ def train(options: PairOptions, stop: StopSignal) -> None:
         # what cannot work is told before the pictures are read
         check_batch_size(options.batch_size)
         _check_sizes(options)
-        D, G = setup.built(lambda: create_networks(options), f"--fineSize={options.fine_size}")
+        D, G = built(lambda: create_networks(options), f"--fineSize={options.fine_size}")
         _check_memory(options)
         parts = Part(D, [options.dims] * 2), Part(G, [(1, *options.dims[1:]), options.dims])
         options, device, arithmetic = setup.settled(options, group, *parts)
@@ -128,8 +129,8 @@ def _check_sizes(options: PairOptions) -> None:
 
 def _check_memory(options: PairOptions) -> None:
     # a score has as many tries as a batch has pictures; Lua draws noise that nothing shows
-    setup.demand_batch(f"--batchSize={options.batch_size}", options.batch_size, options.dims)
-    setup.demand_memory(f"--noiseDim={options.noise_dim}", "its noise", 400 * options.noise_dim)
+    demand_batch(f"--batchSize={options.batch_size}", options.batch_size, options.dims)
+    demand_memory(f"--noiseDim={options.noise_dim}", "its noise", 400 * options.noise_dim)
 
 
 def _check_parzen(options: PairOptions, validation: int) -> None:

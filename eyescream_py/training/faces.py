@@ -26,6 +26,7 @@ from eyescream_py.results import quality
 from eyescream_py.results.sampling import generate, ranking, save_grid
 from eyescream_py.results.story import grid_name
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.memory import built
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.random import RandomSource, TorchSource
 from eyescream_py.training import setup
@@ -106,7 +107,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
             for player, planes in (("G", options.G_planes), ("D", options.D_planes))
             if planes
         )
-        D, G = setup.built(lambda: create_networks(options), flags)
+        D, G = built(lambda: create_networks(options), flags)
         options, device, arithmetic = setup.settled(options, group, *_parts(options, D, G))
         options = setup.with_proven_kernels(options, device, group)
         decoder, denoiser = _decoder(options, device), _denoiser(options, device)

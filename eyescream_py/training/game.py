@@ -22,11 +22,12 @@ from eyescream_py.networks import checkpoints, models
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.device import wait_for
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.memory import demand_batch
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.torch7.states import fill
 from eyescream_py.training.logs import LossLog
-from eyescream_py.training.setup import CommonOptions, demand_batch, go_on_drawing
+from eyescream_py.training.setup import CommonOptions, go_on_drawing
 from eyescream_py.training.task import Schedule
 
 SATURATED_EPOCHS = 5

@@ -28,6 +28,7 @@ from eyescream_py.results.sampling import save_grid
 from eyescream_py.results.story import grid_name
 from eyescream_py.system.device import wait_for
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.memory import built
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.layers import set_random_source
@@ -93,7 +94,7 @@ def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
     if options.noise_dim < 1:
         raise UserError(f"--noiseDim={options.noise_dim}: the code needs at least 1 number")
     flags = f"--scale={options.scale} --noiseDim={options.noise_dim}"
-    (network,) = setup.built(lambda: [create_autoencoder(options.dims, options.noise_dim)], flags)
+    (network,) = built(lambda: [create_autoencoder(options.dims, options.noise_dim)], flags)
     with joined(options, stop) as (group, options, stop):
         options, device, arithmetic = setup.settled(
             options, group, Part(network, [options.dims], fast=False)
@@ -120,7 +121,7 @@ def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
     """Run `train_denoiser.py`; returns when the epochs are done or the run was stopped."""
     _check_batch_size(options.batch_size)
     encoder = create_encoder()
-    (first,) = setup.built(lambda: [create_decoder(options.dims)], f"--scale={options.scale}")
+    (first,) = built(lambda: [create_decoder(options.dims)], f"--scale={options.scale}")
     second = copy.deepcopy(first)
     networks = {"AE1_ENCODER": encoder, "AE1_DECODER": first, "AE2_DECODER": second}
     with joined(options, stop) as (group, options, stop):

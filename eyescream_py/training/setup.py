@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import math
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -152,6 +150,8 @@ def go_on_drawing(source: RandomSource, state: Any) -> None:
             "The random numbers start anew: the file's are those of another kind of device. "
             "Weights and the optimizers' moments go on as they were."
         )
+        return
+    say_idle((True, "with --network, whose random numbers go on", ("seed",)))
 
 
 def open_plots(options: CommonOptions) -> Plots:
@@ -196,38 +196,3 @@ def lies_flat(on_gpu: bool, rounded: bool) -> bool:
     anyway, out of the type that the weights are rounded to (docs/benchmarks.md).
     """
     return on_gpu or rounded
-
-
-Networks = TypeVar("Networks", bound=Iterable[nn.Module])
-
-
-def built(build: Callable[[], Networks], flags: str) -> Networks:
-    """What `build` returns, after a look at whether this machine can hold and train it.
-
-    Raises UserError that names `flags` where it cannot.
-    """
-    try:
-        with torch.device("meta"):  # sizes without memory
-            size = sum(p.numel() * 4 for network in build() for p in network.parameters())
-    except (RuntimeError, TypeError, OverflowError) as error:
-        raise UserError(f"{flags}: no network can be that large") from error
-    # weights, gradients, two moments
-    demand_memory(flags, "training such networks", 4 * size)
-    return build()
-
-
-def demand_memory(flags: str, what: str, size: int) -> None:
-    """Raise UserError that names `flags` where `what` takes `size` bytes and this machine has not
-    so many.
-    """
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > memory:
-        raise UserError(
-            f"{flags}: {what} takes {size / 1e9:.0f} GB, this machine has {memory / 1e9:.0f} GB; "
-            "give smaller ones"
-        )
-
-
-def demand_batch(flags: str, batch: int, dims: Sequence[int]) -> None:
-    """The same for `batch` pictures of `dims` as floats, the least that a step holds."""
-    demand_memory(flags, "a batch", 4 * batch * math.prod(dims))

@@ -36,9 +36,3 @@ def test_svd_finds_the_space_that_filters_are_made_of():
 def test_a_file_without_filters_is_named():
     with pytest.raises(UserError, match=r"nets\.pth: no 3x3 filters"):
         basis_of_filters({"fc.weight": torch.zeros(5, 5)}, "nets.pth")
-
-
-def test_filters_that_are_no_numbers_are_refused():
-    bank = {"a": torch.full((4, 4, 3, 3), float("nan"))}
-    with pytest.raises(UserError, match=r"--basis=x\.pth: its 3x3 filters hold values that are no"):
-        basis_of_filters(bank, "--basis=x.pth")

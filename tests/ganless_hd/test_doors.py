@@ -171,7 +171,8 @@ def test_states_that_lie_about_themselves(tiny_options, about):
     ],
 )  # fmt: skip
 def test_states_with_tensors_that_do_not_fit(tiny_options, tensors):
-    with pytest.raises(UserError, match=r"latest\.safetensors: .*missing or not of this network"):
+    wrong = r"latest\.safetensors: .*(not of this network|are no numbers)"
+    with pytest.raises(UserError, match=wrong):
         opened(tiny_options, tensors=tensors)
 
 
@@ -223,7 +224,7 @@ def test_empty_files_are_one_line(tiny_flags, tmp_path, flag, suffix):
     empty.touch()
     result = invoke("train", *tiny_flags, flag, empty)
     assert result.exit_code == 2
-    assert f"empty{suffix}: not a readable" in result.stderr
+    assert result.stderr.startswith(f"Error: {flag}={empty}: not a readable")
 
 
 def test_a_basis_that_is_no_number_is_one_line(tiny_flags, tmp_path):

@@ -191,7 +191,7 @@ def misnamed_pairs(tmp_path: Path) -> Path:
 BAD_TRAIN = [
     (["--no_such_flag"], "No such option"),
     (["--synth_dir", "nowhere"], "--synth_dir: there is no folder nowhere"),
-    (["--real_dir", broken_picture], "a.png cannot be read as a picture"),
+    (["--real_dir", broken_picture], "a.png: cannot be read as a picture"),
     (["--real_dir", "{tmp}"], "holds no pictures (JPEG"),
     (["--L1", "--use_nd_L1", "--nd_dir", misnamed_pairs], "lacks its _D or its _I"),
     (["--L1", "--use_nd_L1", "--nd_dir", broken_picture], "is named neither"),

@@ -96,6 +96,6 @@ def test_meshes_go_through_the_depth_map_tool(heads: Path, tmp_path: Path) -> No
 
 
 def test_existing_sets_are_kept(heads: Path) -> None:
-    with pytest.raises(UserError, match="Faces_depth is not empty"):
+    with pytest.raises(UserError, match="Faces_depth: is not empty"):
         make_data(heads, 16, 1, 1, 1, 0, 0)
     assert len(list((heads / "Faces_depth").iterdir())) == 24

@@ -259,7 +259,7 @@ def test_a_broken_photo_is_named_and_the_others_are_done(tmp_path: Path, capsys)
     assert crop_faces(tmp_path / "in", tmp_path / "faces", 1.0, detect=False) == 1
     said = capsys.readouterr().err
     assert said.count("passed over: ") == 2
-    assert said.count("a.png cannot be read as a picture") == 2
+    assert said.count("a.png: cannot be read as a picture") == 2
 
 
 def test_existing_files_are_never_mixed_with_new_ones(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_damaged_optimizer_is_refused(tiny, saved, tmp_path):
     ]
     for name, value in changes:
         save_file({**good, name: value}, path, metadata)
-        with pytest.raises(UserError, match="optimizer is damaged"):
+        with pytest.raises(UserError, match=r"optimizer is damaged|are no numbers"):
             restore(build_networks(tiny, CPU), read_checkpoint(path), tiny, path)
 
 

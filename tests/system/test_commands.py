@@ -4,6 +4,8 @@ import pytest
 from click.testing import CliRunner
 
 from eyescream_py.system.commands import Command, Group
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.places import PATH
 
 
 @click.group(cls=Group)
@@ -38,3 +40,34 @@ def test_too_little_memory_is_one_line():
     done = CliRunner().invoke(greedy, [])
     assert done.exit_code == 2
     assert done.output == "Error: there is not enough memory: give smaller numbers or pictures\n"
+
+
+@click.command(cls=Command)
+@click.option("--load", type=PATH)
+@click.option("--dataset", type=PATH, multiple=True)
+@click.option("--out", type=PATH, default="somewhere")
+@click.option("--word", default="")
+@click.argument("says")
+def refusing(says, **places):
+    raise UserError(says)
+
+
+@pytest.mark.parametrize(
+    ("args", "says", "line"),
+    [(["--load=a.pth"], "a.pth: is damaged", "--load=a.pth: is damaged"),
+     (["--load=./a"], "a: is damaged", "--load=a: is damaged"),
+     (["--load", "x: y"], "x: y: cut short", "--load=x: y: cut short"),
+     (["--load=a\x1b"], "a\x1b: cut short", r"--load=a\x1b: cut short"),
+     (["--load=run"], "run/a.pth: cut short", "--load=run: run/a.pth: cut short"),
+     (["--load=run"], "running: cut short", "running: cut short"),
+     (["--load=run", "--out=run/a"], "run/a/b: is full", "--out=run/a: run/a/b: is full"),
+     (["--dataset=a", "--dataset=b"], "b: no pictures", "--dataset=b: no pictures"),
+     (["--load=."], "epoch 3: no numbers", "epoch 3: no numbers"),
+     (["--load=a"], "a step of it failed", "a step of it failed"),
+     (["--word=a"], "a: what", "a: what"),
+     ([], "somewhere: is full", "somewhere: is full"),
+     (["--load=a", "--"], "--load=a: gone", "--load=a: gone")],
+)  # fmt: skip
+def test_an_error_about_a_file_names_the_flag_that_led_to_it(args, says, line):
+    done = CliRunner().invoke(refusing, [*args, says])
+    assert (done.exit_code, done.stderr) == (2, f"Error: {line}\n")

@@ -7,6 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from eyescream_py.system.idle import say_idle
+from tests.siblings import SIBLINGS, train
+from tests.small_runs import pictures, small_run, use_small_networks
 
 NOWHERE = "--dataset=nowhere"  # every command ends before its work
 PICTURES = ("--synth_dir=nowhere", "--real_dir=nowhere", "--gpu=-1")
@@ -133,10 +135,12 @@ def test_of_a_protocol_and_a_training_for_it(tmp_path, monkeypatch):
     assert made.exit_code == 0, made.output
     assert "with --kind=spiral: --acceleration.\nNot used without --b0: --segments." in made.stdout
     words = ["train", "--params=x/Params.txt", "--gpu=-1", "--no-capture", "--plot-port=1",
-             "--test-images=0", "--wavelet", "--resume=nowhere", "--out=x"]  # fmt: skip
+             "--test-images=0", "--wavelet", "--resume=nowhere", "--out=x",
+             "--InitSweeps=2", "--Init=random"]  # fmt: skip
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 2
     assert [line for line in done.stdout.splitlines() if "Not used" in line] == [
+        "Not used with --resume, which began before: --Init, --InitSweeps.",
         "Not used on a processor: --no-capture.",
         "Not used without --plots: --plot-port.",
         "Not used with --test-images=0: --wavelet.",
@@ -148,3 +152,22 @@ def test_what_lua_never_used_is_said_once(tmp_path):
     main = importlib.import_module("eyescream_py.cli.train_autoencoder").main
     words = [NOWHERE, f"--save={tmp_path}", "--gpu=-1", "--threads=1", "--K=3", "--hidden_D=4"]
     assert CliRunner().invoke(main, words).stdout.count("--K") == 1
+
+
+def test_the_seed_of_a_run_that_goes_on(tmp_path, sibling_data, sibling_runs, monkeypatch):
+    use_small_networks(monkeypatch)
+    faces = pictures(tmp_path, "train")
+    small_run("train", tmp_path / "run", faces, "--epochs=1")
+    more = ("--network=adversarial.net", "--epochs=2")
+    said = small_run("train", tmp_path / "run", faces, *more, "--seed=5")
+    line = "Not used with --network, whose random numbers go on: --seed.\n"
+    assert said.count(line) == 1
+    assert "Not used" not in small_run("train", tmp_path / "run", faces, *more)
+    more = SIBLINGS["image_model"].goes_on(sibling_runs["image_model"])
+    said = train("image_model", sibling_data, tmp_path / "x", *more, "--seed=5").stdout
+    assert "Not used with --load, whose random numbers go on: --seed.\n" in said
+
+
+def test_a_start_that_is_random_needs_no_examples(tmp_path, sibling_data):
+    said = train("mln", sibling_data, tmp_path, "--InitExamples=9", "--batches=1").stdout
+    assert "Not used with --Init=random: --InitExamples.\n" in said
