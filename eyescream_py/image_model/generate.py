@@ -159,7 +159,11 @@ def signal_to_noise(pictures: Tensor, truth: Tensor) -> float:
 
 
 def similarity(pictures: Tensor, truth: Tensor) -> float:
-    """Mean structural similarity of (N, C, S, S) for a span of 1 (Wang et al. 2004)."""
+    """Mean structural similarity of (N, C, S, S) for a span of 1 (Wang et al. 2004).
+
+    Of centred pictures, as G makes them: its luminance term compares local deviations from the
+    picture's mean, so values are not those of the same pictures in 0..1.
+    """
     from skimage.metrics import structural_similarity
 
     window = min(7, pictures.shape[-1] - 1 + pictures.shape[-1] % 2)
