@@ -1,6 +1,4 @@
-"""Weights without gradient descent: exact ones for full Cartesian data, least-squares ones for any
-protocol.
-"""
+"""Weights without gradient descent: least-squares ones for any protocol."""
 
 from __future__ import annotations
 
@@ -11,15 +9,6 @@ from eyescream_py.mln.data import Batch, Examples
 from eyescream_py.mln.forward import Acquisition
 from eyescream_py.mln.networks import MinimalLinearNetwork, fourier_line, fourier_matrix
 from eyescream_py.mln.protocol import Protocol
-
-
-def set_cartesian_weights(network: MinimalLinearNetwork) -> None:
-    """R = 1/N, L = 1: exact for full Cartesian samples, one uniform coil, n = T = 1 and the matched
-    k-grid.
-    """
-    with torch.no_grad():
-        network.k_layer.weight.fill_(1 / network.shape.image_side)
-        network.i_layer.weight.fill_(1.0)
 
 
 def set_regression_weights(

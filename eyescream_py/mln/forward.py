@@ -82,21 +82,6 @@ def segment_phases(
     return turns if relaxation is None else turns * torch.exp(-times / relaxation)
 
 
-def exact_off_resonance(images: Tensor, b0_hz: Tensor, trajectory: Tensor, times: Tensor) -> Tensor:
-    """The signal (B, M) of one uniform coil with every sample's own B0 phase: the sum that segments
-    approximate.
-
-    images (B, N, N), b0_hz (N, N), trajectory (2, M) in 1/FOV, times (M,) in seconds. Cost M N^2:
-    small N only.
-    """
-    side = images.shape[-1]
-    place = torch.arange(side, dtype=trajectory.dtype) - side // 2
-    rows, columns = trajectory[0][:, None] * place, trajectory[1][:, None] * place  # [M,N]
-    angle = (rows[:, :, None] + columns[:, None, :]) / side + b0_hz * times[:, None, None]
-    waves = torch.exp(torch.complex(torch.zeros_like(angle), -2 * torch.pi * angle))
-    return torch.einsum("mru,bru->bm", waves, images.to(waves.dtype)) / side
-
-
 def signal_to_feature(signal: Tensor) -> Tensor:
     """(B, C, M) complex -> (B, 2MC) real: coil-major, all real parts, then all imaginary parts."""
     flat = signal.flatten(1)

@@ -291,9 +291,3 @@ def to_label(images: Tensor) -> Tensor:
     width.
     """
     return torch.view_as_real(images.permute(0, 2, 1, 3).flatten(2).resolve_conj().contiguous())
-
-
-def from_label(label: Tensor, outputs: int = 1) -> Tensor:
-    """The inverse of `to_label`."""
-    wide = torch.view_as_complex(label.contiguous())
-    return wide.unflatten(2, (outputs, -1)).permute(0, 2, 1, 3)

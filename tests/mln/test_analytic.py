@@ -7,7 +7,6 @@ from eyescream_py.mln.analytic import (
     grid_times,
     normal_factors,
     ridge_regression,
-    set_cartesian_weights,
     set_regression_weights,
     turns_per_readout,
 )
@@ -26,12 +25,14 @@ def error(output: torch.Tensor, label: torch.Tensor) -> float:
 
 
 def test_analytic_weights_invert_full_cartesian_data() -> None:
+    """R = 1/N, L = 1: exact for one uniform coil, n = T = 1 and the matched k-grid."""
     trajectory = cartesian(np.ones((SIDE, SIDE), bool))
     acquisition = Acquisition(
         choose_operator(trajectory, SIDE), torch.ones(1, 1, SIDE, SIDE, dtype=torch.complex64)
     )
     net = build_network(Shape(SIDE, SIDE, SIDE / 2, 1, 1, 1, k_grid="matched"), trajectory)
-    set_cartesian_weights(net)
+    torch.nn.init.constant_(net.k_layer.weight, 1 / SIDE)
+    torch.nn.init.ones_(net.i_layer.weight)
     images = random_images(2, 1, SIDE, SIDE)
     with torch.no_grad():
         assert error(net(acquisition.forward(images)), images) < 1e-5

@@ -4,7 +4,6 @@ import torch
 
 from eyescream_py.mln.forward import (
     Acquisition,
-    exact_off_resonance,
     feature_to_signal,
     segment_phases,
     signal_to_feature,
@@ -25,6 +24,23 @@ def with_segments(b0: torch.Tensor, segments: int) -> Acquisition:
     coils = torch.ones(1, 1, SIDE, SIDE, dtype=DOUBLE)
     operator = ExactDFT(TRAJECTORY, SIDE, DOUBLE)
     return Acquisition(operator, coils, segment_phases(b0, segments, READOUT)[None], weights[None])
+
+
+def exact_off_resonance(
+    images: torch.Tensor, b0_hz: torch.Tensor, trajectory: torch.Tensor, times: torch.Tensor
+) -> torch.Tensor:
+    """The signal (B, M) of one uniform coil with every sample's own B0 phase: the sum that segments
+    approximate.
+
+    images (B, N, N), b0_hz (N, N), trajectory (2, M) in 1/FOV, times (M,) in seconds. Cost M N^2:
+    small N only.
+    """
+    side = images.shape[-1]
+    place = torch.arange(side, dtype=trajectory.dtype) - side // 2
+    rows, columns = trajectory[0][:, None] * place, trajectory[1][:, None] * place  # [M,N]
+    angle = (rows[:, :, None] + columns[:, None, :]) / side + b0_hz * times[:, None, None]
+    waves = torch.exp(torch.complex(torch.zeros_like(angle), -2 * torch.pi * angle))
+    return torch.einsum("mru,bru->bm", waves, images.to(waves.dtype)) / side
 
 
 def test_without_off_resonance_segments_do_not_matter() -> None:
