@@ -1,5 +1,5 @@
-"""The parts of Lua Torch's `image` package that the face programs use: scale, rgb2y,
-toDisplayTensor.
+"""The parts of Lua Torch's `image` package that the face programs use: scale, the weights of
+rgb2y, toDisplayTensor.
 
 Numbers follow the package's C code (`generic/image.c`): `scale` samples bilinearly along an axis
 that grows, corner pixels on corner pixels, and averages (fractional pixels weighted by their
@@ -16,13 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-LUMA = (0.299, 0.587, 0.114)  # Rec. 601
-
-
-def rgb2y(images: torch.Tensor) -> torch.Tensor:
-    """(...,3,H,W) -> (...,1,H,W): the Rec. 601 luma, `image.rgb2y`."""
-    red, green, blue = images.unbind(-3)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(-3)
+LUMA = (0.299, 0.587, 0.114)  # of red, green, blue, as in `image.rgb2y` (Rec. 601)
 
 
 def scale(images: torch.Tensor, width: int, height: int | None = None) -> torch.Tensor:

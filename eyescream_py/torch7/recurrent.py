@@ -64,13 +64,17 @@ def first_tensor(value: Any) -> Tensor:
     return value
 
 
-class LSTM(Recurrent):
-    """A step {input, output, cell} -> {output, cell} (rnn's nn.LSTM): (N,F) -> (N,H)."""
+class Gated(Recurrent):
+    """What LSTM and GRU share: the ``step`` of the gates, and the features of an output."""
 
     def __init__(self, step: nn.Module, output_size: int, rho: int = 9999) -> None:
         super().__init__(rho)
         self.step = step
         self.output_size = output_size
+
+
+class LSTM(Gated):
+    """A step {input, output, cell} -> {output, cell} (rnn's nn.LSTM): (N,F) -> (N,H)."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self._past is None:
@@ -84,13 +88,8 @@ class FastLSTM(LSTM):
     """An LSTM that computes its gates at once (nn.FastLSTM)."""
 
 
-class GRU(Recurrent):
+class GRU(Gated):
     """A step {input, output} -> output (nn.GRU): (N,F) -> (N,H)."""
-
-    def __init__(self, step: nn.Module, output_size: int, rho: int = 9999) -> None:
-        super().__init__(rho)
-        self.step = step
-        self.output_size = output_size
 
     def forward(self, x: Tensor) -> Tensor:
         if self._past is None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 
@@ -85,11 +86,19 @@ def test_names_are_bytes(tmp_path):
     assert found.line().isascii()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_folders_are_told(tmp_path):
+def test_unreadable_folders_are_told(tmp_path, monkeypatch):
     touch(tmp_path / "closed" / "a.jpg")
-    (tmp_path / "closed").chmod(0)
-    assert "1 unreadable: closed" in walk(tmp_path, ENDINGS).line()
+    scandir = os.scandir
+
+    def refusing(path):  # root may read everything, whatever a folder's mode
+        if os.path.basename(path) == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refusing)
+        found = walk(tmp_path, ENDINGS)
+    assert "1 unreadable: closed" in found.line()
 
 
 def test_the_folder_itself_must_be_there(tmp_path):
