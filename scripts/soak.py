@@ -71,7 +71,7 @@ def watch(
         while time.monotonic() - start < 60 * minutes and process.poll() is None:
             process.send_signal(signal.SIGCONT)
             time.sleep(SLICE_S)
-            if time.monotonic() - last >= every:
+            if time.monotonic() - last >= every and process.poll() is None:
                 last = time.monotonic()
                 records.append(measure(process.pid, home / "run", last - start))
                 file.write(json.dumps(records[-1]) + "\n")

@@ -59,9 +59,11 @@ def reduce_some(folder: Path, small: Path) -> dict[str, Photo]:
     names = list_pictures(folder)
     photos: dict[str, Photo] = {}
     for name in names[:: max(1, len(names) // (2 * PHOTOS))]:
+        if len(photos) == PHOTOS:
+            break
         photo = open_photo(folder / name)
         before = reduced(photo)
-        if before is not None and len(photos) < PHOTOS:
+        if before is not None:
             photos[Path(name).stem] = photo
             Image.fromarray(before.pixels).save(small / f"{Path(name).stem}.png")
     return photos
