@@ -115,7 +115,7 @@ def weight_penalties() -> Decorator:
 
 
 def own_options() -> Decorator:
-    """Flags that the Lua program had not."""
+    """Flags that the Lua program did not have."""
     on_nan = "When losses are no numbers: stop, or (from a dead game too) go back at half the rate."
     return group(
         place("--dataset", None, "Folder of pictures, or a .t7 file with an (N,C,H,W) tensor."),

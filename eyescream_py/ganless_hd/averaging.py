@@ -76,7 +76,7 @@ class Averaging:
         return {}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Take `state` back."""
+        """Go on from what `state` returned."""
 
 
 class LastIterates(Averaging):

@@ -127,7 +127,7 @@ class Trainer:
         }
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take the tensors of `state` back."""
+        """Put back the tensors that `state` returned."""
         self.flat.set(state["weights"])
         if "adam.step" in state:
             adam = {name: state[f"adam.{name}"].to(self.device) for name in ADAM_STATE}

@@ -122,7 +122,7 @@ def save_checkpoint(
     modules: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
 ) -> None:
-    """Write everything at once or nothing (OSError)."""
+    """Write the file whole or not at all. Raises OSError."""
     tensors = held_by(modules, optimizers)
     tensors["rng/torch"] = torch.get_rng_state()
     if torch.cuda.is_available():

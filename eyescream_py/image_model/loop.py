@@ -56,13 +56,13 @@ class Learner(Protocol):
         """All else that decides the future, as JSON values."""
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` gave; KeyError, TypeError or ValueError where it is damaged."""
+        """Go on from what `state` returned; KeyError, TypeError, ValueError where it is damaged."""
 
     def saved(self) -> None:
         """Called each time a checkpoint has been written."""
 
     def close(self) -> None:
-        """Leave files behind in order."""
+        """Close what is open."""
 
 
 def new_run_folder(log_dir: str | Path) -> Path:

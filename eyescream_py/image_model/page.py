@@ -87,7 +87,7 @@ def _mean(points: list[Point]) -> Point:
 
 
 class Curves:
-    """The curves of a run, taken down as it goes."""
+    """The curves of a run, recorded as it goes."""
 
     def __init__(self) -> None:
         self.by_metric: dict[str, Curve] = {}

@@ -214,7 +214,7 @@ class ReplayCache:
         self.commit()
 
     def close(self) -> None:
-        """Leave the files; nothing is committed."""
+        """Close the files without a commit."""
         self._undo.close()
         del self._array
         self._memory.close()

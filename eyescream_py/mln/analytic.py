@@ -206,7 +206,7 @@ class _Images:
         self._at_once = at_once
 
     def of(self, weight: Tensor) -> Tensor:
-        """A weight: images (E, 1, N, N)."""
+        """A weight: the images (E, 1, N, N) that the network makes with it."""
         with torch.no_grad():
             return torch.cat([self._call(weight, part) for part in self._parts])
 

@@ -23,7 +23,7 @@ OF_START = tuple(
 def tell_of_training(
     on_cpu: bool, plots: bool, test_images: int, resume: str | None, init: str
 ) -> None:
-    """`train`'s that were typed in vain."""
+    """Name the flags of `train` that were typed and can change nothing."""
     random = not resume and init == "random"
     say_idle(
         (resume, "with --resume, which began before", OF_START),
@@ -36,14 +36,14 @@ def tell_of_training(
 
 
 def tell_of_reconstruction(on_cpu: bool, method: str) -> None:
-    """`reconstruct`'s, likewise."""
+    """The same for `reconstruct`."""
     when = f"with --method={method}"
     say_idle(*((method not in (name, "all"), when, (flag,)) for name, flag in OF_METHOD.items()))
     say_idle((on_cpu and method in ("mln", "all"), "on a processor", ("half",)))
 
 
 def tell_of_import(source: str, maps: str | None) -> None:
-    """`import`'s, likewise."""
+    """The same for `import`; `source` is its file, `maps` the file of --maps."""
     say_idle(
         (source.lower().endswith(ISMRMRD), "with an ISMRMRD file", ("trajectory", "maps")),
         (maps, "with --maps", ("coil_method",)),
@@ -51,7 +51,7 @@ def tell_of_import(source: str, maps: str | None) -> None:
 
 
 def tell_of_simulation(setup: Mapping[str, Any]) -> None:
-    """`simulate`'s, likewise."""
+    """The same for `simulate`, by the names of its options."""
     spiral = setup["kind"] == "spiral"
     say_idle(
         (spiral, "with --kind=spiral", ("acceleration",)),

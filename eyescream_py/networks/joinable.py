@@ -38,7 +38,7 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def is_rectifier(layer: nn.Module) -> bool:
-    """Whether it is one with a single slope below 0."""
+    """Whether it is a leaky rectifier with one slope for all planes (PReLU, LeakyReLU)."""
     if type(layer) is nn.PReLU:
         return layer.weight.numel() == 1
     return isinstance(layer, nn.LeakyReLU) and not layer.inplace

@@ -38,7 +38,7 @@ class Forward:
         self.layer = layer
 
     def install(self) -> None:
-        """From here on the layer computes by this."""
+        """Make this what the layer calls as its `forward`."""
         self.layer.forward = self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -48,8 +48,8 @@ class Forward:
 
 
 class FastForward(Forward):
-    """One that is quicker than torch's, and can be differentiated only once; `otherwise` computes
-    where that does not do, None: torch's own layer.
+    """A `forward` that is quicker than torch's, and can be differentiated only once; `otherwise`
+    computes where that does not do, None: torch's own layer.
     """
 
     otherwise: Forward | None = None

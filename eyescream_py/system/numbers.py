@@ -52,7 +52,7 @@ class Whole(click.types.IntParamType):
 
 
 class WholeFrom(click.IntRange, Whole):
-    """The same, with a least value."""
+    """A `Whole` of at least `min`."""
 
 
 def bounded(kind: click.ParamType) -> click.ParamType:

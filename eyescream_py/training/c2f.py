@@ -46,7 +46,7 @@ ADAGRAD_LR = {"D": 1e-3, "G": 3e-3}
 
 @dataclass(frozen=True, kw_only=True)
 class PairOptions(GameOptions):
-    """`train_c2f.py`'s."""
+    """The options of `train_c2f.py`."""
 
     D_sgd_lr: float
     G_sgd_lr: float

@@ -59,7 +59,7 @@ SETTLING_BATCHES = 20  # of 100 noises
 
 @dataclass(frozen=True, kw_only=True)
 class FaceOptions(GameOptions):
-    """`train.py`'s."""
+    """The options of `train.py`."""
 
     G_SGD_lr: float
     G_SGD_momentum: float

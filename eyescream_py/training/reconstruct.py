@@ -49,7 +49,7 @@ VALIDATION_BATCH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderOptions(setup.CommonOptions):
-    """`train_autoencoder.py`'s."""
+    """The options of `train_autoencoder.py`."""
 
     learning_rate: float  # of SGD
     momentum: float  # of SGD
@@ -69,7 +69,7 @@ class AutoencoderOptions(setup.CommonOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserOptions(setup.CommonOptions):
-    """`train_denoiser.py`'s."""
+    """The options of `train_denoiser.py`."""
 
     coef_l1: float  # weights of the penalties on the parameters
     coef_l2: float
