@@ -9,7 +9,7 @@ from eyescream_py.system.idle import PLOTS, say_idle
 
 
 def tell_of_game(values: Mapping[str, Any]) -> None:
-    """`train.py`'s and `train_c2f.py`'s, with a line for those that were typed in vain."""
+    """Name the flags of `train.py` and `train_c2f.py` that were typed and can change nothing."""
     methods = {player: values[f"{player}_optmethod"] for player in "DG"}
     for player, method in methods.items():
         when = f"with --{player}_optmethod={method}"
@@ -25,7 +25,7 @@ def tell_of_game(values: Mapping[str, Any]) -> None:
 
 
 def tell_of_reconstruction(values: Mapping[str, Any], method: str = "adam") -> None:
-    """`train_autoencoder.py`'s and `train_denoiser.py`'s, likewise; `method` optimizes."""
+    """The same for `train_autoencoder.py` and `train_denoiser.py`; `method` optimizes."""
     say_idle(
         (method != "sgd", f"with --optmethod={method}", ("learning_rate", "momentum")),
         (True, "by this program", ("K", "hidden_G", "hidden_D", "no_capture", "no_fuse")),

@@ -1,8 +1,8 @@
 """How far two sets of pictures are apart as a feature network sees them.
 
 Both distances are zero for equal distributions and grow with the difference. They are NOT the FID
-and KID of papers: those look through Inception-v3, we through whatever network is installed, so
-that only figures made with the same network, the same sides and as many pictures compare.
+and KID of papers, whose features are those of Inception-v3: these are of the network that is given,
+so that only figures made with the same network, the same sides and as many pictures compare.
 
 Fréchet distance: Heusel et al. 2017, arXiv 1706.08500. It is biased: it falls as the number of
 pictures grows. Kernel distance: Binkowski et al. 2018, arXiv 1801.01401, unbiased.

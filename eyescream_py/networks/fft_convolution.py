@@ -60,7 +60,7 @@ def _waves(count: int, first: int, circle: int, dtype: torch.dtype) -> _Waves:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Rows and columns of something whose spectrum is wanted."""
+    """The transforms of planes of `height` x `width`: along their rows, along their columns."""
 
     height: int
     width: int

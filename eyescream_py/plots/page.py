@@ -193,8 +193,10 @@ def _are_sliders(window: str, env: str, data: list[Any]) -> bool:
 
 
 class _Patient(tornado.websocket.WebSocketHandler):
-    """A socket whose reader may sleep: what it has not taken waits in one place a thing, where
-    what is newer replaces it. A tab left open over a long run would else fill the memory."""
+    """A socket whose reader may sleep: of what it has not taken, the newest message of each `thing`
+    (a window, say) waits and replaces the older ones. A tab left open over a long run would else
+    fill the memory.
+    """
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         self._waiting: dict[Hashable, str | dict[str, Any]] = {}

@@ -101,8 +101,8 @@ def _addresses_are_free() -> bool:
 
 
 def _in_large_pages(libc: ctypes.CDLL, size: int) -> None:
-    """Let the next `size` bytes of the heap come in pages of 2 MB, where Linux has any to spare: a
-    processor finds so few more quickly. Memory is taken up only once something is written there.
+    """Let the next `size` bytes of the heap come in pages of 2 MB, where Linux has any to spare:
+    their addresses are translated faster. Memory is taken only once something is written there.
     """
     libc.malloc.restype = ctypes.c_void_p
     start = libc.malloc(ctypes.c_size_t(size))
