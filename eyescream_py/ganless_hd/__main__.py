@@ -266,7 +266,7 @@ def export(network: str, file: str) -> None:
 
 @main.command("make-data")
 @click.argument("folder", type=PATH)
-@click.option("--count", default=200, show_default=True, type=POSITIVE)
+@click.option("--count", default=200, show_default=True, type=numbers.FILES)
 @click.option(
     "--size", default=640, show_default=True, type=click.IntRange(16, 2**13), help="Side, pixels."
 )

@@ -30,6 +30,7 @@ from eyescream_py.image_model.use_commands import USES
 from eyescream_py.system.commands import Command, Group
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.memory import demand_batch
+from eyescream_py.system.numbers import FILES
 from eyescream_py.system.places import PATH
 from eyescream_py.system.voice import say
 
@@ -280,11 +281,11 @@ def semi_stage2(**values: Any) -> None:
     help="Folders Faces_* are made in it.",
 )
 @click.option("--image_size", type=click.IntRange(16, 512), default=128, show_default=True)
-@click.option("--unpaired", type=flags.POSITIVE, default=400, show_default=True,
+@click.option("--unpaired", type=FILES, default=400, show_default=True,
               help="Depth maps, and photos of other people.")  # fmt: skip
-@click.option("--pairs", type=flags.POSITIVE, default=400, show_default=True)
-@click.option("--tests", type=flags.POSITIVE, default=40, show_default=True, help="Held-out pairs.")
-@click.option("--meshes", type=click.IntRange(min=0), default=0, show_default=True,
+@click.option("--pairs", type=FILES, default=400, show_default=True)
+@click.option("--tests", type=FILES, default=40, show_default=True, help="Held-out pairs.")
+@click.option("--meshes", type=click.IntRange(0, 999_999), default=0, show_default=True,
               help="PLY files for prepare-depth.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 def make_data(**values: Any) -> None:

@@ -139,7 +139,7 @@ def read_checkpoint(path: str | Path, kinds: tuple[str, ...] = KINDS) -> Checkpo
     """Open a checkpoint of one of `kinds`; UserError where it is missing, damaged, or another."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"--load: there is no checkpoint {path}")
+        raise UserError(f"{path}: there is no such checkpoint")
     try:
         header = read_header(path)
         metadata = json.loads(header.metadata[_KEY])

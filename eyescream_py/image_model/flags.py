@@ -11,7 +11,7 @@ import click
 from eyescream_py.image_model.options import CRITICS, DIRECTIONS, NORMS
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.idle import say_idle
-from eyescream_py.system.numbers import COUNT, NOT_NEGATIVE, PORT, Finite
+from eyescream_py.system.numbers import COUNT, PORT, Finite
 from eyescream_py.system.places import PATH
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class Rate(Finite):
 
 
 POSITIVE = COUNT
-RATE = Rate()
+RATE = Rate(most=1e3)
 TURNS = click.IntRange(1, 10_000)  # of D before one of G: a run can stop only between two of G's
-WEIGHT = NOT_NEGATIVE
+WEIGHT = Finite(0, most=1e6)
 SHARE = Finite(-1, most=1)
 
 

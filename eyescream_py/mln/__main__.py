@@ -73,7 +73,7 @@ def main() -> None:
 )
 @click.option(
     "--test-images",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 4096),
     default=16,
     show_default=True,
     help="Unseen examples for the closing comparison; 0: none.",
@@ -207,7 +207,7 @@ for command in (reconstruct, import_scan, export_scan, estimate_coils):
 )
 @click.option(
     "--acceleration",
-    type=Finite(1.5),
+    type=Finite(1.5, most=1000),
     default=6.0,
     show_default=True,
     help="Of the mask.",
@@ -215,7 +215,7 @@ for command in (reconstruct, import_scan, export_scan, estimate_coils):
 @click.option(
     "--b0",
     "b0_hz",
-    type=Finite(0),
+    type=Finite(0, most=1e5),
     default=0.0,
     show_default=True,
     help="Peak, Hz; 0: none.",
@@ -223,16 +223,22 @@ for command in (reconstruct, import_scan, export_scan, estimate_coils):
 @click.option(
     "--readout",
     "readout_ms",
-    type=Finite(0.01),
+    type=Finite(0.01, most=1e5),
     default=10.0,
     show_default=True,
     help="ms.",
 )
 @click.option(
-    "--segments", type=click.IntRange(2), default=7, show_default=True, help="Of the B0 model."
+    "--segments",
+    type=click.IntRange(2, 4096),
+    default=7,
+    show_default=True,
+    help="Of the B0 model.",
 )
-@click.option("--noise", type=Finite(0), default=0.02, show_default=True, help="Per real number.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option(
+    "--noise", type=Finite(0, most=1e3), default=0.02, show_default=True, help="Per real number."
+)
+@click.option("--seed", type=click.IntRange(0, 1 << 40), default=1, show_default=True)
 def simulate(out: str, **setup: Any) -> None:
     """Write a synthetic protocol, a scan of it and a Params.txt to train with."""
     from eyescream_py.mln.simulation import Setup, write_simulation

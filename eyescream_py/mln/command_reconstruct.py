@@ -73,8 +73,8 @@ KEYS = (
 )
 @click.option("--half", is_flag=True, help="k-layer in bfloat16 (CUDA; errors near 0.4 %).")
 @click.option("--cg-steps", type=click.IntRange(1, 10_000), default=12, show_default=True)
-@click.option("--wavelet-weight", type=Finite(0), default=0.005, show_default=True)
-@click.option("--tv-weight", type=Finite(0), default=0.005, show_default=True)
+@click.option("--wavelet-weight", type=Finite(0, most=1e6), default=0.005, show_default=True)
+@click.option("--tv-weight", type=Finite(0, most=1e6), default=0.005, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace images that --out holds already.")
 def reconstruct(
     params_file: str | None,

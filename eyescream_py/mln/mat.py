@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.files import atomic_write, demand_room
+from eyescream_py.system.files import atomic_write, demand_room, open_to_read
 
 LEAST_BYTES = 1 << 26  # a file may always hold this much
 BYTES_PER_BYTE = 100  # and so much more than its own size: real data packs less tightly
@@ -68,7 +68,7 @@ def _read(
 ) -> tuple[dict[str, Any], Any]:
     try:
         size = path.stat().st_size
-        with open(path, "rb"):
+        with open_to_read(path):
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

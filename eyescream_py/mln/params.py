@@ -281,6 +281,12 @@ _NOT_NEGATIVE = (
     "phase_only_weight",
     "init_sweeps",
     "seed",
+    "show_scan",
+    "run_on_data",
+    "use_b0",
+    "trainable_fourier",
+    "shared_fourier",
+    "complex_bias",
 )
 
 
@@ -297,6 +303,22 @@ _MOST = {
     "init_sweeps": 1000,
     "run_count": 10_000,
     "seed": 1 << 40,
+    "show_scan": 1,
+    "run_on_data": 1,
+    "use_b0": 1,
+    "trainable_fourier": 1,
+    "shared_fourier": 1,
+    "complex_bias": 1,
+    "learning_rate": 1e3,
+    "l1_weight": 1e6,
+    "l2_weight": 1e6,
+    "phase_only_weight": 1e6,
+    "noise": 1e3,
+    "readout_ms": 1e6,
+    "init_ridge": 1e6,
+    "phase_linear": 1e3,
+    "phase_quadratic": 1e3,
+    "phase_scale": 1e3,
 }
 
 

@@ -238,7 +238,7 @@ def read_scan(
         hint = _factors(data.shape[1], samples, coils_in_data)
         raise UserError(
             f"{label}: Data has {data.shape[1]} numbers per row, but 2 x {samples} samples "
-            f"x {coils_in_data} coils are {expected}{hint}"
+            f"x {coils_in_data} coils (RealDatancc, nccInData) are {expected}{hint}"
         )
     filled = np.flatnonzero(np.abs(data).max(1))
     rows = int(filled[-1]) + 1 if len(filled) else 1

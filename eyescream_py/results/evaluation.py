@@ -5,6 +5,7 @@ against real ones, and write the figures down.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.idle import say_idle
+from eyescream_py.system.memory import demand_memory
 from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
 
@@ -106,6 +108,8 @@ def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; train one first: python train.py")
     G = load_generator(path, device, ema=options.ema)
+    count = options.images
+    demand_memory(f"--images={count}", "a set of pictures", count * 4 * math.prod(G.dims))
     images = G.sample(options.images, options.seed)
     exported = path.suffix.lower() == EXPORTED
     content = Table() if exported else checkpoints.read(path, "SUBJECT")

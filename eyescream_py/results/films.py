@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,19 @@ from PIL import Image
 
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.memory import demand_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LONGEST_SIDE = 512
+
+
+def demand_memory_of(flag: str, frames: int, dims: Sequence[int]) -> None:
+    """Raise UserError, which names `flag`, where this machine cannot hold a film of pictures of
+    `dims` (C,H,W), enlarged ones included."""
+    each = 4 * math.prod(dims) + dims[0] * (LONGEST_SIDE // 2) ** 2
+    demand_memory(flag, "such a film", frames * each)
 
 
 def write(path: Path, frames: Tensor, seconds_per_frame: float = 0.08) -> None:

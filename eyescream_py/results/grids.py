@@ -91,6 +91,8 @@ def sample(options: SampleOptions) -> None:
         generator.export(base.G, Path(options.export), options.overwrite)
         print(f"Written: {options.export}")
         return
+    count = options.interpolate
+    films.demand_memory_of(f"--interpolate={count}", count, base.G.dims)
     refiner = load_refiner(options, base.G, device)
     data = _neighbour_data(options, base, device) if options.neighbours else None
     folder = Path(options.writeto)

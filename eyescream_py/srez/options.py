@@ -21,6 +21,10 @@ MINIMUM_SIDE = 32
 SEEDS = 1 << 63  # torch takes seeds from -SEEDS to SEEDS - 1
 WIDEST = 64.0  # times the originals' channels
 MOST = 1 << 31  # of any count: far beyond what memory or a life can hold
+MOSTS = {  # above them numbers become infinite, or a step endless
+    "learning_rate_start": 1e3, "epsilon": 1e3, "pixel_factor": 1e6, "train_noise": 1e3,
+    "LAMBDA": 1e6, "n_critic": 1e4,
+}  # fmt: skip
 CHOICES: dict[str, tuple[str, ...]] = {
     "crop": ("celeba", "lfw", "none"),
     "input": ("scaled", "noise"),
@@ -186,6 +190,8 @@ def _check_numbers(options: Options) -> None:
         _demand(getattr(options, name) >= 0, options, name, "give 0 or more")
     _demand(options.width <= WIDEST, options, "width", f"give at most {WIDEST:g}")
     _demand(options.width_of_critic <= WIDEST, options, "critic_width", f"give at most {WIDEST:g}")
+    for name, most in MOSTS.items():
+        _demand((getattr(options, name) or 0) <= most, options, name, f"give at most {most:g}")
     for name in positive:
         _demand(getattr(options, name) > 0, options, name, "give a number above 0")
     for name in ("learning_beta1", "learning_beta2"):

@@ -5,13 +5,16 @@ import errno
 import os
 import re
 import secrets
+import select
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 _TEMPORARY = re.compile(r"^\.(?P<name>.+?)\.(?P<pid>\d+)(\.[0-9a-f]{12})?\.tmp$")
 NO_FILE = "a device or pipe, no file"
+PATIENCE_S = 5.0  # for the first byte of a pipe
 _LONGEST = 180  # bytes of a name that a temporary's own may take over; 255 are allowed in all
 
 
@@ -24,6 +27,24 @@ def temporary_name(path: Path) -> Path:
 def create_new(path: Path) -> BinaryIO:
     """Open a file that must not be there, not even as a link planted in its place. OSError."""
     return open(path, "x+b", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
+def open_to_read(path: str | Path) -> BinaryIO:
+    """Open a file, or a pipe (`<(command)`) that somebody writes to within PATIENCE_S seconds: one
+    that nobody writes to would be waited for, perhaps for ever. OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(kind):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if stat.S_ISFIFO(kind) and not select.select([descriptor], [], [], PATIENCE_S)[0]:
+            raise OSError(errno.EINVAL, "a pipe that nobody writes to", str(path))
+        os.set_blocking(descriptor, True)
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def demand_room(path: Path, size: int = 0) -> None:

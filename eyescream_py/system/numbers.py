@@ -70,5 +70,6 @@ MOMENTUM = Finite(0, 1)
 SHARE = Finite(0, most=1)
 SEED = click.IntRange(0, 2**62)  # torch's and numpy's generators take it
 COUNT = click.IntRange(1, 2**31 - 1)
+FILES = click.IntRange(1, 999_999)  # to make, each under a name of its own
 PORT = click.IntRange(1, 65535)
 COUNT_OR_NONE = click.IntRange(0, 2**31 - 1)

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from eyescream_py.system.files import open_to_read
+
 MAX_HEADER = 16 << 20  # bytes; ours have a few kilobytes
 MAX_TENSORS = 100_000
 MAX_AXES = 16
@@ -59,7 +61,7 @@ class Header:
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Read and judge a header. Raises TensorsError, or OSError where the file cannot be read."""
     path = Path(path)
-    with open(path, "rb") as file:
+    with open_to_read(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 10:

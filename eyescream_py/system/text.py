@@ -7,6 +7,8 @@ import errno
 import os
 from pathlib import Path
 
+from eyescream_py.system.files import open_to_read
+
 BOM = b"\xef\xbb\xbf"
 MOST_BYTES = 64 << 20  # of a list that a person wrote
 
@@ -40,7 +42,7 @@ def as_utf8(data: bytes) -> bytes:
 
 def read_bounded(path: str | Path, most: int | None) -> bytes:
     """The bytes of a file of at most `most`. Raises OSError."""
-    with open(path, "rb") as file:
+    with open_to_read(path) as file:
         data = file.read() if most is None else file.read(most + 1)
     if most is not None and len(data) > most:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))

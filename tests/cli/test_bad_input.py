@@ -155,6 +155,7 @@ OTHERS = [
     ("sample", "--threads=-1", "--threads=-1"),
     ("sample", "--seed=-2", "--seed"),
     ("sample", "--interpolate=-1", "--interpolate"),
+    ("sample", "--interpolate=2147483647", "--interpolate"),
     ("sample", "--writeto={text}", "text"),
     ("sample", "--neighbours --dataset={missing}", "missing"),
     ("sample", "--G_c2f32={text} --D_c2f32={text}", "not a Torch 7 file"),

@@ -178,7 +178,7 @@ def test_a_file_cut_short_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--load: there is no checkpoint .*none"):
+    with pytest.raises(UserError, match=r"none\S*: there is no such checkpoint"):
         read_checkpoint(tmp_path / "none")
 
 

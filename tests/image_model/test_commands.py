@@ -251,7 +251,7 @@ BAD_TRAIN = [
     (["--use_replay", "--cache_dtype", "float64"], "--cache_dtype"),
     (["--use_replay", "--reuse_replay", "--cache_path", "{tmp}/none"], "there is no cache"),
     (["--cache_path", "{tmp}/c"], "need --use_replay"),
-    (["--load", "{tmp}/none.safetensors"], "there is no checkpoint"),
+    (["--load", "{tmp}/none.safetensors"], "none.safetensors: there is no such checkpoint"),
     (["--load", "{heads}/Faces_ply/00000.ply"], "is no checkpoint of this program"),
     (["--load", "{checkpoint}", "--gen_arch", "V"], "--gen_arch=V"),
     (["--load", "{checkpoint}", "--image_size", "32"], "--image_size=32"),

@@ -8,7 +8,12 @@ import sys
 import pytest
 
 from eyescream_py.system import files
-from eyescream_py.system.files import atomic_write, demand_room, remove_stale_temporaries
+from eyescream_py.system.files import (
+    atomic_write,
+    demand_room,
+    open_to_read,
+    remove_stale_temporaries,
+)
 
 
 def write(path, data, **options):
@@ -205,3 +210,19 @@ def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path, monkeypatch
     assert error.value.filename == str(tmp_path / "none" / "a.net")
     with pytest.raises(OSError, match=r"^cannot write mode F$"), atomic_write(path):
         raise OSError("cannot write mode F")  # Pillow's, whose words a file's name would replace
+
+
+def test_a_pipe_is_read_where_somebody_writes_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE_S", 0.05)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="a pipe that nobody writes to") as error:
+        open_to_read(tmp_path / "pipe")
+    assert error.value.filename == str(tmp_path / "pipe")
+    reading, writing = os.pipe()
+    os.write(writing, b"one")
+    os.close(writing)
+    with open_to_read(f"/dev/fd/{reading}") as file:  # as of `<(command)`
+        assert file.read() == b"one"
+    os.close(reading)
+    with pytest.raises(IsADirectoryError):
+        open_to_read(tmp_path)
