@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eyescream_py.networks.doubling import join_doublings
 from eyescream_py.networks.fft_convolution import convolve_by_fourier
 from eyescream_py.networks.modes import FastForward, full_precision
 from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
@@ -265,6 +266,7 @@ def speed_up(network: nn.Module, rounded: bool = False) -> None:
             elif _steps(layer, WIDE):
                 StridedForward(layer).install()
     convolve_by_fourier(network, rounded)
+    join_doublings(network)
     if not rounded:  # torch's own are faster in bfloat16
         convolve_by_tiles(network)
         _keep_pixels_first(network)
