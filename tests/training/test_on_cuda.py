@@ -238,21 +238,32 @@ def test_the_device_is_prepared_before_anything_is_computed(monkeypatch, capsys)
 
 @pytest.fixture
 def second_of_two(monkeypatch):
-    """The environment that torchrun makes, and what torch.distributed was asked for."""
+    """The environment that torchrun makes, and what torch.distributed was asked for; the first
+    process has come wherever they meet.
+    """
     asked = []
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for place in ("met", "joined"):
+        dist.PrefixStore("eyescream_py/0", store).add(place, 1)
     environment = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(("set", device)))
     monkeypatch.setattr(
-        dist, "init_process_group", lambda backend, timeout: asked.append((backend, timeout.days))
+        dist,
+        "init_process_group",
+        lambda backend, store, rank, world_size, timeout: asked.append(
+            (backend, rank, world_size, timeout.days)
+        ),
     )
     monkeypatch.setattr(dist, "destroy_process_group", lambda: asked.append("destroyed"))
     monkeypatch.setattr(dist, "all_gather_object", lambda places, ours: None)
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    return asked
+    yield asked
+    del store  # which serves no longer
 
 
 @pytest.mark.parametrize("gpu", [0, -1])
@@ -271,6 +282,8 @@ def test_processes_join_on_their_own_gpus_and_leave_after_their_graphs(gpu, fail
         if fails:
             raise RuntimeError("the run fails")
     joining = (
-        [("set", torch.device("cuda", 1)), ("cpu:gloo,cuda:nccl", 2)] if gpu == 0 else [("gloo", 2)]
+        [("set", torch.device("cuda", 1)), ("cpu:gloo,cuda:nccl", 1, 2, 2)]
+        if gpu == 0
+        else [("gloo", 1, 2, 2)]
     )
     assert second_of_two == [*joining, "graphs let go", "destroyed"]
