@@ -32,14 +32,18 @@ def _patches(pixels: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
 def _summed(patches: Tensor, height: int, width: int, stride: int, padding: int) -> Tensor:
     """Slopes of pixels from those of their patches: the transpose. -> [H,W,N,C]"""
     rows, columns, n, kernel, _, planes = patches.shape
-    p = padding
+    p, met = padding, -(-kernel // stride)  # blocks of `stride` pixels that a patch meets
+    down, across = (-(-(side + 2 * p) // stride) for side in (height, width))
     dtype = full_precision(patches.new_empty(0)).dtype
-    sums = patches.new_zeros(height + 2 * p, width + 2 * p, n, planes, dtype=dtype)
-    for a in range(kernel):
-        for b in range(kernel):
-            met = sums[a : a + stride * rows : stride, b : b + stride * columns : stride]
-            met += patches[:, :, :, a, b]
-    return sums[p : p + height, p : p + width].contiguous()
+    sums = patches.new_zeros(down, stride, across, stride, n, planes, dtype=dtype)
+    taps = patches.permute(0, 3, 1, 4, 2, 5)
+    for i in range(met):
+        for j in range(met):
+            # all taps of a block at once: of neighbouring patches they meet different pixels
+            part = taps[:, stride * i : stride * (i + 1), :, stride * j : stride * (j + 1)]
+            sums[i : i + rows, : part.shape[1], j : j + columns, : part.shape[3]] += part
+    whole = sums.view(stride * down, stride * across, n, planes)
+    return whole[p : p + height, p : p + width].contiguous()
 
 
 class _Convolution(torch.autograd.Function):
@@ -61,8 +65,9 @@ class _Convolution(torch.autograd.Function):
             y = product(patches, kernels, bias)
         else:  # a sixth faster
             y = product(kernels, patches).add_(bias.unsqueeze(1)).T
-        y = y.view(rows, columns, n, -1).permute(2, 3, 0, 1)
-        return as_planes(pixels_of(y), n) if ctx.pixels_first else y.contiguous()
+        if ctx.pixels_first:
+            return as_planes(y.contiguous().view(rows, columns, -1), n)
+        return y.view(rows, columns, n, -1).permute(2, 3, 0, 1).contiguous()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -85,9 +85,11 @@ class _Map:
         across = torch.zeros(IN, len(columns), width, dtype=torch.float64)
         for i, tile in enumerate(columns):
             across[:, i, tile.pixels] = tile.matrix
-        self.across = across.flatten(0, 1).to(dtype)  # (6*columns,W)
+        # as often as bmm takes them, which MKL shares out among threads, but not narrow products
+        self.across = across.flatten(0, 1).to(dtype).expand(IN, -1, -1)
+        self.back = self.across.transpose(1, 2)  # [6,W,6*columns]
         self.rows = [
-            _Lines(tile.pixels, tile.matrix.to(dtype).contiguous())
+            _Lines(tile.pixels, tile.matrix.to(dtype).contiguous().expand(width, -1, -1))
             for tile in _tiles(height, slopes)
         ]
         self.size = height, width
@@ -96,17 +98,15 @@ class _Map:
     def spread(self, row: _Lines, pixels: Tensor, b: int) -> Tensor:
         """The numbers of a row of tiles."""
         lines = pixels[row.pixels].transpose(0, 1)  # [W,lines,ab]
-        # by bmm, which MKL shares out among threads where it does not a product so narrow
-        down = torch.bmm(row.matrix.expand(len(lines), *row.matrix.shape), lines)
-        numbers = torch.bmm(self.across.expand(IN, *self.across.shape), down.transpose(0, 1))
+        down = torch.bmm(row.matrix, lines)
+        numbers = torch.bmm(self.across, down.transpose(0, 1))
         return numbers.view(IN * IN, -1, b)
 
     def collect(self, row: _Lines, numbers: Tensor, pixels: Tensor) -> None:
         """The transpose of `spread`, added to `pixels` where tiles overlap."""
-        across = self.across.T.expand(IN, *self.across.T.shape)
-        lines = torch.bmm(across, numbers.view(IN, len(self.across), -1))
+        lines = torch.bmm(self.back, numbers.view(IN, self.back.shape[2], -1))
         pixels[row.pixels].flatten(1).addmm_(
-            row.matrix.T, lines.view(IN, -1), beta=float(self.overlap)
+            row.matrix[0].T, lines.view(IN, -1), beta=float(self.overlap)
         )
 
     def none(self, like: Tensor, planes: int) -> Tensor:
@@ -135,11 +135,12 @@ class _Convolution(torch.autograd.Function):
         ctx.maps, ctx.planes_first = (there, back), not lies_so(x)
         kernels = product(_taps(x.dtype), weight.reshape(-1, 9))
         kernels = kernels.view(IN * IN, *weight.shape[:2])
+        to_outputs = kernels.transpose(1, 2)
         pixels, n = pixels_of(x), len(x)
         y, kept = back.none(x, n * len(weight)), []
         for tiles, outputs in zip(there.rows, back.rows, strict=True):
             numbers = there.spread(tiles, pixels, x.shape[1])
-            back.collect(outputs, torch.bmm(numbers, kernels.transpose(1, 2)), y)
+            back.collect(outputs, torch.bmm(numbers, to_outputs), y)
             if ctx.needs_input_grad[1]:
                 kept.append(numbers)
         ctx.save_for_backward(kernels, *kept)
@@ -151,13 +152,14 @@ class _Convolution(torch.autograd.Function):
         n, outputs = grads[0].shape[:2]
         pixels, (to_x, to_weight, to_bias) = pixels_of(grads[0]), ctx.needs_input_grad
         sums = there.none(pixels, n * kernels.shape[2]) if to_x else None
-        total = kernels.new_zeros(kernels.shape) if to_weight else None
+        total = torch.empty_like(kernels) if to_weight else None
         for i, (tiles, places) in enumerate(zip(there.rows, back.rows, strict=True)):
             slopes = back.spread(places, pixels, outputs)
             if sums is not None:
                 there.collect(tiles, torch.bmm(slopes, kernels), sums)
             if total is not None:
-                total.baddbmm_(slopes.transpose(1, 2), numbers[i])
+                # with 0 the first row writes over what memory held, NaN or not
+                total.baddbmm_(slopes.transpose(1, 2), numbers[i], beta=float(i > 0))
         return (
             None if sums is None else _laid(as_planes(sums, n), ctx.planes_first),
             None if total is None else _of_taps(total),

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import random
 import resource
@@ -171,3 +172,22 @@ def test_what_a_run_holds_is_asked_for_numbers_that_are_none(fault):
         held.view(-1)[-1] = fault
         assert not_finite(held_by({"net": net}, {"adam": adam})) == [name]
         held.view(-1)[-1] = kept
+
+
+def test_numbers_that_are_none_are_named_whatever_their_kind():
+    sound = {
+        "whole": torch.tensor([1, -2]),
+        "yes": torch.tensor([True, False]),
+        "empty": torch.empty(0),
+        "single": torch.tensor(3.0, requires_grad=True),
+        "large": torch.tensor([3e38, -3e38]),
+        "half": torch.tensor([6e4]).half(),
+    }
+    assert not not_finite(sound)
+    faults = (math.nan, math.inf, -math.inf)
+    broken = {
+        f"{fault} {dtype}": torch.tensor([1.0, fault, 2.0], dtype=dtype)
+        for fault in faults
+        for dtype in (torch.float32, torch.bfloat16, torch.complex64)
+    }
+    assert not_finite({**sound, **broken}) == list(broken)
