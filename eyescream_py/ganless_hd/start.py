@@ -45,11 +45,12 @@ from eyescream_py.ganless_hd.trainer import Trainer
 from eyescream_py.ganless_hd.training import FEATURES, Run
 from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.files import remove_stale_temporaries
+from eyescream_py.system.files import demand_room, remove_stale_temporaries
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.idle import say_idle
 from eyescream_py.system.locks import writing
 from eyescream_py.system.memory import demand_batch
+from eyescream_py.system.saves import spared
 from eyescream_py.system.voice import printable, say
 
 CALIBRATION_PHOTOS = 128
@@ -85,6 +86,9 @@ def _opened(given: Options, typed: Collection[str]) -> Iterator[Run]:
     set_threads(options.threads, "threads" in typed)
     prepare_cuda(device, fast=False, strict=False)
     _make_folders(options)
+    if options.cache_folder:
+        with spared(f"copies to {options.cache_folder}"):  # it may hold all of them already
+            demand_room(options.cache_folder / "probe")
     training, held_out = photographs(options)
     dataset = ContourPhotos(training, options.imgSize, options.colormap, options.seed)
     loss = PerceptualLoss(_features(options, dataset, device, earlier), options.pearson)

@@ -196,7 +196,9 @@ def _run(
     from eyescream_py.mln.series import chosen_rows, equal_rows, output_files, reconstruct_series
 
     sources = [f"{needs['--prefix']}{number:02d}.mat" for number in range(1, work.count + 1)]
-    scans = [chosen_rows(read_scan(path, *work.sizes, "scan"), rows) for path in sources]
+    typed = click.get_current_context().params["prefix"]
+    label = "--prefix" if typed else "LoadAndRunOnData_Prefix"
+    scans = [chosen_rows(read_scan(path, *work.sizes, label), rows) for path in sources]
     side = work.params.image_side if work.network is None else work.network.shape.image_side
     truth = read_reference(reference, side) if reference else None
     out = Path(needs["--out"])

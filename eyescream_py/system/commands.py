@@ -84,11 +84,17 @@ def _in_words(error: OSError, context: click.Context) -> str:
 
 
 def _with_flag(message: str, context: click.Context) -> str:
-    """`message`, which may begin with a file and a colon, with the flag that led to the file."""
+    """`message`, which may begin with a file and a colon, with the flag that led to the file; or,
+    where it begins with the name of a flag that was typed, with that flag.
+    """
+    # "Params.txt and the flags: batch_size 0: ..." where settings of a file are flags, too
+    told = message.rpartition("flags: ")[2]
+    if f"--{told.partition(' ')[0]}" in _typed_flags(context):
+        return f"--{told}"
     for flag, text in sorted(_typed_paths(context), key=lambda pair: -len(pair[1])):
         rest = message.removeprefix(text)
-        if rest != message and rest.startswith((": ", "/")):
-            return f"{flag}={text}{rest}" if rest[0] == ":" else f"{flag}={text}: {message}"
+        if rest != message and rest.startswith((": ", "/", ", ")):
+            return f"{flag}={text}{rest}" if rest[0] != "/" else f"{flag}={text}: {message}"
     return message
 
 
@@ -100,14 +106,30 @@ def _where(path: str, context: click.Context) -> str:
 
 
 def _flag_of(path: str, context: click.Context) -> str:
-    """`--flag=value` of the innermost path that a person typed and `path` is or lies in; "" for
-    none."""
+    """`--flag=value` of the innermost path that a person typed and `path` is or lies in; else of
+    one that `path` only adds an ending to, or that lies in `path`. "" for none."""
     around = (Path(path), *Path(path).parents)
     found: dict[int, str] = {}  # by how far `path` lies below
     for flag, text in _typed_paths(context):
         if Path(text) in around:
             found.setdefault(around.index(Path(text)), f"{flag}={text}")
+        elif _is_longer(path, text) or (text != "." and Path(path) in Path(text).parents):
+            found.setdefault(len(around), f"{flag}={text}")
     return found[min(found)] if found else ""
+
+
+def _is_longer(path: str, text: str) -> bool:
+    """Whether `path` is `text` with an ending, as files of one prefix have: x.npy, x01.mat, x_a."""
+    more = path.removeprefix(text)
+    return text != "." and len(more) < len(path) and "/" not in more and not more[:1].isalpha()
+
+
+def _typed_flags(context: click.Context) -> set[str]:
+    """All names of the options that a person typed."""
+    typed = (
+        p for p in context.command.params if context.get_parameter_source(p.name or "") in TYPED
+    )
+    return {name for param in typed for name in param.opts}
 
 
 def _typed_paths(context: click.Context) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,9 @@
 """A stranger's network or state is only a file; an earlier version's is still ours."""
 
+import errno
 import json
 import multiprocessing
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save
 
+from eyescream_py.ganless_hd import start
 from eyescream_py.ganless_hd.__main__ import main
 from eyescream_py.ganless_hd.checkpoints import read_network, read_tensors, write_pth, write_tensors
 from eyescream_py.ganless_hd.networks import UNet
@@ -283,3 +286,14 @@ def test_defaults_pass_their_own_check():
 def test_write_pth_needs_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_pth(tmp_path / "none" / "a.pth", UNet(0.02))
+
+
+def test_a_cache_that_cannot_be_written_is_said(tiny_options, tmp_path, monkeypatch, capsys):
+    def refused(path, size=0):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(start, "demand_room", refused)
+    with opened_run(replace(tiny_options, cache=str(tmp_path / "c")), ()):
+        pass
+    line = f"Could not write copies to {tmp_path / 'c'}: Permission denied; training goes on."
+    assert capsys.readouterr().out.count(line) == 1

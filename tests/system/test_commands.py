@@ -65,9 +65,31 @@ def refusing(says, **places):
      (["--load=."], "epoch 3: no numbers", "epoch 3: no numbers"),
      (["--load=a"], "a step of it failed", "a step of it failed"),
      (["--word=a"], "a: what", "a: what"),
+     (["--word=0"], "word 0: give 1", "--word 0: give 1"),
+     (["--word=0"], "x.txt and the flags: word 0: give 1", "--word 0: give 1"),
+     ([], "x.txt: word 0: give 1", "x.txt: word 0: give 1"),
      ([], "somewhere: is full", "somewhere: is full"),
      (["--load=a", "--"], "--load=a: gone", "--load=a: gone")],
 )  # fmt: skip
 def test_an_error_about_a_file_names_the_flag_that_led_to_it(args, says, line):
     done = CliRunner().invoke(refusing, [*args, says])
     assert (done.exit_code, done.stderr) == (2, f"Error: {line}\n")
+
+
+@click.command(cls=Command)
+@click.option("--out", type=PATH)
+@click.argument("path")
+def opening(path, out):
+    open(path).close()
+
+
+@pytest.mark.parametrize(
+    ("typed", "path", "named"),
+    [("a/b", "a/b", "--out=a/b"), ("a", "a/b/c", "--out=a: a/b/c"), ("a/b", "a/b01.mat",
+     "--out=a/b: a/b01.mat"), ("a/b", "a", "--out=a/b: a"), ("a/b", "a/bad", "a/bad"),
+     (".", "a/b", "--out=.: a/b"), ("a/b", ".", "--out=a/b: ."), ("a", "b", "b")],
+)  # fmt: skip
+def test_what_the_system_refuses_names_the_flag(typed, path, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(opening, [f"--out={typed}", path])
+    assert done.stderr.startswith(f"Error: {named}: ")
