@@ -196,9 +196,7 @@ def _run(
     from eyescream_py.mln.series import chosen_rows, equal_rows, output_files, reconstruct_series
 
     sources = [f"{needs['--prefix']}{number:02d}.mat" for number in range(1, work.count + 1)]
-    typed = click.get_current_context().params["prefix"]
-    label = "--prefix" if typed else "LoadAndRunOnData_Prefix"
-    scans = [chosen_rows(read_scan(path, *work.sizes, label), rows) for path in sources]
+    scans = [chosen_rows(read_scan(path, *work.sizes, _label()), rows) for path in sources]
     side = work.params.image_side if work.network is None else work.network.shape.image_side
     truth = read_reference(reference, side) if reference else None
     out = Path(needs["--out"])
@@ -220,6 +218,12 @@ def _run(
                 first.append(image)
     write_report(out, outcomes, first + ([truth] if truth is not None else []))
     say(table(outcomes))
+
+
+def _label() -> str:
+    """What chose the scans."""
+    typed = click.get_current_context().params["prefix"]
+    return "--prefix" if typed else "LoadAndRunOnData_Prefix"
 
 
 def _stems(out: Path, count: int, methods: Iterable[str]) -> dict[tuple[str, int], Path]:
