@@ -278,6 +278,7 @@ def estimate_b0(
     from eyescream_py.mln.protocol import load_protocol, read_scan, write_b0
     from eyescream_py.mln.trajectories import sample_times, segment_interpolation
 
+    idle.tell_of_estimation("b0")
     demand_free("--out", out, [] if overwrite else [Path(out)])
     params = replace(given_params(params_file, ignore_unknown, flags), use_b0=0)
     chosen_device(-1, threads)

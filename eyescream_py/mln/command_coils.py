@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from eyescream_py.mln import idle
 from eyescream_py.mln.options import (
     PROTOCOL_KEYS,
     chosen_device,
@@ -60,6 +61,7 @@ def estimate_coils(
     from eyescream_py.mln.mat import demand_free, demand_writable
     from eyescream_py.mln.protocol import read_scan, read_trajectory, write_maps
 
+    idle.tell_of_estimation("coils")
     demand_free("--out", out, [] if overwrite else [Path(out)])
     params = given_params(params_file, ignore_unknown, flags)
     chosen_device(-1, threads)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import click
+
 from eyescream_py.system.idle import say_idle
 
 ISMRMRD = (".h5", ".hdf5", ".mrd")  # ends of its files' names
+OWN_FLAGS = {"checkpoint": "checkpointP", "prefix": "Prefix", "out": "OutP"}  # win over keys
+OF_B0_AND_MAPS = ("BaseTSDataP", "UseB0", "nSimSegments", "AcqTime", "nccToUse", "DataH")
 OF_METHOD = {"cg": "cg_steps", "wavelet": "wavelet_weight", "tv": "tv_weight", "mln": "half"}
 
 
@@ -39,7 +43,16 @@ def tell_of_reconstruction(on_cpu: bool, method: str) -> None:
     """The same for `reconstruct`."""
     when = f"with --method={method}"
     say_idle(*((method not in (name, "all"), when, (flag,)) for name, flag in OF_METHOD.items()))
+    chosen = click.get_current_context().params
+    for flag, key in OWN_FLAGS.items():
+        say_idle((chosen[flag], f"with --{flag}", (f"key_LoadAndRunOnData_{key}",)))
     say_idle((on_cpu and method in ("mln", "all"), "on a processor", ("half",)))
+
+
+def tell_of_estimation(what: str) -> None:
+    """`estimate-coils`'s and `estimate-b0`'s, which need less of a protocol than a training."""
+    unread = ("UseB0",) if what == "b0" else OF_B0_AND_MAPS
+    say_idle((True, f"by estimate-{what}", [f"key_{name}" for name in unread]))
 
 
 def tell_of_import(source: str, maps: str | None) -> None:

@@ -191,6 +191,8 @@ def read_params(
             f"--params {path}: cannot be read ({reason}); give a text file of `key value` lines"
         ) from None
     values = parse_text(text.replace("\r", ""), str(path))
+    if not values:
+        raise UserError(f"--params {path}: holds no setting; give lines of `key value`")
     name = f"{path} and the flags" if overrides else str(path)
     return params_from(values | (overrides or {}), name, lenient)
 

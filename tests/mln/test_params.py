@@ -152,3 +152,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_keys_are_unique_and_echo_times_are_seconds() -> None:
     assert len(key_fields()) == len(Params.__dataclass_fields__)
     assert echo_times(params_from({"EchoTimes": "5,20"})) == [0.005, 0.02]
+
+
+def test_a_file_without_a_setting_is_refused(tmp_path):
+    (tmp_path / "P.txt").write_text("\n\n")
+    with pytest.raises(UserError, match=r"--params \S+P\.txt: holds no setting"):
+        read_params(tmp_path / "P.txt")

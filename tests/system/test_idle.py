@@ -116,9 +116,15 @@ def test_of_the_trainers(module, words, said, tmp_path):
         ("ganless_hd.__main__", (*HD, "--averaging=ema", "--ema-decay=0.9"), []),
         ("mln.__main__", ("import", "nowhere.h5", "--out=x", "--maps=m", "--coil-method=joint"),
          ["with an ISMRMRD file: --maps.", "with --maps: --coil-method."]),
+        ("mln.__main__", ("estimate-coils", "--scan=x", "--out=x", "--AcqTime=9", "--nTraj=64"),
+         ["by estimate-coils: --AcqTime."]),
+        ("mln.__main__", ("estimate-b0", "--scan=x", "--out=x", "--AcqTime=9", "--UseB0=1"),
+         ["by estimate-b0: --UseB0."]),
         ("mln.__main__", ("reconstruct", "--method=cg", "--prefix=x", "--out=x", "--gpu=-1",
-                          "--cg-steps=3", "--tv-weight=1", "--half"),
-         ["with --method=cg: --tv-weight.", "with --method=cg: --half."]),
+                          "--cg-steps=3", "--tv-weight=1", "--half",
+                          "--LoadAndRunOnData_Prefix=y"),
+         ["with --method=cg: --tv-weight.", "with --method=cg: --half.",
+          "with --prefix: --LoadAndRunOnData_Prefix."]),
     ],
 )  # fmt: skip
 def test_of_the_siblings(module, words, said, tmp_path, monkeypatch):
