@@ -10,13 +10,14 @@ from click.testing import CliRunner
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.places import PATH
 
 
 @click.command(cls=Command)
-@click.option("--out", required=True)
+@click.option("--out", type=PATH, required=True)
 @click.option("--fault")
 @click.option("--write", is_flag=True)
-@click.option("--within")
+@click.option("--within", type=PATH)
 def make(out, fault, write, within):
     make_folder(f"{out}/a/b")
     make_folder(f"{out}/a/c")
