@@ -39,6 +39,7 @@ from eyescream_py.system.numbers import SEED
 from eyescream_py.system.places import PATH, dataset_folder
 from eyescream_py.system.processes import usable_cores, worker_processes
 from eyescream_py.system.progress import Progress
+from eyescream_py.system.text import MOST_BYTES, read_bounded
 from eyescream_py.system.voice import say, warn
 
 BLOCK = 16  # photos handed to a worker at once
@@ -147,7 +148,7 @@ def _prepare(job: Job, names: list[str], overwrite: bool) -> None:
 
 def _read(record: Path) -> object:
     try:
-        return json.loads(record.read_text(encoding="utf-8"))
+        return json.loads(read_bounded(record, MOST_BYTES))
     except (OSError, ValueError):
         return None
 

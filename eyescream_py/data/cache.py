@@ -12,14 +12,16 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eyescream_py.system.files import atomic_write, remove_stale_temporaries, reserve
+from eyescream_py.system.files import atomic_write, open_to_read, remove_stale_temporaries, reserve
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.text import read_bounded
 
 CHUNK = 1 << 24
 
@@ -57,7 +59,8 @@ def _record(stem: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC  # for writing only, a pipe would be waited for
+    with open(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
         # Without locks (some network file systems) two processes may do the same work.
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -66,7 +69,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _valid_notes(stem: Path, key: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any] | None:
     try:
-        record = json.loads(_record(stem).read_text(encoding="utf-8"))
+        record = json.loads(read_bounded(_record(stem), most=None))
         fits = (
             record["key"] == key
             and record["shape"] == list(shape)
@@ -81,7 +84,7 @@ def _valid_notes(stem: Path, key: dict[str, Any], shape: tuple[int, ...]) -> dic
 def _checksum(path: Path, notes: dict[str, Any]) -> str:
     """Of the rows and of what is noted about them."""
     digest = hashlib.blake2b(json.dumps(notes, sort_keys=True).encode(), digest_size=16)
-    with open(path, "rb") as file:
+    with open_to_read(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

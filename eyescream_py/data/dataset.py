@@ -178,7 +178,8 @@ def _load_t7(path: Path, channels: int, size: int) -> Dataset:
         if isinstance(images, torch.Tensor):
             images = own(images)
     except (T7Error, OSError) as error:
-        raise UserError(f"--dataset={path}: {error}") from error
+        reason = why(error) if isinstance(error, OSError) else error
+        raise UserError(f"--dataset={path}: {reason}") from error
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images)
     if not isinstance(images, torch.Tensor) or images.ndim != 4 or not images.is_floating_point():

@@ -23,7 +23,7 @@ from eyescream_py.results.report import Findings, table, write_png
 from eyescream_py.results.sampling import judge
 from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.files import atomic_write
+from eyescream_py.system.files import atomic_write, open_to_read
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.idle import say_idle
 from eyescream_py.system.memory import demand_memory
@@ -119,6 +119,10 @@ def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
 
 def _array(path: Path, most: int) -> Tensor:
     """(N,H,W), (N,C,H,W) or (N,H,W,C) as uint8 or floats 0..1 -> the first as float [N,C,S,S]."""
+    try:
+        open_to_read(path).close()  # numpy would wait for a pipe
+    except OSError as error:
+        raise UserError(f"{path}: {why(error)}") from error
     try:  # mapped: a header that claims more than the file has is refused, not allocated
         array = np.lib.format.open_memmap(path, mode="r")[:most]
     except Exception as error:  # numpy parses a header as Python text and raises what that does

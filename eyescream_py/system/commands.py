@@ -7,6 +7,8 @@ lines that cannot be written never end a command, and what the system refuses is
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,11 @@ class Command(click.Command):
 
     def main(self, *args: Any, **options: Any) -> Any:
         make_unfailing()
+        _quieten()
         return super().main(*args, **options)
 
     def invoke(self, context: click.Context) -> Any:
+        _demand_folder()
         memory = memory_in_words(self.remedy)
         with heard(), none_left_empty(context), system_in_words(context), memory:
             return super().invoke(context)
@@ -53,6 +57,23 @@ class Group(click.Group):
     def main(self, *args: Any, **options: Any) -> Any:
         make_unfailing()
         return super().main(*args, **options)
+
+
+def _quieten() -> None:
+    """Let libraries keep to themselves what is no one's to mend: matplotlib that a home folder
+    takes no cache of fonts."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
+def _demand_folder() -> None:
+    """Refuse to work in a folder that was removed: relative paths lead nowhere, and torch cannot
+    load its libraries from there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            "the folder that this is run in was removed; change to another (cd) and try again"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from pathlib import Path
 
-from eyescream_py.system.files import open_to_read
+from eyescream_py.system.files import NO_FILE, open_to_read
 
 BOM = b"\xef\xbb\xbf"
 MOST_BYTES = 64 << 20  # of a list that a person wrote
@@ -43,6 +44,8 @@ def as_utf8(data: bytes) -> bytes:
 def read_bounded(path: str | Path, most: int | None) -> bytes:
     """The bytes of a file of at most `most`. Raises OSError."""
     with open_to_read(path) as file:
+        if most is None and stat.S_ISCHR(os.fstat(file.fileno()).st_mode):  # which may never end
+            raise OSError(errno.EINVAL, NO_FILE, str(path))
         data = file.read() if most is None else file.read(most + 1)
     if most is not None and len(data) > most:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))

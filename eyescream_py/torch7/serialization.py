@@ -57,9 +57,15 @@ def load(
     if long_size not in (None, 4, 8):
         raise ValueError(f"long_size must be None, 4 or 8, not {long_size!r}")
     if isinstance(source, str | os.PathLike):
-        with open(source, "rb") as file:
+        with open(source, "rb", opener=_not_waiting) as file:
+            os.set_blocking(file.fileno(), True)
             return _load(Source(file), long_size, ascii, limits or Limits())
     return _load(Source(source), long_size, ascii, limits or Limits())
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    """Open, where that is a pipe that nobody writes to as an empty file."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _load(source: Source, long_size: int | None, ascii: bool | None, limits: Limits) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import (
+    NO_FILE,
     atomic_write,
     demand_room,
     remove_stale_temporaries,
@@ -25,8 +26,9 @@ def prepare_folder(folder: Path, name: str, room: int) -> None:
     Raises UserError where it cannot.
     """
     for path in (folder / name, folder / f"{name}.old"):
-        if path.is_dir():
-            raise UserError(f"--save={folder}: {path} is a folder; remove it or save elsewhere")
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else NO_FILE
+            raise UserError(f"--save={folder}: {path} is {kind}; remove it or save elsewhere")
     try:
         make_folder(folder)
         for place in (folder, folder / "pictures"):

@@ -1,5 +1,7 @@
 """Folders, Torch 7 files and embedded faces -> Dataset; its batches and its split."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,12 @@ def test_t7_that_does_not_fit_is_named(tmp_path, value, message):
     with pytest.raises(UserError, match=message) as error:
         load(tmp_path / "faces.t7", 3, 8)
     assert "faces.t7" in error.value.message
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "faces.t7")
+    with pytest.raises(UserError, match="it is empty"):
+        load(tmp_path / "faces.t7", 3, 8)
 
 
 def test_t7_that_is_missing_or_no_torch_file_is_named(tmp_path):

@@ -127,6 +127,17 @@ def test_a_damaged_cache_is_made_anew(folder, decodings, suffix, damage):
     assert decodings == [30, 30]
 
 
+@pytest.mark.parametrize("suffix", [".u8", ".json", ".lock"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_in_its_place_is_not_waited_for(folder, decodings, suffix, kind):
+    check(folder)
+    path = cache_file(folder, ".u8").with_suffix(suffix)
+    path.unlink()
+    make = {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda p: p.symlink_to("/dev/zero")}
+    make[kind](path)
+    check(folder)
+
+
 def test_pixels_of_other_code_are_made_anew(folder, decodings, monkeypatch):
     check(folder)
     monkeypatch.setattr(dataset, "CODE_VERSION", dataset.CODE_VERSION + 1)

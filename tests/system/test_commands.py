@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import click
 import numpy as np
 import pytest
@@ -6,6 +10,7 @@ from click.testing import CliRunner
 from eyescream_py.system.commands import Command, Group
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import PATH
+from tests.commands import ROOT
 
 
 @click.group(cls=Group)
@@ -93,3 +98,30 @@ def test_what_the_system_refuses_names_the_flag(typed, path, named, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(opening, [f"--out={typed}", path])
     assert done.stderr.startswith(f"Error: {named}: ")
+
+
+def test_nothing_is_done_in_a_folder_that_was_removed(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    done = CliRunner().invoke(alone, ["x"])
+    assert done.exit_code == 2
+    assert "the folder that this is run in was removed" in done.output
+    assert CliRunner().invoke(alone, ["--help"]).exit_code == 0
+
+
+def test_matplotlib_says_nothing_of_a_home_that_takes_no_cache(tmp_path):
+    """In a process of its own: it looks for its folder once."""
+    (tmp_path / "file").touch()
+    code = (
+        "import click; from eyescream_py.system.commands import Command\n"
+        "@click.command(cls=Command)\ndef main():\n from matplotlib.figure import Figure\n"
+        "main()"
+    )
+    environment = {**os.environ, "HOME": f"{tmp_path}/file", "XDG_CONFIG_HOME": f"{tmp_path}/file"}
+    environment.pop("MPLCONFIGDIR", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -20,6 +20,8 @@ def test_lines(content, lines, tmp_path):
 def test_what_never_ends_is_refused(tmp_path):
     with pytest.raises(OSError, match="File too large"):
         read_lines("/dev/zero", most=1 << 16)
+    with pytest.raises(OSError, match="no file"):
+        read_lines("/dev/zero", most=None)
     path = tmp_path / "list.txt"
     path.write_bytes(b"ab\n")
     assert read_lines(path, most=3) == ["ab"]
