@@ -145,6 +145,14 @@ def test_arrays_that_cannot_be_measured(array, words, tmp_path, real):
     assert words in done.output
 
 
+def test_more_pictures_than_memory_are_refused(tmp_path, real):
+    path = tmp_path / "a.net"
+    torch7.save(path, {"G": torch7.from_module(models.create_G((1, 8, 8), 4))})
+    done = evaluate(path, f"--dataset={real}", "--images=2147483647", f"--writeto={tmp_path}")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: --images=2147483647: a set of pictures takes 550 GB")
+
+
 def test_a_missing_network_names_itself(tmp_path):
     done = evaluate(tmp_path / "gone.net")
     assert done.exit_code == 2
