@@ -33,9 +33,8 @@ def load_refiner(path: str | Path, device: str = "cpu") -> Refiner:
     """
     from pathlib import Path
 
-    import torch
-
+    from eyescream_py.results.generator import usable_device
     from eyescream_py.results.refiner import read_refiner
 
     file = Path(path)
-    return read_refiner(file, file, torch.device(device))
+    return read_refiner(file, file, usable_device(device))

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from eyescream_py.networks import checkpoints
 from eyescream_py.results.generator_layers import build, describe
 from eyescream_py.results.sampling import generate, judge
+from eyescream_py.system.device import memory_in_words
 from eyescream_py.system.errors import UserError, first_line, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
@@ -62,7 +63,8 @@ class Generator:
         n, seed = operator.index(n), operator.index(seed)  # NumPy's integers, but no 2.5
         if n < 1:
             raise ValueError(f"{n} pictures cannot be made")
-        return generate(self.network, self.noise(n, seed)).clamp(0, 1)
+        with memory_in_words("ask for fewer pictures at once"):
+            return generate(self.network, self.noise(n, seed)).clamp(0, 1)
 
 
 def load_generator(
@@ -72,7 +74,7 @@ def load_generator(
 
     Raises UserError where the file holds no G that makes pictures of noise.
     """
-    device = torch.device(device)
+    device = usable_device(device)
     if str(path).startswith(checkpoints.PRETRAINED):
         path = checkpoints.find(str(path), Path(), "FILE")
     path = Path(path)
@@ -89,6 +91,16 @@ def load_generator(
     else:
         network = _read_net(path, ema)
     return described(network.float().eval().to(device), str(path))
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device of that name; UserError where this machine has none."""
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).tolist()
+    except (RuntimeError, AssertionError) as error:  # of a torch without CUDA, an assertion
+        raise UserError(f"device={device}: there is no such device here; give cpu") from error
+    return found
 
 
 def _read_net(path: Path, ema: bool) -> nn.Module:

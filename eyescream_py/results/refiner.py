@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from eyescream_py.torch7.random import RandomSource, TorchSource
 
 TRIES = 10
 MOST_SIDE = 1024  # pixels, of what a file may claim
+SLACK = 1e-3  # of values that ought to be 0..1: what half precision rounds to
 LUA_SIZE = 32  # pixels, of files that name no --fineSize
 
 
@@ -34,9 +36,13 @@ class Refiner:
     def refine(self, pictures: Tensor, seed: int = 1, tries: int = TRIES) -> Tensor:
         """[N,C,s,s] -> [N,C,S,S], both 0..1: of `tries` refinements the one that D likes best.
 
-        Raises ValueError for pictures of other channels, not square or not smaller than `size`.
+        Raises TypeError for what is no tensor of floats, ValueError for pictures of other channels,
+        not square, not smaller than `size`, or with values beyond 0..1.
         """
-        seed, shape = operator.index(seed), pictures.shape
+        pictures, seed, tries = checked(pictures), operator.index(seed), operator.index(tries)
+        if tries < 1:
+            raise ValueError(f"the best of {tries} refinements cannot be found")
+        shape = pictures.shape
         if pictures.ndim != 4 or shape[2] != shape[3] or not self.takes(shape[1], shape[3]):
             raise ValueError(f"pictures of shape {tuple(pictures.shape)} cannot be refined")
         device = next(self.G.parameters()).device
@@ -66,6 +72,22 @@ class Refiner:
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
             return False
         return diff.shape == coarse.shape
+
+
+def checked(pictures: Any) -> Tensor:
+    """Pictures as float32, rounded to 0..1 where a few roundings led beyond.
+
+    Raises TypeError for what is no plain tensor of floats, ValueError for values beyond 0..1.
+    """
+    if not isinstance(pictures, Tensor):
+        raise TypeError(f"pictures are a torch.Tensor, not {type(pictures).__name__}")
+    if not pictures.is_floating_point() or pictures.layout is not torch.strided or pictures.is_meta:
+        raise TypeError(f"pictures are a plain tensor of floats in 0..1, not {pictures.dtype}")
+    pictures = pictures.detach().float()
+    if not bool(((pictures >= -SLACK) & (pictures <= 1 + SLACK)).all()):
+        low, high = pictures.min(), pictures.max()
+        raise ValueError(f"pictures have values in 0..1, these go from {low:g} to {high:g}")
+    return pictures.clamp(0, 1)
 
 
 def read_refiner(

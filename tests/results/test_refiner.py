@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eyescream_py import load_refiner, torch7
+from eyescream_py import load_generator, load_refiner, torch7
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7 import image
@@ -82,3 +82,50 @@ def test_a_file_that_claims_an_odd_size(pair, size):
     torch7.save(pair[0], content)
     with pytest.raises(UserError, match="its fineSize is no side of a picture"):
         load_refiner(pair[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_floats_of_every_width_are_refined(pair, faces, dtype):
+    refiner = load_refiner(pair[0])
+    rounded = faces.to(dtype)
+    assert torch.equal(refiner.refine(rounded), refiner.refine(rounded.float()))
+    assert torch.equal(refiner.refine(faces.requires_grad_()), refiner.refine(faces.detach()))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "word"),
+    [
+        (lambda p: p.numpy(), TypeError, "not ndarray"),
+        (lambda p: p.tolist(), TypeError, "not list"),
+        (lambda p: (p * 255).byte(), TypeError, "uint8"),
+        (lambda p: p > 0.5, TypeError, "bool"),
+        (lambda p: p.to(torch.complex64), TypeError, "complex64"),
+        (lambda p: p.to("meta"), TypeError, "plain"),
+        (lambda p: p.to_sparse(), TypeError, "plain"),
+        (lambda p: p * 255, ValueError, r"0\.\.1, these go from .* to 2\d\d"),
+        (lambda p: p * 2 - 1, ValueError, r"0\.\.1"),
+        (lambda p: p * float("nan"), ValueError, "nan"),
+        (lambda p: p / 0, ValueError, "inf"),
+        (lambda p: p[0], ValueError, "shape"),
+    ],
+)
+def test_what_are_no_pictures_is_refused(pair, faces, change, error, word):
+    with pytest.raises(error, match=word):
+        load_refiner(pair[0]).refine(change(faces))
+
+
+def test_the_best_of_none_is_refused(pair, faces):
+    with pytest.raises(ValueError, match="best of 0"):
+        load_refiner(pair[0]).refine(faces, tries=0)
+
+
+@pytest.mark.parametrize("device", ["", "none", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_named(pair, device):
+    for load in (lambda: load_refiner(pair[0], device), lambda: load_generator(device=device)):
+        with pytest.raises(UserError, match=f"^device={device}: "):
+            load()
+
+
+def test_more_pictures_than_fit_in_memory():
+    with pytest.raises(UserError, match="ask for fewer pictures"):
+        load_generator("pretrained:faces16").sample(10**12)
