@@ -220,14 +220,14 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_unreadable_pictures_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"broken\.png cannot be read"):
+    with pytest.raises(UserError, match=r"broken\.png: cannot be read"):
         load_folder(tmp_path, "--synth_dir", 8, 1, rng())
 
 
 def test_truncated_and_oversized_pictures_are_named(tmp_path: Path, monkeypatch) -> None:
     path = save(tmp_path / "cut.png", gradient(64, 64))
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(UserError, match=r"cut\.png cannot be read"):
+    with pytest.raises(UserError, match=r"cut\.png: cannot be read"):
         read_picture(path, 1)
     monkeypatch.setattr("eyescream_py.data.pictures.MAX_PIXELS", 100)
     with pytest.raises(UserError, match="64x64 pixels are too many"):

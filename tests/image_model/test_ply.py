@@ -114,5 +114,5 @@ BOMB += b"property list char int i\nend_header\n"
 )
 def test_damaged_meshes_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.ply").write_bytes(content)
-    with pytest.raises(UserError, match=r"bad\.ply is no"):
+    with pytest.raises(UserError, match=r"bad\.ply: is no"):
         read_ply(tmp_path / "bad.ply")

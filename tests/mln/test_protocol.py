@@ -62,7 +62,7 @@ def test_scan_of_another_length_says_which_numbers_disagree(tmp_path: Path) -> N
     write_protocol_files(tmp_path)
     path = tmp_path / "scan01.mat"
     with pytest.raises(
-        UserError, match="1920 numbers per row, but 2 x 300 samples x 3 coils are 1800"
+        UserError, match=r"1920 numbers per row, but 2 x 300 samples x 3 coils \(.*\) are 1800"
     ):
         read_scan(path, 300, 3, 3)
     with pytest.raises(UserError, match="with 3 coils the file has 320 samples"):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from eyescream_py.srez import training
+from eyescream_py.srez import options, training
 from eyescream_py.srez.checkpoints import checkpoint_path
 from eyescream_py.srez.report import DivergedError
 from eyescream_py.srez.training import run_train
@@ -21,7 +21,8 @@ def test_losses_that_are_no_numbers_stop_the_run(tiny, monkeypatch):
         run_train(dataclasses.replace(tiny, max_batches=200), CPU, say=quiet)
 
 
-def test_weights_that_are_no_numbers_are_not_saved_over_a_good_checkpoint(tiny):
+def test_weights_that_are_no_numbers_are_not_saved_over_a_good_checkpoint(tiny, monkeypatch):
+    monkeypatch.setitem(options.MOSTS, "learning_rate_start", 1e300)  # which no flag takes
     run_train(tiny, CPU, say=quiet)
     before = tensors(tiny)
     ruinous = dataclasses.replace(tiny, resume=True, learning_rate_start=1e300, max_batches=8)
