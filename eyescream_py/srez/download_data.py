@@ -31,7 +31,7 @@ import click
 from eyescream_py.system import voice
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.files import atomic_write, remove_stale_temporaries
+from eyescream_py.system.files import atomic_write, demand_room, remove_stale_temporaries
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.places import PATH
 
@@ -210,7 +210,10 @@ def main(url: str, checksum: str | None, archive: str, dataset: str, retries: in
     for place in (target.parent, folder):
         make_folder(place)
         remove_stale_temporaries(place)
-    if not target.exists():
+    # before 1.4 GB are fetched that could not be kept
+    demand_room(folder / "probe")
+    if not target.is_file():
+        demand_room(target)
         download(url, target, checksum, retries)
     count = unpack(target, folder)
     voice.say(f"{count} pictures in {folder}; {target} can be deleted")

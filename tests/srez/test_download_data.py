@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.server
 import io
+import os
 import random
 import threading
 import zipfile
@@ -244,3 +245,20 @@ def test_encrypted_and_swollen_archives_are_refused(tmp_path):
     with pytest.raises(UserError, match="68157440 bytes"):
         unpack(archive, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--archive", "{tmp}/pipe"), ("--archive", "/dev/full"), ("--dataset", "{tmp}/file")],
+)
+def test_what_could_not_be_kept_is_not_fetched(flag, value, tmp_path):
+    """Nobody listens at port 9: the address is never asked."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("mine")
+    places = {"--archive": f"{tmp_path}/a.zip", "--dataset": f"{tmp_path}/faces"}
+    places[flag] = value.format(tmp=tmp_path)
+    words = [f"{name}={place}" for name, place in places.items()]
+    done = CliRunner().invoke(main, ["--url=http://127.0.0.1:9/x.zip", "--retries=0", *words])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"Error: {flag}={places[flag]}: ")
+    assert (tmp_path / "file").read_text() == "mine"
