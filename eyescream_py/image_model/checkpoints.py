@@ -159,7 +159,7 @@ def read_checkpoint(path: str | Path, kinds: tuple[str, ...] = KINDS) -> Checkpo
         )
     if settings["kind"] not in kinds:
         raise UserError(
-            f"{path}: is a {settings['kind']} checkpoint; this needs {' or '.join(kinds)}"
+            f"{path}: holds a network of kind {settings['kind']}; this needs {' or '.join(kinds)}"
         )
     return Checkpoint(path, step, settings, state, tensors)
 

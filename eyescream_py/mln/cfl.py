@@ -40,7 +40,8 @@ def read_cfl(path: str | Path, source: str = "") -> NDArray[np.complex64]:
             )
         values = np.fromfile(f"{base}.cfl", "<c8")
     except OSError as error:
-        raise UserError(f"{label}: cannot be read ({why(error)}); check the path") from None
+        name = Path(str(error.filename)).name
+        raise UserError(f"{label}: {name} cannot be read ({why(error)}); check the path") from None
     if not np.isfinite(values).all():
         raise UserError(f"{label}: holds NaN or infinite numbers; repair the file")
     return values.reshape(sizes, order="F").astype(np.complex64, copy=False)

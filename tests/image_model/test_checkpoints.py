@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_another_kind_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "c.safetensors", *trained())
-    with pytest.raises(UserError, match="is a image-model checkpoint; this needs semi"):
+    with pytest.raises(UserError, match="a network of kind image-model; this needs semi"):
         read_checkpoint(tmp_path / "c.safetensors", ("semi",))
 
 
