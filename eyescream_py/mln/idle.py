@@ -43,9 +43,10 @@ def tell_of_reconstruction(on_cpu: bool, method: str) -> None:
     """The same for `reconstruct`."""
     when = f"with --method={method}"
     say_idle(*((method not in (name, "all"), when, (flag,)) for name, flag in OF_METHOD.items()))
-    chosen = click.get_current_context().params
+    context = click.get_current_context(silent=True)
+    chosen = context.params if context else {}
     for flag, key in OWN_FLAGS.items():
-        say_idle((chosen[flag], f"with --{flag}", (f"key_LoadAndRunOnData_{key}",)))
+        say_idle((chosen.get(flag), f"with --{flag}", (f"key_LoadAndRunOnData_{key}",)))
     say_idle((on_cpu and method in ("mln", "all"), "on a processor", ("half",)))
 
 

@@ -140,5 +140,5 @@ def test_what_is_no_array_is_named_in_version_7_3(what: str, words: str, tmp_pat
     done = CliRunner().invoke(main, ["train", *flags])
     assert done.exit_code == 2
     assert done.stderr == (
-        f"Error: BaseNUFTDataP {path}: Trajm2 is {words}; save the array itself\n"
+        f"Error: --BaseNUFTDataP {path}: Trajm2 is {words}; save the array itself\n"
     )
