@@ -80,12 +80,17 @@ def hole(images: Tensor, top: Tensor, left: Tensor) -> Tensor:
     [N,1,H,W]; `top` and `left` [N] lie in [0,1).
     """
     height, width = images.shape[2:]
-    rows = torch.arange(height, device=images.device) - (top * height).floor().unsqueeze(1)
-    columns = torch.arange(width, device=images.device) - (left * width).floor().unsqueeze(1)
-    inside = (rows.abs() < HOLE * height / 2).unsqueeze(2) & (
-        columns.abs() < HOLE * width / 2
-    ).unsqueeze(1)
+    inside = _within(top, height).unsqueeze(2) & _within(left, width).unsqueeze(1)
     return inside.unsqueeze(1).to(images.dtype)
+
+
+def _within(place: Tensor, side: int) -> Tensor:
+    """Which of `side` lines the hole covers: HOLE of them, or fewer at the border. [N,side]"""
+    covered = int(HOLE * side + 0.5)
+    # an even number of lines has its centre between two of them, or at one of both borders
+    centre = (place * (side + 1 - covered % 2)).floor().unsqueeze(1)
+    lines = torch.arange(side, device=place.device) - centre + covered // 2
+    return (lines >= 0) & (lines < covered)
 
 
 def squared_slope(logits: Tensor, pictures: Tensor) -> Tensor:

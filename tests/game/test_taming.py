@@ -64,10 +64,20 @@ def test_shifted_moves_by_whole_pixels_and_brings_zeros_in():
 
 
 def test_the_hole_is_a_square_of_half_the_side_cut_at_the_border():
-    masks = hole(pictures(2), torch.tensor([0.5, 0.0]), torch.tensor([0.5, 0.0]))
+    places = torch.tensor([0.5, 0.0, 0.999])
+    masks = hole(pictures(3), places, places)
+    assert masks[0].sum() == 8 * 8
+    assert masks[0, 0, 4:12, 4:12].all()
+    assert masks[1].sum() == masks[2].sum() == 4 * 4
+    assert masks[1, 0, :4, :4].all()
+    assert masks[2, 0, 12:, 12:].all()
+
+
+def test_a_hole_of_an_odd_number_of_lines_has_one_in_its_centre():
+    masks = hole(pictures(2, size=14), torch.tensor([0.5, 0.999]), torch.tensor([0.5, 0.0]))
     assert masks[0].sum() == 7 * 7
-    assert masks[0, 0, 5:12, 5:12].all()
-    assert masks[1].sum() == 4 * 4
+    assert masks[0, 0, 4:11, 4:11].all()
+    assert masks[1].sum() == masks[1, 0, 10:, :4].sum() == 4 * 4
 
 
 def test_slope_of_a_logistic_regression():
