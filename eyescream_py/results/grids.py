@@ -164,12 +164,17 @@ def _check_typed(options: SampleOptions, G: Generator, path: Path) -> None:
 
 
 def load_refiner(options: SampleOptions, G: Generator, device: torch.device) -> Refiner | None:
-    """The c2f pair if its files are there and fit; one line says what is left out and why."""
+    """The c2f pair if its files are there and fit; one line says what is left out and why.
+
+    Raises UserError where a file that a person named is not there.
+    """
     paths = []
     for option, name in (("--G_c2f32", options.G_c2f32), ("--D_c2f32", options.D_c2f32)):
         try:
             paths.append(checkpoints.find(name, Path(options.save_c2f32), option))
         except UserError:
+            if option.removeprefix("--") in options.typed:
+                raise
             print(f"No refined pictures: there is no {Path(options.save_c2f32) / name}.")
             return None
     refiner = read_refiner(paths[0], paths[1], device, ("--G_c2f32", "--D_c2f32"))

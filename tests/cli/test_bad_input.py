@@ -159,6 +159,8 @@ OTHERS = [
     ("sample", "--writeto={text}", "text"),
     ("sample", "--neighbours --dataset={missing}", "missing"),
     ("sample", "--G_c2f32={text} --D_c2f32={text}", "not a Torch 7 file"),
+    ("sample", "--G_c2f32={missing}", "--G_c2f32"),
+    ("sample", "--G_c2f32={text} --D_c2f32={missing}", "--D_c2f32"),
     ("generate_dataset", "", "--path"),
     ("generate_dataset", "--path={missing}", "missing"),
     ("generate_dataset", "--path={text}", "text"),
