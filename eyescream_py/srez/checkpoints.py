@@ -33,9 +33,9 @@ FORMAT = "srez-2"
 READABLE = ("srez-1", FORMAT)
 NAME = "checkpoint.safetensors"
 DAMAGED = (UserError, LookupError, ValueError, TypeError, ArithmeticError, RecursionError)
-SHAPING = (
-    "sample_size", "input_side", "gen_architect", "gen_norm", "width", "width_of_critic",
-    "norm_of_critic", "optimizer", "objective", "input",
+SHAPING = (  # what decides another one's value before it
+    "sample_size", "input", "input_side", "gen_architect", "gen_norm", "width", "width_of_critic",
+    "optimizer", "objective", "norm_of_critic",
 )  # fmt: skip
 FLAGS = {
     "width_of_critic": "critic_width", "norm_of_critic": "critic_norm", "objective": "loss_func",

@@ -59,13 +59,12 @@ def test_the_one_before_is_kept(tiny, saved, tmp_path):
 def test_resuming_with_other_shapes_is_refused_by_name(tiny, saved):
     _, path = saved
     for change in (
-        {"width": 1 / 8},
-        {"loss_func": "wgan"},
-        {"sample_size": 64},
-        {"optimizer": "rmsprop"},
-    ):
+        {"width": 1 / 8}, {"loss_func": "wgan"}, {"loss_func": "wgangp"}, {"sample_size": 64},
+        {"optimizer": "rmsprop"}, {"input": "noise"}, {"scale": 2}, {"critic_width": 1 / 8},
+    ):  # fmt: skip
+        ((name, value),) = change.items()
         options = dataclasses.replace(tiny, **change)
-        with pytest.raises(UserError, match="same flags"):
+        with pytest.raises(UserError, match=f"--{name}=.*has {value}: give the same flags"):
             restore(build_networks(options, CPU), read_checkpoint(path), options, path)
 
 
