@@ -175,6 +175,8 @@ def _features(
     """The frozen network of the loss; a copy lies in the run's folder, from which runs resume."""
     path = _features_file(options)
     if earlier:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; the run needs it to go on, put it back")
         network = features.load(str(path))
         if fingerprint(path) != earlier.features:
             raise UserError(f"{path}: not the features that the run in {options.out} started with")

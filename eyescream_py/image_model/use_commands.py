@@ -116,7 +116,7 @@ def _say_scores(scores: Scores) -> None:
         say(
             f"Fréchet distance {scores.seen.frechet['generated']:.2f}  kernel distance "
             f"{kernel.value:.4f} +- {kernel.spread:.4f}  ({scores.seen.network}, at "
-            f"{scores.seen.side} pixels; the first falls as pictures get more)"
+            f"{scores.seen.side} pixels; the first is lower for more pictures)"
         )
 
 

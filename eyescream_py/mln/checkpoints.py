@@ -26,6 +26,8 @@ _MAT_NAMES = {
 
 
 FORMAT, VERSION = "eyescream mln", 1
+MOMENTS = "exp_avg", "exp_avg_sq"
+ADAM = ("step", *MOMENTS)  # of each parameter, after its first step
 
 
 @dataclass
@@ -182,26 +184,30 @@ def restore_optimizer(
     checkpoint: Checkpoint, network: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Put Adam's moments and step counts back, exactly; the counts on the device where steps can be
-    recorded, else on the host, as Adam itself has them.
+    recorded, else on the host, as Adam itself has them. Raises UserError where any are missing.
     """
     counts_move = optimizer.param_groups[0]["capturable"]
     for name, parameter in network.named_parameters():
         prefix = f"adam.{name}."
+        stored = {
+            key.removeprefix(prefix): value
+            for key, value in checkpoint.tensors.items()
+            if key.startswith(prefix)
+        }
+        if not stored:  # before the first step
+            continue
         size = _real(parameter).shape
-        state: dict[str, Any] = {}
-        for key, value in checkpoint.tensors.items():
-            short = key.removeprefix(prefix)
-            if short == key:
-                continue
-            if short == "step":
-                state[short] = value.to(parameter.device) if counts_move else value
-                continue
-            if value.shape != size:
-                raise UserError(f"the checkpoint's {key} does not fit; try its .old neighbour")
-            moment = torch.view_as_complex(value) if parameter.is_complex() else value
-            state[short] = moment.to(parameter.device)
-        if state:
-            optimizer.state[parameter] = state
+        found = {key: (value.shape, value.dtype) for key, value in stored.items()}
+        if found != {key: (size if key in MOMENTS else (), torch.float32) for key in ADAM}:
+            raise UserError(f"the checkpoint's {prefix}* does not fit; try its .old neighbour")
+        state: dict[str, Any] = {"step": stored["step"]}
+        if counts_move:
+            state["step"] = state["step"].to(parameter.device)
+        for key in MOMENTS:
+            moment = stored[key]
+            moment = torch.view_as_complex(moment) if parameter.is_complex() else moment
+            state[key] = moment.to(parameter.device)
+        optimizer.state[parameter] = state
 
 
 def _real(value: Tensor) -> Tensor:

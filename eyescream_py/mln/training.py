@@ -223,7 +223,7 @@ def _loop(
     batches = Ahead(run.examples, params.batch_size)
     while progress.seconds < 60 * params.train_minutes:
         if max_batches and progress.batch >= max_batches:
-            return f"{max_batches} batches done"
+            return f"{progress.batch} batches done"
         begun = time.monotonic()
         batch = batches.take(progress.batch)
         rate = learning_rate(params, progress.batch, progress.seconds)

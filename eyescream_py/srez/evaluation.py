@@ -216,7 +216,7 @@ def run_evaluate(
     eyes = add_feature_distances(figures, sets, label, judge)
     say(table(figures))
     if eyes:
-        say(f"Fréchet and kernel distance: {eyes}; the first falls as pictures get more")
+        say(f"Fréchet and kernel distance: {eyes}; the first is lower for more pictures")
     folder = Path(told.summary_dir)
     make_folder(folder)
     save_png(folder / f"evaluation_batch{stored.batch:06d}.png", sheet(small, generated, label))

@@ -63,7 +63,7 @@ def run_compare(
     say(f"{len(pairs)} pairs of pictures")
     say(table(figures))
     if eyes:
-        say(f"Fréchet and kernel distance: {eyes}; the first falls as pictures get more")
+        say(f"Fréchet and kernel distance: {eyes}; the first is lower for more pictures")
     target = Path(summary_dir) / "evaluation_folders.json"
     make_folder(target.parent)
     with atomic_write(target) as file:

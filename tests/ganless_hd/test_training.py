@@ -189,6 +189,9 @@ def test_other_features_are_noticed(tiny_options, small_features):
     write_tensors(path, small_features.state_dict(), {})
     with pytest.raises(UserError, match="not the features that the run"):
         train(replace(tiny_options, resume=True))
+    path.unlink()
+    with pytest.raises(UserError, match=r"^\S+features\.safetensors: no such file; the run needs"):
+        train(replace(tiny_options, resume=True))
 
 
 def test_given_features_are_used_for_loss_and_basis(tiny_options, small_features, tmp_path, capsys):

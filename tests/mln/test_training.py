@@ -188,6 +188,31 @@ def test_broken_checkpoints_are_named(tmp_path: Path) -> None:
         checkpoints.load_checkpoint(foreign)
 
 
+@pytest.mark.parametrize(
+    ("key", "broken"),
+    [
+        ("exp_avg", None), ("step", None), ("step", torch.ones(2)),
+        ("exp_avg", torch.zeros(3)), ("exp_avg_sq", "whole numbers"),
+    ],
+)  # fmt: skip
+def test_an_optimizer_that_does_not_fit_is_refused(tmp_path: Path, key, broken) -> None:
+    run = run_of(tmp_path)
+    trained(run, 1)
+    checkpoint = checkpoints.load_checkpoint(run.checkpoint_folder / training.CHECKPOINT_NAME)
+    name = f"adam.k_layer.weight.{key}"
+    whole = checkpoint.tensors.pop(name)
+    if broken is not None:
+        checkpoint.tensors[name] = whole.long() if isinstance(broken, str) else broken
+    with pytest.raises(UserError, match=r"adam\.k_layer\.weight\.\* does not fit"):
+        checkpoints.restore_optimizer(checkpoint, run.network, run.optimizer)
+
+
+def test_the_batches_that_a_run_has_are_told(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    assert trained(run, 2) == "2 batches done"
+    assert trained(run, 1) == "2 batches done"
+
+
 @pytest.mark.parametrize("relaxed", [0, 1])
 def test_a_bias_is_added_with_and_without_trained_fourier_layers(relaxed: int) -> None:
     params = small_params(CmplxBias=1, RelaxedFT=relaxed)
