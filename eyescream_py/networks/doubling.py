@@ -45,22 +45,31 @@ def join_doublings(network: nn.Module) -> None:
 
 def _is_doubling(layer: nn.Module, following: nn.Module) -> bool:
     """Whether `following` is a convolution that keeps the size of what `layer` doubles; neither
-    computes in a way that is not ours to change, and nobody watches what is between them.
+    computes in a way that is not ours to change, and nobody watches either.
     """
     if type(layer) is not SpatialUpSamplingNearest or type(following) is not nn.Conv2d:
         return False
-    watched = layer._forward_hooks or following._forward_pre_hooks or following._forward_hooks
     own = following.__dict__.get("forward")
     k = following.kernel_size[0]
     return (
         layer.scale_factor == 2
-        and not watched
+        and not _is_watched(layer)
+        and not _is_watched(following)
         and (own is None or isinstance(own, FastForward))
         and (following.kernel_size, following.padding) == ((k, k), (k // 2, k // 2))
         and k % 2 == 1
         and following.stride == following.dilation == (1, 1)
         and following.groups == 1
         and following.padding_mode == "zeros"
+    )
+
+
+def _is_watched(layer: nn.Module) -> bool:
+    return bool(
+        layer._forward_pre_hooks
+        or layer._forward_hooks
+        or layer._backward_pre_hooks
+        or layer._backward_hooks
     )
 
 

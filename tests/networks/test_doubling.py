@@ -88,14 +88,27 @@ def test_small_planes_and_single_pictures_go_as_before():
         assert torch.equal(fast(x), kept(x))
 
 
-def test_whoever_listens_between_the_layers_hears_what_is_there():
+SMALL, LARGE, MADE = (1, 4, 8, 8), (1, 4, 16, 16), (1, 5, 16, 16)
+LISTENERS = [
+    (1, "register_forward_pre_hook", lambda layer, x: x[0].shape, SMALL),
+    (1, "register_forward_hook", lambda layer, x, y: y.shape, LARGE),
+    (2, "register_forward_pre_hook", lambda layer, x: x[0].shape, LARGE),
+    (2, "register_forward_hook", lambda layer, x, y: y.shape, MADE),
+    (1, "register_full_backward_pre_hook", lambda layer, dy: dy[0].shape, LARGE),
+    (1, "register_full_backward_hook", lambda layer, dx, dy: dx[0].shape, SMALL),
+    (2, "register_full_backward_pre_hook", lambda layer, dy: dy[0].shape, MADE),
+    (2, "register_full_backward_hook", lambda layer, dx, dy: dx[0].shape, LARGE),
+]
+
+
+@pytest.mark.parametrize(("place", "kind", "hears", "shape"), LISTENERS)
+def test_whoever_listens_at_the_layers_hears_what_is_there(place, kind, hears, shape):
     fast = doubled(nn.Conv2d(4, 5, 3, padding=1))
     join_doublings(fast)
     heard = []
-    fast[1].register_forward_hook(lambda layer, x, y: heard.append(y.shape))
-    fast[2].register_forward_pre_hook(lambda layer, x: heard.append(x[0].shape))
-    fast(torch.zeros(1, 3, 8, 8))
-    assert heard == [(1, 4, 16, 16)] * 2
+    getattr(fast[place], kind)(lambda *told: heard.append(hears(*told)))
+    fast(torch.zeros(1, 3, 8, 8)).sum().backward()
+    assert heard == [shape]
 
 
 def test_a_convolution_that_computes_in_full_keeps_doing_so():
