@@ -14,6 +14,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from eyescream_py.mln.ranges import check_ranges
 from eyescream_py.mln.text_format import parse_text, written
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.numbers import LARGEST
@@ -250,94 +251,6 @@ def _convert(item: Field[Any], value: Any, name: str) -> Any:
     return kind(number)
 
 
-_POSITIVE = (
-    "image_side",
-    "grid_side",
-    "k_max",
-    "neighbours",
-    "segments",
-    "learning_rate",
-    "half_life",
-    "batch_size",
-    "train_minutes",
-    "picture_minutes",
-    "checkpoint_minutes",
-    "bank_uses",
-    "images_to_load",
-    "init_examples",
-    "init_channels",
-    "init_ridge",
-    "readout_ms",
-    "run_count",
-)
-_NOT_NEGATIVE = (
-    "samples",
-    "coils_in_data",
-    "coils",
-    "coils_in_scan",
-    "feature_size",
-    "noise",
-    "bank_size",
-    "l1_weight",
-    "l2_weight",
-    "phase_only_weight",
-    "init_sweeps",
-    "seed",
-    "show_scan",
-    "run_on_data",
-    "use_b0",
-    "trainable_fourier",
-    "shared_fourier",
-    "complex_bias",
-)
-
-
-# Far above every real protocol, and low enough that no size overflows or fills a machine by itself.
-_MOST = {
-    "image_side": 4096,
-    "grid_side": 4096,
-    "neighbours": 4096,
-    "segments": 4096,
-    "init_channels": 4096,
-    "simulated_segments": 4096,
-    "batch_size": 4096,
-    "init_examples": 1 << 20,
-    "init_sweeps": 1000,
-    "run_count": 10_000,
-    "seed": 1 << 40,
-    "show_scan": 1,
-    "run_on_data": 1,
-    "use_b0": 1,
-    "trainable_fourier": 1,
-    "shared_fourier": 1,
-    "complex_bias": 1,
-    "learning_rate": 1e3,
-    "l1_weight": 1e6,
-    "l2_weight": 1e6,
-    "phase_only_weight": 1e6,
-    "noise": 1e3,
-    "readout_ms": 1e6,
-    "init_ridge": 1e6,
-    "phase_linear": 1e3,
-    "phase_quadratic": 1e3,
-    "phase_scale": 1e3,
-}
-
-
-def _check_ranges(params: Params, name: str) -> None:
-    keys = {item.name: item.metadata["key"] for item in fields(Params)}
-    for item, most in _MOST.items():
-        if getattr(params, item) > most:
-            raise UserError(
-                f"{name}: {keys[item]} {getattr(params, item)}: give a number of at most {most}"
-            )
-    for item in (*_POSITIVE, *_NOT_NEGATIVE):
-        value = getattr(params, item)
-        if value < 0 or (value == 0 and item in _POSITIVE):
-            least = "above 0" if item in _POSITIVE else "of at least 0"
-            raise UserError(f"{name}: {keys[item]} {value}: give a number {least}")
-
-
 def _check_session(params: Params, name: str) -> None:
     """The session's name becomes a folder's: a name, never a path."""
     session = params.session
@@ -349,9 +262,9 @@ def _check_session(params: Params, name: str) -> None:
 
 
 def _checked(params: Params, name: str) -> Params:
-    _check_ranges(params, name)
-    _check_session(params, name)
     keys = {item.name: item.metadata["key"] for item in fields(Params)}
+    check_ranges(vars(params), keys, name)
+    _check_session(params, name)
     for one, other in (("image_side", "image_width"), ("grid_side", "grid_width")):
         if getattr(params, one) != getattr(params, other):
             raise UserError(

@@ -53,6 +53,7 @@ def _is_doubling(layer: nn.Module, following: nn.Module) -> bool:
     k = following.kernel_size[0]
     return (
         layer.scale_factor == 2
+        and "forward" not in layer.__dict__
         and not _is_watched(layer)
         and not _is_watched(following)
         and (own is None or isinstance(own, FastForward))

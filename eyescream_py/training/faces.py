@@ -51,9 +51,7 @@ TITLES = {
     4: "worst samples (first is worst)",
     5: "original images from training set",
 }
-RANKED = 300
-SHOWN = 50
-EVALUATED = 500
+RANKED, SHOWN, EVALUATED = 300, 50, 500  # pictures
 SETTLING_BATCHES = 20  # of 100 noises
 
 
