@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import click
 
 from eyescream_py.cli.recipes import of_use
 from eyescream_py.system.errors import UserError, first_line
+from eyescream_py.system.ranks import is_first
 from eyescream_py.system.voice import printable, say
 
 SHAPING = {
@@ -105,7 +105,7 @@ def _converted(parameter: click.Parameter, value: Any, context: click.Context) -
 
 
 def _tell(words: str, chosen: Mapping[str, Any]) -> None:
-    if not chosen or os.environ.get("RANK", "0") != "0":
+    if not chosen or not is_first():
         return
     flags = {p.name: p.opts[-1] for p in click.get_current_context().command.params}
     said = [flags[n] if v is True else f"{flags[n]}={_text(v)}" for n, v in chosen.items()]

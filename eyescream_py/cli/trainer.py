@@ -8,18 +8,34 @@ from typing import Any
 import click
 
 from eyescream_py.system.commands import Command
+from eyescream_py.system.ranks import several
 
 
 class Trainer(Command):
     """A command whose processes, where there are several, meet before anything can fail: then one
     that fails tells the others."""
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **options)
+        except click.ClickException as error:  # flags that only this process may have been given
+            if several():
+                _quieten_torch()
+                from eyescream_py.training.meeting import tell_the_others
+
+                tell_the_others(error)
+            raise
+
     def invoke(self, context: click.Context) -> Any:
-        if os.environ.get("WORLD_SIZE", "1") == "1":  # alone: no need of torch yet
+        if not several():  # no need of torch yet
             return super().invoke(context)
-        # before torch is imported: each process that loses another would print frames of C++
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        _quieten_torch()
         from eyescream_py.training.meeting import met
 
         with context.scope(), met():
             return super().invoke(context)
+
+
+def _quieten_torch() -> None:
+    """Before torch is imported: each process that loses another would print frames of C++."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

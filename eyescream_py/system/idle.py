@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 
 import click
 
 from eyescream_py.system.places import TYPED
+from eyescream_py.system.ranks import is_first
 from eyescream_py.system.voice import say
 
 PLOTS = ("visdom_server", "visdom_port", "visdom_env", "window")  # what only windows read
@@ -20,7 +20,7 @@ def say_idle(*rules: tuple[object, str, Collection[str]]) -> None:
     Silent where no command is in progress, and in all but the first of several processes.
     """
     context = click.get_current_context(silent=True)
-    if context is None or os.environ.get("RANK", "0") != "0":
+    if context is None or not is_first():
         return
     told = context.meta.setdefault(__name__, set())
     for holds, when, names in rules:

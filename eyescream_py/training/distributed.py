@@ -11,7 +11,6 @@ import dataclasses
 import datetime
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -22,8 +21,8 @@ import torch.distributed as dist
 
 from eyescream_py.game.group import Alone, Group
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.files import is_running
 from eyescream_py.system.processes import usable_cores
+from eyescream_py.system.ranks import is_first
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.meeting import Company, Failure, met, number_in
 from eyescream_py.training.setup import CommonOptions
@@ -53,13 +52,13 @@ def joined(options: Options, stop: StopSignal) -> Iterator[tuple[Alone, Options,
         company.gather("joined")  # whoever failed until here has told the others
         # signals to stop are agreed upon by the CPUs: no process waits for its GPU to hear of them
         _join("cpu:gloo,cuda:nccl" if cuda else "gloo", company)
-        peers = Peers(company)
+        company.processes()  # while there is a store that knows them
         try:
             with _silence(company.rank > 0):
                 yield Group(), options, SharedStop(stop)
         except BaseException as error:
             if isinstance(error, RuntimeError) and _is_of_a_connection(error):
-                peers.tell_of_the_first()
+                _tell_of_the_first(company)
             company.tell(error)  # before the connections close, which all notice
             raise
         finally:
@@ -75,52 +74,38 @@ def _join(backend: str, company: Company) -> None:
     )
 
 
-class Peers:
-    """Who takes part, so that a line can say who went."""
+def _tell_of_the_first(company: Company) -> None:
+    """End this process because of the one that ended first: with a line in the first that is left,
+    without a word in the others. Returns where none did, as far as can be seen."""
+    failure, gone = _looked_for(company)
+    places = company.processes()
+    if failure is None and not gone and all(host == company.host for host, _ in places.values()):
+        return
+    signal.alarm(LONGEST_FAREWELL_S)  # NCCL may wait for the dead
+    ended = {failure.rank} if failure else set(gone)
+    if company.rank != min(places.keys() - ended):
+        time.sleep(GONE_TRIES * GONE_PAUSE_S)  # or we might be taken for the first that went
+        raise SystemExit(UserError.exit_code)
+    if failure:
+        raise failure.as_error()
+    who = ", ".join(f"rank {rank} (process {places[rank][1]})" for rank in gone)
+    raise UserError(
+        f"{who or 'a process on another machine'} ended, and the others cannot go on without "
+        "it; the same command with --network= continues from the last checkpoint"
+    )
 
-    def __init__(self, company: Company) -> None:
-        self.company, self.host = company, socket.gethostname()
-        self._all: list[tuple[str, int]] = [("", 0)] * company.size
-        dist.all_gather_object(self._all, (self.host, os.getpid()))
 
-    def tell_of_the_first(self) -> None:
-        """End this process because of the one that ended first: with a line in the first that is
-        left, without a word in the others. Returns where none did, as far as can be seen."""
-        failure, gone = self._looked_for()
-        if failure is None and not gone and all(host == self.host for host, _ in self._all):
-            return
-        signal.alarm(LONGEST_FAREWELL_S)  # NCCL may wait for the dead
-        self.company.gone.update(gone)
-        ended = {failure.rank} if failure else set(gone)
-        if self.company.rank != min(set(range(len(self._all))) - ended):
-            time.sleep(GONE_TRIES * GONE_PAUSE_S)  # or we might be taken for the first that went
-            raise SystemExit(UserError.exit_code)
-        if failure:
-            raise failure.as_error()
-        who = ", ".join(f"rank {rank} (process {self._all[rank][1]})" for rank in gone)
-        raise UserError(
-            f"{who or 'a process on another machine'} ended, and the others cannot go on without "
-            "it; the same command with --network= continues from the last checkpoint"
-        )
-
-    def _looked_for(self) -> tuple[Failure | None, list[int]]:
-        """What a process said that failed, else the ranks of this machine that ended; waits a
-        moment, as one that is killed closes its connections before it is counted as ended."""
-        for _ in range(GONE_TRIES):
-            with contextlib.suppress(RuntimeError):  # the store went with rank 0
-                if failure := self.company.failure():
-                    return failure, []
-            if gone := self._gone():
-                return None, gone
-            time.sleep(GONE_PAUSE_S)
-        return None, []
-
-    def _gone(self) -> list[int]:
-        return [
-            rank
-            for rank, (host, pid) in enumerate(self._all)
-            if host == self.host and rank != self.company.rank and not is_running(pid)
-        ]
+def _looked_for(company: Company) -> tuple[Failure | None, list[int]]:
+    """What a process said that failed, else the ranks of this machine that ended; waits a moment,
+    as one that is killed closes its connections before it is counted as ended."""
+    for _ in range(GONE_TRIES):
+        with contextlib.suppress(RuntimeError):  # the store went with rank 0
+            if failure := company.failure():
+                return failure, []
+        if gone := company.dead():
+            return None, gone
+        time.sleep(GONE_PAUSE_S)
+    return None, []
 
 
 def _is_of_a_connection(error: RuntimeError) -> bool:
@@ -143,7 +128,7 @@ def _options(options: Options, size: int, local_rank: int) -> Options:
     on_gpu = options.gpu >= 0 and torch.cuda.is_available()
     return dataclasses.replace(
         options,
-        noplot=options.noplot or int(os.environ["RANK"]) > 0,
+        noplot=options.noplot or not is_first(),
         threads=options.threads if "threads" in options.typed else threads,
         gpu=local_rank if on_gpu else options.gpu,
     )

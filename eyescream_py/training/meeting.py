@@ -19,6 +19,8 @@ import click
 import torch.distributed as dist
 
 from eyescream_py.system.errors import UserError, first_line, why
+from eyescream_py.system.files import is_running
+from eyescream_py.system.ranks import several
 from eyescream_py.system.voice import say
 
 LOCAL = "127.0.0.1"
@@ -26,7 +28,7 @@ LOCAL_NAMES = ("localhost", LOCAL)
 MEETING_S = 600.0  # a cluster may start its processes minutes apart
 LOOK_S, SAY_AFTER_S = 0.1, 10.0
 FAREWELL_S = 10.0  # for the others to read why rank 0, which holds the store, ended
-_FAILED, _READ = "failed", "read"
+_FAILED, _READ, _PROCESS = "failed", "read", "process"
 _PLACE = __name__  # in a click context's `meta`: the company that the command met
 
 
@@ -43,31 +45,37 @@ class Failure:
 
 
 class Company:
-    """The processes of a run, of which this is `rank` of `size`, and their `store`."""
+    """The processes of a run, of which this is `rank` of `size`, and their `store`, which one of
+    them holds unless it is torchrun's. A store that is not there yet is waited for `patience_s`
+    seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float | None = None) -> None:
         self.size, self.rank = number_in("WORLD_SIZE"), number_in("RANK")
         if self.rank >= self.size:
             raise UserError(f"RANK={self.rank}: give each of the {self.size} processes its own")
-        self.store = self._opened()
-        self.gone: set[int] = set()  # ranks that ended without a word
+        of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        self.holds = self.rank == 0 and not of_torchrun
+        self.store = self._opened(MEETING_S if patience_s is None else patience_s)
         self._told = False  # whether who failed first is known here
+        self.host = socket.gethostname()
+        self._processes: dict[int, tuple[str, int]] = {}
+        with self._store_may_go():
+            self.store.set(f"{_PROCESS}/{self.rank}", json.dumps([self.host, os.getpid()]))
 
-    def _opened(self) -> dist.Store:
+    def _opened(self, patience_s: float) -> dist.Store:
         """torchrun's store, or rank 0's, which within one machine no other can reach."""
         place, port = _text("MASTER_ADDR"), number_in("MASTER_PORT")
-        holds = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         try:
             listening = None
-            if holds and place in LOCAL_NAMES:  # left to itself TCPStore listens everywhere
+            if self.holds and place in LOCAL_NAMES:  # left to itself TCPStore listens everywhere
                 listening = socket.create_server((LOCAL, port), reuse_port=False).detach()
-            elif holds:
+            elif self.holds:
                 socket.getaddrinfo(place, port)  # TCPStore would try for ever
             else:
-                _wait_for_port(place, port)
+                _wait_for_port(place, port, patience_s)
             store = dist.TCPStore(
-                LOCAL if place in LOCAL_NAMES else place, port, self.size, holds,
-                timeout=datetime.timedelta(seconds=MEETING_S), wait_for_workers=False,
+                LOCAL if place in LOCAL_NAMES else place, port, self.size,
+                self.holds, timeout=datetime.timedelta(seconds=patience_s), wait_for_workers=False,
                 master_listen_fd=listening,
             )  # fmt: skip
         except (OSError, OverflowError, RuntimeError) as error:
@@ -124,14 +132,28 @@ class Company:
             self.store.set(f"{_READ}/{self.rank}", "")
 
     def linger(self) -> None:
-        """In rank 0, whose end is the store's: wait until the others know why, some seconds."""
+        """In whom the store ends with: wait until those that live know why, some seconds."""
         end = time.monotonic() + FAREWELL_S
-        awaited = [f"{_READ}/{rank}" for rank in range(self.size) if rank not in self.gone]
         with contextlib.suppress(RuntimeError):
-            while self.rank == 0 and time.monotonic() < end:
-                if self.store.check(awaited):
+            while self.holds and time.monotonic() < end:
+                dead = self.dead()
+                left = [f"{_READ}/{rank}" for rank in range(self.size) if rank not in dead]
+                if self.store.check(left):
                     return
                 time.sleep(LOOK_S)
+
+    def processes(self) -> dict[int, tuple[str, int]]:
+        """Machine and process id of each rank that has come, as far as the store has told."""
+        for rank in set(range(self.size)) - self._processes.keys():
+            if self.store.check([key := f"{_PROCESS}/{rank}"]):
+                host, pid = json.loads(self.store.get(key))
+                self._processes[rank] = host, pid
+        return self._processes
+
+    def dead(self) -> list[int]:
+        """The ranks whose processes were of this machine and have ended."""
+        found = sorted(self.processes().items())
+        return [rank for rank, (host, pid) in found if host == self.host and not is_running(pid)]
 
     @contextlib.contextmanager
     def _store_may_go(self) -> Iterator[None]:
@@ -159,9 +181,9 @@ def number_in(name: str) -> int:
     return int(text)
 
 
-def _wait_for_port(place: str, port: int) -> None:
+def _wait_for_port(place: str, port: int, patience_s: float) -> None:
     """Return when something listens there: TCPStore would complain with each try. OSError."""
-    end = time.monotonic() + MEETING_S
+    end = time.monotonic() + patience_s
     while True:
         try:
             socket.create_connection((place, port), timeout=SAY_AFTER_S).close()
@@ -173,10 +195,12 @@ def _wait_for_port(place: str, port: int) -> None:
             return
 
 
-def several() -> bool:
-    """Whether this process is one of several that train together."""
-    text = os.environ.get("WORLD_SIZE", "1").strip()
-    return text not in ("", "0", "1")
+def tell_the_others(error: click.ClickException) -> None:
+    """Let the others hear of an error that comes before they are met; they may be gone already."""
+    with contextlib.suppress(UserError):
+        company = Company(patience_s=FAREWELL_S)
+        company.tell(error)
+        company.linger()
 
 
 @contextlib.contextmanager

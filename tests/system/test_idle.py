@@ -44,6 +44,7 @@ def command(loud, count):
 def test_what_was_typed_in_vain_is_said_once(words, said, monkeypatch):
     assert CliRunner().invoke(command, words).stdout == said
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert CliRunner().invoke(command, words).stdout == ""
 
 

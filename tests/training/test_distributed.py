@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from eyescream_py.torch7.layers import CAddTable, Dropout, JoinTable, SpatialDro
 from eyescream_py.training import meeting, setup
 from eyescream_py.training.distributed import joined
 from eyescream_py.training.run import Run
+from tests.commands import ROOT
 from tests.training.test_on_cuda import Shared
 
 pytestmark = pytest.mark.timeout(900)  # three processes start, on busy machines slowly
@@ -298,3 +301,31 @@ def test_alone_nothing_is_shared():
         assert group.gather(x) is x
         group.average_([x])
     assert x.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("to", "number", "code"), [("torchrun", 15, 1), ("rank 1", 2, 0)])
+def test_a_signal_to_torchrun_or_one_rank_saves_and_ends_all(to, number, code, tmp_path):
+    options = ("--scale=8", "--grayscale", "--G_arch=conv", "--D_arch=small", "--batchSize=8")
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("train.py", *options, "--N_epoch=16", "--noplot", "--gpu=-1", f"--save={tmp_path}"),
+        "--dataset=embedded",
+    ]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        said = iter(process.stdout.readline, "")
+        assert any("epoch 1: loss" in line for line in said)  # and nothing is saved before epoch 30
+        os.kill(process.pid if to == "torchrun" else rank_1_below(process.pid), number)
+        rest = "".join(said)
+        assert process.wait(60) == code
+    assert "Stopped by" in rest
+    assert torch7.load(tmp_path / "adversarial.net")["epoch"] >= 1
+
+
+def rank_1_below(parent):
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    (found,) = (
+        pid for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()
+    )
+    return int(found)

@@ -1,13 +1,20 @@
 """Where processes meet; both sides of it in this process, as a meeting needs no collective."""
 
+import contextlib
+import json
+import os
+import socket
+import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from eyescream_py.system.errors import UserError
 from eyescream_py.training import meeting
 from eyescream_py.training.meeting import Company, met, several
+from tests.small_runs import invoke
 from tests.training.test_distributed import free_ports
 
 
@@ -69,10 +76,67 @@ def test_rank_0_stays_until_the_others_have_read_why_it_ends(two, monkeypatch):
 
 def test_rank_0_does_not_wait_for_the_dead(two):
     first, _ = two
-    first.gone.add(1)
-    first.tell(ValueError("rank 1 is dead"))
-    first.linger()
-    assert first.failure().words == "rank 1 is dead"
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    first.store.set("process/1", json.dumps([first.host, ended.pid]))
+    leave_at_once(first)
+    assert first.dead() == [1]
+
+
+def test_rank_0_does_not_stay_where_the_store_is_torchrun_s(two):
+    _, second = two  # a client of a store that another process holds, as torchrun does
+    second.rank = 0
+    leave_at_once(second)
+
+
+def leave_at_once(company):
+    company.tell(ValueError("enough"))
+    start = time.monotonic()
+    company.linger()
+    assert time.monotonic() - start < meeting.FAREWELL_S / 2
+    assert company.failure().words == "enough"
+
+
+@pytest.mark.parametrize("refused", ["0", "1"])
+def test_who_waits_hears_of_a_flag_that_another_was_given(place, refused):
+    """Which click refuses before the processes meet."""
+    other = "1" if refused == "0" else "0"
+    said = []
+
+    def wait():
+        with pytest.raises(UserError) as error, met():
+            pass
+        said.append(error.value.message)
+
+    place.setenv("RANK", other)
+    with ThreadPoolExecutor() as pool:
+        if other == "0":
+            waiting = pool.submit(wait)
+            wait_until(lambda: socket_answers(os.environ["MASTER_PORT"]))
+        place.setenv("RANK", refused)
+        running = pool.submit(invoke, "train", "--scale=x")
+        if other == "1":
+            wait_until(lambda: socket_answers(os.environ["MASTER_PORT"]))
+            place.setenv("RANK", other)
+            waiting = pool.submit(wait)
+        waiting.result(20)
+        assert running.result(20).exit_code == 2
+    assert len(said) == 1
+    assert said[0].startswith(f"rank {refused} ended: ")
+    assert "is not a valid integer" in said[0]
+
+
+def wait_until(true):
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def socket_answers(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(port))):
+        return True
+    return False
 
 
 def test_one_that_never_comes_is_not_waited_for_without_end(place, capsys):
