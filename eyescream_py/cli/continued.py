@@ -34,21 +34,23 @@ def follow(
     """`values` of a trainer's parameters and which of them are chosen, with what the file of
     `--network` adds to either, and then `recipe`, which leaves alone what is chosen.
 
+    Where the file's options lack what shapes its networks, or contradict them, the networks decide.
     Says what it takes over, and which other options the file's run had: those count again only
     where they are typed, as in Lua. The context of the command in progress is told, so that what
     is saved as `opt` is what was used.
     """
-    path, stored = _stored(values) if values["network"] else (Path(), {})
-    taken, nonsense = _differing(values, typed, stored, SHAPING)
+    path, stored, shown = _stored(values) if values["network"] else (Path(), {}, {})
+    _, nonsense = _differing(values, typed, stored, SHAPING)
     if nonsense:
         raise UserError(f"--network={path}: its option {nonsense[0]}")
+    taken, _ = _differing(values, typed, {**stored, **shown}, SHAPING)
     if "autoencoder" in taken and not Path(taken["autoencoder"]).is_file():
         del taken["autoencoder"]
     taken = of_use(values, taken)
     click.get_current_context().params.update(taken)
     values, typed = {**values, **taken}, typed | taken.keys()
     # a recipe's networks are for new runs: those of a file stay, also where they are the defaults
-    kept = typed | SHAPING if stored else typed
+    kept = typed | SHAPING if stored or shown else typed
     values = recipe(values, kept) if recipe else values
     had, _ = _differing(values, typed, stored, stored.keys() - SHAPING - OF_THE_PLACE)
     _tell(f"Taken from {path}:", taken)
@@ -56,16 +58,21 @@ def follow(
     return dict(values), typed
 
 
-def _stored(values: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The file of `--network` and its options by flag; none where it keeps none."""
+def _stored(values: Mapping[str, Any]) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The file of `--network`, the options it keeps by flag, and those that its networks show
+    better: sizes, and architectures that no option names.
+    """
     from eyescream_py.networks import checkpoints
+    from eyescream_py.results.shown import SIZES, shown_options
 
     path = checkpoints.find(values["network"], Path(values["save"]))
     content = checkpoints.read(path)
-    stored = content.get("opt")
-    del content
+    kept = content.get("opt")
+    stored = {str(k): v for k, v in kept.items()} if isinstance(kept, Mapping) else {}
+    shown = shown_options(content, path)
+    del content, kept
     gc.collect()  # a file's tables hold one another: all of it would stay until the run reads it
-    return path, {str(k): v for k, v in stored.items()} if isinstance(stored, Mapping) else {}
+    return path, stored, {k: v for k, v in shown.items() if k in SIZES or k not in stored}
 
 
 def _differing(

@@ -33,6 +33,24 @@ def test_the_file_says_what_shapes_its_networks(script, tmp_path, monkeypatch):
     assert {name for name in whole if whole[name] != cut[name]} <= {"save", "network"}
 
 
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+@pytest.mark.parametrize("opt", [None, {"scale": 16, "noiseDim": 9, "fineSize": 6}])
+def test_networks_say_it_where_the_options_do_not(script, opt, tmp_path, monkeypatch):
+    """Files of other dates keep no options, and some that are not those of their networks."""
+    use_small_networks(monkeypatch)
+    data = pictures(tmp_path, script)
+    shaping = {"--scale", "--grayscale", "--noiseDim", "--coarseSize", "--fineSize"}
+    rest = [flag for flag in SCRIPTS[script] if flag.partition("=")[0] not in shaping]
+    small_run(script, tmp_path, data, "--epochs=1")
+    content = torch7.load(tmp_path / FILES[script])
+    content.pop("opt", None)
+    torch7.save(tmp_path / FILES[script], {**content, **({"opt": opt} if opt else {})})
+    again = (f"--network={FILES[script]}", "--epochs=2", f"--dataset={data}", *rest)
+    done = invoke(script, f"--save={tmp_path}", *again)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("Taken from ")
+
+
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """Makes a small run of one epoch whose file's options are changed; the flags to continue it
