@@ -60,10 +60,8 @@ def ours(
     kernels = fused_kernels(device, arithmetic.name == "bf16") if flat else None
     tools = Tools(kernels, Lanes(device)) if kernels else None
     game = make_game(case, networks, data, batch, source, arithmetic, flat, cuda, tools)
-    if cuda:  # as the trainers do
-        step = CapturedIteration(game, batch, source)
-        return lambda: step(batch)
-    return lambda: game.iteration(batch)
+    step = CapturedIteration(game, batch, source)  # as the trainers do
+    return lambda: step(batch)
 
 
 def make_game(

@@ -128,7 +128,7 @@ def own_options() -> Decorator:
         ),
         switch("--strict", "On CUDA: no TF32, which rounds the factors of fp32 products."),
         switch("--fast", "On CUDA: allow algorithms whose sums differ from run to run."),
-        switch("--no_capture", "On CUDA: no graph of a whole iteration; slower, for the careful."),
+        switch("--no_capture", "Every iteration by Python, none replayed; for the careful."),
         switch("--no_fuse", "On CUDA: torch's own kernels, a layer at a time; slower, likewise."),
         choice("--on_nan", ("stop", "rollback"), on_nan),
     )  # fmt: skip

@@ -68,8 +68,8 @@ class PairFeed:
         self.coarse[half:n] = self._draw_pairs(half)[0]
         with torch.no_grad():
             self.diff[half:n] = self.generate(self.noise[half:n], self.coarse[half:n])
-        self.targets[:half] = 1
-        self.targets[half:n] = 0
+        self.targets[:half].fill_(1)
+        self.targets[half:n].fill_(0)
         return (self.diff[:rows], self.coarse[:rows]), self.targets[:rows]
 
     def generator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:

@@ -1,32 +1,50 @@
-"""Iterations as one CUDA graph: a launch per iteration in place of hundreds."""
+"""Iterations recorded once and replayed: on CUDA a launch in place of hundreds, on a processor the
+bare operators.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from eyescream_py.game.adversarial import CallLog, Game
+from eyescream_py.game.group import Alone
+from eyescream_py.system import tape
 from eyescream_py.system.recording import recorded
-from eyescream_py.torch7.random import RandomSource
+from eyescream_py.torch7.optim import LuaOptimizer
+from eyescream_py.torch7.random import RandomSource, TorchSource
 
-WARM_UP = 3  # real iterations on the capture's stream, so that lazy set-up is over before it
+WARM_UP = 3  # real iterations, so that lazy set-up is over before a recording
+Work = Callable[[], None]
+
+
+def can_be_recorded(device: torch.device, source: RandomSource, group: Alone) -> bool:
+    """Whether iterations on `device` can be: a processor's neither draw Lua's random numbers, which
+    no operator makes, nor wait for other processes.
+    """
+    return device.type == "cuda" or (isinstance(source, TorchSource) and group.size == 1)
 
 
 class CapturedIteration:
-    """`Game.iteration` on CUDA, replayed as a graph for full batches.
+    """`Game.iteration`, replayed for full batches.
 
     The first iterations, the first with R1 and the first without, those that are logged, and an
     epoch's last, shorter batch run eagerly; all change the same tensors, so they may be mixed.
-    Iterations in which R1 is due have a graph of their own. Not for the CPU: there
-    `game.iteration` is called directly.
+    Iterations in which R1 is due have a recording of their own.
     """
 
     def __init__(self, game: Game, batch: int, source: RandomSource) -> None:
-        self.game, self.batch, self.source = game, batch, source
-        self.stream = torch.cuda.Stream(game.figures.device)
-        self.graphs: dict[tuple[bool, ...], torch.cuda.CUDAGraph] = {}
+        self.game, self.batch = game, batch
+        device = game.figures.device
+        on_cuda = device.type == "cuda"
+        self.recorder: _Recorder = _OnCuda(device, source) if on_cuda else _OnCpu(game)
+        self.graphs: dict[tuple[bool, ...], Recording] = {}
+        self._refused = False
         self._warm: Counter[tuple[bool, ...]] = Counter()
 
     def __call__(self, n: int, log: CallLog | None = None) -> None:
@@ -34,32 +52,96 @@ class CapturedIteration:
             self.game.iteration(n, log)
             return
         kind = self.game.taming.due(self.game.D_iterations)
-        # R1's layers set themselves up, too; a resumed run comes to them after the others
-        if self._warm.total() < WARM_UP or not self._warm[kind]:
-            self._on_side_stream(lambda: self.game.iteration(n))
-            self._warm[kind] += 1
-        else:
-            self._replay(n, kind)
-
-    def _replay(self, n: int, kind: tuple[bool, ...]) -> None:
-        taming, steps = self.game.taming, self.game.D_iterations
         if kind in self.graphs:
-            taming.count(steps)  # a replay runs none of the Python that counts
+            self.game.taming.count(self.game.D_iterations)  # a replay runs no Python that counts
+            self.graphs[kind].replay()
+        # R1's layers set themselves up, too; a resumed run comes to them after the others
+        elif self._refused or self._warm.total() < WARM_UP or not self._warm[kind]:
+            self.recorder.warm_up(lambda: self.game.iteration(n))
+            self._warm[kind] += 1
+        elif made := self.recorder.record(lambda: self.game.iteration(n)):
+            self.graphs[kind] = made
         else:
-            self.graphs[kind] = self._captured(n)
-        self.graphs[kind].replay()
+            self._refused = True
 
-    def _on_side_stream(self, work: Callable[[], None]) -> None:
-        current = torch.cuda.current_stream(self.game.figures.device)
+
+class Recording(Protocol):
+    """An iteration that was done, and can be again."""
+
+    def replay(self) -> None: ...
+
+
+class _Recorder(Protocol):
+    """How recordings of `work` are made."""
+
+    def warm_up(self, work: Work) -> None:
+        """Do it before the first recording."""
+        ...
+
+    def record(self, work: Work) -> Recording | None:
+        """Do it, and return what does it again, if anything can."""
+        ...
+
+
+class _OnCpu:
+    """As the operators that `game` calls."""
+
+    def __init__(self, game: Game) -> None:
+        self.players = game.D, game.G
+
+    def warm_up(self, work: Work) -> None:
+        work()
+
+    def record(self, work: Work) -> Recording | None:
+        with contextlib.ExitStack() as steps:
+            for player in self.players:
+                steps.enter_context(_step_as_one(player.optimizer))
+            return tape.record(work)
+
+
+@contextlib.contextmanager
+def _step_as_one(optimizer: LuaOptimizer) -> Iterator[None]:
+    """A block in which a recording takes the optimizer's step for one operator: it counts in
+    Python, and asks there whether D may learn.
+    """
+    step = optimizer.step
+
+    def take(*slopes: Tensor) -> None:
+        for p, slope in zip(optimizer.parameters, slopes, strict=True):
+            p.grad = slope
+
+    def recorded_step(gate: Tensor | None = None) -> None:
+        # flat ones lie where they always do, others are new tensors each time
+        if not optimizer.flat:
+            tape.in_replays(take, *optimizer.gradients)
+        tape.as_one(step, gate)
+
+    optimizer.step = recorded_step  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del optimizer.step
+
+
+class _OnCuda:
+    """As CUDA graphs, on a stream of their own."""
+
+    def __init__(self, device: torch.device, source: RandomSource) -> None:
+        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.generator = getattr(source, "generator", None)
+
+    def warm_up(self, work: Work) -> None:
+        current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
             work()
         current.wait_stream(self.stream)
 
-    def _captured(self, n: int) -> torch.cuda.CUDAGraph:
-        """A recording of the next iteration, which has not run yet. UserError where none can be."""
-        return recorded(
-            lambda: self.game.iteration(n), self.stream, "an iteration",
-            "--no_capture trains without, and slower",
-            generator=getattr(self.source, "generator", None),
-        )[0]  # fmt: skip
+    def record(self, work: Work) -> Recording:
+        """UserError where none can be made."""
+        graph, _ = recorded(
+            work, self.stream, "an iteration", "--no_capture trains without, and slower",
+            generator=self.generator,
+        )  # fmt: skip
+        graph.replay()  # nothing of the work was done yet
+        return graph

@@ -19,6 +19,7 @@ from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, pl
 from eyescream_py.networks.products import prefers_onednn, product
 from eyescream_py.networks.strided import StridedForward
 from eyescream_py.networks.winograd import TiledForward, convolve_by_tiles
+from eyescream_py.system.tape import as_one
 
 WIDE = 256 * 512  # pairs of planes from where on products with patches are faster
 WIDE_PIXELS = 128 * 512  # where pixels come first
@@ -33,14 +34,15 @@ class _SharedSlope(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(x, slope)
-        return F.leaky_relu(x, float(slope))
+        result: Tensor = as_one(_rectified, x, slope)
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, slope = ctx.saved_tensors
         to_x = to_slope = None
         if ctx.needs_input_grad[0]:
-            to_x = torch.ops.aten.leaky_relu_backward(grads[0], x, float(slope), False)
+            to_x = as_one(_rectified_back, grads[0], x, slope)
         if ctx.needs_input_grad[1]:
             negative = x.clamp(max=0).to(slope.dtype)
             g = grads[0].to(slope.dtype)
@@ -48,6 +50,15 @@ class _SharedSlope(torch.autograd.Function):
                 g = torch.empty_like(negative).copy_(g)
             to_slope = torch.dot(_in_memory(negative), _in_memory(g)).view(1)
         return to_x, to_slope
+
+
+def _rectified(x: Tensor, slope: Tensor) -> Tensor:
+    return F.leaky_relu(x, float(slope))
+
+
+def _rectified_back(g: Tensor, x: Tensor, slope: Tensor) -> Tensor:
+    to_x: Tensor = torch.ops.aten.leaky_relu_backward(g, x, float(slope), False)
+    return to_x
 
 
 def _in_memory(x: Tensor) -> Tensor:

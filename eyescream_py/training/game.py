@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from eyescream_py.data.dataset import Dataset, load_dataset
 from eyescream_py.game.adversarial import Game
-from eyescream_py.game.capture import CapturedIteration
+from eyescream_py.game.capture import CapturedIteration, can_be_recorded
 from eyescream_py.game.group import Alone
 from eyescream_py.networks import checkpoints, models
 from eyescream_py.plots.windows import Plots
@@ -152,9 +152,10 @@ class GameTask(abc.ABC):
         self._saturated = 0
         self._drew_many = False  # whether G's pictures have ever been many different ones
         self._step: Callable[..., None] = game.iteration
-        if game.figures.device.type == "cuda" and not options.no_capture:
+        device = game.figures.device
+        if can_be_recorded(device, source, game.group) and not options.no_capture:
             self._step = CapturedIteration(game, batch, source)
-            if options.log_every == 1:
+            if options.log_every == 1 and device.type == "cuda":
                 print("--log_every=1 leaves no iteration to a CUDA graph: a larger one is faster.")
         if options.lr_fall < 1 and not options.epochs:
             print("Learning rates stay: they fall towards the end that --epochs names (--lr_fall).")

@@ -47,7 +47,7 @@ class CommonOptions(RunOptions):
     precision: str  # "auto", "fp32", "bf16" or "fp64"
     strict: bool = False  # on CUDA: no TF32
     fast: bool = False  # on CUDA: runs need not repeat to the bit
-    no_capture: bool = False  # on CUDA: every iteration by Python
+    no_capture: bool = False  # every iteration by Python
     no_fuse: bool = False  # on CUDA: torch's own kernels
     rng: str = "torch"  # or "lua": the streams of Lua Torch, for replays
     typed: frozenset[str]  # names of the fields that a person gave, as against defaults
@@ -122,7 +122,11 @@ def with_proven_kernels(options: Options, device: torch.device, group: Alone) ->
     """The options with `no_fuse` where `system.gpu_kernels` does not prove itself in each of the
     run's processes: they have to round alike.
     """
-    say_idle((device.type == "cpu", "on a processor", ("no_capture", "no_fuse")))
+    on_cpu = device.type == "cpu"
+    say_idle(
+        (on_cpu, "on a processor", ("no_fuse",)),
+        (on_cpu and options.rng == "lua", "on a processor with --rng=lua", ("no_capture",)),
+    )
     if options.no_fuse or device.type != "cuda":
         return options
     proven = group.all_say(kernels_of(options, device) is not None)

@@ -208,6 +208,47 @@ def test_a_captured_iteration_is_the_eager_one(optimizer, bound):
     assert_same_game(eager, captured, 1e-4)
 
 
+def tamed(made, source):
+    """Everything that changes what D sees, its loss or its weights, and rounded copies of these."""
+    kinds = ("colour", "mirror", "translation", "cutout")
+    bound = SpectralBound(made.D.network, 1.0)
+    made.taming = Taming(DiffAugment(kinds, source), SlopePenalty(1.0, 3), bound)
+    if made.D.optimizer.flat:
+        made.autocast = choose("bf16", torch.device("cpu")).autocast
+        for player in (made.D, made.G):
+            player.working = Working(player.network, player.optimizer.flat)
+
+
+@pytest.mark.parametrize("tame", [False, True])
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("bound", [1.01, 0.95])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_processors_recording_is_the_eager_iteration_to_the_bit(optimizer, bound, flat, tame):
+    (eager, other), (recorded, source) = (game(optimizer, False, bound, flat=flat) for _ in "ab")
+    if tame:
+        tamed(eager, other)
+        tamed(recorded, source)
+    step = CapturedIteration(recorded, BATCH, source)
+    losses, ours = [], []
+    for i, n in enumerate([BATCH] * 8 + [BATCH - 2] + [BATCH] * 8):
+        is_logged = i % 7 == 6
+        for each in (eager, recorded):
+            each.G.optimizer.factor = 1 - i / 40
+            if i == 12:
+                each.D.optimizer.halve()
+        eager.iteration(n, (lambda *call: losses.append(call)) if is_logged else None)
+        step(n, (lambda *call: ours.append(call)) if is_logged else None)
+    assert set(step.graphs) == ({(True, False), (False, True), (False, False)} if tame else
+                                {(False, False)})  # fmt: skip
+    assert ours == losses
+    assert torch.equal(source.generator.get_state(), other.generator.get_state())
+    for a, b in ((eager.D, recorded.D), (eager.G, recorded.G)):
+        for p, q in zip(a.optimizer.gradients, b.optimizer.gradients, strict=True):
+            assert torch.equal(p, q)
+        assert a.has_slope() == b.has_slope()
+    assert_same_game(eager, recorded, 0)
+
+
 class FakeGraph:
     """Records as a CUDA graph does: what runs within `recording` has an effect only in `replay`."""
 
@@ -257,8 +298,15 @@ def fake_cuda(monkeypatch):
     return fake
 
 
-def test_r1_has_a_graph_of_its_own_and_comes_in_its_turn(fake_cuda):
+def game_on_gpu():
+    """One that takes the processor for a GPU."""
     made, source = game("adam", True)
+    made.figures.device = torch.device("cuda")
+    return made, source
+
+
+def test_r1_has_a_graph_of_its_own_and_comes_in_its_turn(fake_cuda):
+    made, source = game_on_gpu()
     made.D_iterations = 1
     made.taming = Taming(slope=SlopePenalty(1.0, every=4))
     step = CapturedIteration(made, BATCH, source)
@@ -275,7 +323,7 @@ def test_r1_has_a_graph_of_its_own_and_comes_in_its_turn(fake_cuda):
 
 
 def test_the_first_r1_of_a_resumed_run_sets_itself_up_before_it_is_recorded(fake_cuda):
-    made, source = game("adam", True)
+    made, source = game_on_gpu()
     made.D_iterations = 1
     made.taming = Taming(slope=SlopePenalty(1.0, every=8))
     made.taming.slope.steps = 1
@@ -291,7 +339,7 @@ def test_the_first_r1_of_a_resumed_run_sets_itself_up_before_it_is_recorded(fake
 
 
 def test_logged_and_shorter_batches_run_eagerly_and_keep_the_turn(fake_cuda):
-    made, source = game("adam", True)
+    made, source = game_on_gpu()
     made.taming = Taming(slope=SlopePenalty(1.0, every=3))
     step = CapturedIteration(made, BATCH, source)
     for n in [BATCH] * 5:
@@ -304,7 +352,7 @@ def test_logged_and_shorter_batches_run_eagerly_and_keep_the_turn(fake_cuda):
 
 
 def test_the_streams_wait_for_each_other_around_an_iteration_that_warms_up(fake_cuda):
-    made, source = game("adam", True)
+    made, source = game_on_gpu()
     step = CapturedIteration(made, BATCH, source)
     iteration = made.iteration
     made.iteration = lambda n, log=None: (fake_cuda.waits.append("work"), iteration(n, log))
@@ -313,21 +361,21 @@ def test_the_streams_wait_for_each_other_around_an_iteration_that_warms_up(fake_
 
 
 def test_a_graph_knows_the_generator_whose_numbers_it_draws(fake_cuda):
-    made, source = game("adam", True)
+    made, source = game_on_gpu()
     step = CapturedIteration(made, BATCH, source)
     for _ in range(4):
         step(BATCH)
     assert [graph.generators for graph in step.graphs.values()] == [[source.generator]]
-    assert fake_cuda.recorded_on == [step.stream]
+    assert fake_cuda.recorded_on == [step.recorder.stream]
     assert fake_cuda.modes == {"thread_local"}  # so that no other thread's call breaks it
     step.graphs.clear()
-    step.source = object()  # one without a generator
+    step.recorder.generator = None
     step(BATCH)
     assert [graph.generators for graph in step.graphs.values()] == [[]]
 
 
 def test_a_capture_that_fails_ends_the_run_in_one_line(fake_cuda):
-    made, source = game("adam", True)
+    made, source = game_on_gpu()
     step = CapturedIteration(made, BATCH, source)
     for _ in range(3):
         step(BATCH)
@@ -337,7 +385,7 @@ def test_a_capture_that_fails_ends_the_run_in_one_line(fake_cuda):
 
 
 def test_a_recording_that_ends_with_an_error_in_words_keeps_them(fake_cuda):
-    made, source = game("adam", True)
+    made, source = game_on_gpu()
     step = CapturedIteration(made, BATCH, source)
     for _ in range(3):
         step(BATCH)
