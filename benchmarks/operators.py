@@ -13,17 +13,18 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import click
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from benchmarks.report import Table, chosen, machine
 from benchmarks.train_step import CASES, make_game
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game import precision
-from eyescream_py.networks import models, models_c2f
+from eyescream_py.networks import models, models_c2f, wide_slopes
 from eyescream_py.networks.fused_layers import Tools
 from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.lanes import Lanes
@@ -57,10 +58,18 @@ class Counted:
         def call(*args: Any) -> Any:
             if self.operators:
                 self.operators.counts[f"kernel {name}"] += 1
-            with _disable_current_modes():
+            # a GPU's kernels know no autocast
+            with _disable_current_modes(), torch.autocast("cpu", enabled=False):
                 return function(*args)
 
         return call
+
+    def multiply(self, left: Tensor, right: Tensor, made: Tensor) -> None:
+        """`wide_slopes.multiply`, which a processor cannot do at once."""
+        if self.operators:
+            self.operators.counts["bmm"] += 1
+        with _disable_current_modes():
+            made.copy_(torch.bmm(left, right))
 
 
 class Operators(TorchDispatchMode):
@@ -113,7 +122,8 @@ def main(only: str, top: int) -> None:
             with Operators() as seen:
                 if kernels:
                     kernels.operators = seen
-                step()
+                with mock.patch.object(wide_slopes, "multiply", (kernels or Counted()).multiply):
+                    step()
             found.append(seen.counts.total())
             for operator, times in seen.counts.most_common(top):
                 print(f"    {name} {times:4} x {operator}")

@@ -34,13 +34,26 @@ def _has_kernel(pool: EpochPool) -> bool:
     return pool.has_kernels and fine_size(pool) <= LARGEST_SIDE
 
 
-def _by_kernel(
-    pool: EpochPool, indices: torch.Tensor, coarse_size: int, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    images, table = pool.stored()
-    matrix = _there_and_back(fine_size(pool), coarse_size, images.device)
-    coarse, diff = pool.kernels.pairs(images, table, indices, matrix, dtype)
-    return coarse, diff
+def draw_pairs(
+    pool: EpochPool,
+    indices: torch.Tensor,
+    coarse_size: int,
+    coarse: torch.Tensor,
+    diff: torch.Tensor | None = None,
+) -> None:
+    """Put what `coarse_and_diff` makes of the pool's pictures `indices` into contiguous tensors
+    (n,C,S,S), on a GPU by one kernel.
+    """
+    if _has_kernel(pool):
+        images, table = pool.stored()
+        matrix = _there_and_back(fine_size(pool), coarse_size, images.device)
+        between = torch.empty_like(coarse) if diff is None else diff
+        pool.kernels.pairs(images, table, indices, matrix, coarse, between)
+        return
+    made = coarse_and_diff(pool, indices, coarse_size, coarse.dtype)
+    coarse.copy_(made[0])
+    if diff is not None:
+        diff.copy_(made[1])
 
 
 @functools.lru_cache(maxsize=8)
@@ -60,8 +73,6 @@ def coarse_and_diff(
 
     The arithmetic is float32's whatever `dtype` the two are handed out in.
     """
-    if isinstance(data, EpochPool) and _has_kernel(data):
-        return _by_kernel(data, indices, coarse_size, dtype)
     fine = data.floats(indices)
     coarse = coarse_images(fine, coarse_size)
     return coarse.to(dtype), (fine - coarse).to(dtype)

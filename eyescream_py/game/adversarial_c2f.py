@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.epoch_pool import EpochPool
-from eyescream_py.data.pairs import coarse_and_diff
+from eyescream_py.data.pairs import coarse_and_diff, draw_pairs
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.torch7.states import fill
@@ -47,7 +48,8 @@ class PairFeed:
             return torch.zeros(batch, planes, height, width, dtype=dtype, device=self.device)
 
         self.diff, self.coarse, self.noise = zeros(channels), zeros(channels), zeros(1)
-        self.targets = torch.zeros(batch, dtype=dtype, device=self.device)
+        self._judged: dict[int, Tensor] = {}
+        self.ones = torch.ones(batch, dtype=dtype, device=self.device)
         self.indices = torch.zeros(batch, dtype=torch.int64, device=self.device)
 
     def begin_epoch(self) -> None:
@@ -57,28 +59,34 @@ class PairFeed:
         """How many rows the networks run on in a step on n pictures."""
         return n
 
-    def _draw_pairs(self, n: int) -> tuple[Tensor, Tensor]:
+    def _draw_pairs(self, n: int, coarse: Tensor, diff: Tensor | None = None) -> None:
         indices = self.source.indices_(self.indices[:n], len(self.pool))
-        return coarse_and_diff(self.pool, indices, self.coarse_size, self.dtype)
+        draw_pairs(self.pool, indices, self.coarse_size, coarse, diff)
+
+    def targets_of_D(self, n: int) -> Tensor:
+        """1 for each of n/2 real pairs, 0 for as many generated ones."""
+        if n not in self._judged:  # filled once, and not by two kernels of each step
+            self._judged[n] = (torch.arange(n, device=self.device) < n // 2).to(self.dtype)
+        return self._judged[n]
+
+    def targets_of_G(self, n: int) -> Tensor:
+        return self.ones[:n]
 
     def discriminator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
         half, rows = n // 2, self.rows(n)
-        self.coarse[:half], self.diff[:half] = self._draw_pairs(half)
+        self._draw_pairs(half, self.coarse[:half], self.diff[:half])
         self.source.uniform_(self.noise[:rows], -1, 1)
-        self.coarse[half:n] = self._draw_pairs(half)[0]
+        self._draw_pairs(half, self.coarse[half:n])
         with torch.no_grad():
             self.diff[half:n] = self.generate(self.noise[half:n], self.coarse[half:n])
-        self.targets[:half].fill_(1)
-        self.targets[half:n].fill_(0)
-        return (self.diff[:rows], self.coarse[:rows]), self.targets[:rows]
+        return (self.diff[:rows], self.coarse[:rows]), self.targets_of_D(n)
 
     def generator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
         rows = self.rows(n)
         self.source.uniform_(self.noise[:rows], -1, 1)
-        self.coarse[:n] = self._draw_pairs(n)[0]
-        self.targets.fill_(1)
+        self._draw_pairs(n, self.coarse[:n])
         coarse = self.coarse[:rows]
-        return (self.generate(self.noise[:rows], coarse), coarse), self.targets[:rows]
+        return (self.generate(self.noise[:rows], coarse), coarse), self.targets_of_G(n)
 
     def state(self) -> dict[str, Any]:
         return self.pool.state()
@@ -93,8 +101,21 @@ class StalePairFeed(PairFeed):
     In an epoch's last, shorter batch the rows beyond n hold what the step before left there.
     """
 
+    @functools.cached_property
+    def targets(self) -> Tensor:
+        """Those of the last step, of all rows."""
+        return torch.zeros_like(self.ones)
+
     def rows(self, n: int) -> int:
         return len(self.noise)
+
+    def targets_of_D(self, n: int) -> Tensor:
+        self.targets[: n // 2].fill_(1)
+        self.targets[n // 2 : n].fill_(0)
+        return self.targets
+
+    def targets_of_G(self, n: int) -> Tensor:
+        return self.targets.fill_(1)
 
     def state(self) -> dict[str, Any]:
         rows = {"diff": self.diff, "coarse": self.coarse, "targets": self.targets}

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.networks.joinable import is_plain, is_rectifier, joined, left_alone
-from eyescream_py.networks.modes import FastForward, InFull
+from eyescream_py.networks.modes import FastForward, InFull, rounded
 from eyescream_py.networks.wide_slopes import suits, weight_slopes
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.layers import ConcatTable, Dropout, SpatialDropout, View
@@ -106,7 +106,8 @@ class _Product(torch.autograd.Function):
 
 class _Convolution(torch.autograd.Function):
     """x [N,in or more,H,W] convolved as `layer` does, with bias or without: then with all planes
-    that are computed, and x may have as many, beyond its own of zeros.
+    that are computed, and x may have as many, beyond its own of zeros. Where planes are to be
+    filled up, x may be of another type than the weight, too.
     """
 
     @staticmethod
@@ -114,9 +115,9 @@ class _Convolution(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d, tools: Tools
     ) -> Tensor:
         ctx.layer, ctx.tools, ctx.biased, ctx.planes = layer, tools, bias is not None, x.shape[1]
-        out, inputs = (tools.filled(planes, x.dtype) for planes in weight.shape[:2])
+        out, inputs = (tools.filled(planes, weight.dtype) for planes in weight.shape[:2])
         if x.shape[1] != inputs:
-            x = tools.kernels.widen(x, len(x), inputs, x.dtype)
+            x = tools.kernels.widen(x, len(x), inputs, weight.dtype)
         if weight.shape[:2] != (out, inputs):
             weight = tools.kernels.widen(weight, out, inputs, weight.dtype)
         x = _planes_last(x)
@@ -184,11 +185,17 @@ class Beside(FastForward):
         super().__init__(layer)
         self.tools, self.bare = tools, bare
 
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same; x stays as it is where its planes are to be filled up, which rounds it, too."""
+        weight, bias = rounded(self.layer.weight), None if self.bare else self.layer.bias
+        wanted = self.tools.filled(weight.shape[1], weight.dtype)
+        fills = isinstance(self.layer, nn.Conv2d) and x.shape[1] != wanted
+        return x if fills else rounded(x), weight, None if bias is None else rounded(bias)
+
     def __call__(self, x: Tensor) -> Tensor:
         if _lacks_batch(x, self.layer):
             return self(x[None])[0]
         x, weight, bias = self.operands(x)
-        bias = None if self.bare else bias
         if isinstance(self.layer, nn.Linear):
             y: Tensor = _Product.apply(x, weight, bias, self.tools.lanes)
         else:

@@ -56,11 +56,14 @@ class FastForward(Forward):
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """`x`, weight and bias, rounded where torch's own layer would round them."""
-        kept = (x, self.layer.weight, self.layer.bias)
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-            kept = tuple(None if t is None else t.to(dtype) for t in kept)  # type: ignore[assignment]
-        return kept
+        bias = self.layer.bias
+        return rounded(x), rounded(self.layer.weight), None if bias is None else rounded(bias)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """`x` as autocast hands it to a product."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 @contextlib.contextmanager

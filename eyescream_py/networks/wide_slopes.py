@@ -3,7 +3,8 @@
 For a 7x7 convolution cuDNN's only algorithm that repeats to the bit is slow in bfloat16. Sum over
 samples and pixels of g[n,y,x,o] * p[n,y+dy,x+dx,i], p the picture with its border of zeros: with
 pictures and slopes both laid out with the border, in rows of planes, a shift by (dy,dx) is one by
-dy*width+dx rows, and what runs over a row's end meets a slope of 0.
+dy*width+dx rows, and what runs over a row's end meets a slope of 0. The zeros at the end of a row
+of pixels are the next one's border, too, and those below a picture that of the next picture.
 """
 
 from __future__ import annotations
@@ -37,24 +38,27 @@ def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
     float32.
     """
     (n, planes, height, width), half = x.shape, side // 2
-    high, wide = height + side - 1, width + side - 1
-    share = -(-n * high * wide // SHARES)
-    rows = SHARES * share
-    pictures = x.new_zeros(rows + side * wide, planes)
-    _placed(pictures, n, high, wide)[:, half : half + height, half : half + width] = _rows(x)
+    high, wide = height + half, width + half
+    # what begins on 16 bytes in a share does so in all
+    share = -(-n * high * wide // SHARES // 8) * 8
+    rows, out = SHARES * share, g.shape[1]
+    pictures = x.new_zeros(rows + (side - 1) * (wide + 1), planes)
+    above = half * wide + half
+    _placed(pictures[above:], n, high, wide)[:, :height, :width] = _rows(x)
     # the slope of a pixel stands where the upper left corner of its window is
-    slopes = g.new_zeros(rows, g.shape[1])
+    slopes = g.new_zeros(rows, out)
     _placed(slopes, n, high, wide)[:, :height, :width] = _rows(g)
     # all pictures under one row of the kernel, next to each other: side * planes long
     length = rows + (side - 1) * wide
     windows = torch.cat([pictures[dx : dx + length] for dx in range(side)], 1)
-    left = slopes.view(SHARES, share, -1).transpose(1, 2)
-    found = [
-        _summed(left, windows[dy * wide : dy * wide + rows].view(SHARES, share, -1))
-        for dy in range(side)
-    ]
-    made = torch.stack(found, 1).view(-1, side, side, planes).permute(0, 3, 1, 2)
-    return made.to(x.dtype)
+    left = slopes.view(SHARES, share, out).transpose(1, 2)
+    # sums are taken in float32 at least
+    full = torch.promote_types(x.dtype, torch.float32)
+    found = x.new_empty((side, SHARES, out, side * planes), dtype=full)
+    for dy, made in enumerate(found):
+        multiply(left, windows[dy * wide : dy * wide + rows].view(SHARES, share, -1), made)
+    whole = found.sum(1).view(side, out, side, planes).permute(1, 3, 0, 2)
+    return whole.to(x.dtype, memory_format=torch.channels_last)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -67,8 +71,11 @@ def _placed(rows: Tensor, n: int, height: int, width: int) -> Tensor:
     return rows[: n * height * width].view(n, height, width, -1)
 
 
-def _summed(left: Tensor, right: Tensor) -> Tensor:
-    """Sum of the products of all shares, in float32 at least."""
-    if left.is_cuda and left.dtype == torch.bfloat16:
-        return torch.bmm(left, right, out_dtype=torch.float32).sum(0)
-    return torch.bmm(left, right).sum(0)
+def multiply(left: Tensor, right: Tensor, made: Tensor) -> None:
+    """All shares' products, into `made`."""
+    if left.dtype == made.dtype:
+        torch.bmm(left, right, out=made)
+    elif left.is_cuda:
+        torch.bmm(left, right, out_dtype=made.dtype, out=made)
+    else:
+        made.copy_(torch.bmm(left, right))

@@ -214,17 +214,14 @@ def pictures(images: Tensor, table: Tensor | None, rows: Tensor, dtype: torch.dt
 
 
 def pairs(
-    images: Tensor, table: Tensor | None, rows: Tensor, matrix: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """(coarse, fine - coarse) of the same pictures, both [n,C,S,S]: coarse is M fine M', for
-    `matrix` M [S,S] in float32. S is at most 64: a program
-    holds a picture.
+    images: Tensor, table: Tensor | None, rows: Tensor, matrix: Tensor, coarse: Tensor, diff: Tensor
+) -> None:
+    """Put (coarse, fine - coarse) of the same pictures into two contiguous tensors [n,C,S,S]:
+    coarse is M fine M', for `matrix` M [S,S] in float32. S is at most 64: a program holds a
+    picture.
     """
-    shape, rows = (len(rows), *images.shape[1:]), rows.contiguous()
-    coarse, diff = (torch.empty(shape, dtype=dtype, device=images.device) for _ in range(2))
-    side = shape[-1]
-    bodies.pairs[(len(rows), shape[1])](
-        images, rows if table is None else table, rows, matrix, coarse, diff, shape[1], side,
+    rows, planes, side = rows.contiguous(), *images.shape[1:3]
+    bodies.pairs[(len(rows), planes)](
+        images, rows if table is None else table, rows, matrix, coarse, diff, planes, side,
         TABLE=table is not None, SIDE=max(16, triton.next_power_of_2(side)),
     )  # fmt: skip
-    return coarse, diff

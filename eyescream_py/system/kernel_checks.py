@@ -220,7 +220,10 @@ def stored_pictures(
     if matrix is None:
         matrix = torch.rand(shape[-1], shape[-1], generator=generator)
         matrix /= matrix.sum(1, keepdim=True)
-    made = kernels.pairs(*given, matrix.to(device), torch.float32)
-    truth = expected.pairs(images, numbers, rows, matrix, torch.float64)
+    shape = (len(rows), *shape[1:])
+    made = [torch.full(shape, 9.0, device=device) for _ in range(2)]
+    truth = [torch.empty(shape, dtype=torch.float64) for _ in range(2)]
+    kernels.pairs(*given, matrix.to(device), *made)
+    expected.pairs(images, numbers, rows, matrix, *truth)
     for a, b in zip(made, truth, strict=True):
         near(a, b, 0, 1e-6)

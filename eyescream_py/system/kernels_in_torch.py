@@ -53,6 +53,7 @@ def activate_backward(
         leaves = [t.detach().requires_grad_() for t in (x, bias, slope)]
         y = _whole(leaves[0][:, : len(bias)], leaves[1], leaves[2], mask, scale, pool)
     dx, of_bias, of_slope = torch.autograd.grad(y, leaves, g[:, : len(bias)])
+    dx = torch.empty_like(x).copy_(dx)  # which lies as x does
     return dx, (of_bias, of_slope) if sums else None
 
 
@@ -129,9 +130,12 @@ def pictures(images: Tensor, table: Tensor | None, rows: Tensor, dtype: torch.dt
 
 
 def pairs(
-    images: Tensor, table: Tensor | None, rows: Tensor, matrix: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """(coarse, fine - coarse) of the same pictures, [n,C,S,S]: coarse is M fine M'."""
+    images: Tensor, table: Tensor | None, rows: Tensor, matrix: Tensor, coarse: Tensor, diff: Tensor
+) -> None:
+    """Put (coarse, fine - coarse) of the same pictures into two tensors [n,C,S,S]: coarse is
+    M fine M'.
+    """
     fine = pictures(images, table, rows, torch.float64)
-    coarse = matrix.double() @ fine @ matrix.double().T
-    return coarse.to(dtype), (fine - coarse).to(dtype)
+    blurred = matrix.double() @ fine @ matrix.double().T
+    coarse.copy_(blurred)
+    diff.copy_(fine - blurred)

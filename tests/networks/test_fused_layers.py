@@ -174,6 +174,24 @@ def test_a_sample_without_a_batch():
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
+def test_filling_planes_up_rounds_the_picture_to_the_same_bits():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(), nn.Conv2d(8, 2, 3))
+    net.to(memory_format=torch.channels_last)
+    fuse(net, FILLED)
+    found = []
+    for round_first in (False, True):
+        picture = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+        picture.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = net(picture.bfloat16() if round_first else picture)
+        slopes = torch.autograd.grad(y.float().square().sum(), [picture, *net.parameters()])
+        found.append([y, *slopes])
+    assert found[0][0].dtype == torch.bfloat16
+    assert found[0][1].dtype == torch.float32
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 LAST = {
     "a convolution of planes that are filled up": lambda: nn.Sequential(
         nn.Conv2d(1, 10, 3), nn.PReLU(), nn.Conv2d(10, 1, 4), nn.Sigmoid()
