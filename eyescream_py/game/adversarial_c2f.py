@@ -70,6 +70,7 @@ class PairFeed:
         return self._judged[n]
 
     def targets_of_G(self, n: int) -> Tensor:
+        """1 for each of n pairs."""
         return self.ones[:n]
 
     def discriminator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
