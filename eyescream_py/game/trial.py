@@ -83,7 +83,7 @@ def chosen(parts: Sequence[Part], batch: int) -> str:
     gc.collect()
     name = "bf16" if ms["bf16"] < WORTH * ms["fp32"] else "fp32"
     print(
-        f"--precision=auto: {name}; a pass through the networks took {ms['bf16']:.3g} ms in bf16, "
-        f"{ms['fp32']:.3g} ms in fp32."
+        f"--precision=auto: {name}; a pass through the networks took {ms['bf16']:.0f} ms in bf16, "
+        f"{ms['fp32']:.0f} ms in fp32."
     )
     return name

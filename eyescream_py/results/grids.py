@@ -242,7 +242,7 @@ def for_the_sheet(
     as D's own best are seldom those that a person calls so."""
     shown = {"random faces, as they come": images[:GRID]}
     if base.D is not None:
-        caption = f"chosen of {IMAGES}: real to the discriminator, and like others of them"
+        caption = f"chosen of {IMAGES}: real to D, like others of them and their own mirror image"
         shown[caption] = images[choose(base.D, images, batch, opinion)[:GRID]]
     return shown
 
