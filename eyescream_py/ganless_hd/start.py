@@ -68,7 +68,8 @@ def opened_run(given: Options, typed: Collection[str]) -> Iterator[Run]:
         given.check()
         _make_folders(given)
     remedy = "wait for it, or give another --out"
-    with writing(state_file(given.folder), remedy), _opened(given, typed) as run:
+    with writing(state_file(given.folder), remedy) as lock, _opened(given, typed) as run:
+        run.saves.lock = lock
         yield run
 
 

@@ -212,10 +212,12 @@ class Run:
         tensors = self.trainer.state()
         self._demand_finite(tensors)
         path = state_file(self.folder)
-        with self.saves.of(path, last):
-            make_again(path.parent)
+
+        def write() -> None:
             self._keep_features()
             write_tensors(path, tensors, about, keep_old=True)
+
+        if self.saves.save(path, last, write):
             self.saved = self.progress.iteration
 
     def _keep_features(self) -> None:

@@ -196,10 +196,15 @@ class Run:
         path = checkpoint_path(self.folder, step)
         learner = self.learner
         self._check_finite(step, not_finite(held_by(learner.modules, learner.optimizers)))
-        with self._saves.of(path, last):
+
+        def write() -> None:
             make_again(self.folder)
             save_checkpoint(
                 path, step, learner.settings, learner.state(), learner.modules, learner.optimizers
             )
+
+        if self._saves.save(path, last, write):
             self._last_saved = path
-            learner.saved()
+            # the checkpoint says where in the cache it belongs: what is not settled now is undone
+            with spared("how much of the replay cache is settled"):
+                learner.saved()

@@ -186,7 +186,7 @@ def train(run: Run, plots: Plots, say: Callable[[str], None], max_batches: int =
     )
     target = run.checkpoint_folder / CHECKPOINT_NAME
     locked = writing(target, "wait for it, or start a new run")
-    with locked, closing(metrics), StopSignal() as stop:
+    with locked as run.saves.lock, closing(metrics), StopSignal() as stop:
         for folder in (run.folder, run.checkpoint_folder):
             remove_stale_temporaries(folder)
         reason = _loop(run, plots, say, max_batches, metrics, timers, stop)
@@ -317,8 +317,8 @@ def save(run: Run, last: bool = True) -> None:
     if bad := not_finite(held_by({"network": run.network}, {"adam": run.optimizer})):
         raise _diverged(run, bad[0])
     target = run.checkpoint_folder / CHECKPOINT_NAME
-    with run.saves.of(target, last):
-        make_again(run.checkpoint_folder)
+
+    def write() -> None:
         checkpoints.save_checkpoint(
             target,
             run.params,
@@ -327,6 +327,8 @@ def save(run: Run, last: bool = True) -> None:
             run.progress,
             run.protocol.trajectory.shape[1],
         )
+
+    run.saves.save(target, last, write)
     summary = run.folder / f"TrainSummary_{run.progress.batch:06d}.mat"
     with spared(str(summary)):
         make_again(run.folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import time
 from collections.abc import Callable
@@ -34,8 +33,8 @@ from eyescream_py.srez.steps import Networks, build_networks, build_step
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import demand_room, remove_stale_temporaries
-from eyescream_py.system.folders import make_again, make_folder
-from eyescream_py.system.locks import writing
+from eyescream_py.system.folders import make_folder
+from eyescream_py.system.locks import Lock, writing
 from eyescream_py.system.recording import set_rate
 from eyescream_py.system.safe_tensors import held_by, not_finite
 from eyescream_py.system.saves import Saves
@@ -67,11 +66,11 @@ def run_train(
     if options.resume:
         read_checkpoint(checkpoint_path(options.checkpoint_dir))  # before any folder is made
     _make_folders(options)
-    with contextlib.ExitStack() as locks:
-        for path in (checkpoint_path(options.checkpoint_dir), metrics_path(options)):
-            locks.enter_context(writing(path, "give folders of its own to a second run"))
+    remedy = "give folders of its own to a second run"
+    checkpoint, metrics = checkpoint_path(options.checkpoint_dir), metrics_path(options)
+    with writing(checkpoint, remedy) as lock, writing(metrics, remedy):
         _demand_free_folders(options)  # again: now nobody else writes into them
-        stop = _train(options, train, test, device, plots, say)
+        stop = _train(options, train, test, device, plots, say, lock)
     if stop.requested:
         say(f"stopped by {stop.name}; --resume goes on from the checkpoint")
     elif options.on_finish:
@@ -87,6 +86,7 @@ def _train(
     device: torch.device,
     plots: Plots | None,
     say: Callable[[str], None],
+    lock: Lock,
 ) -> StopSignal:
     networks = build_networks(options, device)
     split = split_digest(train, test, options.crop)
@@ -101,7 +101,7 @@ def _train(
     report = Report(options, test, device, plots, say, batch)
     try:
         with StopSignal() as stop:
-            saves = Saves("free the place or give another --checkpoint_dir", kept=options.resume)
+            saves = Saves("free the place or give another --checkpoint_dir", options.resume, lock)
             state = State(networks, batch, seconds, split, train.are_grey(), saves)
             _loop(state, options, train, device, report, stop)
     finally:
@@ -126,12 +126,14 @@ class State:
         """
         _demand_finite(self.networks, self.batch)
         path = checkpoint_path(options.checkpoint_dir)
-        with self.saves.of(path, last):
-            make_again(path.parent)
+
+        def write() -> None:
             save_checkpoint(
                 path.parent, self.networks, options, self.batch, self.seconds, self.split,
                 self.grey,
             )  # fmt: skip
+
+        self.saves.save(path, last, write)
         return path
 
 

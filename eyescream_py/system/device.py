@@ -168,6 +168,13 @@ def memory_in_words(advice: str) -> Iterator[None]:
     """Where the memory does not suffice, a UserError that ends with `advice`."""
     try:
         yield
+    except ImportError as error:
+        if "failed to map segment" not in str(error):
+            raise
+        raise UserError(
+            f"there is not enough memory to load {str(error).partition(':')[0]}; free some, or "
+            "raise the limit of this shell (ulimit -v)"
+        ) from error
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

@@ -8,7 +8,7 @@ import click
 from eyescream_py.system.voice import printable
 
 _NEEDS_FOLDER = "a file stands where a folder is needed"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -51,6 +51,6 @@ def _is_no_folder(error: OSError) -> bool:
 
 def remedy_of(error: OSError) -> str:
     """What a person can do about what the system refused; "" where its words say enough."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return "free space there"
     return "see to its rights, or choose another" if error.errno in _FORBIDDEN else ""

@@ -5,23 +5,37 @@ import errno
 import os
 import re
 import secrets
-import select
 import shutil
+import socket
 import stat
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_TEMPORARY = re.compile(r"^\.(?P<name>.+?)\.(?P<pid>\d+)(\.[0-9a-f]{12})?\.tmp$")
+from eyescream_py.system.waiting import READ, is_ready
+
+_TEMPORARY = re.compile(r"^\..+?\.(?P<pid>\d+)(\.(?P<host>[0-9a-f]{8})?[0-9a-f]{12})?\.tmp$")
 NO_FILE = "a device or pipe, no file"
 PATIENCE_S = 5.0  # for the first byte of a pipe
+STALE_S = 86400  # age of a temporary file whose process cannot be asked after
 _LONGEST = 180  # bytes of a name that a temporary's own may take over; 255 are allowed in all
 
 
 def temporary_name(path: Path) -> Path:
     """A name beside `path` that nobody can foresee, and that `remove_stale_temporaries` knows."""
     name = os.fsdecode(os.fsencode(path.name)[:_LONGEST])
-    return path.with_name(f".{name}.{os.getpid()}.{secrets.token_hex(6)}.tmp")
+    return path.with_name(f".{name}.{os.getpid()}.{_host()}{secrets.token_hex(6)}.tmp")
+
+
+def _host() -> str:
+    """8 hexadecimal digits that are others where process ids mean other processes: on another
+    machine, in another container."""
+    namespace = ""
+    with contextlib.suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return f"{zlib.crc32(f'{socket.gethostname()} {namespace}'.encode()):08x}"
 
 
 def create_new(path: Path) -> BinaryIO:
@@ -38,7 +52,7 @@ def open_to_read(path: str | Path) -> BinaryIO:
         kind = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(kind):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if stat.S_ISFIFO(kind) and not select.select([descriptor], [], [], PATIENCE_S)[0]:
+        if stat.S_ISFIFO(kind) and not is_ready(descriptor, READ, PATIENCE_S):
             raise OSError(errno.EINVAL, "a pipe that nobody writes to", str(path))
         os.set_blocking(descriptor, True)
         return open(descriptor, "rb")
@@ -153,12 +167,12 @@ def _sync_folder(folder: Path) -> None:
 
 def remove_stale_temporaries(folder: str | Path, deep: bool = False) -> list[Path]:
     """Delete what killed writers left in `folder` (with `deep` also below it); files of processes
-    that still run are kept."""
+    that still run are kept, and for a day those of other machines."""
     removed = []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             match = _TEMPORARY.match(entry.name)
-            if match and not _is_another_running(int(match["pid"])) and not entry.is_dir():
+            if match and not entry.is_dir() and _is_stale(match, entry):
                 path = Path(folder) / entry.name
                 path.unlink(missing_ok=True)
                 removed.append(path)
@@ -167,8 +181,11 @@ def remove_stale_temporaries(folder: str | Path, deep: bool = False) -> list[Pat
     return removed
 
 
-def _is_another_running(pid: int) -> bool:
-    return pid != os.getpid() and is_running(pid)
+def _is_stale(match: re.Match[str], entry: os.DirEntry[str]) -> bool:
+    if match["host"] not in (None, _host()):  # two machines may share a folder
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_S
+    pid = int(match["pid"])
+    return pid == os.getpid() or not is_running(pid)
 
 
 def is_running(pid: int) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,26 +16,65 @@ from eyescream_py.system.voice import printable
 
 _UNSUPPORTED = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
 _COMMAND_SHOWN = 80
+_HOLDER_BYTES = 300  # of a process's number and its machine's name
+
+
+class HeldError(OSError):
+    """Another process, `holder` in words, is writing the file."""
+
+    def __init__(self, holder: str, path: Path) -> None:
+        super().__init__(errno.EWOULDBLOCK, f"{holder} is writing it", str(path))
+        self.holder = holder
+
+
+class Lock:
+    """The lock of `path`, a file that this process is going to write.
+
+    It is the system's (flock) on `.NAME.lock` beside it: it goes with its process, however that
+    ends. Where the file system knows no locks, or forbids writing, there is none and nothing fails.
+    Raises HeldError, which names the process that holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lock = path, path.with_name(f".{path.name}.lock")
+        self._descriptor = _locked(self._lock, path)
+
+    def follows(self) -> bool:
+        """Whether the folder at this path is another than before (the one that was locked was
+        renamed or removed); its lock is ours then. Raises HeldError where a process has it.
+        """
+        if self._descriptor is None or _is_same(self._descriptor, self._lock):
+            return False
+        before, self._descriptor = self._descriptor, _locked(self._lock, self.path)
+        os.close(before)
+        return True
+
+    def release(self) -> None:
+        """Let the lock go, and take its file away where it is ours; a second time is none."""
+        if self._descriptor is None:
+            return
+        # Removed while it is held: who waits for it finds a file that is no longer there.
+        if _is_same(self._descriptor, self._lock):
+            with contextlib.suppress(OSError):
+                self._lock.unlink()
+        os.close(self._descriptor)
+        self._descriptor = None
 
 
 @contextlib.contextmanager
-def writing(path: str | Path, remedy: str) -> Iterator[None]:
-    """Hold the lock of `path`, a file that this process is going to write, until the block ends.
-
-    The lock is the system's (flock) on `.NAME.lock` beside it: it goes with its process, however
-    that ends. Raises UserError, which names the process that holds it and ends with `remedy`, at
-    once. Where the file system knows no locks, or forbids writing, the block runs without one.
+def writing(path: str | Path, remedy: str) -> Iterator[Lock]:
+    """Hold the `Lock` of `path` until the block ends. Raises UserError, which names the process
+    that holds it and ends with `remedy`, at once.
     """
     path = Path(path)
-    descriptor = _locked(path.with_name(f".{path.name}.lock"), path, remedy)
     try:
-        yield
+        lock = Lock(path)
+    except HeldError as error:
+        raise UserError(f"{error.holder} is writing {path}; {remedy}") from None
+    try:
+        yield lock
     finally:
-        if descriptor is not None:
-            # Removed while it is held: who waits for it finds a file that is no longer there.
-            with contextlib.suppress(OSError):
-                path.with_name(f".{path.name}.lock").unlink()
-            os.close(descriptor)
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -67,7 +107,7 @@ def _taken(descriptor: int) -> bool:
     return True
 
 
-def _locked(lock: Path, path: Path, remedy: str) -> int | None:
+def _locked(lock: Path, path: Path) -> int | None:
     while True:
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -80,13 +120,13 @@ def _locked(lock: Path, path: Path, remedy: str) -> int | None:
             os.close(descriptor)
             if error.errno in _UNSUPPORTED:
                 return None
-            raise UserError(f"{holder} is writing {path}; {remedy}") from None
+            raise HeldError(holder, path) from None
         if _is_same(descriptor, lock):
             break
         os.close(descriptor)  # its holder removed it between our two calls
     with contextlib.suppress(OSError):  # a full disk: the lock holds, it only names nobody
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}".encode(), 0)
     return descriptor
 
 
@@ -98,9 +138,12 @@ def _is_same(descriptor: int, lock: Path) -> bool:
 
 
 def _holder(descriptor: int) -> str:
-    text = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+    told = os.pread(descriptor, _HOLDER_BYTES, 0).decode("ascii", "replace")
+    text, _, host = (part.strip() for part in told.partition(" "))
     if not text.isdigit():
         return "another process"
+    if host not in ("", socket.gethostname()):  # a folder that machines or containers share
+        return f"process {text} on {printable(host)}"
     try:
         words = Path(f"/proc/{text}/cmdline").read_bytes().decode(errors="replace")
     except OSError:

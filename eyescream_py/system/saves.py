@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
-from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.errors import FULL, UserError, why
+from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import make_again
+from eyescream_py.system.locks import Lock
 from eyescream_py.system.voice import say
 
 MOST_FAILED = 3  # saves in a row of a run of which no file holds anything
@@ -16,29 +23,82 @@ class Saves:
     """How the checkpoints of one run fare.
 
     `remedy` says what a person does where none can be written; `kept`: an earlier one of this run
-    stands already.
+    stands already. `lock`: of the file that is written each time, where a run holds one.
     """
 
-    def __init__(self, remedy: str, kept: bool = False) -> None:
-        self._remedy, self.kept = remedy, kept
+    def __init__(self, remedy: str, kept: bool = False, lock: Lock | None = None) -> None:
+        self._remedy, self.kept, self.lock = remedy, kept, lock
         self.failed = 0  # in a row
 
-    @contextlib.contextmanager
-    def of(self, path: str | Path, last: bool) -> Iterator[None]:
-        """Write the checkpoint `path` in this block: what the system refuses is told, and the next
-        save makes up for it. Raises UserError where there is none (`last`), or where three failed
-        and nothing is kept.
+    def save(self, path: str | Path, last: bool, write: Callable[[], None]) -> bool:
+        """Let `write` write the checkpoint `path`; whether it did. What the system refuses is told,
+        and the next save makes up for it. Raises UserError where there is none (`last`), or where
+        three failed and nothing is kept.
         """
         try:
-            yield
+            self._take_place(Path(path))
+            self._write(Path(path), write)
         except OSError as error:
             self.failed += 1
             reason = why(error)
             if last or (not self.kept and self.failed >= MOST_FAILED):
                 raise UserError(f"could not save {path}: {reason}; {self._remedy}") from error
             say(f"Could not save {path}: {reason}; training goes on and tries again.")
+            return False
+        self.failed, self.kept = 0, True
+        return True
+
+    def _take_place(self, path: Path) -> None:
+        """See that the folder is there, and is not another run's by now."""
+        if self.lock is None:
+            return
+        make_again(path.parent)
+        if self.lock.follows() and path.is_file():
+            kept = keep_earlier(path).name
+            say(f"{path.parent} is another folder now: the {path.name} in it is kept as {kept}.")
+
+    def _write(self, path: Path, write: Callable[[], None]) -> None:
+        """A full disk has room for two checkpoints at least, a good one and a new one: the third,
+        the one before, goes where there is no other way."""
+        old = path.with_name(f"{path.name}.old")
+        try:
+            write()
+        except OSError as error:
+            if error.errno not in FULL or not self.kept or not old.is_file():
+                raise
+            old.unlink()
+            say(f"The disk is full: {old} made room for the new checkpoint.")
+            write()
+
+
+def keep_earlier(path: Path) -> Path:
+    """Give the checkpoint of another run a name with its date, beside its present one.
+
+    Raises OSError where the folder takes no further file.
+    """
+    saved = datetime.fromtimestamp(path.stat().st_mtime)
+    stem = f"{path.stem}_{saved:%Y-%m-%d_%H%M%S}"
+    for number in itertools.count(1):
+        dated = path.with_name(f"{stem}{numbered(number)}{path.suffix}")
+        try:
+            os.link(path, dated)
+        except FileExistsError:
+            if dated.samefile(path):
+                return dated
+        except OSError:  # a file system without hard links
+            if dated.exists():
+                continue
+            with open(path, "rb") as source, atomic_write(dated) as file:
+                shutil.copyfileobj(source, file)
+            return dated
         else:
-            self.failed, self.kept = 0, True
+            return dated
+    raise AssertionError("there is always a next number")
+
+
+def numbered(number: int) -> str:
+    """What names of one date end with: nothing, _2, _3, ..."""
+    return f"_{number}" if number > 1 else ""
 
 
 @contextlib.contextmanager

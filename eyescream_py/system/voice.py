@@ -12,9 +12,10 @@ import contextlib
 import errno
 import io
 import os
-import select
 import sys
 from typing import TextIO
+
+from eyescream_py.system.waiting import WRITE, is_ready
 
 _PATIENCE_S = 1.0  # for a stream that is told not to block and has no room
 
@@ -52,7 +53,7 @@ class _UnfailingFile(io.RawIOBase):
         try:
             return os.write(self._descriptor, data)
         except BlockingIOError:
-            if not select.select([], [self._descriptor], [], _PATIENCE_S)[1]:
+            if not is_ready(self._descriptor, WRITE, _PATIENCE_S):
                 raise
             return 0
 

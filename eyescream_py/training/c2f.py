@@ -23,6 +23,7 @@ from eyescream_py.results.sampling import save_grid
 from eyescream_py.results.story import grid_name
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.memory import built, demand_batch, demand_memory
+from eyescream_py.system.saves import keep_earlier
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.random import RandomSource, TorchSource
 from eyescream_py.training import setup
@@ -37,7 +38,6 @@ from eyescream_py.training.game import (
 )
 from eyescream_py.training.players import build_game
 from eyescream_py.training.run import Run
-from eyescream_py.training.save_folder import keep_earlier
 
 ROWS_SHOWN = 20
 LUA_PARZEN = 200  # pictures of a score, however few there are

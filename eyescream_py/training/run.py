@@ -19,19 +19,14 @@ from torch import nn
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import story
 from eyescream_py.system.errors import UserError, first_line
-from eyescream_py.system.folders import make_again
 from eyescream_py.system.fusing import UnmadeKernelError
 from eyescream_py.system.locks import writing
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.safe_tensors import held_by, not_finite
-from eyescream_py.system.saves import Saves, spared
+from eyescream_py.system.saves import Saves, keep_earlier, spared
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.logs import Logs, LossLog
-from eyescream_py.training.save_folder import (
-    keep_earlier,
-    keep_earlier_pictures,
-    prepare_folder,
-)
+from eyescream_py.training.save_folder import keep_earlier_pictures, prepare_folder
 from eyescream_py.training.task import Schedule, Task, trainer_of
 
 RESCUE = (
@@ -90,11 +85,12 @@ class Run:
         self._saves = Saves(again, kept=self._good == self.path)
         # SAVE is tried before hours are spent on what could not be kept
         room = COPIES_IN_FILE * sum(_bytes(net) for net in task.networks().values())
-        prepare_folder(self.save, task.file_name, room)
+        prepare_folder(self.save, task.file_name, room if leads else 0)
         with contextlib.ExitStack() as held:
             # of two runs that write one file, the later would take all of the earlier's work
             if leads:
-                held.enter_context(writing(self.path, "wait, stop it, or give another --save"))
+                remedy = "wait, stop it, or give another --save"
+                self._saves.lock = held.enter_context(writing(self.path, remedy))
             self._continues = self._is_continued()
             self._earlier = not self._continues and self._holds_earlier_run()
             self._open_logs(keep=bool(options.network))
@@ -290,14 +286,16 @@ class Run:
         }
         print(f"<trainer> saving network to {self.path}")
         last = self.stop.requested or not self._epochs_left()
-        with self._saves.of(self.path, last):
-            if self.leads:
-                make_again(self.save)
-                if self._earlier and self.path.is_file():
-                    print(f"The earlier {self.path.name} is now {keep_earlier(self.path).name}.")
-                self._earlier = False
-                checkpoints.write(self.path, self.task.networks(), content)
+        if self._saves.save(self.path, last, lambda: self._write(content)):
             self._good, self._unsaved = self.path, False
+
+    def _write(self, content: dict[str, Any]) -> None:
+        if not self.leads:
+            return
+        if self._earlier and self.path.is_file():
+            print(f"The earlier {self.path.name} is now {keep_earlier(self.path).name}.")
+        self._earlier = False
+        checkpoints.write(self.path, self.task.networks(), content)
 
     def _is_finite(self) -> bool:
         """Whether losses, moments and all that files keep of networks are finite numbers."""

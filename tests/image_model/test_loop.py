@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eyescream_py.image_model import replay
 from eyescream_py.image_model.checkpoints import read_checkpoint
 from eyescream_py.image_model.loop import Run, new_run_folder, resume
 from eyescream_py.image_model.options import GanOptions, ImageOptions, ModelOptions, RunOptions
@@ -225,6 +226,31 @@ def test_a_full_disk_does_not_end_a_run_that_has_saved(
     run_for(heads, tmp_path / "run", 9)
     assert "Could not save" in capsys.readouterr().out
     assert read_checkpoint(tmp_path / "run/model.ckpt-9.safetensors").step == 9
+
+
+def test_a_replay_that_cannot_be_settled_is_no_checkpoint_lost(
+    heads: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """What was pushed until the checkpoint is in the cache: only that this is settled fails."""
+    settle = replay._write_state
+
+    def full(path, pushes, count) -> None:
+        if pushes:
+            raise OSError(28, "No space left on device")
+        settle(path, pushes, count)
+
+    run_for(heads, tmp_path / "whole", 8)
+    capsys.readouterr()
+    with monkeypatch.context() as broken:
+        broken.setattr(replay, "_write_state", full)
+        run_for(heads, tmp_path / "run", 4)
+    said = capsys.readouterr().out
+    assert "Could not save" not in said
+    assert "Could not write how much of the replay cache is settled: No space left" in said
+    run_for(heads, tmp_path / "again", 4, tmp_path / "run/model.ckpt-4.safetensors")
+    assert numbers(tmp_path / "again") == {
+        step: record for step, record in numbers(tmp_path / "whole").items() if step > 4
+    }
 
 
 def test_networks_that_a_checkpoint_lacks_start_afresh(heads, tmp_path: Path, capsys) -> None:

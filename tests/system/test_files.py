@@ -2,8 +2,11 @@
 
 import errno
 import os
+import resource
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -124,6 +127,39 @@ def test_stale_temporaries_go_and_those_of_running_writers_stay(tmp_path):
         file.write_bytes(b"half")
     assert remove_stale_temporaries(tmp_path) == [stale]
     assert names(tmp_path) == sorted([alive.name, "kept.tmp"])
+
+
+def test_temporaries_of_another_machine_stay_for_a_day(tmp_path):
+    """Two machines or containers may share a folder, and each counts its processes from 1."""
+    ours = files.temporary_name(tmp_path / "a.net")
+    host = ours.name.split(".")[-2][:8]
+    others = tmp_path / ours.name.replace(f".{host}", ".0123abcd")
+    for file in (ours, others):
+        file.write_bytes(b"half")
+    assert remove_stale_temporaries(tmp_path) == [ours]
+    os.utime(others, (time.time() - 2 * files.STALE_S,) * 2)
+    assert remove_stale_temporaries(tmp_path) == [others]
+
+
+def test_a_pipe_is_read_however_many_files_are_open(tmp_path):
+    """select refuses descriptors from 1024 on."""
+    os.mkfifo(tmp_path / "pipe")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1100:
+        pytest.skip("this system allows fewer files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
+    try:
+        writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"words",))
+        writer.start()
+        with files.open_to_read(tmp_path / "pipe") as file:
+            assert file.read() == b"words"
+            assert file.fileno() >= 1024
+        writer.join()
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_permission_to_signal_is_no_question_of_being_alive(monkeypatch):

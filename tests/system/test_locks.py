@@ -1,5 +1,6 @@
 import errno
 import os
+import socket
 import subprocess
 import sys
 
@@ -41,13 +42,28 @@ def test_the_second_is_refused_with_the_first_ones_number(tmp_path):
         process.stdout.close()
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("1 elsewhere", r"process 1 on elsewhere is writing"),
+        ("nonsense", r"another process is writing"),
+        (f"{os.getppid()}", rf"process {os.getppid()} \(.*\) is writing"),
+    ],
+)
+def test_a_holder_on_another_machine_is_no_process_of_this_one(told, said, tmp_path):
+    with writing(tmp_path / "a.net", "wait"):
+        (tmp_path / ".a.net.lock").write_text(told)
+        with pytest.raises(UserError, match=said), writing(tmp_path / "a.net", "wait"):
+            pass
+
+
 def test_a_killed_holder_holds_nothing(tmp_path):
     process = holder(tmp_path / "a.net")
     process.kill()
     process.wait()
     process.stdout.close()
     with writing(tmp_path / "a.net", "wait"):
-        assert (tmp_path / ".a.net.lock").read_text() == str(os.getpid())
+        assert (tmp_path / ".a.net.lock").read_text() == f"{os.getpid()} {socket.gethostname()}"
     assert list(tmp_path.iterdir()) == []
 
 

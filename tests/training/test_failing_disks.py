@@ -121,7 +121,7 @@ def test_a_disk_too_small_for_one_checkpoint_is_noticed_at_the_start(tmp_path, m
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(UserError, match="a checkpoint of 12 MB there: No space left"):
+    with pytest.raises(UserError, match="two checkpoints of 12 MB there: No space left"):
         prepare_folder(tmp_path, "toy.net", 12_000_000)
     assert not list(tmp_path.iterdir())
 
