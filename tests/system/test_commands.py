@@ -37,6 +37,18 @@ def test_what_the_system_refuses_is_one_line(command, first, tmp_path):
     assert done.output == f"Error: {tmp_path}/none\\x1b: No such file or directory\n"
 
 
+def test_too_little_memory_for_a_library_is_one_line():
+    """As glibc puts it under `ulimit -v 300000`."""
+
+    @click.command(cls=Command)
+    def importing():
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+    done = CliRunner().invoke(importing, [])
+    assert done.exit_code == 2
+    assert done.output.startswith("Error: there is not enough memory to load libtorch_cpu.so; free")
+
+
 def test_too_little_memory_is_one_line():
     @click.command(cls=Command)
     def greedy():
