@@ -95,7 +95,7 @@ def in_process(kind: str, wanted: str) -> Reader:
         sent = io.BytesIO()
         mat_child.main(kind, str(path), [wanted], most, (0, 0), sent)
         sent.seek(0)
-        return mat._received(sent, str(path), most)
+        return mat._received(sent, str(path), most, mat.FORMATS[kind])
 
     return read
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from eyescream_py.mln.mat import read_mat, write_mat
 from eyescream_py.mln.networks import MinimalLinearNetwork, Shape, tensor_sizes
 from eyescream_py.mln.params import Params, params_from, params_text, parse_text
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.numbers import batches_done
 from eyescream_py.system.safe_tensors import Header, TensorsError, read_header, read_tensors
 
 # Names of the original's variables in TrainSummary_*.mat: R is its 7th layer, L its 10th.
@@ -42,8 +43,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's content; `tensors` holds network.* and adam.*."""
+    """A checkpoint's content; `tensors` holds network.* and adam.*, `file` is where it was read."""
 
+    file: str
     params: Params
     shape: Shape
     samples: int
@@ -102,11 +104,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: damaged or no safetensors file ({error}); try its .old neighbour"
         ) from None
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: incomplete ({error!r:.200}); try its .old neighbour") from None
+        raise UserError(f"{path}: {_lacking(error)}; try its .old neighbour") from None
     try:
         return _checkpoint(header.metadata, shape, tensors, str(path))
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{path}: incomplete ({error!r:.200}); try its .old neighbour") from None
+        raise UserError(f"{path}: {_lacking(error)}; try its .old neighbour") from None
+
+
+def _lacking(error: Exception) -> str:
+    """Why a header does not describe a checkpoint."""
+    if isinstance(error, KeyError):
+        return f"incomplete (it has no {error.args[0]})"
+    return f"damaged ({first_line(error):.200})"
 
 
 def _check_format(metadata: dict[str, str], path: str) -> None:
@@ -155,12 +164,14 @@ def _checkpoint(
     losses = tensors.pop("losses").flatten().tolist()
     seconds, samples = float(metadata["seconds"]), int(metadata["samples"])
     index = tensors["network.k_layer.index"]
-    if not 0 <= int(index.min()) <= int(index.max()) < samples or not 0 <= seconds < 1e12:
+    if not 0 <= int(index.min()) <= int(index.max()) < samples:
         raise ValueError("its samples do not fit its table of neighbours")
+    if not 0 <= seconds < 1e12:
+        raise ValueError(f"its seconds are {seconds}")
     done = metadata["quick_check_done"] == "1"
-    progress = Progress(int(metadata["batch"]), seconds, losses, done)
+    progress = Progress(batches_done(metadata["batch"]), seconds, losses, done)
     params = params_from(dict(parse_text(metadata["params"], name)), name)
-    return Checkpoint(params, shape, samples, progress, tensors)
+    return Checkpoint(name, params, shape, samples, progress, tensors)
 
 
 def restore_network(checkpoint: Checkpoint) -> MinimalLinearNetwork:
@@ -173,7 +184,7 @@ def restore_network(checkpoint: Checkpoint) -> MinimalLinearNetwork:
         saved = checkpoint.tensors.get(f"network.{name}")
         if saved is None or _real(value).shape != saved.shape:
             raise UserError(
-                f"the checkpoint's {name} does not fit its own shape; try its .old neighbour"
+                f"{checkpoint.file}: its {name} does not fit its own shape; try its .old neighbour"
             )
         state[name] = torch.view_as_complex(saved) if value.is_complex() else saved
     network.load_state_dict(state)
@@ -194,12 +205,14 @@ def restore_optimizer(
             for key, value in checkpoint.tensors.items()
             if key.startswith(prefix)
         }
-        if not stored:  # before the first step
+        if not stored and not checkpoint.progress.batch:  # before the first step
             continue
         size = _real(parameter).shape
         found = {key: (value.shape, value.dtype) for key, value in stored.items()}
         if found != {key: (size if key in MOMENTS else (), torch.float32) for key in ADAM}:
-            raise UserError(f"the checkpoint's {prefix}* does not fit; try its .old neighbour")
+            raise UserError(
+                f"{checkpoint.file}: its {prefix}* does not fit; try its .old neighbour"
+            )
         state: dict[str, Any] = {"step": stored["step"]}
         if counts_move:
             state["step"] = state["step"].to(parameter.device)

@@ -107,9 +107,10 @@ def estimated_maps(
     "espirit" takes every coil's centre of k-space as the samples give it. "joint" first finds the
     centre by estimating image and coils together, for scans whose centre is undersampled; "auto"
     is joint where places of the centre have no sample within 0.75 / FOV. Raises ValueError where
-    the centre holds too few samples.
+    the centre holds too few samples. `signal` may have any unit.
     """
     width = min(width, side)
+    signal = signal / signal.abs().max()
     if method == "auto":
         method = "joint" if _centre_gap(trajectory, width) > 0.75 else "espirit"
     if method == "espirit":

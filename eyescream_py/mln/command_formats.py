@@ -111,11 +111,12 @@ def export_scan(
     """Write a scan and its protocol for BART (PREFIX_ksp, PREFIX_traj, PREFIX_maps) or as ISMRMRD
     (PREFIX.h5, without maps).
     """
-    from eyescream_py.mln.exchange import BART_ENDS, Foreign, to_bart, to_ismrmrd
+    from eyescream_py.mln.exchange import BART_ENDS, Foreign, ismrmrd_name, to_bart, to_ismrmrd
     from eyescream_py.mln.mat import demand_free, demand_writable
     from eyescream_py.mln.protocol import load_protocol, read_scan
 
-    files = [Path(f"{out}{end}") for end in (BART_ENDS if kind == "bart" else [".h5"])]
+    names = [f"{out}{end}" for end in BART_ENDS] if kind == "bart" else [ismrmrd_name(out)]
+    files = [Path(name) for name in names]
     demand_free("--out", out, [] if overwrite else files)
     demand_writable(files[0], "--out")
     params = given_params(params_file, ignore_unknown, flags)

@@ -17,15 +17,16 @@ from eyescream_py.mln.cfl import COIL_AXIS, TIME_AXIS, read_cfl, write_cfl
 from eyescream_py.mln.coil_estimation import compressed, compression_matrix, estimated_maps
 from eyescream_py.mln.forward import Acquisition, signal_to_feature
 from eyescream_py.mln.ismrmrd import read_ismrmrd, write_ismrmrd
-from eyescream_py.mln.mat import write_mat
+from eyescream_py.mln.mat import by_sizes, demand_magnitude, write_mat
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params
-from eyescream_py.mln.protocol import write_maps, write_params
+from eyescream_py.mln.protocol import demand_path, write_maps, write_params
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.folders import make_folder
 
 # what `write_folder` and `to_bart` write
 FOLDER_FILES = "Params.txt", "TrajForNUFT.mat", "SensCC1.mat", "Scan_01.mat"
+SIDES = 8, 4096  # pixels of an image's side, least and most
 BART_ENDS = tuple(f"_{kind}.{end}" for kind in ("ksp", "traj", "maps") for end in ("cfl", "hdr"))
 
 Floats = NDArray[np.float64]
@@ -44,25 +45,30 @@ class Foreign:
 
 
 def from_ismrmrd(path: str, side: int, units: str) -> Foreign:
-    """An ISMRMRD file. Without trajectories its readouts are lines of a Cartesian grid."""
+    """An ISMRMRD file. Without trajectories its readouts are lines of a Cartesian grid. Raises
+    UserError, as `from_bart` does, where no image can be made of what it holds."""
     raw = read_ismrmrd(path, "SOURCE")
     side = side or raw.side
     if not side:
         raise UserError(f"SOURCE {path}: says no matrix size; give --side")
     if raw.trajectory is None:
+        if len(np.unique(raw.lines)) == 1:
+            raise UserError(f"SOURCE {path}: holds one line of k-space and no 2-D trajectory")
         within = np.arange(raw.lines.size) % (raw.lines.size // len(np.unique(raw.lines)))
         along = within - (within.max() + 1) // 2
         trajectory = np.stack([along, raw.lines - side // 2]).astype(np.float64)
     else:
         trajectory = in_fov_units(raw.trajectory, side, units)
-    return Foreign(torch.from_numpy(raw.signal), trajectory, None, side)
+    scan = Foreign(torch.from_numpy(raw.signal), trajectory, None, side)
+    return _checked(scan, f"SOURCE {path}", f"SOURCE {path}")
 
 
 def from_bart(
     kspace: str, trajectory: str | None, maps: str | None, side: int, units: str
 ) -> Foreign:
     """BART's k-space (1, samples, interleaves, C) with its trajectory, or (X, Y, 1, C) on the grid:
-    there the places where any number is not zero were sampled.
+    there the places where any number is not zero were sampled. Raises UserError that names the
+    file which does not fit.
     """
     data = read_cfl(kspace, "SOURCE")
     shape = data.shape
@@ -75,10 +81,9 @@ def from_bart(
         raise UserError(f"SOURCE {kspace}: has other axes than place, coil and time (10)")
     if trajectory is None:
         places, values = _cartesian(rows[..., 0], kspace)
-        side = side or shape[0]
+        side = side or max(shape[:2])
     else:
-        places = np.real(read_cfl(trajectory, "--trajectory")).astype(np.float64)
-        places = places.reshape(3, -1, order="F")[:2]
+        places = _places(trajectory)
         values = rows[..., 0].transpose(0, 1, 4, 3, 2).reshape(*rows.shape[:2], -1)
         side = side or 2 * int(np.ceil(np.abs(places).max()))
         places = in_fov_units(places, side, units)
@@ -87,12 +92,47 @@ def from_bart(
             f"SOURCE {kspace}: {values.shape[2]} samples per coil, its trajectory has "
             f"{places.shape[1]}"
         )
-    return Foreign(torch.from_numpy(np.ascontiguousarray(values)), places, known, side)
+    fitting = (values.shape[1], side, side)
+    if known is not None and known.shape != fitting:
+        raise UserError(
+            f"--maps {maps}: {by_sizes(known.shape)} (coils, rows, columns), not "
+            f"{by_sizes(fitting)}; give others, or none"
+        )
+    scan = Foreign(torch.from_numpy(np.ascontiguousarray(values)), places, known, side)
+    where = f"SOURCE {kspace}" if trajectory is None else f"--trajectory {trajectory}"
+    return _checked(scan, f"SOURCE {kspace}", where)
+
+
+def _checked(scan: Foreign, source: str, trajectory: str) -> Foreign:
+    """`scan` where an image can be made of it; else UserError that begins with `source`, or with
+    `trajectory` where that is to blame."""
+    demand_magnitude(scan.signal, "its k-space", source)
+    demand_path(scan.trajectory, "its trajectory", trajectory)
+    if not SIDES[0] <= scan.side <= SIDES[1]:
+        raise UserError(
+            f"{source}: an image of {scan.side} pixels a side is not between {SIDES[0]} and "
+            f"{SIDES[1]}; give --side"
+        )
+    return scan
+
+
+def _places(name: str) -> Floats:
+    """BART's trajectory (3, samples, interleaves) as (2, samples), in its own unit."""
+    array, label = read_cfl(name, "--trajectory"), f"--trajectory {name}"
+    if array.shape[0] != 3:
+        raise UserError(f"{label}: its first size is {array.shape[0]}, not 3 (kx, ky, kz)")
+    places = array.reshape(3, -1, order="F")
+    largest = np.abs(places).max()
+    for wrong, words in ((places.imag, "complex numbers"), (places[2], "a third dimension")):
+        if np.abs(wrong).max() > 1e-3 * largest:
+            raise UserError(f"{label}: holds {words}; give a real trajectory through one plane")
+    return places[:2].real.astype(np.float64)
 
 
 def _maps(name: str) -> Tensor:
     """BART's maps (N, N, 1, C, sets): the first set, (C, N, N)."""
     array = read_cfl(name, "--maps")
+    demand_magnitude(array, "the map of all coils", f"--maps {name}")
     first = array[:, :, 0, :, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     return torch.from_numpy(np.ascontiguousarray(first.transpose(2, 0, 1)))
 
@@ -137,10 +177,6 @@ def write_folder(scan: Foreign, out: Path, coils: int, method: str) -> tuple[Par
         maps, mask, taken = estimated_maps(scan.trajectory, signal[0], scan.side, method)
     else:
         mask = (maps.norm(dim=0) > 1e-3 * float(maps.norm(dim=0).max())).float()
-    if maps.shape != (signal.shape[1], scan.side, scan.side):
-        raise UserError(
-            f"--maps: {tuple(maps.shape)} do not fit {signal.shape[1]} coils of {scan.side} pixels"
-        )
     operator = choose_operator(scan.trajectory, scan.side)
     image = cg_sense(Acquisition(operator, (maps * mask)[None]), signal[:1], 8)
     scale = 1 / max(float(image.abs().flatten().quantile(0.999)), 1e-30)
@@ -169,7 +205,13 @@ def to_bart(scan: Foreign, prefix: str) -> list[str]:
     return names
 
 
+def ismrmrd_name(prefix: str) -> str:
+    """The file that `to_ismrmrd` writes: PREFIX.h5, or PREFIX where it ends so already."""
+    return prefix if prefix.lower().endswith(".h5") else f"{prefix}.h5"
+
+
 def to_ismrmrd(scan: Foreign, prefix: str) -> list[str]:
-    """PREFIX.h5, its trajectory in 1/FOV."""
-    write_ismrmrd(f"{prefix}.h5", scan.signal.numpy(), scan.trajectory, scan.side)
-    return [f"{prefix}.h5"]
+    """One file of `ismrmrd_name`, its trajectory in 1/FOV."""
+    name = ismrmrd_name(prefix)
+    write_ismrmrd(name, scan.signal.numpy(), scan.trajectory, scan.side)
+    return [name]

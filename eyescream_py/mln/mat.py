@@ -23,6 +23,8 @@ from eyescream_py.system.files import atomic_write, demand_room, open_to_read
 LEAST_BYTES = 1 << 26  # a file may always hold this much
 BYTES_PER_BYTE = 100  # and so much more than its own size: real data packs less tightly
 CHILD = Path(__file__).with_name("mat_child.py")
+LEAST, MOST = 1e-12, 1e12  # largest magnitudes whose squares, summed, single precision still holds
+FORMATS = {"mat": ".mat file", "ismrmrd": "ISMRMRD file"}  # what the child reads, in words
 
 
 def read_mat(
@@ -81,21 +83,23 @@ def _read(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
     ) as child:
         try:
-            return _received(cast(IO[bytes], child.stdout), label, most)
+            return _received(cast(IO[bytes], child.stdout), label, most, FORMATS[kind])
         finally:
             child.kill()
 
 
-def _received(stream: IO[bytes], label: str, most: int) -> tuple[dict[str, Any], Any]:
+def _received(
+    stream: IO[bytes], label: str, most: int, expected: str
+) -> tuple[dict[str, Any], Any]:
     """What the child writes: a line of JSON, then the parts. Raises UserError where it died."""
     line = stream.readline(1 << 20)
     if not line.endswith(b"\n"):
-        raise UserError(f"{label}: not a readable .mat file (its reader died); save it again")
+        raise UserError(f"{label}: not a readable {expected} (its reader died); save it again")
     report = json.loads(line)
     if "refused" in report:  # a readable file whose variable is no array
         raise UserError(f"{label}: {report['refused']}")
     if "error" in report:
-        raise UserError(f"{label}: not a readable .mat file ({report['error']}); save it again")
+        raise UserError(f"{label}: not a readable {expected} ({report['error']}); save it again")
     found: dict[str, Any] = {}
     for value in report["values"]:
         if not value["parts"]:
@@ -149,10 +153,30 @@ def dense(
     while value.ndim > axes + extra and value.shape[-1] == 1:  # not dropped, as by Python
         value = value[..., 0]
     if not axes <= value.ndim <= axes + extra or value.size == 0:
-        shape = " x ".join(map(str, value.shape))
-        raise UserError(f"{label}: {name} is {shape}; it must have {axes} axes and hold numbers")
+        raise UserError(
+            f"{label}: {name} is {by_sizes(value.shape)}; it must have {axes} axes and hold numbers"
+        )
     array: np.ndarray[Any, Any] = value.real if real and value.dtype.kind == "c" else value
     return array
+
+
+def by_sizes(shape: Sequence[int]) -> str:
+    """A shape in words: 3 x 5."""
+    return " x ".join(map(str, shape))
+
+
+def demand_magnitude(values: Any, name: str, label: str) -> None:
+    """Refuse an array (NumPy's or a tensor, of finite numbers) that is zero everywhere, or whose
+    largest magnitude single precision cannot work with. Raises UserError.
+    """
+    largest = float(abs(values * 1.0).max())
+    if not largest > 0:
+        raise UserError(f"{label}: {name} is zero everywhere; save the real one")
+    if not LEAST <= largest <= MOST:
+        raise UserError(
+            f"{label}: {name} has magnitudes up to {largest:.2g}; scale it to between {LEAST:g} "
+            f"and {MOST:g}"
+        )
 
 
 def _check_finite(value: Any, name: str, label: str) -> None:

@@ -173,6 +173,8 @@ def _ismrmrd(path: str, most: int) -> dict[str, Any]:
             raise ValueError(f"it would take more than {most >> 20} MiB")
         xml = b"".join(bytes(part) for part in _own(group, "xml")[:1])[: 1 << 20]
         table = [row for row in records[:] if not int(row["head"]["flags"]) & NOISE_SCAN]
+    if not table:
+        raise ValueError("it holds no readouts but noise scans")
     sizes = {
         (int(h["active_channels"]), int(h["number_of_samples"]), int(h["trajectory_dimensions"]))
         for h in (row["head"] for row in table)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eyescream_py.mln.forward import Acquisition, feature_to_signal
-from eyescream_py.mln.mat import dense, read_mat, write_mat
+from eyescream_py.mln.mat import by_sizes, demand_magnitude, dense, read_mat, write_mat
 from eyescream_py.mln.networks import Shape
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params, echo_times, params_text
@@ -23,6 +23,7 @@ from eyescream_py.system.files import atomic_write
 from eyescream_py.system.voice import warn
 
 Floats = NDArray[np.float64]
+FARTHEST = 1e5  # 1/FOV: no scan goes as far
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,14 @@ def as_wide_as_maps(params: Params) -> Params:
 
 
 def read_trajectory(params: Params) -> Floats:
-    """Trajm2 of TrajForNUFT.mat, (2, M) in 1/FOV, float64; a line where its unit looks wrong."""
+    """Trajm2 of TrajForNUFT.mat, (2, M) in 1/FOV, float64; a line where its unit looks wrong.
+    Raises UserError where it is no path through k-space.
+    """
     file = _in_folder(params.trajectory_folder, "BaseNUFTDataP", "TrajForNUFT.mat")
     label = f"BaseNUFTDataP {file}"
     found = read_mat(file, ["Trajm2"], source="BaseNUFTDataP")["Trajm2"]
     trajectory = dense(found, "Trajm2", 2, label, real=True).astype(np.float64)
+    demand_path(trajectory, "Trajm2", label)
     if doubt := trajectory_units(trajectory, params.image_side):
         warn(f"{label}: {doubt}")
     return trajectory
@@ -95,11 +99,11 @@ def _read_maps(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     coils = _with_bands(dense(maps["SensCC"], "SensCC", 3, label, 1), 3)
     mask = _with_bands(dense(maps["SensMsk"], "SensMsk", 2, label, 1, real=True), 2)
     for name, array in (("SensCC", coils), ("SensMsk", mask)):
-        _refuse_zero(array, name, label)
+        demand_magnitude(array, name, label)
     if mask.shape != (*coils.shape[:2], coils.shape[3]):
         raise UserError(
-            f"{label}: SensMsk is {_by(mask.shape[:2])} with {mask.shape[2]} bands, SensCC "
-            f"{_by(coils.shape[:2])} with {coils.shape[3]}; they must agree"
+            f"{label}: SensMsk is {by_sizes(mask.shape[:2])} with {mask.shape[2]} bands, SensCC "
+            f"{by_sizes(coils.shape[:2])} with {coils.shape[3]}; they must agree"
         )
     return coils, mask
 
@@ -110,13 +114,8 @@ def _read_b0(path: Path) -> dict[str, NDArray[Any]]:
     for name, value in b0.items():
         b0[name] = dense(value, name, axes[name], str(path), 1, real=name == "B0_Hz")
     for name in ("TSC", "TSBF"):
-        _refuse_zero(b0[name], name, str(path))
+        demand_magnitude(b0[name], name, str(path))
     return b0
-
-
-def _refuse_zero(array: NDArray[Any], name: str, label: str) -> None:
-    if not np.abs(array).max() > 0:
-        raise UserError(f"{label}: {name} is zero everywhere; save the real one")
 
 
 def _in_folder(folder: str, key: str, name: str) -> Path:
@@ -153,12 +152,12 @@ def _check_protocol(
 ) -> None:
     samples, side = trajectory.shape[-1], params.image_side
     problems = []
-    if trajectory.ndim != 2 or trajectory.shape[0] != 2:
-        problems.append(f"Trajm2 is {_by(trajectory.shape)}, not 2 x samples")
     if params.samples and params.samples != samples:
         problems.append(f"nTraj says {params.samples} samples, Trajm2 has {samples}")
     if coils.shape[:2] != (side, side):
-        problems.append(f"LabelsH says {side} x {side} pixels, SensCC is {_by(coils.shape[:2])}")
+        problems.append(
+            f"LabelsH says {side} x {side} pixels, SensCC is {by_sizes(coils.shape[:2])}"
+        )
     if params.neighbours > samples:
         problems.append(f"nNeighbors says {params.neighbours}, Trajm2 has {samples} samples")
     if params.coils_in_data and params.coils_in_data > coils.shape[2]:
@@ -183,22 +182,20 @@ def _b0_problems(b0: dict[str, NDArray[Any]], side: int, samples: int, bands: in
     problems = []
     segments, weights = b0["TSC"], b0["TSBF"]
     if segments.shape[:2] != (side, side):
-        problems.append(f"LabelsH says {side} x {side} pixels, TSC is {_by(segments.shape[:2])}")
+        problems.append(
+            f"LabelsH says {side} x {side} pixels, TSC is {by_sizes(segments.shape[:2])}"
+        )
     for name, array, axes in (("TSC", segments, 3), ("TSBF", weights, 2)):
         found = _with_bands(array, axes).shape[-1]
         if found != bands:
             problems.append(f"SensCC has {bands} bands, {name} {found}")
     if "B0_Hz" in b0 and b0["B0_Hz"].shape[:2] != (side, side):
-        problems.append(f"B0_Hz is {_by(b0['B0_Hz'].shape[:2])}, not {side} x {side}")
+        problems.append(f"B0_Hz is {by_sizes(b0['B0_Hz'].shape[:2])}, not {side} x {side}")
     if weights.shape[1] != samples:
         problems.append(f"Trajm2 has {samples} samples, TSBF {weights.shape[1]}")
     if weights.shape[0] != segments.shape[2]:
         problems.append(f"TSBF has {weights.shape[0]} segments, TSC {segments.shape[2]}")
     return problems
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def network_shape(params: Params, protocol: Protocol) -> Shape:
@@ -224,14 +221,15 @@ def read_scan(
     """Key Data (rows, 2 M Cd), coil-major -> the rows before the zero padding, first coils: (rows,
     C, M).
 
-    A file whose first row is all zero keeps that one row. Raises UserError that says which numbers
-    disagree.
+    Raises UserError that says which numbers disagree, and for numbers that are all zero or beyond
+    what single precision can work with.
     """
     label = f"{source} {path}".strip()
     found = read_mat(path, ["Data"], source=source)["Data"]
     data = dense(np.atleast_2d(found) if not hasattr(found, "tocsc") else found, "Data", 2, label)
     if data.dtype.kind == "c":  # rows of M C complex numbers
         data = np.concatenate([data.real, data.imag], 1)
+    demand_magnitude(data, "Data", label)
     data = data.astype(np.float32)
     expected = 2 * samples * coils_in_data
     if data.shape[1] != expected:
@@ -240,9 +238,19 @@ def read_scan(
             f"{label}: Data has {data.shape[1]} numbers per row, but 2 x {samples} samples "
             f"x {coils_in_data} coils (RealDatancc, nccInData) are {expected}{hint}"
         )
-    filled = np.flatnonzero(np.abs(data).max(1))
-    rows = int(filled[-1]) + 1 if len(filled) else 1
+    rows = int(np.flatnonzero(np.abs(data).max(1))[-1]) + 1
     return feature_to_signal(torch.from_numpy(data[:rows].copy()), coils_in_data)[:, :coils]
+
+
+def demand_path(trajectory: NDArray[Any], name: str, label: str) -> None:
+    """Refuse a trajectory, finite numbers in 1/FOV, that is not (2, M) through k-space: UserError
+    with `label`."""
+    if trajectory.ndim != 2 or trajectory.shape[0] != 2:
+        raise UserError(f"{label}: {name} is {by_sizes(trajectory.shape)}, not 2 x samples")
+    reach = float(np.abs(trajectory).max())
+    if not 0 < reach <= FARTHEST:
+        where = "all samples lie at k = 0" if reach == 0 else f"max|k| is {reach:.2g}"
+        raise UserError(f"{label}: {where}; give {name} in 1/FOV")
 
 
 def trajectory_units(trajectory: Floats, side: int) -> str:

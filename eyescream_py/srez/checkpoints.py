@@ -27,6 +27,7 @@ from eyescream_py.srez.options import Options, told_by
 from eyescream_py.srez.steps import Networks
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.numbers import batches_done
 from eyescream_py.system.safe_tensors import TensorsError, on_meta, read_header, read_tensors
 
 FORMAT = "srez-2"
@@ -138,8 +139,8 @@ def _stored(tensors: dict[str, Tensor], facts: dict[str, str]) -> Stored:
         raise TypeError("its options are no table")
     options = told_by(told)
     options.check()
-    batch, seconds = int(facts["batch"]), float(facts["seconds"])
-    if not (batch >= 0 and math.isfinite(seconds) and seconds >= 0):
+    batch, seconds = batches_done(facts["batch"]), float(facts["seconds"])
+    if not (math.isfinite(seconds) and seconds >= 0):
         raise ValueError(f"{batch} batches in {seconds} seconds")
     if facts["format"] != FORMAT:
         tensors = upgraded(tensors, batch)

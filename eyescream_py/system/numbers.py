@@ -10,6 +10,7 @@ import click
 
 LARGEST_WHOLE = 2**53
 LARGEST = 3.4e38  # what single precision holds
+LONGEST_RUN = 2**40  # batches: a thousand a second for 34 years
 
 
 class Finite(click.ParamType):
@@ -62,6 +63,15 @@ def bounded(kind: click.ParamType) -> click.ParamType:
     if type(kind) is click.IntRange and kind.max is None and not (kind.clamp or kind.min_open):
         return WholeFrom(kind.min)
     return kind
+
+
+def batches_done(text: str) -> int:
+    """The number of batches that a checkpoint's header tells of. Raises ValueError where no run
+    can have done as many."""
+    number = int(text)
+    if not 0 <= number <= LONGEST_RUN:
+        raise ValueError(f"{text[:40]} batches")
+    return number
 
 
 FINITE = Finite()

@@ -167,3 +167,63 @@ def test_siemens_files_are_sent_to_a_converter(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["import", "meas.dat", "--out", str(tmp_path / "x")])
     assert result.exit_code == 2
     assert "siemens_to_ismrmrd" in result.output
+
+
+@pytest.mark.parametrize("name", ["one.h5", "one", "ONE.H5"])
+def test_an_exported_file_has_one_ending(tmp_path: Path, name: str) -> None:
+    scan = bart_scan()
+    file = tmp_path / (name if name != "one" else "one.h5")
+    assert exchange.to_ismrmrd(scan, str(tmp_path / name)) == [str(file)]
+    torch.testing.assert_close(exchange.from_ismrmrd(str(file), 0, "auto").signal, scan.signal)
+    run("import", tmp_path / name if name != "one" else file, "--out", tmp_path / "folder")
+    export = ("export", "--params", tmp_path / "folder" / "Params.txt", "--format", "ismrmrd")
+    words = [*export, "--scan", tmp_path / "folder" / "Scan_01.mat", "--out", tmp_path / name]
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 2  # the very file that is there
+    assert f"{file.name} is there already" in result.stderr
+
+
+def _bart_files(folder: Path, **changed: np.ndarray) -> dict[str, str]:
+    """BART's golden files in `folder`, some of them others."""
+    names = {"SOURCE": "ksp", "trajectory": "t", "maps": "maps"}
+    arrays = {key: cfl.read_cfl(GOLDEN / f"bart_{end}") for key, end in names.items()} | changed
+    for key, array in arrays.items():
+        cfl.write_cfl(folder / key, array)
+    return {key: str(folder / key) for key in names}
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "words"),
+    [
+        ("SOURCE", lambda a: 0 * a, "its k-space is zero everywhere"),
+        ("SOURCE", lambda a: a * np.float32(1e30), "its k-space has magnitudes up to .*scale it"),
+        ("SOURCE", lambda a: a * np.float32(1e-30), "its k-space has magnitudes up to .*scale it"),
+        ("trajectory", lambda a: a[:2], "its first size is 2, not 3"),
+        ("trajectory", lambda a: a.swapaxes(0, 1), r"its first size is \d+, not 3"),
+        ("trajectory", lambda a: 1j * a, "holds complex numbers"),
+        ("trajectory", lambda a: a[[0, 2, 1]], "holds a third dimension"),
+        ("trajectory", lambda a: 0 * a, "all samples lie at k = 0"),
+        ("trajectory", lambda a: a * np.float32(1e20), r"max\|k\| is"),
+        ("maps", lambda a: 0 * a, "zero everywhere"),
+        ("maps", lambda a: a * np.float32(1e30), "has magnitudes up to"),
+        ("maps", lambda a: a[:12], r"4 x 12 x 24 \(coils, rows, columns\), not 4 x 12 x 12"),
+        ("maps", lambda a: a[:, :, :, :1], r"1 x 24 x 24 \(coils.*\), not 4 x 24 x 24"),
+    ],
+)
+def test_files_of_bart_that_make_no_image_are_named(tmp_path: Path, key, change, words) -> None:
+    end = {"SOURCE": "ksp", "trajectory": "t", "maps": "maps"}[key]
+    files = _bart_files(tmp_path, **{key: change(cfl.read_cfl(GOLDEN / f"bart_{end}"))})
+    with pytest.raises(UserError, match=words) as error:
+        exchange.from_bart(files["SOURCE"], files["trajectory"], files["maps"], 0, "auto")
+    flag = key if key == "SOURCE" else f"--{key}"
+    assert error.value.message.startswith(f"{flag} {files[key]}: ")
+
+
+def test_an_oblong_grid_is_seen_whole(tmp_path: Path) -> None:
+    grid = np.ones((16, 24, 1, 2), np.complex64)
+    cfl.write_cfl(tmp_path / "a", grid)
+    scan = exchange.from_bart(str(tmp_path / "a"), None, None, 0, "auto")
+    assert scan.side == 24
+    assert np.abs(scan.trajectory).max(1).tolist() == [8, 12]
+    with pytest.raises(UserError, match="an image of 2 pixels a side is not between 8 and 4096"):
+        exchange.from_bart(str(tmp_path / "a"), None, None, 2, "auto")

@@ -198,13 +198,38 @@ def test_broken_checkpoints_are_named(tmp_path: Path) -> None:
 def test_an_optimizer_that_does_not_fit_is_refused(tmp_path: Path, key, broken) -> None:
     run = run_of(tmp_path)
     trained(run, 1)
-    checkpoint = checkpoints.load_checkpoint(run.checkpoint_folder / training.CHECKPOINT_NAME)
+    path = run.checkpoint_folder / training.CHECKPOINT_NAME
+    checkpoint = checkpoints.load_checkpoint(path)
     name = f"adam.k_layer.weight.{key}"
     whole = checkpoint.tensors.pop(name)
     if broken is not None:
         checkpoint.tensors[name] = whole.long() if isinstance(broken, str) else broken
-    with pytest.raises(UserError, match=r"adam\.k_layer\.weight\.\* does not fit"):
+    with pytest.raises(UserError, match=r"adam\.k_layer\.weight\.\* does not fit") as error:
         checkpoints.restore_optimizer(checkpoint, run.network, run.optimizer)
+    assert error.value.message.startswith(f"{path}: ")
+
+
+def test_an_optimizer_that_is_gone_is_refused_after_the_first_batch(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    trained(run, 1)
+    checkpoint = checkpoints.load_checkpoint(run.checkpoint_folder / training.CHECKPOINT_NAME)
+    for name in [name for name in checkpoint.tensors if name.startswith("adam.")]:
+        del checkpoint.tensors[name]
+    with pytest.raises(UserError, match="does not fit"):
+        checkpoints.restore_optimizer(checkpoint, run.network, run.optimizer)
+    checkpoint.progress.batch = 0
+    checkpoints.restore_optimizer(checkpoint, run.network, run.optimizer)
+
+
+def test_weights_that_do_not_fit_name_the_file(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    trained(run, 1)
+    path = run.checkpoint_folder / training.CHECKPOINT_NAME
+    checkpoint = checkpoints.load_checkpoint(path)
+    checkpoint.tensors["network.k_layer.weight"] = torch.zeros(3)
+    with pytest.raises(UserError, match=r"k_layer\.weight does not fit") as error:
+        checkpoints.restore_network(checkpoint)
+    assert error.value.message.startswith(f"{path}: ")
 
 
 def test_the_batches_that_a_run_has_are_told(tmp_path: Path) -> None:
