@@ -54,10 +54,11 @@ def perceptual(network: features.FeatureNetwork, a: torch.Tensor, b: torch.Tenso
 
 
 def ssim(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Mean structural similarity of pictures (N, 3, H, W) in -1..1."""
-    pairs = zip(a.numpy(), b.numpy(), strict=True)
+    """Mean structural similarity (Wang et al. 2004) of pictures (N, 3, H, W) in -1..1, taken in
+    0..1."""
+    pairs = zip(((a + 1) / 2).numpy(), ((b + 1) / 2).numpy(), strict=True)
     return float(
-        np.mean([structural_similarity(x, y, channel_axis=0, data_range=2.0) for x, y in pairs])
+        np.mean([structural_similarity(x, y, channel_axis=0, data_range=1.0) for x, y in pairs])
     )
 
 

@@ -159,13 +159,15 @@ def signal_to_noise(pictures: Tensor, truth: Tensor) -> float:
 
 
 def similarity(pictures: Tensor, truth: Tensor) -> float:
-    """Mean structural similarity of (N, C, S, S) for a span of 1 (Wang et al. 2004).
+    """Mean structural similarity of (N, C, S, S) to true pictures of span 1 (Wang et al. 2004).
 
-    Of centred pictures, as G makes them: its luminance term compares local deviations from the
-    picture's mean, so values are not those of the same pictures in 0..1.
+    Its luminance term counts brightness from black, centred pictures count from their mean: each
+    pair is moved so that the true picture is in 0..1.
     """
     from skimage.metrics import structural_similarity
 
+    black = truth.amin((1, 2, 3), keepdim=True)
+    pictures, truth = pictures - black, truth - black
     window = min(7, pictures.shape[-1] - 1 + pictures.shape[-1] % 2)
     pairs = zip(pictures.cpu().numpy(), truth.cpu().numpy(), strict=True)
     how = {"channel_axis": 0, "data_range": 1.0, "win_size": window}

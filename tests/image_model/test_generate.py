@@ -160,6 +160,26 @@ def test_psnr_and_ssim_by_known_answers() -> None:
     assert similarity(1 - truth, truth) < -0.5  # the same structure, turned over
 
 
+def test_similarity_is_that_of_the_definition() -> None:
+    """Wang et al. 2004, equation 13, by hand: grey values in 0..1, means over windows of 7 x 7."""
+    truth = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0)).double()
+    truth = (truth - truth.min()) / (truth.max() - truth.min())
+    made = 0.6 * truth + 0.2
+    expected = _definition(made[0, 0], truth[0, 0])
+    assert similarity(made, truth) == pytest.approx(expected, abs=1e-6)
+    centre = truth.mean()
+    assert similarity(made - centre, truth - centre) == pytest.approx(expected, abs=1e-6)
+
+
+def _definition(one: torch.Tensor, two: torch.Tensor) -> float:
+    first, second = (image.unfold(0, 7, 1).unfold(1, 7, 1).flatten(2) for image in (one, two))
+    mean, other = first.mean(2), second.mean(2)
+    together = ((first - mean[..., None]) * (second - other[..., None])).sum(2) / 48
+    light = (2 * mean * other + 1e-4) / (mean**2 + other**2 + 1e-4)
+    rest = (2 * together + 9e-4) / (first.var(2) + second.var(2) + 9e-4)
+    return float((light * rest).mean())
+
+
 def test_broken_pictures_are_left_out_by_name(tmp_path: Path, capsys: Any) -> None:
     source = folder_of(tmp_path / "in", ["a.png", "b.png", "c.png"])
     for name in ("b.png", "c.png"):
