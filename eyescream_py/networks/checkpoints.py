@@ -29,6 +29,8 @@ def find(name: str, folder: Path, option: str = "--network") -> Path:
     for path in (Path(name), folder / name):
         if path.is_file():
             return path
+    if Path(name).is_absolute():
+        raise UserError(f"{option}={name} is no file")
     raise UserError(f"{option}={name}: neither {name} nor {folder / name} is a file")
 
 

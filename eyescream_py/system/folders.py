@@ -33,7 +33,7 @@ def make_again(folder: str | Path) -> None:
     folder = Path(folder)
     if not folder.is_dir():
         folder.mkdir(parents=True)
-        say(f"The folder {folder} was removed: made again.")
+        say(f"The folder {folder} was removed or renamed: made again.")
 
 
 @contextlib.contextmanager

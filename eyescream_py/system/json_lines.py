@@ -71,7 +71,7 @@ class JsonLines:
         except FileNotFoundError:
             lines = self._all_lines()
             make_folder(self.path.parent)
-            say(f"{self.path} was removed: it is written anew, with all its lines.")
+            say(f"{self.path} was removed or renamed: it is written anew, with all its lines.")
         self._file.close()
         self._file = _opened(self.path)
         self._unwritten = lines + self._unwritten

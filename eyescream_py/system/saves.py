@@ -76,8 +76,7 @@ def keep_earlier(path: Path) -> Path:
 
     Raises OSError where the folder takes no further file.
     """
-    saved = datetime.fromtimestamp(path.stat().st_mtime)
-    stem = f"{path.stem}_{saved:%Y-%m-%d_%H%M%S}"
+    stem = f"{path.stem}_{stamp(path.stat().st_mtime)}"
     for number in itertools.count(1):
         dated = path.with_name(f"{stem}{numbered(number)}{path.suffix}")
         try:
@@ -94,6 +93,15 @@ def keep_earlier(path: Path) -> Path:
         else:
             return dated
     raise AssertionError("there is always a next number")
+
+
+def stamp(seconds: float) -> str:
+    """Date and time of a file for a name, by its seconds since 1970, which a broken clock or
+    archive may have put beyond all dates."""
+    try:
+        return f"{datetime.fromtimestamp(seconds):%Y-%m-%d_%H%M%S}"
+    except (ValueError, OverflowError, OSError):
+        return "undated"
 
 
 def numbered(number: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 
 from eyescream_py.system.errors import FULL, UserError, why
@@ -14,7 +13,7 @@ from eyescream_py.system.files import (
     remove_stale_temporaries,
 )
 from eyescream_py.system.folders import make_folder
-from eyescream_py.system.saves import numbered
+from eyescream_py.system.saves import numbered, stamp
 
 
 def prepare_folder(folder: Path, name: str, room: int) -> None:
@@ -48,9 +47,9 @@ def keep_earlier_pictures(folder: Path, pictures: list[Path], stem: str) -> Path
 
     Raises OSError where that fails.
     """
-    made = datetime.fromtimestamp(max(path.stat().st_mtime for path in pictures))
+    made = stamp(max(path.stat().st_mtime for path in pictures))
     for number in itertools.count(1):
-        dated = folder / f"{stem}_{made:%Y-%m-%d_%H%M%S}{numbered(number)}"
+        dated = folder / f"{stem}_{made}{numbered(number)}"
         with suppress(FileExistsError):
             dated.mkdir()
             for path in pictures:

@@ -22,6 +22,8 @@ def test_found_as_named_else_in_the_folder(tmp_path, monkeypatch):
     assert checkpoints.find("a.net", tmp_path / "logs") == tmp_path / "logs/a.net"
     (tmp_path / "a.net").write_bytes(b"y")
     assert checkpoints.find("a.net", tmp_path / "logs").read_bytes() == b"y"
+    with pytest.raises(UserError, match=r"^--network=/none/b.net is no file$"):
+        checkpoints.find("/none/b.net", tmp_path)
     with pytest.raises(UserError, match=r"--D_base=b.net: neither b.net nor .*logs/b.net"):
         checkpoints.find("b.net", tmp_path / "logs", "--D_base")
 

@@ -8,7 +8,7 @@ import pytest
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.locks import writing
-from eyescream_py.system.saves import Saves, keep_earlier
+from eyescream_py.system.saves import Saves, keep_earlier, stamp
 from tests.system.test_locks import holder
 
 
@@ -101,6 +101,13 @@ def test_another_run_s_folder_is_left_alone_until_that_run_ends(moved, capsys):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.mark.parametrize("seconds", [1e12, -1e12, 1e300, float(2**62)])
+def test_a_file_of_no_possible_date_is_kept_all_the_same(seconds):
+    """tmpfs and NFS hold such times."""
+    assert stamp(seconds) == "undated"
+    assert stamp(86400 * 365.25 * 40).startswith("20")
 
 
 def test_without_hard_links_no_dated_file_is_overwritten(tmp_path, monkeypatch):

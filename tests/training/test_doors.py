@@ -173,7 +173,7 @@ def test_a_removed_folder_comes_back_with_its_logs(tmp_path, capsys):
 
     Run(Task(), options(save, epochs=4), StopSignal()).go()
     said = capsys.readouterr().out
-    assert "metrics.jsonl was removed: it is written anew" in said
+    assert "metrics.jsonl was removed or renamed: it is written anew" in said
     assert [r["epoch"] for r in read_json_lines(save / "metrics.jsonl")] == [1, 2, 3, 4]
     assert torch7.load(save / "toy.net")["epoch"] == 4
 
