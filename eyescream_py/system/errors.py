@@ -8,6 +8,7 @@ import click
 from eyescream_py.system.voice import printable
 
 _NEEDS_FOLDER = "a file stands where a folder is needed"
+_LEADS_NOWHERE = "a link to a place that is not there"  # a disk that is not mounted
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -41,12 +42,17 @@ def why(error: OSError) -> str:
     exists", "Not a directory".
     """
     if error.errno == errno.ENOTDIR or (error.errno == errno.EEXIST and _is_no_folder(error)):
-        return _NEEDS_FOLDER
+        return _LEADS_NOWHERE if _is_link_to_nowhere(error) else _NEEDS_FOLDER
     return error.strerror or first_line(error)
 
 
 def _is_no_folder(error: OSError) -> bool:
     return error.filename is None or not os.path.isdir(error.filename)
+
+
+def _is_link_to_nowhere(error: OSError) -> bool:
+    path = error.filename
+    return path is not None and os.path.islink(path) and not os.path.exists(path)
 
 
 def remedy_of(error: OSError) -> str:

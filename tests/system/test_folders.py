@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from eyescream_py.system.commands import Command
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.places import PATH
 
@@ -81,3 +81,12 @@ def test_of_flags_whose_folders_hold_one_another_the_inner_is_named(tmp_path, mo
     for outer, inner in (("--out=o", "--within=o/a/b"), ("--within=.", "--out=o")):
         done = run(outer, inner, "--fault=full")
         assert done.output.startswith(f"Error: {inner}: o/a/b/x: No space")
+
+
+def test_a_folder_s_link_to_nowhere_is_no_file(tmp_path):
+    """As to a disk that is not mounted."""
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    for folder in (tmp_path / "run", tmp_path / "run" / "below"):
+        with pytest.raises(OSError, match="run") as error:
+            make_folder(folder)
+        assert why(error.value) == "a link to a place that is not there"
