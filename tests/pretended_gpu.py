@@ -358,6 +358,7 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
         "graph_pool_handle": lambda: None, "mem_get_info": lambda device=None: (MEMORY, MEMORY),
         "get_device_properties": lambda device=None: properties,
         "get_device_capability": lambda device=None: (9, 0), "is_bf16_supported": lambda: True,
+        "is_current_stream_capturing": lambda: gpu.recording is not None,  # torch.optim asks
     }  # fmt: skip
     for name, value in known.items():
         patch.setattr(torch.cuda, name, value)
