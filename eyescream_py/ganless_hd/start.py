@@ -92,11 +92,12 @@ def _opened(given: Options, typed: Collection[str]) -> Iterator[Run]:
             demand_room(options.cache_folder / "probe")
     training, held_out = photographs(options)
     dataset = ContourPhotos(training, options.imgSize, options.colormap, options.seed)
-    loss = PerceptualLoss(_features(options, dataset, device, earlier), options.pearson)
     basis = analytic_basis() if earlier else _basis(options)
     network = UNet(options.width, basis, options.seed, options.recompute)
     if not earlier:
         _initialise(network, options)
+    # after all that can be refused, as a new run's features are written into its folder
+    loss = PerceptualLoss(_features(options, dataset, device, earlier), options.pearson)
     trainer = Trainer(network, loss, options, device)
     if earlier:
         trainer.restore(earlier.tensors)

@@ -151,7 +151,7 @@ def read_checkpoint(path: str | Path, kinds: tuple[str, ...] = KINDS) -> Checkpo
         tensors = read_tensors(header)
     except _DAMAGED as error:
         raise UserError(
-            f"{path}: is no checkpoint of this program, or is damaged ({first_line(error)})"
+            f"{path}: is no checkpoint of this program, or is damaged ({_lacking(error)})"
         ) from None
     if version not in (1, VERSION):
         raise UserError(
@@ -162,6 +162,11 @@ def read_checkpoint(path: str | Path, kinds: tuple[str, ...] = KINDS) -> Checkpo
             f"{path}: holds a network of kind {settings['kind']}; this needs {' or '.join(kinds)}"
         )
     return Checkpoint(path, step, settings, state, tensors)
+
+
+def _lacking(error: Exception) -> str:
+    """Why a file could not be used."""
+    return f"it has no {error.args[0]}" if isinstance(error, KeyError) else first_line(error)
 
 
 def _upgraded(settings: Any) -> Any:

@@ -33,6 +33,7 @@ from eyescream_py.system.text import read_lines
 from eyescream_py.system.voice import warn
 
 WINDOW_SIDE = 144
+DECODER = 2  # part of the cache's names: raised when a file decodes to other windows or means
 LEFT_OUT_SHOWN = 3
 FIXED_WINDOWS = {
     "celeba": (17, 52, "CelebA's align-and-crop pictures have 178x218"),
@@ -207,7 +208,7 @@ def _cached(
 
 def _key(paths: list[Path], names: list[str], crop: str) -> str:
     facts = [[n, p.stat().st_size, p.stat().st_mtime_ns] for n, p in zip(names, paths, strict=True)]
-    text = json.dumps([crop, WINDOW_SIDE, facts])
+    text = json.dumps([crop, WINDOW_SIDE, DECODER, facts])
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

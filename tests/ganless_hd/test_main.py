@@ -119,3 +119,12 @@ def test_errors_are_one_line(arguments, message, tmp_path):
     assert result.stderr.splitlines()[-1].startswith("Error: ")
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_run_that_is_refused_leaves_no_features_behind(tmp_path, tiny_flags):
+    other = tmp_path / "photo.jpg"
+    save_jpeg(other, 64, 64)  # no network
+    result = invoke("train", *tiny_flags, "--init", other)
+    assert result.exit_code == 2
+    assert f"--init={other}: " in result.stderr
+    assert not (tmp_path / "run").exists()

@@ -247,6 +247,17 @@ def test_cache_gives_the_same_faces_and_notices_changed_files(faces_folder, tmp_
     assert torch.equal(changed.windows[1], fresh.windows[1])
 
 
+def test_windows_that_another_decoder_cached_are_not_used(faces_folder, tmp_path, monkeypatch):
+    names, cache = list_pictures(faces_folder)[:2], tmp_path / "cache"
+    load_faces(faces_folder, names, "celeba", str(cache))
+    for file in cache.glob("*.windows.npy"):
+        np.save(file, np.zeros_like(np.load(file)))
+    assert not load_faces(faces_folder, names, "celeba", str(cache)).windows.any()
+    monkeypatch.setattr("eyescream_py.srez.data.DECODER", 99)
+    assert load_faces(faces_folder, names, "celeba", str(cache)).windows.any()
+    assert len(list(cache.iterdir())) == 4
+
+
 def test_load_split_limits_the_training_faces(faces_folder):
     train, test = load_split(str(faces_folder), "celeba", 4, 0, "", 10, "")
     assert (len(train), len(test)) == (10, 4)

@@ -1,6 +1,9 @@
+import math
+import re
+
 import pytest
 
-from eyescream_py.srez.options import Options
+from eyescream_py.srez.options import MOSTS, Options
 from eyescream_py.system.errors import UserError
 
 
@@ -56,6 +59,23 @@ def test_stages_follow_from_sizes():
 def test_what_cannot_work_is_refused_by_name(wrong, named):
     with pytest.raises(UserError, match=f"--.*{named}"):
         Options(**wrong).check()
+
+
+@pytest.mark.parametrize(("name", "most"), MOSTS.items())
+def test_numbers_have_upper_limits(name, most):
+    objective = {"loss_func": "wgangp"} if name == "LAMBDA" else {}
+    kind = type(getattr(Options(), name) or 0.0)
+    Options(**objective, **{name: kind(most)}).check()
+    beyond = math.nextafter(most, math.inf) if kind is float else int(most) + 1
+    with pytest.raises(UserError, match=rf"--{name}=.*: give at most {re.escape(f'{most:g}')}"):
+        Options(**objective, **{name: beyond}).check()
+
+
+@pytest.mark.parametrize("name", ["width", "critic_width"])
+def test_networks_have_a_widest(name):
+    Options(**{name: 64.0}).check()
+    with pytest.raises(UserError, match=f"--{name}=64.0.*: give at most 64"):
+        Options(**{name: math.nextafter(64, 65)}).check()
 
 
 def test_the_defaults_work():
