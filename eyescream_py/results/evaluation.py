@@ -76,11 +76,7 @@ def evaluate(options: EvaluateOptions) -> Findings:
     channels, size = subject.images.shape[1], subject.images.shape[-1]
     reference, seen, note = real_sets(options, channels, size, device)
     count = min(len(subject.images), len(reference), len(seen))
-    if count < SMALLEST_SET:
-        raise UserError(
-            f"only {count} pictures to compare: each set needs {SMALLEST_SET} at least, hundreds "
-            "for figures that mean something"
-        )
+    _demand_enough(count)
     findings = measure(
         Subject(subject.images[:count], subject.D),
         sample_rows(reference, count, options.seed),
@@ -92,6 +88,15 @@ def evaluate(options: EvaluateOptions) -> Findings:
     print(table(findings))
     _write(findings, Path(options.writeto))
     return findings
+
+
+def _demand_enough(count: int) -> None:
+    """Raise UserError where a set of so many pictures is too small to be compared."""
+    if count < SMALLEST_SET:
+        raise UserError(
+            f"only {count} picture{'s' * (count != 1)} to compare: each set needs {SMALLEST_SET} "
+            "at least, hundreds for figures that mean something"
+        )
 
 
 def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
@@ -108,6 +113,7 @@ def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; train one first: python train.py")
     G = load_generator(path, device, ema=options.ema)
+    G.demand_squares(str(path))
     count = options.images
     demand_memory(f"--images={count}", "a set of pictures", count * 4 * math.prod(G.dims))
     images = G.sample(options.images, options.seed)
@@ -154,6 +160,7 @@ def real_sets(
     if options.heldout:
         held = load_dataset(options.heldout, channels, size, device)
         return held, data, f"reference: {held.name} (held out); training: {data.name}"
+    _demand_enough(len(data) // 2)
     reference, seen = data.split(len(data) // 2, force=True)
     return reference, seen, (
         f"reference and training: two halves of {data.name}; a G trained on all of it has seen "

@@ -53,6 +53,19 @@ class Generator:
     dims: tuple[int, int, int]
     device: torch.device
 
+    @property
+    def size_in_words(self) -> str:
+        """Width and height of the pictures."""
+        return f"{self.dims[2]}x{self.dims[1]}"
+
+    def demand_squares(self, name: str) -> None:
+        """Raise UserError that begins with `name` where its pictures are none, as real ones are."""
+        if self.dims[1] != self.dims[2]:
+            raise UserError(
+                f"{name}: its G draws {self.size_in_words} pictures, and those of a data set are "
+                "cut square: they cannot be compared"
+            )
+
     def noise(self, n: int, seed: int = 1) -> Tensor:
         """[n,noise_dim]; the first rows do not depend on n."""
         noise = torch.empty(n, self.noise_dim, device=self.device)

@@ -158,7 +158,7 @@ def _check_typed(options: SampleOptions, G: Generator, path: Path) -> None:
         if name in options.typed and given != found:
             flag = "noiseDim" if name == "noise_dim" else name
             raise UserError(
-                f"--{flag}: {path} makes {size}x{size} pictures in "
+                f"--{flag}: {path} makes {G.size_in_words} pictures in "
                 f"{'gray' if gray else 'colour'} from {G.noise_dim} numbers; leave the flag out"
             )
 
@@ -178,7 +178,10 @@ def load_refiner(options: SampleOptions, G: Generator, device: torch.device) -> 
             print(f"No refined pictures: there is no {Path(options.save_c2f32) / name}.")
             return None
     refiner = read_refiner(paths[0], paths[1], device, ("--G_c2f32", "--D_c2f32"))
-    channels, size, _ = G.dims
+    channels, size, width = G.dims
+    if width != size:
+        print(f"No refined pictures: {paths[0]} takes squares, G draws {G.size_in_words}.")
+        return None
     if not refiner.takes(channels, size):
         gray = " --grayscale" if channels == 1 else ""
         print(
@@ -191,6 +194,7 @@ def load_refiner(options: SampleOptions, G: Generator, device: torch.device) -> 
 
 
 def _neighbour_data(options: SampleOptions, base: Base, device: torch.device) -> Dataset:
+    base.G.demand_squares(f"--neighbours: {options.G_base}")
     path = chosen_pictures(options.dataset, options.aws)
     return load_dataset(path, *base.G.dims[:2], device)
 

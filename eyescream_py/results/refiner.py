@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eyescream_py.networks import checkpoints
 from eyescream_py.networks.modes import evaluating
+from eyescream_py.results.shown import shown_options
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7 import Table, image
 from eyescream_py.torch7.random import RandomSource, TorchSource
@@ -114,7 +115,9 @@ def read_refiner(
 
 def _fine_size(content: Table, path: Path, option: str) -> int:
     opt = content.get("opt")
-    size = opt.get("fineSize", LUA_SIZE) if isinstance(opt, Table) else LUA_SIZE
+    size = opt.get("fineSize") if isinstance(opt, Table) else None
+    if size is None:  # its D shows it, where the file has one
+        size = shown_options(content, path).get("fineSize", LUA_SIZE)
     if not isinstance(size, int | float) or size not in range(2, MOST_SIDE + 1):
         raise UserError(f"{option}={path}: its fineSize is no side of a picture: {size!r:.40}")
     return int(size)

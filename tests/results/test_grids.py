@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from eyescream_py import load_generator, torch7
-from eyescream_py.networks import checkpoints, models
+from eyescream_py import load_generator, load_refiner, torch7
+from eyescream_py.networks import checkpoints, models, models_c2f
 from eyescream_py.results import generator, grids
 from eyescream_py.results.choice import choose
 from eyescream_py.results.sampling import ranking, save_grid
+from eyescream_py.torch7.layers import View
 from tests.small_runs import invoke, small_D
 
 FLAGS = ("--gpu=-1", "--threads=1", "--runs=1")
@@ -95,3 +97,40 @@ def test_the_sheet_shows_what_is_chosen_and_not_Ds_best(G, tmp_path):
     assert torch.equal(shown, images[choose(D, images)[:64]])
     assert not torch.equal(shown, images[ranking(D, images)[:64]])
     assert len(grids.for_the_sheet(grids.Base(base.G, None), images, 256)) == 1
+
+
+@pytest.fixture
+def wide(tmp_path) -> Path:
+    """An old network whose pictures are no squares."""
+    layers = nn.Sequential(nn.Linear(4, 128), nn.Sigmoid(), View(1, 8, 16))
+    return write(tmp_path / "wide.net", G=layers)
+
+
+def test_pictures_that_are_no_squares_are_drawn_and_not_refined(wide, tmp_path):
+    pair = {"G": models_c2f.create_G((1, 32, 32)), "D": models_c2f.create_D((1, 32, 32))}
+    write(tmp_path / "adversarial_c2f_16_to_32.net", **pair)
+    at = (f"--G_base={wide}", f"--save_c2f32={tmp_path}", f"--writeto={tmp_path / 'out'}")
+    done = invoke("sample", *FLAGS, *at)
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "takes squares, G draws 16x8" in done.output
+    assert not list((tmp_path / "out").glob("*c2f*"))
+    with Image.open(tmp_path / "out" / "random_0001_base.jpg") as grid:
+        assert grid.width > 1.8 * grid.height
+
+
+def test_pictures_that_are_no_squares_are_not_compared(wide, tmp_path):
+    done = invoke("sample", *FLAGS, f"--G_base={wide}", "--neighbours")
+    assert (done.exit_code, done.output.splitlines()[-1]) == (
+        2,
+        f"Error: --neighbours: {wide}: its G draws 16x8 pictures, and those of a data set are cut "
+        "square: they cannot be compared",
+    )
+    done = invoke("evaluate", wide, "--features=none", "--gpu=-1")
+    assert done.exit_code == 2
+    assert f"{wide}: its G draws 16x8" in done.output
+
+
+def test_a_pair_without_options_refines_to_the_size_of_its_networks(tmp_path):
+    dims = (1, 12, 12)
+    path = write(tmp_path / "pair.net", G=models_c2f.create_G(dims), D=models_c2f.create_D(dims))
+    assert load_refiner(path).refine(torch.rand(2, 1, 6, 6)).shape == (2, 1, 12, 12)
