@@ -56,8 +56,10 @@ def record(work: Callable[[], None]) -> Tape | None:
     """Do `work` once, and return what does it again; None where that cannot be known.
 
     Tensors from before are read and changed where they lie, so that later values count; of random
-    numbers each replay draws the next ones. What `work` does in Python only happens now. To be
-    called by one thread, on work that computes on its own thread.
+    numbers each replay draws the next ones. What `work` does in Python only happens now: results
+    may only be kept by what `in_replays` calls, and reading numbers by `tolist` or `numpy`, which
+    no operator tells of, is for `as_one`. To be called by one thread, on work that computes on its
+    own thread.
     """
     recorder = _Recorder()
     with recorder:
@@ -118,6 +120,7 @@ class _Recorder(TorchDispatchMode):
         self._values = WeakTensorKeyDictionary()
         self._given: dict[_Value, TensorWeakRef] = {}
         self._memories: dict[int, _Memory] = {}
+        self._handed: set[int] = set()  # memories of what `later` was called with
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -142,14 +145,25 @@ class _Recorder(TorchDispatchMode):
         return made
 
     def later(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
+        for tensor in tree_leaves(args):
+            if isinstance(tensor, Tensor):
+                self._handed.add(tensor.untyped_storage()._cdata)
         self.steps.append(_Step(function, tree_map_only(Tensor, self._value, args)))
 
     def finish(self) -> Tape | None:
         given = {value: there() for value, there in self._given.items()}
         # a tensor that no operator made and that is gone cannot be made again
-        if self.refused or any(tensor is None for tensor in given.values()):
+        if self.refused or any(tensor is None for tensor in given.values()) or self._keeps():
             return None
         return _written(list(_without_known(self.steps, given)), given)
+
+    def _keeps(self) -> bool:
+        """Whether a result outlived the work: replays would leave it as it is."""
+        return any(
+            memory.is_new and not memory.reference.expired()
+            for place, memory in self._memories.items()
+            if place not in self._handed
+        )
 
     def _write(self, function: Any, args: Sequence[Any], kwargs: Any, made: Any) -> None:
         several = isinstance(made, list | tuple)
@@ -246,7 +260,7 @@ def _written(steps: Sequence[_Step], given: dict[_Value, Any]) -> Tape:
     """
     names: dict[str, Any] = {repr(value): tensor for value, tensor in given.items()}
     used: set[_Value] = set(given)
-    lines: list[str] = []
+    lines = ["    return"]
     for step in reversed(steps):
         ended = {*step.taken, *filter(None, step.made)} - used
         used |= ended

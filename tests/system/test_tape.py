@@ -134,6 +134,7 @@ def test_layers_of_torch_and_their_slopes():
             for p, place in zip(net.parameters(), kept, strict=True):
                 p.sub_(0.1 * p.grad)
                 place.copy_(p.grad)
+        net.zero_grad()
 
     def run(record_it):
         torch.manual_seed(1)
@@ -162,6 +163,15 @@ class Holder:
     def replace(self):
         self.value = self.value + 1  # a new tensor that the next time would have to read
 
+    def exchange(self):
+        self.value, self.old = self.value + 1, self.value
+
+    def keep_a_view(self):
+        self.old = (self.value * 2)[1:]
+
+    def lay_elsewhere(self):
+        self.value.data = self.value + 1
+
     def from_python(self):
         self.value.copy_(torch.tensor([1.0, 2.0]))
 
@@ -174,11 +184,32 @@ X = torch.arange(4.0)
     [
         lambda: X.sum().item(), lambda: X[X > 1], lambda: X.nonzero(), lambda: bool(X.any()),
         lambda: torch.equal(X, X), lambda: X.clone().resize_(2), lambda: X.clone().unsqueeze_(0),
-        lambda: X.unique(), Holder().replace, Holder().from_python,
+        lambda: X.unique(), Holder().replace, Holder().exchange, Holder().keep_a_view,
+        Holder().lay_elsewhere, Holder().from_python,
     ],
 )  # fmt: skip
 def test_what_may_be_otherwise_next_time_is_not_recorded(work):
     assert record(work) is None
+
+
+def test_slopes_that_stay_with_their_weights_are_handed_over_or_not_recorded():
+    weight = torch.ones(3, requires_grad=True)
+
+    def work(hand_over):
+        weight.grad = None
+        (weight * X[1:]).square().sum().backward()
+        if hand_over:
+            in_replays(lambda slope: setattr(weight, "grad", slope), weight.grad)
+
+    assert record(lambda: work(False)) is None
+    again = record(lambda: work(True))
+    weight.data.fill_(2)
+    again.replay()
+    assert weight.grad.tolist() == [4.0, 16.0, 36.0]
+
+
+def test_work_without_operators_is_done_again_by_doing_nothing():
+    record(lambda: None).replay()
 
 
 def test_work_that_fails_leaves_no_recorder_behind():
