@@ -22,6 +22,11 @@ def tail(x, other, source):
     return x[len(x) // 3 :] if x.dim() else x.detach()
 
 
+def ends(x, other, source):
+    flat = x.reshape(-1)
+    return flat[:1] - flat[-1:]
+
+
 def changed(x, other, source):
     return x.mul_(0.5).add_(0.1)
 
@@ -71,10 +76,12 @@ def read(x, other, source):
 def slope(x, other, source):
     weight = x.detach().clone().requires_grad_()
     loss = (weight.tanh() * weight.sigmoid()).sum() + weight.reshape(-1).softmax(0).max()
-    return torch.autograd.grad(loss, weight)[0]
+    flat = weight.reshape(-1) * 2
+    flat[1:].sigmoid_()  # kept for the way back as a part of what came before it
+    return torch.autograd.grad(loss + flat.sum(), weight)[0]
 
 
-KINDS = (turned, tail, changed, through_a_view, taken_over, each, drawn, into, parts,
+KINDS = (turned, tail, ends, changed, through_a_view, taken_over, each, drawn, into, parts,
          complex_product, whole, read, slope)  # fmt: skip
 
 
