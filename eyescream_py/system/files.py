@@ -183,7 +183,10 @@ def remove_stale_temporaries(folder: str | Path, deep: bool = False) -> list[Pat
 
 def _is_stale(match: re.Match[str], entry: os.DirEntry[str]) -> bool:
     if match["host"] not in (None, _host()):  # two machines may share a folder
-        return time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_S
+        try:
+            return time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_S
+        except FileNotFoundError:  # its writer is done with it
+            return False
     pid = int(match["pid"])
     return pid == os.getpid() or not is_running(pid)
 

@@ -40,8 +40,8 @@ class Lock:
         self._descriptor = _locked(self._lock, path)
 
     def follows(self) -> bool:
-        """Whether the folder at this path is another than before (the one that was locked was
-        renamed or removed); its lock is ours then. Raises HeldError where a process has it.
+        """Whether the lock's file is no longer the one that was locked (it was removed, or its
+        folder renamed); the one there now is ours then. Raises HeldError where a process has it.
         """
         if self._descriptor is None or _is_same(self._descriptor, self._lock):
             return False

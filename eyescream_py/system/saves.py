@@ -29,6 +29,8 @@ class Saves:
     def __init__(self, remedy: str, kept: bool = False, lock: Lock | None = None) -> None:
         self._remedy, self.kept, self.lock = remedy, kept, lock
         self.failed = 0  # in a row
+        self.displaced = False  # whether another run's checkpoint stood there, and was kept
+        self._written: tuple[int, int] | None = None  # which file the last one is
 
     def save(self, path: str | Path, last: bool, write: Callable[[], None]) -> bool:
         """Let `write` write the checkpoint `path`; whether it did. What the system refuses is told,
@@ -38,6 +40,7 @@ class Saves:
         try:
             self._take_place(Path(path))
             self._write(Path(path), write)
+            self._written = _identity(Path(path))
         except OSError as error:
             self.failed += 1
             reason = why(error)
@@ -49,13 +52,14 @@ class Saves:
         return True
 
     def _take_place(self, path: Path) -> None:
-        """See that the folder is there, and is not another run's by now."""
+        """See that the folder is there, and that what another run put into it stays."""
         if self.lock is None:
             return
         make_again(path.parent)
-        if self.lock.follows() and path.is_file():
+        if self.lock.follows() and path.is_file() and _identity(path) != self._written:
             kept = keep_earlier(path).name
-            say(f"{path.parent} is another folder now: the {path.name} in it is kept as {kept}.")
+            self.displaced = True
+            say(f"{path} may be another run's by now: it is kept as {kept}.")
 
     def _write(self, path: Path, write: Callable[[], None]) -> None:
         """A full disk has room for two checkpoints at least, a good one and a new one: the third,
@@ -64,11 +68,21 @@ class Saves:
         try:
             write()
         except OSError as error:
-            if error.errno not in FULL or not self.kept or not old.is_file():
+            sound = self.kept and path.is_file()  # else the one before may be all there is
+            if error.errno not in FULL or not sound or not old.is_file():
                 raise
             old.unlink()
-            say(f"The disk is full: {old} made room for the new checkpoint.")
+            say(f"The disk is full: {old} was removed to make room for the new checkpoint.")
             write()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What no other file of this disk shares with the one at `path`; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def keep_earlier(path: Path) -> Path:

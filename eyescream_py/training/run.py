@@ -85,13 +85,13 @@ class Run:
         self._saves = Saves(again, kept=self._good == self.path)
         # SAVE is tried before hours are spent on what could not be kept
         room = COPIES_IN_FILE * sum(_bytes(net) for net in task.networks().values())
-        prepare_folder(self.save, task.file_name, room if leads else 0)
+        self._continues = self._is_continued()
+        prepare_folder(self.save, task.file_name, room if leads else 0, self._continues)
         with contextlib.ExitStack() as held:
             # of two runs that write one file, the later would take all of the earlier's work
             if leads:
                 remedy = "wait, stop it, or give another --save"
                 self._saves.lock = held.enter_context(writing(self.path, remedy))
-            self._continues = self._is_continued()
             self._earlier = not self._continues and self._holds_earlier_run()
             self._open_logs(keep=bool(options.network))
             story.replay(self.save, self.trainer, task.curves)
@@ -259,16 +259,16 @@ class Run:
             return
         folder = self.save / "pictures"
         with spared(f"pictures to {folder}"):
-            if not self._continues:
+            if not self._continues or self._saves.displaced:
                 self._keep_earlier_pictures(folder)
-            self._continues = True
+            self._continues, self._saves.displaced = True, False
             self.task.save_pictures(folder, epoch)
 
     def _keep_earlier_pictures(self, folder: Path) -> None:
         grids = [path for _, path in story.grids_over_time(folder).get(self.task.series, [])]
         if grids:
             kept = keep_earlier_pictures(folder, grids, self.task.series or "faces")
-            print(f"An earlier run's {len(grids)} pictures are now in {kept}.")
+            print(f"The pictures of another run, {len(grids)} in all, are now in {kept}.")
 
     def _log(self) -> LossLog | None:
         every, iteration = self.options.log_every, self.at.iteration + 1

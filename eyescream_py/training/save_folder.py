@@ -16,10 +16,10 @@ from eyescream_py.system.folders import make_folder
 from eyescream_py.system.saves import numbered, stamp
 
 
-def prepare_folder(folder: Path, name: str, room: int) -> None:
-    """Make SAVE, clear what killed writers left there, and see that a checkpoint `name` of `room`
-    bytes can be written beside one that stands: the next is whole before it takes the place of the
-    last.
+def prepare_folder(folder: Path, name: str, room: int, continues: bool) -> None:
+    """Make SAVE, clear what killed writers left there, and see that checkpoints `name` of `room`
+    bytes can be written: the next is whole before it takes the place of the last, which is there
+    where the run `continues` one of SAVE's. What stands there otherwise is another run's and stays.
 
     Raises UserError where it cannot.
     """
@@ -27,7 +27,7 @@ def prepare_folder(folder: Path, name: str, room: int) -> None:
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else NO_FILE
             raise UserError(f"--save={folder}: {path} is {kind}; remove it or save elsewhere")
-    count = 1 if (folder / name).exists() else 2  # the last one and the next
+    count = 1 if continues else 2  # the next one, and the last
     try:
         make_folder(folder)
         for place in (folder, folder / "pictures"):

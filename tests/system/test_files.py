@@ -141,6 +141,15 @@ def test_temporaries_of_another_machine_stay_for_a_day(tmp_path):
     assert remove_stale_temporaries(tmp_path) == [others]
 
 
+def test_a_temporary_that_is_gone_meanwhile_is_nothing_to_remove(tmp_path, monkeypatch):
+    """Its writer, on another machine, has just renamed it."""
+    written = tmp_path / f".a.net.7.{'0' * 20}.tmp"
+    written.write_bytes(b"whole")
+    monkeypatch.setattr(files, "_host", lambda: written.rename(tmp_path / "a.net").name)
+    assert remove_stale_temporaries(tmp_path) == []
+    assert (tmp_path / "a.net").read_bytes() == b"whole"
+
+
 def test_a_pipe_is_read_however_many_files_are_open(tmp_path):
     """select refuses descriptors from 1024 on."""
     os.mkfifo(tmp_path / "pipe")

@@ -42,7 +42,7 @@ def test_where_two_checkpoints_fill_the_disk_each_new_one_is_kept(room_for_two, 
     for turn in range(4):
         assert saves.save(path, last=turn == 3, write=writer(path, b"%010d" % turn))
     assert contents(tmp_path) == {"a.net": b"%010d" % 3, "a.net.old": b"%010d" % 2}
-    assert capsys.readouterr().out.count("a.net.old made room for the new checkpoint") == 2
+    assert capsys.readouterr().out.count("a.net.old was removed to make room") == 2
 
 
 def test_the_old_one_stays_where_the_newer_may_be_damaged(room_for_two, tmp_path):
@@ -77,10 +77,37 @@ def test_a_renamed_folder_s_successor_is_locked_and_loses_nothing(moved, capsys)
     assert dated.read_bytes() == b"another's"
     assert path.read_bytes() == b"2"
     assert capsys.readouterr().out == (
-        f"{folder} is another folder now: the a.net in it is kept as {dated.name}.\n"
+        f"{path} may be another run's by now: it is kept as {dated.name}.\n"
     )
+    assert saves.displaced
     with pytest.raises(UserError, match="is writing"), writing(path, "wait"):
         pass
+
+
+def test_without_its_lock_s_file_a_run_knows_its_own_checkpoint(tmp_path, capsys):
+    """Someone tidied up. What another run wrote there meanwhile is kept."""
+    path = tmp_path / "a.net"
+    with writing(path, "wait") as lock:
+        saves = Saves("free the place", lock=lock)
+        for turn in range(2):
+            assert saves.save(path, last=False, write=writer(path, b"%d" % turn))
+            (tmp_path / ".a.net.lock").unlink()
+        assert (contents(tmp_path), capsys.readouterr().out) == (
+            {"a.net": b"1", "a.net.old": b"0"}, "",
+        )  # fmt: skip
+        writer(path, b"another's")()
+        assert saves.save(path, last=False, write=writer(path, b"2"))
+    (dated,) = tmp_path.glob("a_20*.net")
+    assert dated.read_bytes() == b"another's"
+
+
+def test_the_only_checkpoint_makes_no_room(room_for_two, tmp_path):
+    """Someone removed the newest; `.old` is all that is left."""
+    path, saves = tmp_path / "a.net", Saves("free the place", kept=True)
+    for name in ("a.net.old", "other"):
+        (tmp_path / name).write_bytes(b"0123456789")
+    assert not saves.save(path, last=False, write=writer(path, b"new"))
+    assert set(contents(tmp_path)) == {"a.net.old", "other"}
 
 
 def test_another_run_s_folder_is_left_alone_until_that_run_ends(moved, capsys):

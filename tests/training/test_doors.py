@@ -146,13 +146,33 @@ def test_an_earlier_run_s_pictures_are_kept_in_a_dated_folder(tmp_path, capsys):
     Run(DrawingTask(lr=0.2), options(tmp_path), StopSignal()).go()
     (dated,) = (p for p in pictures.iterdir() if p.is_dir())
     assert {p.name: p.read_text() for p in dated.iterdir()} == before
-    assert f"An earlier run's 3 pictures are now in {dated}." in capsys.readouterr().out
+    assert f"The pictures of another run, 3 in all, are now in {dated}." in capsys.readouterr().out
     again = options(tmp_path, epochs=3, network="toy.net")
     Run(DrawingTask(lr=0.2), again, StopSignal()).go()
     assert sorted(p.name for p in pictures.glob("*.png")) == [
         "c2f_epoch_000001.png", *sorted(before),
     ]  # fmt: skip
     assert len([p for p in pictures.iterdir() if p.is_dir()]) == 1
+
+
+def test_in_a_renamed_folder_s_place_another_run_s_pictures_are_kept(tmp_path):
+    """Another run began there, and has ended, before this one saves again."""
+    save, theirs = tmp_path / "run", "toy_epoch_000002.png"
+
+    class Task(DrawingTask):
+        def end_epoch(self, epoch, seconds):
+            if epoch == 2:
+                save.rename(tmp_path / "moved")
+                (save / "pictures").mkdir(parents=True)
+                (save / "toy.net").write_bytes(b"another's")
+                (save / "pictures" / theirs).write_text("another's")
+            return super().end_epoch(epoch, seconds)
+
+    Run(Task(), options(save, epochs=3), StopSignal()).go()
+    kept = {p.read_bytes() for p in (*save.glob("toy_20*.net"), *save.glob("pictures/*/*"))}
+    assert kept == {b"another's"}
+    assert len(list(save.glob("pictures/toy_*/*"))) == 1
+    assert {p.name for p in save.glob("pictures/*.png")} == {theirs, "toy_epoch_000003.png"}
 
 
 def test_a_refused_start_leaves_no_lock(tmp_path):

@@ -116,14 +116,23 @@ def test_a_stop_that_cannot_save_says_so(tmp_path, monkeypatch):
         Run(Task(), options(tmp_path), stop).go()
 
 
-def test_a_disk_too_small_for_one_checkpoint_is_noticed_at_the_start(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("continues", "what"), [(False, "two checkpoints"), (True, "a checkpoint")]
+)
+def test_a_disk_too_small_is_noticed_at_the_start(continues, what, tmp_path, monkeypatch):
+    """A checkpoint that stands there and is not continued is kept: two more are needed."""
+    asked = []
+
     def full(descriptor, start, length):
+        asked.append(length)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(UserError, match="two checkpoints of 12 MB there: No space left"):
-        prepare_folder(tmp_path, "toy.net", 12_000_000)
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "toy.net").write_bytes(b"an earlier run's, or this one's")
+    with pytest.raises(UserError, match=f"{what} of 12 MB there: No space left"):
+        prepare_folder(tmp_path, "toy.net", 12_000_000, continues)
+    assert asked == [12_000_000 if continues else 24_000_000]
+    assert [p.name for p in tmp_path.iterdir()] == ["toy.net"]
 
 
 def test_a_file_system_that_cannot_reserve_is_no_obstacle(tmp_path, monkeypatch):
@@ -131,7 +140,7 @@ def test_a_file_system_that_cannot_reserve_is_no_obstacle(tmp_path, monkeypatch)
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     monkeypatch.setattr(os, "posix_fallocate", cannot)
-    prepare_folder(tmp_path, "toy.net", 1000)
+    prepare_folder(tmp_path, "toy.net", 1000, continues=False)
     assert not list(tmp_path.iterdir())
 
 
