@@ -51,6 +51,14 @@ class Saves:
         self.failed, self.kept = 0, True
         return True
 
+    def spare(self, path: Path) -> int:
+        """Bytes that a full disk gains where `path.old` goes; 0 where it has to stay."""
+        old = _old(path)
+        if not (self.kept and path.is_file() and old.is_file()):  # else it may be all there is
+            return 0
+        status = old.stat()
+        return status.st_size if status.st_nlink == 1 else 0
+
     def _take_place(self, path: Path) -> None:
         """See that the folder is there, and that what another run put into it stays."""
         if self.lock is None:
@@ -64,16 +72,18 @@ class Saves:
     def _write(self, path: Path, write: Callable[[], None]) -> None:
         """A full disk has room for two checkpoints at least, a good one and a new one: the third,
         the one before, goes where there is no other way."""
-        old = path.with_name(f"{path.name}.old")
         try:
             write()
         except OSError as error:
-            sound = self.kept and path.is_file()  # else the one before may be all there is
-            if error.errno not in FULL or not sound or not old.is_file():
+            if error.errno not in FULL or not self.spare(path):
                 raise
-            old.unlink()
-            say(f"The disk is full: {old} was removed to make room for the new checkpoint.")
+            _old(path).unlink()
+            say(f"The disk is full: {_old(path)} was removed to make room for the new checkpoint.")
             write()
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f"{path.name}.old")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

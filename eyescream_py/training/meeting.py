@@ -124,7 +124,9 @@ class Company:
         if self._told:
             return
         self._told = True
-        words = error.message if isinstance(error, click.ClickException) else first_line(error)
+        words = first_line(error)
+        if isinstance(error, click.ClickException):
+            words = error.format_message()  # which names the flag
         if isinstance(error, SystemExit | KeyboardInterrupt):
             words = "it was stopped"
         with contextlib.suppress(RuntimeError):

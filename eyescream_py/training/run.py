@@ -84,9 +84,8 @@ class Run:
         again = "free the place or give another --save"
         self._saves = Saves(again, kept=self._good == self.path)
         # SAVE is tried before hours are spent on what could not be kept
-        room = COPIES_IN_FILE * sum(_bytes(net) for net in task.networks().values())
         self._continues = self._is_continued()
-        prepare_folder(self.save, task.file_name, room if leads else 0, self._continues)
+        prepare_folder(self.save, task.file_name, self._room() if leads else 0)
         with contextlib.ExitStack() as held:
             # of two runs that write one file, the later would take all of the earlier's work
             if leads:
@@ -96,6 +95,13 @@ class Run:
             self._open_logs(keep=bool(options.network))
             story.replay(self.save, self.trainer, task.curves)
             self._held = held.pop_all()
+
+    def _room(self) -> int:
+        """Bytes that the checkpoints to come need: a new one is whole before it takes the place of
+        the last. One that stands in SAVE and is not continued is another run's and stays.
+        """
+        one = COPIES_IN_FILE * sum(_bytes(net) for net in self.task.networks().values())
+        return max(0, one - self._saves.spare(self.path)) if self._continues else 2 * one
 
     def _is_continued(self) -> bool:
         """Whether what SAVE holds is of this very run."""

@@ -16,10 +16,9 @@ from eyescream_py.system.folders import make_folder
 from eyescream_py.system.saves import numbered, stamp
 
 
-def prepare_folder(folder: Path, name: str, room: int, continues: bool) -> None:
-    """Make SAVE, clear what killed writers left there, and see that checkpoints `name` of `room`
-    bytes can be written: the next is whole before it takes the place of the last, which is there
-    where the run `continues` one of SAVE's. What stands there otherwise is another run's and stays.
+def prepare_folder(folder: Path, name: str, room: int) -> None:
+    """Make SAVE, clear what killed writers left there, and see that checkpoints `name` can be
+    written, of `room` bytes together.
 
     Raises UserError where it cannot.
     """
@@ -27,18 +26,17 @@ def prepare_folder(folder: Path, name: str, room: int, continues: bool) -> None:
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else NO_FILE
             raise UserError(f"--save={folder}: {path} is {kind}; remove it or save elsewhere")
-    count = 1 if continues else 2  # the next one, and the last
     try:
         make_folder(folder)
         for place in (folder, folder / "pictures"):
             if place.is_dir():
                 remove_stale_temporaries(place)
-        demand_room(folder / "probe", count * room)
+        demand_room(folder / "probe", room)
     except OSError as error:
         reason = why(error)
-        what = "two checkpoints" if count == 2 and error.errno in FULL else "a checkpoint"
+        size = f"{room / 1e6:.0f} MB of " if error.errno in FULL else ""
         raise UserError(
-            f"--save={folder}: cannot write {what} of {room / 1e6:.0f} MB there: {reason}"
+            f"--save={folder}: cannot write {size}checkpoints there: {reason}"
         ) from error
 
 

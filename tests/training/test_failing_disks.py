@@ -116,23 +116,37 @@ def test_a_stop_that_cannot_save_says_so(tmp_path, monkeypatch):
         Run(Task(), options(tmp_path), stop).go()
 
 
-@pytest.mark.parametrize(
-    ("continues", "what"), [(False, "two checkpoints"), (True, "a checkpoint")]
-)
-def test_a_disk_too_small_is_noticed_at_the_start(continues, what, tmp_path, monkeypatch):
-    """A checkpoint that stands there and is not continued is kept: two more are needed."""
-    asked = []
-
+def test_a_disk_too_small_for_two_checkpoints_is_noticed_at_the_start(tmp_path, monkeypatch):
     def full(descriptor, start, length):
-        asked.append(length)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    (tmp_path / "toy.net").write_bytes(b"an earlier run's, or this one's")
-    with pytest.raises(UserError, match=f"{what} of 12 MB there: No space left"):
-        prepare_folder(tmp_path, "toy.net", 12_000_000, continues)
-    assert asked == [12_000_000 if continues else 24_000_000]
-    assert [p.name for p in tmp_path.iterdir()] == ["toy.net"]
+    with pytest.raises(UserError, match="cannot write 24 MB of checkpoints there: No space left"):
+        prepare_folder(tmp_path, "toy.net", 24_000_000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_how_much_room_is_asked_for(tmp_path, monkeypatch):
+    """For what stands in SAVE counts only where it is continued."""
+    asked, reserve = [], os.posix_fallocate
+
+    def counted(descriptor, start, length):
+        asked.append(length)
+        reserve(descriptor, start, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", counted)
+
+    def room(**more):
+        asked.clear()
+        Run(ToyTask(), options(tmp_path / "run", **more), StopSignal()).go()
+        return asked[0]
+
+    two = room(epochs=1)
+    assert room(epochs=3) == two  # the earlier run's stays
+    assert room(network="toy.net", epochs=4) == 1  # .old could go
+    (tmp_path / "run/toy.net.old").rename(tmp_path / "kept")
+    assert room(network="toy.net", epochs=4) == two // 2
+    assert room(network=str(tmp_path / "kept"), epochs=4) == two
 
 
 def test_a_file_system_that_cannot_reserve_is_no_obstacle(tmp_path, monkeypatch):
@@ -140,7 +154,7 @@ def test_a_file_system_that_cannot_reserve_is_no_obstacle(tmp_path, monkeypatch)
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     monkeypatch.setattr(os, "posix_fallocate", cannot)
-    prepare_folder(tmp_path, "toy.net", 1000, continues=False)
+    prepare_folder(tmp_path, "toy.net", 1000)
     assert not list(tmp_path.iterdir())
 
 
@@ -208,5 +222,5 @@ def test_save_below_a_file(tmp_path, monkeypatch):
     data = pictures(tmp_path, "train")
     done = invoke("train", *SCRIPTS["train"], f"--dataset={data}", f"--save={tmp_path}/file/run")
     assert done.exit_code == 2
-    assert "cannot write a checkpoint" in done.output
+    assert "cannot write checkpoints" in done.output
     assert (tmp_path / "file").read_text() == "kept"

@@ -271,7 +271,7 @@ def test_preparing_a_folder_clears_what_killed_writers_left(tmp_path):
     for folder in (tmp_path, tmp_path / "pictures"):
         folder.mkdir(exist_ok=True)
         (folder / ".a.net.999999999.tmp").write_bytes(b"half")
-    prepare_folder(tmp_path, "a.net", 1000, continues=True)
+    prepare_folder(tmp_path, "a.net", 1000)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
