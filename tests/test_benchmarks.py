@@ -72,7 +72,7 @@ def both_sides(case):
     fp64 = precision.choose("fp64", CPU)
     game = train_step.make_game(case, networks, data, BATCH, source, fp64, False, False)
     game.feed.dtype = torch.float64
-    for name in ("diff", "coarse", "noise", "targets") if coarse else ():
+    for name in ("diff", "coarse", "noise", "ones") if coarse else ():
         setattr(game.feed, name, getattr(game.feed, name).double())
     return game, plain
 

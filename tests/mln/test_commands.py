@@ -154,7 +154,7 @@ def test_wrong_input_is_one_line_and_exit_2(words: tuple, message: str) -> None:
 def test_a_scan_that_does_not_fit_is_refused_before_anything_is_written(
     folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    write_mat(tmp_path / "bad01.mat", {"Data": np.zeros((1, 2 * 250 * 3))})
+    write_mat(tmp_path / "bad01.mat", {"Data": np.ones((1, 2 * 250 * 3))})
     out = tmp_path / "out"
     result = run(
         "reconstruct", "--checkpoint", checkpoint, "--prefix", tmp_path / "bad", "--out", out,
