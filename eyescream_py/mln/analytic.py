@@ -93,14 +93,17 @@ def channel_maps(protocol: Protocol, channels: int) -> tuple[Tensor, Tensor]:
 
 
 def simulated(examples: Examples, count: int, at_once: int = 16) -> Batch:
-    """Examples 0 .. count - 1 of a stream, simulated a few at a time."""
+    """Examples 0 .. count - 1 of a stream, simulated a few at a time. Raises ValueError where all
+    are zero.
+    """
     parts = [
         examples.simulate(list(range(first, min(first + at_once, count))))
         for first in range(0, count, at_once)
     ]
-    return Batch(
-        torch.cat([part.signal for part in parts]), torch.cat([part.label for part in parts])
-    )
+    signal, label = torch.cat([p.signal for p in parts]), torch.cat([p.label for p in parts])
+    if not min(float(signal.norm()), float(label.norm())) > 0:
+        raise ValueError("the training images or SensCC are zero wherever SensMsk is not")
+    return Batch(signal, label)
 
 
 def turns_per_readout(acquisition: Acquisition) -> Tensor:

@@ -104,12 +104,16 @@ def _received(
     for value in report["values"]:
         if not value["parts"]:
             raise UserError(f"{label}: {value['name']} is a {value['kind']}; save the array itself")
-        parts = [_array(stream, dtype, shape, label, most) for dtype, shape in value["parts"]]
+        parts = [
+            _array(stream, dtype, shape, label, most, expected) for dtype, shape in value["parts"]
+        ]
         found[value["name"]] = _value(value, parts)
     return found, report["names"]
 
 
-def _array(stream: IO[bytes], dtype: str, shape: list[int], label: str, most: int) -> Any:
+def _array(
+    stream: IO[bytes], dtype: str, shape: list[int], label: str, most: int, expected: str
+) -> Any:
     if math.prod(shape) * np.dtype(dtype).itemsize > 4 * most:
         raise UserError(f"{label}: would take more than {most >> 20} MiB")
     array = np.empty(shape, dtype)
@@ -118,7 +122,7 @@ def _array(stream: IO[bytes], dtype: str, shape: list[int], label: str, most: in
     while place < len(view):
         count = stream.readinto(view[place:])  # type: ignore[attr-defined]
         if not count:
-            raise UserError(f"{label}: not a readable .mat file (its reader died); save it again")
+            raise UserError(f"{label}: not a readable {expected} (its reader died); save it again")
         place += count
     return array
 

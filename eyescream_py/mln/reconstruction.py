@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from torch import Tensor
 from eyescream_py.mln.baselines import cg_sense
 from eyescream_py.mln.data import Batch
 from eyescream_py.mln.methods import Method, Settings, model_methods
-from eyescream_py.mln.metrics import nrmse, ssim
+from eyescream_py.mln.metrics import mean, nrmse, recorded, ssim, written
 from eyescream_py.mln.networks import MinimalLinearNetwork
 from eyescream_py.mln.protocol import Protocol
 from eyescream_py.mln.trajectories import is_on_grid
@@ -29,8 +30,8 @@ def reconstruct(network: MinimalLinearNetwork, signal: Tensor, at_once: int = 16
 
 @dataclass(frozen=True)
 class Score:
-    """One method's mean figures over a batch: NRMSE (complex, inside the mask), SSIM of magnitudes,
-    ms per image.
+    """One method's mean figures over a batch: NRMSE (complex, inside the mask), SSIM of magnitudes
+    (NaN where no image has any), ms per image.
     """
 
     method: str
@@ -40,15 +41,20 @@ class Score:
 
 
 def best_cg_steps(protocol: Protocol, batch: Batch) -> int:
-    """The number of CG-SENSE steps with the least NRMSE on `batch`, of `CG_STEPS`."""
+    """The number of CG-SENSE steps with the least NRMSE on `batch`, of `CG_STEPS`; the usual one
+    where `batch` has nothing inside the mask.
+    """
     mask = protocol.mask.cpu().numpy()
 
     def error(steps: int) -> float:
         images = cg_sense(protocol.acquisition, batch.signal, steps).cpu().numpy()
         pairs = zip(images, batch.label.cpu().numpy(), strict=True)
-        return float(np.mean([nrmse(image, truth, mask) for image, truth in pairs]))
+        return mean(nrmse(image, truth, mask) for image, truth in pairs)
 
-    return min(CG_STEPS, key=error)
+    errors = {steps: error(steps) for steps in CG_STEPS}
+    if any(math.isnan(value) for value in errors.values()):
+        return Settings().cg_steps
+    return min(errors, key=errors.__getitem__)
 
 
 def compare(
@@ -83,6 +89,8 @@ def verdict(scores: list[Score]) -> tuple[str, bool]:
     adjoint.
     """
     mln, others = scores[0], scores[1:]
+    if math.isnan(mln.nrmse):
+        return "No method was judged: the test images are zero wherever SensMsk is not", False
     if not others:
         return f"MLN: NRMSE {mln.nrmse:.4f}; no other method models its echoes", False
     best = min(others, key=lambda score: score.nrmse)
@@ -115,18 +123,19 @@ def _score(name: str, method: Method, batch: Batch, protocol: Protocol) -> Score
         for image, truth in pairs
         for one, two, inside in zip(image, truth, np.broadcast_to(mask, truth.shape), strict=True)
     ]
-    return Score(name, float(np.mean(errors)), float(np.mean(likeness)), milliseconds)
+    return Score(name, mean(errors), mean(likeness), milliseconds)
 
 
 def score_table(scores: Iterable[Score]) -> str:
     """The scores as a Markdown table."""
     lines = ["| method | NRMSE | SSIM | ms per image |", "|---|---|---|---|"]
     lines += [
-        f"| {s.method} | {s.nrmse:.4f} | {s.ssim:.4f} | {s.milliseconds:.1f} |" for s in scores
+        f"| {s.method} | {written(s.nrmse)} | {written(s.ssim)} | {s.milliseconds:.1f} |"
+        for s in scores
     ]
     return "\n".join(lines)
 
 
 def score_records(scores: Iterable[Score]) -> list[dict[str, object]]:
     """The scores as plain dictionaries for JSON."""
-    return [asdict(score) for score in scores]
+    return [recorded(asdict(score)) for score in scores]

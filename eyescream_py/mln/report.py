@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eyescream_py.mln.mat import dense, read_mat
-from eyescream_py.mln.metrics import magnitude_correlation, nrmse, ssim
+from eyescream_py.mln.mat import by_sizes, demand_magnitude, dense, read_mat
+from eyescream_py.mln.metrics import magnitude_correlation, nrmse, recorded, ssim, written
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
@@ -42,7 +42,8 @@ def read_reference(path: str, side: int) -> Array:
         array = array[0, ..., 0] + 1j * array[0, ..., 1]
     image = array[0] if array.ndim == 3 else array
     if image.shape != (side, side):
-        raise UserError(f"{label}: x is {image.shape}, the images are {side} x {side}")
+        raise UserError(f"{label}: x is {by_sizes(image.shape)}, the images are {side} x {side}")
+    demand_magnitude(image, "x", label)
     return image
 
 
@@ -81,7 +82,7 @@ def table(outcomes: list[Outcome]) -> str:
     for item in outcomes:
         cells = [item.method, f"{item.milliseconds:.1f}", f"{1000 / item.milliseconds:.1f}"]
         if item.nrmse is not None:
-            cells += [f"{value:.4f}" for value in (item.nrmse, item.ssim, item.correlation)]
+            cells += [written(value) for value in (item.nrmse, item.ssim, item.correlation)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -102,7 +103,7 @@ def write_report(folder: Path, outcomes: list[Outcome], images: list[Array]) -> 
     text = f"{table(outcomes)}\n\nreport.png, from left to right: {', '.join(names)}.\n"
     files = {
         "report.md": text.encode(),
-        "report.json": json.dumps([asdict(item) for item in outcomes], indent=1).encode(),
+        "report.json": json.dumps([recorded(asdict(item)) for item in outcomes], indent=1).encode(),
         "report.png": buffer.getvalue(),
     }
     for name, data in files.items():
