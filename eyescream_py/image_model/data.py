@@ -38,7 +38,8 @@ def list_pictures(folder: str | Path, flag: str) -> list[Path]:
 def list_files(folder: str | Path, endings: Sequence[str], words: str, flag: str) -> list[Path]:
     """The same for files of any `endings`, called `words` where there are none."""
     if not Path(folder).is_dir():
-        raise UserError(f"{flag}: there is no folder {folder}")
+        wrong = "is no folder" if Path(folder).exists() else "does not exist"
+        raise UserError(f"{flag}: {folder} {wrong}; name a folder")
     try:
         found = walk(folder, endings)
     except OSError as error:

@@ -10,6 +10,7 @@ import click
 
 from eyescream_py.image_model.flags import apply
 from eyescream_py.system.commands import Command
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
 from eyescream_py.system.voice import say
@@ -35,7 +36,10 @@ def _preparation(
         @click.argument("out_dir", type=PATH)
         @functools.wraps(write)
         def command(in_dir: str, out_dir: str, **values: Any) -> None:
-            say(f"Wrote {write(in_dir, out_dir, **values)} {things} to {out_dir}")
+            count = write(in_dir, out_dir, **values)
+            if not count:
+                raise UserError(f"IN: no {things} could be made of the files in {in_dir}")
+            say(f"Wrote {count} {things} to {out_dir}")
 
         PREPARATIONS.append(command)
         return command

@@ -153,6 +153,11 @@ def _typed_flags(context: click.Context) -> set[str]:
     return {name for param in typed for name in param.opts}
 
 
+def _long_name(names: list[str]) -> str:
+    """A flag's first name of two dashes: that of its help, not an alias."""
+    return next((name for name in names if name.startswith("--")), names[0])
+
+
 def _typed_paths(context: click.Context) -> Iterator[tuple[str, str]]:
     """Flag and printable value of each path that a person typed."""
     for param in context.command.params:
@@ -163,4 +168,4 @@ def _typed_paths(context: click.Context) -> Iterator[tuple[str, str]]:
         value = context.params.get(name)
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str) and text:
-                yield max(param.opts, key=len), printable(Path(text))
+                yield _long_name(param.opts), printable(Path(text))

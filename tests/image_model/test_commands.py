@@ -190,7 +190,9 @@ def misnamed_pairs(tmp_path: Path) -> Path:
 
 BAD_TRAIN = [
     (["--no_such_flag"], "No such option"),
-    (["--synth_dir", "nowhere"], "--synth_dir: there is no folder nowhere"),
+    (["--synth_dir", "nowhere"], "--synth_dir: nowhere does not exist; name a folder"),
+    (["--real_dir", __file__], "test_commands.py is no folder"),
+    (["--real_dir", broken_picture], "Error: --real_dir="),  # as its help names it
     (["--real_dir", broken_picture], "a.png: cannot be read as a picture"),
     (["--real_dir", "{tmp}"], "holds no pictures (JPEG"),
     (["--L1", "--use_nd_L1", "--nd_dir", misnamed_pairs], "lacks its _D or its _I"),
@@ -288,7 +290,7 @@ def test_bad_training_input(heads, tmp_path, checkpoint, words, message) -> None
     ("words", "message"),
     [
         (["test"], "--load"),
-        (["test", "--load", "{checkpoint}", "--test_dir", "nowhere"], "--test_dir: there is no"),
+        (["test", "--load", "{checkpoint}", "--test_dir", "nowhere"], "--test_dir: nowhere does not exist"),
         (["test", "--load", "{checkpoint}", "--gen_arch", "F"], "--gen_arch"),
         (["test", "--load", "{checkpoint}", "--channels", "3"], "--channels"),
         (["test", "--load", "{checkpoint}", "--batch_norm"], "--batch_norm"),
@@ -325,6 +327,8 @@ def test_bad_training_input(heads, tmp_path, checkpoint, words, message) -> None
         (["prepare-faces", twins, "{tmp}/o", "1"], "have one name but for folder and ending"),
         (["prepare-pairs", twins, "{tmp}/o", "16"], "have one name but for folder and ending"),
         (["prepare-flatten", "{tmp}", "{tmp}/o"], "holds no pictures"),
+        (["prepare-pairs", broken_picture, "{tmp}/o", "16"], "IN: no pairs could be made of"),
+        (["prepare-faces", broken_picture, "{tmp}/o", "1"], "IN: no faces could be made of"),
         (["prepare-nd", "{tmp}", "{tmp}/o", "1"], "holds no .abs"),
         (["prepare-pairs", "{heads}/Faces_real", "{heads}/Faces_ND", "16"], "is not empty"),
         (["no-such-command"], "No such command"),

@@ -211,7 +211,7 @@ def test_files_that_differ_in_their_ending_only_are_refused(tmp_path: Path) -> N
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--real_dir: there is no folder .*none"):
+    with pytest.raises(UserError, match=r"--real_dir: .*none does not exist; name a folder"):
         list_pictures(tmp_path / "none", "--real_dir")
     with pytest.raises(UserError, match=r"holds no pictures \(JPEG"):
         list_pictures(tmp_path, "--real_dir")
