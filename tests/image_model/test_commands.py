@@ -290,7 +290,7 @@ def test_bad_training_input(heads, tmp_path, checkpoint, words, message) -> None
     ("words", "message"),
     [
         (["test"], "--load"),
-        (["test", "--load", "{checkpoint}", "--test_dir", "nowhere"], "--test_dir: nowhere does not exist"),
+        (["test", "--load", "{checkpoint}", "--test_dir", "nowhere"], "nowhere does not exist"),
         (["test", "--load", "{checkpoint}", "--gen_arch", "F"], "--gen_arch"),
         (["test", "--load", "{checkpoint}", "--channels", "3"], "--channels"),
         (["test", "--load", "{checkpoint}", "--batch_norm"], "--batch_norm"),
