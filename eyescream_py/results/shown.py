@@ -45,7 +45,8 @@ def _autoencoder(AE: nn.Module, content: Table, path: Path) -> dict[str, Any]:
     linears = _layers(AE, nn.Linear)
     if len(linears) < 2:
         return {}
-    return {"scale": _side(linears[0].in_features), "noiseDim": linears[1].out_features}
+    scale = _side(linears[0].in_features)
+    return {"scale": scale, "noiseDim": linears[1].out_features} if scale else {}
 
 
 def _denoiser(decoder: nn.Module, content: Table, path: Path) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def _denoiser(decoder: nn.Module, content: Table, path: Path) -> dict[str, Any]:
         return {}
     channels = convolutions[0].in_channels
     side = _side(linears[-1].out_features // channels)
-    return {"scale": side, "grayscale": channels == 1}
+    return {"scale": side, "grayscale": channels == 1} if side else {}
 
 
 def _game(G: nn.Module, content: Table, path: Path) -> dict[str, Any]:
@@ -92,6 +93,8 @@ def _pairs(D: nn.Module, G: nn.Module, path: Path) -> dict[str, Any]:
     channels = convolutions[0].in_channels
     fine = _side(linears[0].in_features // convolutions[-1].out_channels) * 2**halvings
     dims = (channels, fine, fine)
+    if not _takes(D, dims):  # it shrinks pictures in another way than ours do
+        return {}
     sizes = re.search(r"_(\d+)_to_(\d+)", path.name)  # the coarse size is in no network
     return {
         "grayscale": channels == 1, "fineSize": fine,
@@ -106,7 +109,23 @@ def _layers(network: nn.Module, kind: type[Any]) -> list[Any]:
 
 
 def _side(pixels: int) -> int:
-    return math.isqrt(max(pixels, 1))
+    """Of a square of so many pixels; 0 where there is none."""
+    side = math.isqrt(pixels)
+    return side if side**2 == pixels else 0
+
+
+def _takes(D: nn.Module, dims: models.Dims) -> bool:
+    """Whether a pair's D judges pictures of that shape, as far as can be seen without numbers."""
+    shapes = {n: t.to("meta") for n, t in (*D.named_parameters(), *D.named_buffers())}
+    picture = torch.empty(2, *dims, device="meta")
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(D, shapes, ((picture, picture),))
+    except NotImplementedError:  # a layer that needs numbers to know its shape
+        return dims[1] > 0
+    except (RuntimeError, TypeError, ValueError, LookupError):
+        return False
+    return dims[1] > 0
 
 
 def _alike(

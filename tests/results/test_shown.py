@@ -10,7 +10,7 @@ from eyescream_py.networks.models_autoencoder import create_autoencoder
 from eyescream_py.networks.models_denoiser import create_decoder, create_encoder
 from eyescream_py.results.shown import shown_options
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.layers import CAddTable, View
 from tests.golden_data import GOLDEN
 
 
@@ -65,6 +65,12 @@ def test_a_G_of_no_squares_is_told_before_anything_is_read(tmp_path):
         kept(tmp_path / "x.net", G=G, D=D)
 
 
+def striding_D(values):
+    """A pair's D of 8 px that no pooling shrinks."""
+    shrinking = nn.Conv2d(1, 1, 3, stride=2, padding=1)
+    return nn.Sequential(CAddTable(), shrinking, View(values), nn.Linear(values, 1))
+
+
 @pytest.mark.parametrize(
     "networks",
     [
@@ -72,6 +78,9 @@ def test_a_G_of_no_squares_is_told_before_anything_is_read(tmp_path):
         {"G": nn.Linear(4, 9)}, {"G": nn.Linear(4, 9), "D": nn.Linear(9, 1)},
         {"G": nn.Conv2d(2, 1, 3), "D": nn.Linear(9, 1)}, {"AE": nn.Linear(4, 4)},
         {"AE1_DECODER": nn.Linear(4, 4)},
+        {"AE": nn.Sequential(nn.Linear(3 * 16, 9), nn.Linear(9, 3 * 16))},  # of colour pictures
+        {"G": models_c2f.create_G((1, 8, 8)), "D": striding_D(16)},
+        {"G": models_c2f.create_G((1, 8, 8)), "D": striding_D(15)},
     ],
 )  # fmt: skip
 def test_other_networks_show_nothing(tmp_path, networks):
