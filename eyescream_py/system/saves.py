@@ -106,10 +106,10 @@ def keep_earlier(path: Path) -> Path:
         try:
             os.link(path, dated)
         except FileExistsError:
-            if dated.samefile(path):
+            if dated.exists() and dated.samefile(path):
                 return dated
         except OSError:  # a file system without hard links
-            if dated.exists():
+            if os.path.lexists(dated):
                 continue
             with open(path, "rb") as source, atomic_write(dated) as file:
                 shutil.copyfileobj(source, file)

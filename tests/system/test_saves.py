@@ -148,3 +148,13 @@ def test_without_hard_links_no_dated_file_is_overwritten(tmp_path, monkeypatch):
         os.utime(path, (1, 1))  # the clock was set back, or both fall into one second
         assert keep_earlier(path).read_bytes() == content
     assert sorted(contents(tmp_path).values()) == [b"one", b"two", b"two"]
+
+
+def test_a_link_to_nowhere_of_that_name_is_left_alone(tmp_path):
+    """The dated file was moved to a disk that is not mounted now."""
+    path = tmp_path / "a.net"
+    path.write_bytes(b"one")
+    link = tmp_path / f"a_{stamp(path.stat().st_mtime)}.net"
+    link.symlink_to(tmp_path / "disk" / link.name)
+    assert keep_earlier(path).read_bytes() == b"one"
+    assert link.is_symlink()
