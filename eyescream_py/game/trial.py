@@ -83,7 +83,12 @@ def chosen(parts: Sequence[Part], batch: int) -> str:
     gc.collect()
     name = "bf16" if ms["bf16"] < WORTH * ms["fp32"] else "fp32"
     print(
-        f"--precision=auto: {name}; a pass through the networks took {ms['bf16']:.0f} ms in bf16, "
-        f"{ms['fp32']:.0f} ms in fp32."
+        f"--precision=auto: {name}; a pass through the networks took {_shown(ms['bf16'])} ms "
+        f"in bf16, {_shown(ms['fp32'])} ms in fp32."
     )
     return name
+
+
+def _shown(ms: float) -> str:
+    """Whole milliseconds; two digits of fewer than ten, which small networks take."""
+    return f"{ms:.0f}" if ms >= 10 else f"{ms:.2g}"

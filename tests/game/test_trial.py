@@ -80,3 +80,12 @@ def test_bfloat16_has_to_be_clearly_quicker(bf16, name, monkeypatch, capsys):
     assert said.startswith(f"--precision=auto: {name}; ")
     assert f"{bf16:.0f} ms in bf16, 100 ms in fp32" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ms", "shown"), [(1043.2, "1043"), (42.4, "42"), (3.14, "3.1"), (0.4, "0.4")]
+)
+def test_no_time_is_shown_as_nothing(ms, shown, monkeypatch, capsys):
+    monkeypatch.setattr(trial, "milliseconds", lambda parts, batch: {"fp32": ms, "bf16": ms})
+    trial.chosen([], 16)
+    assert f"took {shown} ms in bf16, {shown} ms in fp32." in capsys.readouterr().out
