@@ -27,6 +27,16 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
             net.train(training)
 
 
+def run_on_shapes(network: nn.Module, *inputs: Any) -> None:
+    """Run the network on `inputs` of the device meta, by shapes alone: nothing is computed and no
+    memory taken, and its weights stay where they are. A layer that needs numbers to know its shape
+    ends the run. Raises what layers raise where shapes do not fit.
+    """
+    shapes = {n: t.to("meta") for n, t in (*network.named_parameters(), *network.named_buffers())}
+    with torch.no_grad(), contextlib.suppress(NotImplementedError):
+        torch.func.functional_call(network, shapes, inputs)
+
+
 class Forward:
     """Stands in for the `forward` of one layer, and of its copy in a copied network.
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.networks import checkpoints
+from eyescream_py.networks.modes import run_on_shapes
 from eyescream_py.results.generator_layers import build, describe
 from eyescream_py.results.sampling import generate, judge
 from eyescream_py.system.device import memory_in_words
@@ -169,7 +170,6 @@ def described(network: nn.Module, name: str) -> Generator:
 def _try_shapes(network: nn.Module, noise_dim: int) -> None:
     """Run the network on shapes without memory: a file's own numbers (an upsampling by 100,000)
     must not decide what is allocated. ValueError for what is too large."""
-    shapes = {n: t.to("meta") for n, t in (*network.named_parameters(), *network.named_buffers())}
 
     def judge(layer: nn.Module, given: Any, made: Any) -> None:
         if isinstance(made, Tensor) and made.numel() > MAX_VALUES:
@@ -177,10 +177,7 @@ def _try_shapes(network: nn.Module, noise_dim: int) -> None:
 
     hooks = [layer.register_forward_hook(judge) for layer in network.modules()]
     try:
-        with torch.no_grad():
-            torch.func.functional_call(network, shapes, (torch.empty(2, noise_dim, device="meta"),))
-    except NotImplementedError:  # a layer that needs numbers to know its shape
-        pass
+        run_on_shapes(network, torch.empty(2, noise_dim, device="meta"))
     finally:
         for hook in hooks:
             hook.remove()

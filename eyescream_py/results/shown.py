@@ -6,6 +6,7 @@ shapes their networks can be seen in them.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -16,8 +17,10 @@ import torch
 from torch import nn
 
 from eyescream_py.networks import checkpoints, models, models_c2f
+from eyescream_py.networks.modes import run_on_shapes
 from eyescream_py.results.generator import G_of, described
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.safe_tensors import on_meta
 from eyescream_py.torch7 import Table
 
 SIZES = ("scale", "grayscale", "noiseDim", "coarseSize", "fineSize")  # that need no guess
@@ -116,13 +119,9 @@ def _side(pixels: int) -> int:
 
 def _takes(D: nn.Module, dims: models.Dims) -> bool:
     """Whether a pair's D judges pictures of that shape, as far as can be seen without numbers."""
-    shapes = {n: t.to("meta") for n, t in (*D.named_parameters(), *D.named_buffers())}
     picture = torch.empty(2, *dims, device="meta")
     try:
-        with torch.no_grad():
-            torch.func.functional_call(D, shapes, ((picture, picture),))
-    except NotImplementedError:  # a layer that needs numbers to know its shape
-        return dims[1] > 0
+        run_on_shapes(D, (picture, picture))
     except (RuntimeError, TypeError, ValueError, LookupError):
         return False
     return dims[1] > 0
@@ -135,8 +134,7 @@ def _alike(
     theirs = [p.shape for p in network.parameters()]
     for name in names:
         try:
-            with torch.device("meta"):  # sizes without memory
-                ours = [p.shape for p in build(name).parameters()]
+            ours = [p.shape for p in on_meta(functools.partial(build, name)).parameters()]
         except UserError:  # no network of that size
             continue
         if ours == theirs:
