@@ -5,15 +5,12 @@ from typing import Any
 
 import torch
 
-from .classes import lua_class
+from .describe_layer import by, describe_module, parameters, printable, summary
 from .values import LuaFunction, Storage, Table, TorchObject
 
 _ENTRIES_SHOWN = 200
-_TEXT_SHOWN = 200
 _DEPTH_SHOWN = 4
 _NODES_SHOWN = 10_000
-_SIZES_SHOWN = 16
-_PARAMETERS = ("weight", "bias")
 
 
 def describe(value: Any) -> Iterator[str]:
@@ -41,12 +38,6 @@ def is_network(value: Any) -> bool:
     return isinstance(value, TorchObject) and isinstance(value.fields, Table)
 
 
-def printable(value: Any) -> str:
-    """Text without characters that a terminal would obey."""
-    text = str(value)
-    return text if text.isprintable() else ascii(text)[1:-1]
-
-
 def _entry(name: str, value: Any, depth: int) -> Iterator[str]:
     indent, label = "  " * depth, f"{name}: " if name else ""
     if is_network(value):
@@ -70,24 +61,6 @@ def _more(count: int) -> Iterator[str]:
 
 def _table_order(key: Any) -> tuple[bool, Any]:
     return (False, key) if isinstance(key, int | float) else (True, str(key))
-
-
-def summary(value: Any) -> str:
-    """One line about anything but a table or a network."""
-    if isinstance(value, torch.Tensor):
-        size = f" of size {_by(value.shape)}" if value.numel() else ", empty"
-        return lua_class(value)[0] + size
-    if isinstance(value, Storage):
-        return f"{value.typename} of {len(value)}"
-    if isinstance(value, LuaFunction):
-        return f"Lua function, {len(value.code)} bytes of code (not run)"
-    if isinstance(value, TorchObject):
-        return f"{value.typename} {type(value.fields).__name__}"
-    if isinstance(value, str):
-        return f'"{printable(value[:_TEXT_SHOWN])}"{"..." * (len(value) > _TEXT_SHOWN)}'
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "nil" if value is None else str(value)
 
 
 def children(module: TorchObject) -> list[tuple[str, TorchObject]]:
@@ -147,25 +120,32 @@ def _node_kind(data: Table, reads: bool, last: bool) -> str:
 def walk(network: TorchObject) -> Iterator[tuple[int, str, TorchObject, bool]]:
     """(depth, label, module, whether it was met before) of each module, in the order of print."""
     stack = [(0, "", network)]
-    met: set[int] = set()
+    met: dict[int, TorchObject] = {}  # kept, or the next node of a graph has a freed one's identity
     while stack:
         depth, label, module = stack.pop()
         again = id(module) in met
-        met.add(id(module))
+        met[id(module)] = module
         yield depth, label, module, again
         if not again:
             stack += [(depth + 1, *child) for child in reversed(children(module))]
 
 
 def count_parameters(network: TorchObject) -> int:
-    """The number of weights and biases; what two modules share counts once."""
-    tensors = {
-        id(module.fields[name]): module.fields[name].numel()
-        for _, _, module, _ in walk(network)
-        for name in _PARAMETERS
-        if isinstance(module.fields.get(name), torch.Tensor)
-    }
-    return sum(tensors.values())
+    """The number of elements that Lua trains; memory that layers share counts once."""
+    sizes: dict[tuple[int, int], int] = {}
+    alone = None  # the depth of a layer that trains nothing of what it holds
+    for depth, _, module, _ in walk(network):
+        if alone is not None and depth > alone:
+            continue
+        alone = depth if _trains_alone(module) else None
+        for tensor in parameters(module).values():
+            sizes[tensor.data_ptr(), tensor.numel()] = tensor.numel()
+    return sum(sizes.values())
+
+
+def _trains_alone(module: TorchObject) -> bool:
+    """Local and instance normalisation use fixed kernels, or a layer with copies of the weights."""
+    return module.typename.endswith("Normalization") and "modules" not in module.fields
 
 
 def network_lines(network: TorchObject, indent: int = 0) -> Iterator[str]:
@@ -184,52 +164,11 @@ def network_lines(network: TorchObject, indent: int = 0) -> Iterator[str]:
         yield "  " * (indent + opened.pop()) + "}"
 
 
-def describe_module(module: TorchObject) -> str:
-    """nn.SpatialConvolution(1 -> 128, 3x3, 1,1, 1,1), and the like for other classes."""
-    return printable(module.typename) + _geometry(module.fields)
-
-
-def _geometry(fields: Table) -> str:
-    get, weight = fields.get, fields.get("weight")
-    if "kW" in fields and "kH" in fields:
-        kernel = f"{_told(fields, 'kW')}x{_told(fields, 'kH')}"
-        if "nInputPlane" in fields:
-            planes = f"{_told(fields, 'nInputPlane')} -> {_told(fields, 'nOutputPlane')}"
-            kernel = f"{planes}, {kernel}"
-        parts = [kernel, f"{_told(fields, 'dW')},{_told(fields, 'dH')}"]
-        padding = f"{_told(fields, 'padW')},{_told(fields, 'padH')}"
-        if padding not in ("0,0", "nil,nil"):
-            parts.append(padding)
-        return f"({', '.join(parts)})"
-    if isinstance(size := fields.get("size"), Storage) and "numElements" in fields:
-        more = ["..."] if len(size) > _SIZES_SHOWN else []
-        return f"({', '.join([*map(str, size.tensor[:_SIZES_SHOWN].tolist()), *more])})"
-    if isinstance(weight, torch.Tensor) and weight.dim() == 2 and "nOutputPlane" not in fields:
-        return f"({weight.shape[1]} -> {weight.shape[0]})"
-    for name in ("p", "scale_factor", "negval", "dimension"):
-        if isinstance(get(name), int | float):
-            return f"({get(name)})"
-    running = get("running_mean")
-    return f"({running.numel()})" if isinstance(running, torch.Tensor) else ""
-
-
-def _told(fields: Table, name: str) -> str:
-    """A number as it is; whatever else a file puts in its place in a word or two."""
-    value = fields.get(name)
-    return f"table of {len(value)}" if isinstance(value, Table) else printable(summary(value))
-
-
 def _shapes(module: TorchObject, in_graph: bool) -> str:
     """The shapes of the parameters, and of a graph's parts the output that the file still holds."""
-    tensors = {name: module.fields.get(name) for name in _PARAMETERS}
+    tensors = parameters(module)
     output = module.fields.get("output")
     if in_graph and isinstance(output, torch.Tensor) and output.numel():
         tensors["output"] = output
-    shapes = [
-        f"{name} {_by(t.shape)}" for name, t in tensors.items() if isinstance(t, torch.Tensor)
-    ]
+    shapes = [f"{name} {by(tensor.shape)}" for name, tensor in tensors.items()]
     return f"   # {', '.join(shapes)}" if shapes else ""
-
-
-def _by(shape: torch.Size) -> str:
-    return "x".join(map(str, shape))

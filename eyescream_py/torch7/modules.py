@@ -31,7 +31,7 @@ from . import (
     modules_weights,
 )
 from .classes import TENSOR_CLASSES
-from .describe import printable
+from .describe_layer import printable
 from .errors import T7Error
 from .layers_inplace import LUA_CLASSES, InPlace
 from .modules_codec import Codec, Node, Reader, Writer

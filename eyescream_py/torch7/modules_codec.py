@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .classes import TENSOR_CLASSES, tensor_class_of
-from .describe import printable
+from .describe_layer import printable
 from .errors import T7Error
 from .memory import Copies
 from .values import Storage, Table, TorchObject

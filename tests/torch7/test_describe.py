@@ -1,0 +1,58 @@
+"""What `show` says of every golden network is true: sizes, parameters, what is shared."""
+
+import pytest
+import torch
+
+from eyescream_py.torch7 import Storage, Table, TorchObject, to_module
+from eyescream_py.torch7.describe import count_parameters, describe
+from eyescream_py.torch7.describe_layer import describe_module
+
+from .golden_classes import Entry, case_of, entries
+
+# a weight and the same memory seen transposed: two parameters in torch, one memory in Lua
+TRANSPOSED = {"tied_transpose": 15}
+
+
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in entries()])
+def test_the_parameters_are_those_of_the_module(entry: Entry) -> None:
+    net = case_of(entry)["net"]
+    trained = sum(parameter.numel() for parameter in to_module(net, dtype=None).parameters())
+    assert count_parameters(net) == trained - TRANSPOSED.get(entry.name, 0)
+
+
+def test_a_node_of_a_graph_is_never_taken_for_another() -> None:
+    """Nodes without a module get a description of their own, which was freed and met again."""
+    graphs = [case_of(entry)["net"] for entry in entries() if entry.name.startswith("gm_")]
+    lines = [line.split(": ")[-1] for graph in graphs for line in describe(graph)]
+    assert "input" in lines
+    assert not any(line.startswith(("the same input", "the same output")) for line in lines)
+
+
+def layer(name: str, **fields: object) -> TorchObject:
+    return TorchObject(f"nn.{name}", Table(**fields))
+
+
+VOLUME = {"kT": 2, "kW": 4, "kH": 3, "dT": 1, "dW": 3, "dH": 2, "padT": 0, "padW": 2, "padH": 1}
+LAYERS = [
+    (layer("Linear", weight=torch.zeros(2, 3)), "nn.Linear(3 -> 2)"),
+    (layer("LookupTable", weight=torch.zeros(6, 3)), "nn.LookupTable(6 -> 3)"),
+    (layer("Euclidean", weight=torch.zeros(5, 3)), "nn.Euclidean(5 -> 3)"),
+    (layer("CMul", weight=torch.zeros(3, 4)), "nn.CMul"),
+    (layer("FastLSTM", inputSize=5, outputSize=4, p=0), "nn.FastLSTM(5 -> 4)"),
+    (layer("SeqLSTM", inputsize=3, outputsize=4, weight=torch.zeros(7, 16)), "nn.SeqLSTM(3 -> 4)"),
+    (layer("LSTM", input_dim=6, hidden_dim=8, weight=torch.zeros(14, 32)), "nn.LSTM(6 -> 8)"),
+    (layer("Inception", inputSize=2, outputSize=Table({1: 3})), "nn.Inception"),
+    (
+        layer("TemporalConvolution", inputFrameSize=4, outputFrameSize=3, kW=2, dW=1),
+        "nn.TemporalConvolution(4 -> 3, 2, 1)",
+    ),
+    (layer("SpatialSubSampling", nInputPlane=2, kW=3, kH=2, dW=2, dH=1), "(3x2, 2,1)"),
+    (layer("VolumetricMaxPooling", **VOLUME), "nn.VolumetricMaxPooling(2x4x3, 1,3,2, 0,2,1)"),
+    (layer("Reshape", size=Storage(torch.tensor([2, 3])), nelement=6), "nn.Reshape(2, 3)"),
+    (layer("Dropout", p=0.5), "nn.Dropout(0.5)"),
+]
+
+
+@pytest.mark.parametrize(("obj", "expected"), LAYERS)
+def test_a_layer_has_its_own_sizes(obj: TorchObject, expected: str) -> None:
+    assert describe_module(obj).endswith(expected)
