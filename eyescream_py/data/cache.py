@@ -9,6 +9,7 @@ it is made anew.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -19,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from eyescream_py.system.files import atomic_write, open_to_read, remove_stale_temporaries, reserve
+from eyescream_py.system.files import atomic_write, remove_stale_temporaries, reserve
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.text import read_bounded
 
-CHUNK = 1 << 24
+MOST_READ = 1 << 30  # bytes of rows that are held in memory
 
 
 def cached_rows(
@@ -32,21 +33,23 @@ def cached_rows(
     shape: tuple[int, ...],
     fill: Callable[[np.ndarray], dict[str, Any]],
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The uint8 rows for `key`, memory-mapped from `stem`.u8, and the notes that `fill` returned.
+    """The uint8 rows for `key`, from `stem`.u8, and the notes that `fill` returned.
 
-    On a miss `fill` writes the rows into a mapping of the new file, so that they are never held
-    twice. Processes that ask for the same rows at once wait for the one that makes them. Raises
-    OSError where the folder cannot be written or the disk is full; what `fill` raises goes
-    through, and then no cache is left behind.
+    They are read into memory, where nobody can cut them short; only those that might not fit there
+    (MOST_READ) are mapped. On a miss `fill` writes the rows into a mapping of the new file, so that
+    they are never held twice. Processes that ask for the same rows at once wait for the one that
+    makes them. Raises OSError where the folder cannot be written or the disk is full; what `fill`
+    raises goes through, and then no cache is left behind.
     """
     make_folder(stem.parent)
     with _locked(stem.with_name(stem.name + ".lock")):
         remove_stale_temporaries(stem.parent)
-        notes = _valid_notes(stem, key, shape)
-        if notes is None:
+        found = _valid(stem, key, shape)
+        if found is None:
             notes = _make(stem, key, shape, fill)
-        # mapped before another process may put rows of another key in their place
-        return np.memmap(_data(stem), np.uint8, "c", shape=shape), notes
+            # opened before another process may put rows of another key in their place
+            found = _rows(_data(stem), shape), notes
+        return found
 
 
 def _data(stem: Path) -> Path:
@@ -67,26 +70,36 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _valid_notes(stem: Path, key: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any] | None:
+def _valid(
+    stem: Path, key: dict[str, Any], shape: tuple[int, ...]
+) -> tuple[np.ndarray, dict[str, Any]] | None:
     try:
         record = json.loads(read_bounded(_record(stem), most=None))
-        fits = (
-            record["key"] == key
-            and record["shape"] == list(shape)
-            and _data(stem).stat().st_size == int(np.prod(shape))
-            and record["checksum"] == _checksum(_data(stem), record["notes"])
-        )
+        if record["key"] != key or record["shape"] != list(shape):
+            return None
+        rows, notes = _rows(_data(stem), shape), record["notes"]
+        return (rows, notes) if record["checksum"] == _checksum(rows, notes) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return record["notes"] if fits else None
 
 
-def _checksum(path: Path, notes: dict[str, Any]) -> str:
+def _rows(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """The rows of a file, which writing into them leaves as it is. OSError."""
+    size = int(np.prod(shape))
+    if path.stat().st_size != size:
+        raise OSError(errno.EINVAL, f"no file of {size} bytes", str(path))
+    if size > MOST_READ:
+        return np.memmap(path, np.uint8, "c", shape=shape)
+    rows = np.empty(shape, np.uint8)
+    with path.open("rb") as file:
+        file.readinto(rows.reshape(-1).data)
+    return rows
+
+
+def _checksum(rows: np.ndarray, notes: dict[str, Any]) -> str:
     """Of the rows and of what is noted about them."""
     digest = hashlib.blake2b(json.dumps(notes, sort_keys=True).encode(), digest_size=16)
-    with open_to_read(path) as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
+    digest.update(rows.reshape(-1).data)
     return digest.hexdigest()
 
 
@@ -102,7 +115,7 @@ def _make(
         rows = np.memmap(file.name, np.uint8, "r+", shape=shape)
         notes = fill(rows)
         rows.flush()
-        checksum = _checksum(Path(file.name), notes)
+        checksum = _checksum(rows, notes)
     record = {"key": key, "shape": list(shape), "checksum": checksum, "notes": notes}
     with atomic_write(_record(stem)) as file:
         file.write(json.dumps(record, indent=1).encode())

@@ -145,8 +145,8 @@ def load_dataset(
 
 
 def _placed(data: Dataset, device: torch.device) -> Dataset:
-    """On the device where it takes a part of the free memory, else in host memory (a cache on disk
-    stays there, mapped), from which every epoch's pictures are brought."""
+    """On the device where it takes a part of the free memory, else in host memory (a large cache
+    stays on disk, mapped), from which every epoch's pictures are brought."""
     free = free_memory(device)
     if free is not None and data.images.nbytes > RESIDENT_SHARE * free:
         say(

@@ -214,7 +214,36 @@ def test_of_processes_that_want_the_same_rows_one_makes_them(tmp_path):
     assert int(answers.pop().split()[0]) in {maker.pid for maker in makers}
 
 
-def test_the_rows_are_mapped_from_the_file(tmp_path):
-    rows, _ = cached_rows(tmp_path / "rows", {}, (10, 3), lambda rows: {})
-    assert isinstance(rows, np.memmap)
-    assert Path(rows.filename) == dataset_cache._data(tmp_path / "rows")
+CUT = """
+import os, sys
+from pathlib import Path
+from eyescream_py.data.cache import cached_rows
+
+def fill(rows):
+    rows[:] = 9
+    return {}
+
+stem = Path(sys.argv[1])
+for fill in (fill, None):  # made, then found
+    rows, _ = cached_rows(stem, {"a": 1}, (1000, 10), fill)
+    os.truncate(f"{stem}.u8", 0)
+    print(rows.min(), rows.max())
+    Path(f"{stem}.u8").write_bytes(b"\t" * 10000)
+"""
+
+
+def test_a_cache_that_is_cut_short_in_mid_run_leaves_the_rows_as_they_are(tmp_path):
+    """A process of its own: of a mapping SIGBUS would end it."""
+    command = [sys.executable, "-c", CUT, str(tmp_path / "rows")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "9 9\n9 9\n")
+
+
+def test_rows_that_may_not_fit_into_memory_are_mapped_from_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset_cache, "MOST_READ", 29)
+    for _ in range(2):  # made, then found
+        rows, _ = cached_rows(tmp_path / "rows", {}, (10, 3), lambda rows: rows.fill(7) or {})
+        assert isinstance(rows, np.memmap)
+        assert Path(rows.filename) == dataset_cache._data(tmp_path / "rows")
+        assert rows.tolist() == [[7] * 3] * 10
+    assert not isinstance(cached_rows(tmp_path / "a", {}, (9, 3), lambda rows: {})[0], np.memmap)
