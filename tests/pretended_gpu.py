@@ -1,7 +1,8 @@
 """A GPU that is not there. Tensors say they are on `cuda:0`; the CPU computes them, below autograd.
 
 Refused as a GPU refuses it: tensors of host and device in one operation, a generator of the other,
-a value read or copied to or from the host while a graph is recorded. Recorded graphs are replayed
+a value read or copied to or from the host while a graph is recorded, and, where the CUDA build of
+torch is here, operations that CUDA lacks. Recorded graphs are replayed
 operation by operation into the memory of the recording, so what Python decides or counts while it
 records stays as it was then. Not shown: time, memory, races of streams, a GPU's own arithmetic.
 Autocast knows the operations that this repository's networks use.
@@ -29,6 +30,7 @@ MEMORY = 80 << 30
 META = (("meta",), (torch.device("meta"),))
 HostGenerator = torch.Generator
 ops = torch.ops.aten
+HAS_CUDA = torch.version.cuda is not None
 COPIES = {ops.copy_.default, ops._to_copy.default, ops._foreach_copy_.default}
 INDEXED = {ops.index.Tensor, ops.index_put_.default, ops._index_put_impl_.default}  # host's indices
 READ = {ops._local_scalar_dense.default, ops.nonzero.default, ops.masked_select.default,
@@ -128,7 +130,7 @@ class Generator(HostGenerator):
 
     def __new__(cls, device: Any = "cpu") -> Generator:
         made = HostGenerator.__new__(cls, "cpu")
-        made.place = torch.device(device)
+        made.place, made.waits = torch.device(device), False  # for the end of a recording
         if made.place.type == "cuda":
             Generator.of_gpu[made._cdata] = made
         return made
@@ -147,9 +149,10 @@ class Graph:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, Any, Any, Any]] = []
         self.replays = 0
+        self.generators: list[Generator] = []
 
     def register_generator_state(self, generator: HostGenerator) -> None:
-        assert generator._cdata in Generator.of_gpu
+        self.generators.append(Generator.of_gpu[generator._cdata])
 
     def replay(self) -> None:
         self.replays += 1
@@ -163,7 +166,8 @@ class Graph:
 
 class GPU(TorchDispatchMode):
     """What runs while it is entered: `operations` and `kernels` are counts, `graphs` all that were
-    recorded, `reads` how often the host waited for a value.
+    recorded, `reads` how often the host waited for a value. A recording fails at its operation
+    number `fault`, if it has so many.
     """
 
     def __init__(self) -> None:
@@ -172,7 +176,10 @@ class GPU(TorchDispatchMode):
         self.kernels: Counter[str] = Counter()
         self.graphs: list[Graph] = []
         self.recording: Graph | None = None
-        self.generator = HostGenerator().manual_seed(0)
+        self.generator = Generator(CUDA).manual_seed(0)
+        self.stream = self.main = Stream()
+        self.fault: int | None = None
+        self._before: dict[int, tuple[Any, Any]] = {}  # memory as it was when a recording began
 
     def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -187,6 +194,10 @@ class GPU(TorchDispatchMode):
         self._check_generators(call, leaves, ours or on_cuda(kwargs.get("device")))
         if not ours and not on_cuda(kwargs.get("device")):
             return call(*args, **kwargs)
+        if HAS_CUDA and not torch._C._dispatch_has_computed_kernel_for_dispatch_key(
+            call.name(), "CUDA"
+        ):
+            raise NotImplementedError(f"{call}: not on CUDA")
         self._check_tensors(call, args, leaves, ours)
         return self._compute(call, args, kwargs, ours)
 
@@ -231,6 +242,7 @@ class GPU(TorchDispatchMode):
         """Compute by the CPU, record; what comes back is on the GPU if it `stays` there."""
         given = {id(t.held): t for t in tree_leaves((args, kwargs)) if isinstance(t, OnGPU)}
         args, kwargs = held(args), held(kwargs)
+        self._watch(call, tree_leaves((args, kwargs)))
         made = call(*args, **kwargs)
         if self.recording is not None:
             self.recording.calls.append((call, args, kwargs, made))
@@ -240,14 +252,45 @@ class GPU(TorchDispatchMode):
 
         return tree_map(lambda t: wrapped(t) if isinstance(t, Tensor) and stays else t, made)
 
+    def _watch(self, call: Any, leaves: list[Any]) -> None:
+        """Let the fault come, and random numbers be drawn by who may."""
+        if self.recording is None:
+            for leaf in leaves:
+                if isinstance(leaf, HostGenerator) and Generator.of_gpu[leaf._cdata].waits:
+                    raise RuntimeError("Offset increment outside graph capture")
+        elif self.fault is not None:
+            if len(self.recording.calls) >= self.fault:
+                raise RuntimeError(f"operation not permitted when stream is capturing: {call}")
+            for storage in (t.untyped_storage() for t in leaves if isinstance(t, Tensor)):
+                self._before.setdefault(storage.data_ptr(), (storage, storage.clone()))
+
     @contextlib.contextmanager
-    def graph(self, graph: Graph, *args: Any, **kwargs: Any) -> Iterator[None]:
+    def graph(
+        self, graph: Graph, memory: Any = None, stream: Any = None, **words: Any
+    ) -> Iterator[None]:
+        """Where it fails nothing was done, but the stream and the random numbers stay in it."""
+        drawn = [(each, each.get_state()) for each in (self.generator, *graph.generators)]
         self.graphs.append(graph)
-        self.recording = graph
+        self.recording, self.stream = graph, stream or self.stream
+        self._before.clear()
+        for each, _ in drawn:
+            each.waits = True
         try:
             yield
+        except RuntimeError:
+            for storage, content in self._before.values():
+                storage.copy_(content)
+            for each, state in drawn:
+                each.set_state(state)
+            raise
         finally:
             self.recording = None
+        self.stream = self.main
+        for each, _ in drawn:
+            each.waits = False
+
+    def set_stream(self, stream: Any) -> None:
+        self.stream = stream
 
 
 def on_cuda(device: Any) -> bool:
@@ -344,7 +387,7 @@ class Stream:
 @contextlib.contextmanager
 def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
     """A block with one GPU. Modules get new parameters when they move to it."""
-    gpu, main = GPU(), Stream()
+    gpu = GPU()
     properties = SimpleNamespace(total_memory=MEMORY, name="pretended", major=9, minor=0)
     known = {
         "is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
@@ -352,10 +395,11 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
         "set_rng_state": lambda state, device=None: gpu.generator.set_state(state),
         "set_device": lambda device: None,
         "device": contextlib.nullcontext, "stream": contextlib.nullcontext, "Stream": Stream,
-        "current_stream": lambda device=None: main, "graph": gpu.graph, "CUDAGraph": Graph,
+        "current_stream": lambda device=None: gpu.stream, "set_stream": gpu.set_stream,
+        "graph": gpu.graph, "CUDAGraph": Graph, "default_generators": (gpu.generator,),
         "synchronize": lambda device=None: gpu.wait("synchronize"),
         "manual_seed": gpu.generator.manual_seed, "manual_seed_all": gpu.generator.manual_seed,
-        "graph_pool_handle": lambda: None, "mem_get_info": lambda device=None: (MEMORY, MEMORY),
+        "graph_pool_handle": lambda: (0, 1), "mem_get_info": lambda device=None: (MEMORY, MEMORY),
         "get_device_properties": lambda device=None: properties,
         "get_device_capability": lambda device=None: (9, 0), "is_bf16_supported": lambda: True,
         "is_current_stream_capturing": lambda: gpu.recording is not None,  # torch.optim asks
@@ -363,6 +407,8 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
     for name, value in known.items():
         patch.setattr(torch.cuda, name, value)
     patch.setattr(torch, "Generator", Generator)
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        patch.setattr(torch._C, name, lambda device, memory: None, raising=False)
     for place, name in (  # a run sets these for its device, and nobody sets them back
         (torch.utils.deterministic, "fill_uninitialized_memory"),
         (torch.backends.cudnn, "deterministic"), (torch.backends.cudnn, "benchmark"),

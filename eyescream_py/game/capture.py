@@ -15,7 +15,8 @@ from torch import Tensor
 from eyescream_py.game.adversarial import CallLog, Game
 from eyescream_py.game.group import Alone
 from eyescream_py.system import tape
-from eyescream_py.system.recording import recorded
+from eyescream_py.system.recording import WITHOUT, UnrecordedError, recorded
+from eyescream_py.system.voice import warn
 from eyescream_py.torch7.optim import LuaOptimizer
 from eyescream_py.torch7.random import RandomSource, TorchSource
 
@@ -51,18 +52,29 @@ class CapturedIteration:
         if log or n != self.batch:
             self.game.iteration(n, log)
             return
-        kind = self.game.taming.due(self.game.D_iterations)
+        kind, work = self.game.taming.due(self.game.D_iterations), self._work(n)
         if kind in self.graphs:
             self.game.taming.count(self.game.D_iterations)  # a replay runs no Python that counts
             self.graphs[kind].replay()
         # R1's layers set themselves up, too; a resumed run comes to them after the others
         elif self._refused or self._warm.total() < WARM_UP or not self._warm[kind]:
-            self.recorder.warm_up(lambda: self.game.iteration(n))
+            self.recorder.warm_up(work)
             self._warm[kind] += 1
-        elif made := self.recorder.record(lambda: self.game.iteration(n)):
+        elif made := self.recorder.record(work):
             self.graphs[kind] = made
         else:
             self._refused = True
+
+    def _work(self, n: int) -> Work:
+        """The next iteration, which may be begun again where a recording of it fails half-way."""
+        taming = self.game.taming
+        counted = taming.counted
+
+        def work() -> None:
+            taming.count(counted - taming.counted)
+            self.game.iteration(n)
+
+        return work
 
 
 class Recording(Protocol):
@@ -137,11 +149,19 @@ class _OnCuda:
             work()
         current.wait_stream(self.stream)
 
-    def record(self, work: Work) -> Recording:
-        """UserError where none can be made."""
-        graph, _ = recorded(
-            work, self.stream, "an iteration", "--no_capture trains without, and slower",
-            generator=self.generator,
-        )  # fmt: skip
-        graph.replay()  # nothing of the work was done yet
-        return graph
+    def record(self, work: Work) -> Recording | None:
+        """The same; UserError where no recording can be made and nothing can go on."""
+        made: Recording | None = None
+        try:
+            made, _ = recorded(
+                work, self.stream, "an iteration", "--no_capture trains without, and slower",
+                generator=self.generator,
+            )  # fmt: skip
+        except UnrecordedError as error:
+            warn(f"{error}: {WITHOUT}.")
+        # nothing of the work was done yet
+        if made:
+            made.replay()
+        else:
+            self.warm_up(work)
+        return made

@@ -172,8 +172,13 @@ class Taming:
         """In which of D's next steps the slope penalty will be computed."""
         return tuple(self.slope is not None and self.slope.due(i) for i in range(steps))
 
+    @property
+    def counted(self) -> int:
+        """How many of D's steps the slope penalty was asked for."""
+        return self.slope.steps if self.slope else 0
+
     def count(self, steps: int) -> None:
-        """Count steps of D that ran without Python."""
+        """Count steps of D that ran without Python; a negative number takes some back."""
         if self.slope:
             self.slope.steps += steps
 

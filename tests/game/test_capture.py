@@ -266,6 +266,8 @@ class FakeGraph:
 class FakeStream:
     """A stream that notes in `waits` (who, for whom) each time that it waits."""
 
+    device = torch.device("cpu", 0)
+
     def __init__(self, name, waits):
         self.name, self.waits = name, waits
 
@@ -293,6 +295,8 @@ def fake_cuda(monkeypatch):
     current = FakeStream("current", fake.waits)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: fake.waits.append(stream.name))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", recording)
     return fake
@@ -374,7 +378,7 @@ def test_a_graph_knows_the_generator_whose_numbers_it_draws(fake_cuda):
     assert [graph.generators for graph in step.graphs.values()] == [[]]
 
 
-def test_a_capture_that_fails_ends_the_run_in_one_line(fake_cuda):
+def test_a_gpu_that_records_nothing_any_more_ends_the_run_in_one_line(fake_cuda):
     made, source = game_on_gpu()
     step = CapturedIteration(made, BATCH, source)
     for _ in range(3):
@@ -382,6 +386,7 @@ def test_a_capture_that_fails_ends_the_run_in_one_line(fake_cuda):
     fake_cuda.fault = "operation not permitted when stream is capturing\nmore"
     with pytest.raises(UserError, match=r"not permitted when stream is capturing\).*--no_capture"):
         step(BATCH)
+    assert fake_cuda.waits[-1] == "current"  # and no longer the recording's own stream
 
 
 def test_a_recording_that_ends_with_an_error_in_words_keeps_them(fake_cuda):

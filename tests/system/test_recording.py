@@ -1,12 +1,22 @@
 """Recordings of steps: the bookkeeping with a pretended graph, the rest on a GPU."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.recording import WARM_UP, Recorder, rate_for, set_rate
+from eyescream_py.system.lanes import Lanes
+from eyescream_py.system.recording import (
+    WARM_UP,
+    Recorded,
+    Recorder,
+    UnrecordedError,
+    rate_for,
+    recorded,
+    set_rate,
+)
 from tests.fake_cuda import OnCuda, pretend_recording
 
 CPU = torch.device("cpu")
@@ -84,6 +94,64 @@ def test_later_parts_use_what_earlier_ones_kept(monkeypatch):
         assert second(x).tolist() == [k, 1]
 
 
+def refusing(message, monkeypatch):
+    """Every recording after this fails in the first of its parts that asks for `message`."""
+    made = pretend_recording(monkeypatch)
+    record = Recorded._record
+
+    def refuse(self, inputs):
+        record(self, inputs)  # half of the work is done
+        made.pop()
+        self._graph = None
+        raise UnrecordedError(message)
+
+    return made, record, refuse
+
+
+def test_a_step_that_cannot_be_recorded_runs_as_written_from_there_on(monkeypatch, capsys):
+    _, _, refuse = refusing("the step cannot be recorded on this GPU (why)", monkeypatch)
+    monkeypatch.setattr(Recorded, "_record", refuse)
+    recorder, calls = Recorder(CPU), []
+    step = recorder.step(lambda x: calls.append(x) or x + 1)
+    for k in range(8):
+        x = torch.full((2,), float(k))
+        assert step(x).tolist() == [k + 1, k + 1]
+        assert calls[-1] is x
+    said = capsys.readouterr().err
+    assert said == (
+        "the step cannot be recorded on this GPU (why): this run goes on without, slower and "
+        "otherwise the same.\n"
+    )
+    assert len(recorder.parts(calls.append)) == 1
+    assert recorder.step(calls.append) == calls.append  # the next ones are not even tried
+
+
+def test_a_later_part_that_cannot_be_recorded_has_again_what_the_first_one_kept(monkeypatch):
+    _, record, refuse = refusing("why", monkeypatch)
+    kept = []
+
+    def forward(x):
+        w = torch.ones(2, requires_grad=True)
+        kept[:] = [w, (w * x).sum()]
+        return kept[1].detach()
+
+    def backward(x):
+        w, loss = kept
+        kept.clear()  # as a graph that was gone through
+        loss.backward()
+        return w.grad
+
+    def one_fails(self, inputs):
+        (refuse if self._function is backward else record)(self, inputs)
+
+    monkeypatch.setattr(Recorded, "_record", one_fails)
+    first, second = Recorder(CPU).parts(forward, backward)
+    for k in range(8):
+        x = torch.tensor([float(k), 1.0])
+        assert float(first(x)) == k + 1
+        assert second(x).tolist() == [k, 1]
+
+
 def test_a_failed_recording_is_one_line_with_its_remedy(monkeypatch):
     asked = {}
 
@@ -95,6 +163,10 @@ def test_a_failed_recording_is_one_line_with_its_remedy(monkeypatch):
     with monkeypatch.context() as patch:
         pretend_recording(patch)
         step = Recorder(CPU, remedy="give --no-capture").step(lambda x: x)
+    step._recorder.stream = SimpleNamespace(device=torch.device("cpu", 0))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
     monkeypatch.setattr(torch.cuda, "graph", NoGraph)
     with pytest.raises(UserError) as raised:
@@ -149,6 +221,71 @@ def test_a_recording_bears_a_thread_that_pins_memory_and_copies_from_it():
         thread.join()
     assert pinned
     torch.testing.assert_close(found, slope(x))
+
+
+@needs_gpu
+def test_after_a_recording_that_failed_all_goes_on_as_written(capsys):
+    """It reads a value back, with random numbers drawn and other streams at work."""
+    device = torch.device("cuda")
+    generator, lanes = torch.Generator(device).manual_seed(1), Lanes(device)
+    torch.manual_seed(1)
+    w = torch.zeros(1000, device=device, requires_grad=True)
+
+    def work():
+        x = torch.rand(1000, device=device, generator=generator) + torch.rand_like(w)
+        ((w - x) ** 2).sum().backward()
+        with lanes.beside(x):
+            w.data.add_(x)
+        float(x.sum())
+        lanes.join()
+
+    torch.cuda.synchronize()
+    states = generator.get_state(), torch.cuda.get_rng_state()
+    stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    with pytest.raises(UnrecordedError, match="the work cannot be recorded on this GPU"):
+        recorded(work, stream, "the work", "", generator=generator)
+    assert torch.cuda.current_stream(device) == current
+    assert not w.any()
+    for now, before in zip((generator.get_state(), torch.cuda.get_rng_state()), states,
+                           strict=True):  # fmt: skip
+        assert torch.equal(now, before)
+    w.grad = None
+    work()
+    seen = [w.detach().clone()]
+    w.data.zero_()
+    generator.manual_seed(1)
+    torch.manual_seed(1)
+    work()
+    seen.append(w.detach().clone())
+    assert torch.equal(*seen)
+    for _ in range(3):  # and what can be recorded still is
+        graph, _ = recorded(lambda: w.data.mul_(0), stream, "the work", "", generator=generator)
+        graph.replay()
+        assert not w.any()
+        w.data.fill_(1)
+
+
+@needs_gpu
+def test_a_step_that_reads_back_is_trained_as_written(capsys):
+    device = torch.device("cuda")
+    w = torch.zeros(3, device=device, requires_grad=True)
+
+    def step(x):
+        loss = ((w - x - torch.rand_like(x)) ** 2).sum()
+        (slope,) = torch.autograd.grad(loss, w)
+        w.data.sub_(0.1 * slope * (loss.item() > 0))
+        return loss.detach()
+
+    outcomes = []
+    for wanted in (False, True):
+        torch.manual_seed(0)
+        w.data.zero_()
+        run = Recorder(device, wanted).step(step)
+        for k in range(8):
+            loss = run(torch.full((3,), float(k), device=device))
+        outcomes.append([float(loss), *w.tolist()])
+    assert outcomes[0] == outcomes[1]
+    assert "this run goes on without" in capsys.readouterr().err
 
 
 @needs_gpu

@@ -16,7 +16,7 @@ from eyescream_py.system.device import prepare_cuda
 from eyescream_py.torch7.layers import ConcatTable, Dropout, JoinTable, SpatialDropout, View
 from eyescream_py.training import setup
 from tests.pretended_gpu import CUDA, Graph, Kernels, pretended_gpu
-from tests.small_runs import FILES, assert_same, pictures, records, small_run
+from tests.small_runs import FILES, SCRIPTS, assert_same, invoke, pictures, records, small_run
 
 SAVED = ("--gpu=0", "--epochs=2", "--log_every=0")
 GAME = (*SAVED, "--N_epoch=28")  # seven iterations an epoch
@@ -70,6 +70,42 @@ def test_a_recorded_run_saves_what_the_same_run_as_written_does(script, flags, g
     assert_same(first, second)
     metrics = [records(tmp_path / name / "metrics.jsonl") for name in ("graph", "written")]
     assert metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize(
+    ("script", "fault", "flags"),
+    [
+        ("train", 1, ("--precision=bf16",)), ("train", 150, ("--precision=bf16",)),
+        ("train", 130, ("--no_fuse", "--D_r1=1", "--D_r1_every=2", "--D_augment=translation",
+                        "--shared_pictures", "--D_maxAcc=0.6")),
+        ("train_c2f", 90, ("--precision=bf16",)),
+    ],
+)  # fmt: skip
+def test_a_run_whose_recording_fails_goes_on_as_written(script, fault, flags, gpu, tmp_path):
+    data = pictures(tmp_path, script)
+    gpu.fault, flags = fault, (*GAME, "--epochs=1", *flags)
+    said = small_run(script, tmp_path / "failed", data, *flags)
+    assert said.count("an iteration cannot be recorded on this GPU (operation not permitted") == 1
+    assert "this run goes on without, slower and otherwise the same." in said
+    # the iteration, which failed, and what ended well after it
+    assert [(len(graph.calls), graph.replays) for graph in gpu.graphs] == [(fault, 0), (1, 1)]
+    assert gpu.stream is gpu.main
+    small_run(script, tmp_path / "written", data, *flags, "--no_capture")
+    first, second = (torch7.load(tmp_path / name / FILES[script]) for name in ("failed", "written"))
+    assert_same(first, second)
+    metrics = [records(tmp_path / name / "metrics.jsonl") for name in ("failed", "written")]
+    assert metrics[0] == metrics[1]
+
+
+def test_a_run_ends_in_a_line_where_nothing_can_be_recorded_any_more(gpu, tmp_path):
+    data = pictures(tmp_path, "train")
+    gpu.fault = 0
+    flags = (*SCRIPTS["train"], *GAME, f"--save={tmp_path / 'run'}", f"--dataset={data}")
+    done = invoke("train", *flags)
+    assert done.exit_code == 2
+    (line,) = [line for line in done.output.splitlines() if line.startswith("Error:")]
+    assert "cannot be recorded on this GPU (operation not permitted" in line
+    assert line.endswith("--no_capture trains without, and slower")
 
 
 @pytest.mark.parametrize("script", list(FILES))
