@@ -13,18 +13,17 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
-from unittest import mock
 
 import click
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from benchmarks.report import Table, chosen, machine
 from benchmarks.train_step import CASES, make_game
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game import precision
-from eyescream_py.networks import models, models_c2f, wide_slopes
+from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.fused_layers import Tools
 from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.lanes import Lanes
@@ -63,13 +62,6 @@ class Counted:
                 return function(*args)
 
         return call
-
-    def multiply(self, left: Tensor, right: Tensor, made: Tensor) -> None:
-        """`wide_slopes.multiply`, which a processor cannot do at once."""
-        if self.operators:
-            self.operators.counts["bmm"] += 1
-        with _disable_current_modes():
-            made.copy_(torch.bmm(left, right))
 
 
 class Operators(TorchDispatchMode):
@@ -122,8 +114,7 @@ def main(only: str, top: int) -> None:
             with Operators() as seen:
                 if kernels:
                     kernels.operators = seen
-                with mock.patch.object(wide_slopes, "multiply", (kernels or Counted()).multiply):
-                    step()
+                step()
             found.append(seen.counts.total())
             for operator, times in seen.counts.most_common(top):
                 print(f"    {name} {times:4} x {operator}")

@@ -42,15 +42,8 @@ IN_FULL = {F.softplus, F.logsigmoid, F.binary_cross_entropy_with_logits, F.softm
            Tensor.pow, torch.norm, Tensor.norm}  # fmt: skip
 
 
-def bmm_in_full(left: Tensor, right: Tensor, dtype: torch.dtype, *, out: Tensor) -> Tensor:
-    """bmm of rounded matrices with a sum in full, which CUDA alone has."""
-    assert out.dtype == dtype
-    return out.copy_(torch.bmm(left.to(dtype), right.to(dtype)))
-
-
-# by the CPU: what CUDA alone has; and copies for views of which the bit is lost on the way here
+# copies for views of which the bit is lost on the way here
 INSTEAD = {
-    ops.bmm.dtype_out: bmm_in_full,
     ops._conj.default: ops.conj_physical.default,
     ops._neg_view.default: ops.neg.default,
 }

@@ -135,17 +135,17 @@ class _Convolution(torch.autograd.Function):
         wide = _planes_last(wide)
         if ctx.needs_input_grad[1]:
             with tools.lanes.beside(g, wide, x, weight):
-                of_weight = _of_weight(wide, x, weight, ctx.layer)
+                of_weight = _of_weight(wide, x, weight, ctx.layer, tools.kernels)
                 of_bias = g.sum((0, 2, 3)) if ctx.biased else None
         if ctx.needs_input_grad[0]:
             of_x = _slopes(wide, x, weight, ctx.layer, True)[:, : ctx.planes]
         return of_x, of_weight, of_bias, None, None
 
 
-def _of_weight(g: Tensor, x: Tensor, weight: Tensor, layer: nn.Conv2d) -> Tensor:
+def _of_weight(g: Tensor, x: Tensor, weight: Tensor, layer: nn.Conv2d, kernels: Any) -> Tensor:
     """The slope of the layer's weight, without the planes that were filled in."""
     if suits(layer, x):
-        found = weight_slopes(x, g, layer.kernel_size[0])
+        found = weight_slopes(x, g, layer.kernel_size[0], kernels)
     else:
         found = _slopes(g, x, weight, layer, False)
     if found.shape == layer.weight.shape:

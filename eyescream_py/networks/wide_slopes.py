@@ -9,6 +9,8 @@ of pixels are the next one's border, too, and those below a picture that of the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -33,9 +35,9 @@ def suits(layer: nn.Conv2d, x: Tensor) -> bool:
     )
 
 
-def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
+def weight_slopes(x: Tensor, g: Tensor, side: int, kernels: Any) -> Tensor:
     """x [N,in,H,W], g [N,out,H,W] -> [out,in,side,side], in their type; sums are taken in
-    float32.
+    float32, by the `multiply` of `system.gpu_kernels`.
     """
     (n, planes, height, width), half = x.shape, side // 2
     high, wide = height + half, width + half
@@ -56,7 +58,7 @@ def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
     full = torch.promote_types(x.dtype, torch.float32)
     found = x.new_empty((side, SHARES, out, side * planes), dtype=full)
     for dy, made in enumerate(found):
-        multiply(left, windows[dy * wide : dy * wide + rows].view(SHARES, share, -1), made)
+        kernels.multiply(left, windows[dy * wide : dy * wide + rows].view(SHARES, share, -1), made)
     whole = found.sum(1).view(side, out, side, planes).permute(1, 3, 0, 2)
     return whole.to(x.dtype, memory_format=torch.channels_last)
 
@@ -69,13 +71,3 @@ def _rows(x: Tensor) -> Tensor:
 def _placed(rows: Tensor, n: int, height: int, width: int) -> Tensor:
     """The rows [.,C] that are pictures with their border, as [n,height,width,C]."""
     return rows[: n * height * width].view(n, height, width, -1)
-
-
-def multiply(left: Tensor, right: Tensor, made: Tensor) -> None:
-    """All shares' products, into `made`."""
-    if left.dtype == made.dtype:
-        torch.bmm(left, right, out=made)
-    elif left.is_cuda:
-        torch.bmm(left, right, out_dtype=made.dtype, out=made)
-    else:
-        made.copy_(torch.bmm(left, right))

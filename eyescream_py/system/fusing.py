@@ -130,6 +130,7 @@ def _checks(device: torch.device, rounded: bool) -> list[Callable[[Any], None]]:
         lambda kernels: checks.answers(kernels, device, 32),
         lambda kernels: checks.last_linear(kernels, *given, 5, 1152),
         lambda kernels: checks.stored_pictures(kernels, device, (20, 3, 32, 32), True, True),
+        lambda kernels: checks.products(kernels, *given),
     ]
 
 

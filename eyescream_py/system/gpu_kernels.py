@@ -1,8 +1,9 @@
 """Kernels for CUDA, in Triton: what torch does in several passes over memory, in one.
 
-Each function here launches a kernel; tensors are on one CUDA device. Sums are taken in the same
-order each time, so that runs repeat to the bit. Triton comes with torch wherever torch has CUDA on
-Linux; `fusing` finds out whether it works here. Arithmetic is in float32 whatever the tensors are.
+Each function here launches a kernel, the last one cuBLAS's; tensors are on one CUDA device. Sums
+are taken in the same order each time, so that runs repeat to the bit. Triton comes with torch
+wherever torch has CUDA on Linux; `fusing` finds out whether it works here. Arithmetic is in float32
+whatever the tensors are.
 """
 
 from __future__ import annotations
@@ -225,3 +226,13 @@ def pairs(
         images, rows if table is None else table, rows, matrix, coarse, diff, planes, side,
         TABLE=table is not None, SIDE=max(16, triton.next_power_of_2(side)),
     )  # fmt: skip
+
+
+def multiply(left: Tensor, right: Tensor, made: Tensor) -> None:
+    """Put the products of matrices [B,m,k] and [B,k,n], of one type, into `made` [B,m,n], which may
+    be float32 where they are bfloat16; sums are taken in float32. cuBLAS's, not Triton's.
+    """
+    if left.dtype == made.dtype:
+        torch.bmm(left, right, out=made)
+    else:  # a form that CUDA alone has
+        torch.bmm(left, right, out_dtype=made.dtype, out=made)

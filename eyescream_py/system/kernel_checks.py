@@ -227,3 +227,22 @@ def stored_pictures(
     expected.pairs(images, numbers, rows, matrix, *truth)
     for a, b in zip(made, truth, strict=True):
         near(a, b, 0, 1e-6)
+
+
+def products(kernels: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """`multiply` of matrices that lie as those of `networks.wide_slopes` do."""
+    generator, shares, rows, out, width = _seeded(), 32, 40, 16, 56
+    slopes = torch.randn(shares * rows, out, generator=generator).to(dtype)
+    pictures = torch.randn(shares * rows + 24, width, generator=generator).to(dtype)
+
+    def laid(at: torch.device, full: torch.dtype) -> list[Tensor]:
+        left = slopes.to(at, full).view(shares, rows, out).transpose(1, 2)
+        return [left, pictures.to(at, full)[24:].view(shares, rows, width)]
+
+    found = torch.full((2, shares, out, width), 9.0, device=device)
+    kernels.multiply(*laid(device, dtype), found[1])
+    truth = torch.empty(shares, out, width, dtype=torch.float64)
+    expected.multiply(*laid(torch.device("cpu"), torch.float64), truth)
+    # float32's factors may be rounded to 10 bits (TF32), those of bfloat16 are as they are
+    near(found[1], truth, 0, 5e-2 if dtype == torch.float32 else 1e-3)
+    equal(found[0], torch.full_like(truth, 9.0))

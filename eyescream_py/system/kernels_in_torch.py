@@ -139,3 +139,8 @@ def pairs(
     blurred = matrix.double() @ fine @ matrix.double().T
     coarse.copy_(blurred)
     diff.copy_(fine - blurred)
+
+
+def multiply(left: Tensor, right: Tensor, made: Tensor) -> None:
+    """Put the products of [B,m,k] and [B,k,n] into `made` [B,m,n], in its type."""
+    made.copy_(torch.bmm(left.to(made.dtype), right.to(made.dtype)))

@@ -59,22 +59,47 @@ def test_the_device_is_prepared_before_anything_is_computed(words, monkeypatch):
     assert done.exception.args == (CUDA, False, False)
 
 
-@pytest.mark.parametrize("mode", [(), ("--use_recon", "--use_replay", "--L2gan")])
-def test_a_recorded_run_ends_as_the_same_run_as_written(mode, heads, tmp_path, monkeypatch):
+def ends_of_runs(mode, heads, folder, monkeypatch, fault=None):
+    """What a recorded run saves and one as written, in which recordings fail at an operation; the
+    recordings that were made, and what was said.
+    """
     flags = [
         "train", f"--synth_dir={heads / 'Faces_depth'}", f"--real_dir={heads / 'Faces_real'}",
         "--image_size=16", "--batch_size=2", "--max_steps=8", "--noplot", "--gpu=0", "--threads=1",
         *mode,
     ]  # fmt: skip
-    ends = []
+    ends, said = [], ""
     with pretended_gpu(monkeypatch) as gpu:
+        gpu.fault = fault
         for name in ("graph", "written"):
             switch = ["--no_capture"] if name == "written" else []
-            done = CliRunner().invoke(main, [*flags, f"--log_dir={tmp_path / name}", *switch])
+            done = CliRunner().invoke(main, [*flags, f"--log_dir={folder / name}", *switch])
             assert done.exit_code == 0, (done.output, done.exception)
-            (saved,) = (tmp_path / name).rglob("model.ckpt-8.safetensors")
+            (saved,) = (folder / name).rglob("model.ckpt-8.safetensors")
             ends.append(load_file(saved))
-    assert gpu.graphs
-    assert max(graph.replays for graph in gpu.graphs) > 2
-    assert ends[0].keys() == ends[1].keys()
-    assert not [name for name, found in ends[0].items() if not torch.equal(found, ends[1][name])]
+            said += done.output
+    return ends, gpu.graphs, said
+
+
+@pytest.mark.parametrize("mode", [(), ("--use_recon", "--use_replay", "--L2gan")])
+def test_a_recorded_run_ends_as_the_same_run_as_written(mode, heads, tmp_path, monkeypatch):
+    (first, second), graphs, _ = ends_of_runs(mode, heads, tmp_path, monkeypatch)
+    assert graphs
+    assert max(graph.replays for graph in graphs) > 2
+    assert first.keys() == second.keys()
+    assert not [name for name, found in first.items() if not torch.equal(found, second[name])]
+
+
+@pytest.mark.parametrize(
+    ("mode", "fault"),
+    # in G's first part, in its second one, in D's step between them
+    [((), 3), (("--diff_low=-1", "--diff_high=-1"), 90), (("--diff_low=-1", "--diff_high=1"), 60)],
+)
+def test_a_run_whose_recording_fails_ends_as_written(mode, fault, heads, tmp_path, monkeypatch):
+    (first, second), graphs, said = ends_of_runs(mode, heads, tmp_path, monkeypatch, fault)
+    assert said.count("this run goes on without, slower and otherwise the same.") == 1
+    # those before it, it, and one that ended well after it
+    assert [graph.replays for graph in graphs] == ([0, 1] if fault == 3 else [1, 0, 1])
+    assert len(graphs[-2].calls) == fault
+    assert first.keys() == second.keys()
+    assert not [name for name, found in first.items() if not torch.equal(found, second[name])]

@@ -14,7 +14,7 @@ from eyescream_py.system.fusing import UnmadeKernelError, fused_kernels, what_fa
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 7)
 NAMES = ["activate", "activate_backward", "add_parts", "adam", "judge", "tally", "widen", "head",
-         "head_backward", "pictures", "pairs"]  # fmt: skip
+         "head_backward", "pictures", "pairs", "multiply"]  # fmt: skip
 
 
 def stand_in(**changed):
@@ -37,7 +37,11 @@ def a_little_off(name):
 
     def off(*given):
         found = getattr(kernels_in_torch, name)(*given)
-        changed = given[{"adam": 0, "tally": 4, "pairs": 5}[name]] if found is None else found
+        changed = (
+            given[{"adam": 0, "tally": 4, "pairs": 5, "multiply": 2}[name]]
+            if found is None
+            else found
+        )
         while isinstance(changed, tuple):
             changed = changed[0]
         changed.view(-1)[-1] += 0.5

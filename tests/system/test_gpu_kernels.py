@@ -82,6 +82,11 @@ def test_the_last_linear(kernels, n, features, dtype):
     checks.last_linear(kernels, GPU, dtype, n, features)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_products_of_rounded_matrices_are_summed_in_full(kernels, dtype):
+    checks.products(kernels, GPU, dtype)
+
+
 @pytest.mark.parametrize("table", [False, True])
 @pytest.mark.parametrize(("channels", "side", "coarse"), [(1, 32, 16), (3, 24, 8), (3, 64, 32)])
 def test_pictures_and_pairs(kernels, channels, side, coarse, table):
