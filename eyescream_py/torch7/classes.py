@@ -27,7 +27,8 @@ TENSOR_CLASSES = {f"torch.{element}Tensor": dtype for element, dtype in _ELEMENT
 STORAGE_CLASSES = {f"torch.{element}Storage": dtype for element, dtype in _ELEMENTS.items()}
 
 # Classes of which a file holds something else than one value, the table of fields.
-HEADED_CLASSES = frozenset({"nn.GPU"})  # a table {type, device}, then the fields
+# A table, then the fields, from this version on: {type, device}, or cunn's list of devices.
+_HEADED_CLASSES = {"nn.GPU": 0, "nn.DataParallelTable": 2}
 HASH_CLASSES = frozenset({"tds.Hash", "tds_hash"})  # a long n, then n keys and values
 VECTOR_CLASSES = frozenset({"tds.Vec", "tds_vec"})  # a long n, then n values
 GENERATOR_BYTES = {8: 5048, 4: 2544}  # of torch.Generator, by the size of a long; Timer has none
@@ -40,6 +41,11 @@ _CLASS_NAME = re.compile(rb"[A-Za-z_][ -~]{0,254}")
 def is_class_name(name: bytes) -> bool:
     """Whether a file's bytes can be the name of a class."""
     return bool(_CLASS_NAME.fullmatch(name)) and not VERSION.fullmatch(name)
+
+
+def has_header(typename: str, version: int) -> bool:
+    """Whether an object of the class writes a table before that of its fields."""
+    return typename in _HEADED_CLASSES and version >= _HEADED_CLASSES[typename]
 
 
 def storage_class(tensor_class: str) -> str:

@@ -10,12 +10,12 @@ from .binary_format import BinaryReader
 from .classes import (
     GENERATOR_BYTES,
     HASH_CLASSES,
-    HEADED_CLASSES,
     PLAIN_TORCH_CLASSES,
     STORAGE_CLASSES,
     TENSOR_CLASSES,
     VECTOR_CLASSES,
     VERSION,
+    has_header,
     is_class_name,
     remember_class,
     storage_class,
@@ -52,11 +52,11 @@ class _TableFrame:
 
 
 class _ObjectFrame:
-    """A class instance: one value, its fields; of nn.GPU two, a header and then the fields."""
+    """A class instance: one value, its fields; of a few two, a header and then the fields."""
 
     def __init__(self, value: TorchObject):
         self.value = value
-        self._has_header = value.typename in HEADED_CLASSES
+        self._has_header = has_header(value.typename, value.version)
 
     def accept(self, value: Any, offset: int) -> bool:
         if value is self.value:

@@ -110,7 +110,8 @@ class TorchObject:
 
     `fields` is what the class wrote: for nearly all of them one table; of torch.Generator its state
     as bytes, of torch.Timer None. `version` is the number in its file; 0 means a file from
-    before classes had versions. `header` is what nn.GPU writes before its fields.
+    before classes had versions. `header` is what nn.GPU and nn.DataParallelTable write before
+    their fields.
     """
 
     typename: str

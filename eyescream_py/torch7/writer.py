@@ -12,9 +12,9 @@ from .binary_format import BinaryWriter
 from .classes import (
     GENERATOR_BYTES,
     HASH_CLASSES,
-    HEADED_CLASSES,
     STORAGE_CLASSES,
     VECTOR_CLASSES,
+    has_header,
     is_class_name,
     lua_class,
     storage_class,
@@ -171,7 +171,7 @@ class Writer:
             table = value.fields if isinstance(value.fields, dict) else {}
             self._items.longs((len(table),))
             return _flat(table.items()) if value.typename in HASH_CLASSES else iter(table.values())
-        if value.typename in HEADED_CLASSES:
+        if has_header(value.typename, value.version):
             return iter((_header(value), value.fields))
         return iter((value.fields,))
 
@@ -246,10 +246,12 @@ class Writer:
 
 
 def _header(value: TorchObject) -> Any:
-    """What nn.GPU writes before its fields: its type and device."""
+    """What is written before the fields: type and device, or of several devices their list."""
     if value.header is not None:
         return value.header
     fields = value.fields if isinstance(value.fields, dict) else {}
+    if value.typename == "nn.DataParallelTable":
+        return fields.get("gpuAssignments", [1])
     return [fields.get("_type", "torch.FloatTensor"), fields.get("device", 1)]
 
 

@@ -273,6 +273,8 @@ ODD_OBJECTS = [
     TorchObject("tds.Hash", Table(k=2), 0),
     TorchObject("tds.Hash", Table(), 0),
     TorchObject("nn.GPU", Table(device=2), header=Table.from_list(["torch.CudaTensor", 2])),
+    TorchObject("nn.DataParallelTable", Table(dimension=1), 3, Table.from_list([1, 2])),
+    TorchObject("nn.DataParallelTable", Table(dimension=1), 1),
 ]
 
 
