@@ -38,16 +38,21 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self.path, self._lock = path, path.with_name(f".{path.name}.lock")
         self._descriptor = _locked(self._lock, path)
+        self._moves = 0
 
-    def follows(self) -> bool:
-        """Whether the lock's file is no longer the one that was locked (it was removed, or its
-        folder renamed); the one there now is ours then. Raises HeldError where a process has it.
+    def follow(self) -> int:
+        """See that the lock's file is the one that was locked. How often it was not (it was
+        removed, or its folder renamed), so that what is in its folder may be another process's;
+        the one there now is ours then, where it can be made. Raises HeldError where a process has
+        it.
         """
-        if self._descriptor is None or _is_same(self._descriptor, self._lock):
-            return False
-        before, self._descriptor = self._descriptor, _locked(self._lock, self.path)
-        os.close(before)
-        return True
+        if self._descriptor is not None and not _is_same(self._descriptor, self._lock):
+            now = _locked(self._lock, self.path)
+            self._moves += 1
+            if now is not None:  # else the old one stays, by which the next call tries again
+                os.close(self._descriptor)
+                self._descriptor = now
+        return self._moves
 
     def release(self) -> None:
         """Let the lock go, and take its file away where it is ours; a second time is none."""

@@ -31,6 +31,7 @@ class Saves:
         self.failed = 0  # in a row
         self.displaced = False  # whether another run's checkpoint stood there, and was kept
         self._written: tuple[int, int] | None = None  # which file the last one is
+        self._moves = 0  # of the lock, that are seen to
 
     def save(self, path: str | Path, last: bool, write: Callable[[], None]) -> bool:
         """Let `write` write the checkpoint `path`; whether it did. What the system refuses is told,
@@ -64,10 +65,12 @@ class Saves:
         if self.lock is None:
             return
         make_again(path.parent)
-        if self.lock.follows() and path.is_file() and _identity(path) != self._written:
+        moves = self.lock.follow()
+        if moves != self._moves and path.is_file() and _identity(path) != self._written:
             kept = keep_earlier(path).name
             self.displaced = True
             say(f"{path} may be another run's by now: it is kept as {kept}.")
+        self._moves = moves
 
     def _write(self, path: Path, write: Callable[[], None]) -> None:
         """A full disk has room for two checkpoints at least, a good one and a new one: the third,

@@ -21,9 +21,9 @@ from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.windows import Plots
 from eyescream_py.results.sampling import save_grid
 from eyescream_py.results.story import grid_name
-from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.memory import built, demand_batch, demand_memory
-from eyescream_py.system.saves import keep_earlier
+from eyescream_py.system.saves import Saves, keep_earlier
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.random import RandomSource, TorchSource
 from eyescream_py.training import setup
@@ -166,6 +166,7 @@ class PairTask(GameTask):
         self.parzen_images, self.tries = options.parzen_images, options.batch_size
         self.best_path = Path(options.save) / f"{options.stem}.bestnet"
         self.best = math.inf
+        self._saves = Saves("", kept=True)  # a run can do without
         self._plot_source = TorchSource(0, self.feed.device)
 
     def end_epoch(self, epoch: int, seconds: float) -> dict[str, Any]:
@@ -176,25 +177,28 @@ class PairTask(GameTask):
         )  # fmt: skip
         print(f"average || x_F - G(x_C) || = {score}")
         # every process scores, to draw the same numbers; one of them writes
-        if score < self.best:
-            first, self.best = math.isinf(self.best), score
-            if self.game.group.leads:
-                self._save_best(epoch, first)
+        if score < self.best and (
+            not self.game.group.leads or self._save_best(epoch, first=math.isinf(self.best))
+        ):
+            self.best = score
         return {**record, "parzen": score}
 
     def networks(self) -> dict[str, nn.Module]:
         return {name: models_c2f.as_lua_saves(net) for name, net in super().networks().items()}
 
-    def _save_best(self, epoch: int, first: bool) -> None:
-        """Keep an earlier run's best network under a dated name where this run's is the `first`."""
-        print(f"<trainer> saving network to {self.best_path}")
-        try:
+    def _save_best(self, epoch: int, first: bool) -> bool:
+        """Whether the networks could be saved; an earlier run's stay under a dated name where this
+        run's are the `first`."""
+
+        def write() -> None:
             if first and self.best_path.is_file():
                 dated = keep_earlier(self.best_path).name
                 print(f"The earlier {self.best_path.name} is now {dated}.")
             checkpoints.write(self.best_path, self.networks(), self.content(epoch))
-        except OSError as error:
-            print(f"Could not save {self.best_path}: {why(error)}; training goes on.")
+
+        print(f"<trainer> saving network to {self.best_path}")
+        self._saves.lock = self.lock
+        return self._saves.save(self.best_path, last=False, write=write)
 
     def spread(self) -> tuple[float, float]:
         coarse, diff = self._shown()

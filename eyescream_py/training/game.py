@@ -22,6 +22,7 @@ from eyescream_py.networks import checkpoints, models
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.device import wait_for
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.locks import Lock
 from eyescream_py.system.memory import demand_batch
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.torch7.random import RandomSource
@@ -133,6 +134,7 @@ class GameTask(abc.ABC):
     """
 
     confusion_title = "Confusion of D:"
+    lock: Lock | None = None
 
     def __init__(
         self,

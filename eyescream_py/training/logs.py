@@ -9,6 +9,7 @@ from typing import Any
 
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.json_lines import JsonLines
+from eyescream_py.system.locks import Lock
 
 LossLog = Callable[[str, float | None], None]  # a network's name, its loss or None where withheld
 
@@ -17,12 +18,18 @@ class Logs:
     """A run's two files: a line per epoch, and with `losses` one per loss that is logged."""
 
     def __init__(
-        self, save: Path, trainer: str, at: tuple[int, int], keep: bool, losses: bool
+        self,
+        save: Path,
+        trainer: str,
+        at: tuple[int, int],
+        keep: bool,
+        losses: bool,
+        lock: Lock | None = None,
     ) -> None:
         """Lines of other trainers stay; of ours, with `keep`, those before `at`.
 
-        `at` is (the epoch under way, its iterations that are done). Raises UserError where SAVE
-        takes no files.
+        `at` is (the epoch under way, its iterations that are done), `lock` the run's. Raises
+        UserError where SAVE takes no files.
         """
         self.trainer = trainer
 
@@ -32,11 +39,17 @@ class Logs:
         def steps_before(record: dict[str, Any]) -> bool:
             return _is_of_another(record, trainer) or (keep and _place(record) <= at)
 
+        def opened(name: str, before: Callable[[dict[str, Any]], bool]) -> JsonLines:
+            return JsonLines(
+                save / name, before, keep_old=not keep, lock=lock,
+                is_ours=lambda record: not _is_of_another(record, trainer),
+            )  # fmt: skip
+
         self._losses = None
         try:
-            self._metrics = JsonLines(save / "metrics.jsonl", epochs_before, keep_old=not keep)
+            self._metrics = opened("metrics.jsonl", epochs_before)
             if losses:
-                self._losses = JsonLines(save / "losses.jsonl", steps_before, keep_old=not keep)
+                self._losses = opened("losses.jsonl", steps_before)
         except OSError as error:
             raise UserError(
                 f"--save={save}: cannot write {error.filename or 'logs'}: {why(error)}"

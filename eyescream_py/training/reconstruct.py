@@ -28,6 +28,7 @@ from eyescream_py.results.sampling import save_grid
 from eyescream_py.results.story import grid_name
 from eyescream_py.system.device import wait_for
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.locks import Lock
 from eyescream_py.system.memory import built
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.system.signals import StopSignal
@@ -201,6 +202,8 @@ def _draw_weights(network: nn.Sequential, source: RandomSource) -> None:
 
 class ReconstructionTask:
     """Everything of a `run.Task`; `named` are the networks under their names in the file."""
+
+    lock: Lock | None = None
 
     def __init__(
         self,

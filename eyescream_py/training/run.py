@@ -90,7 +90,7 @@ class Run:
             # of two runs that write one file, the later would take all of the earlier's work
             if leads:
                 remedy = "wait, stop it, or give another --save"
-                self._saves.lock = held.enter_context(writing(self.path, remedy))
+                self._saves.lock = task.lock = held.enter_context(writing(self.path, remedy))
             self._earlier = not self._continues and self._holds_earlier_run()
             self._open_logs(keep=bool(options.network))
             story.replay(self.save, self.trainer, task.curves)
@@ -156,7 +156,8 @@ class Run:
     def _open_logs(self, keep: bool) -> None:
         at = (self.at.epoch, self.at.iteration)
         losses = bool(self.options.log_every)
-        self.logs = Logs(self.save, self.trainer, at, keep, losses) if self.leads else None
+        lock = self._saves.lock
+        self.logs = Logs(self.save, self.trainer, at, keep, losses, lock) if self.leads else None
 
     def go(self) -> None:
         """Train until all epochs are done, or until asked to stop; saves in both cases."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from eyescream_py.system.locks import Lock
 from eyescream_py.training.logs import LossLog
 
 
@@ -37,11 +38,13 @@ class Schedule:
 
 class Task(Protocol):
     """What is trained. `file_name` is the checkpoint's name in SAVE, `series` the beginning of the
-    names of its grids in SAVE/pictures."""
+    names of its grids in SAVE/pictures. `lock` is the run's, set by it where it writes: whoever
+    writes further files into SAVE needs it, too."""
 
     file_name: str
     series: str
     schedule: Schedule
+    lock: Lock | None
 
     def learn_at(self, epoch: int) -> None:
         """Set what depends on the epoch (from 1); also called where one goes on."""

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.locks import writing
+from eyescream_py.system.locks import HeldError, Lock, writing
 
 HOLD = """
 import sys, time
@@ -103,3 +103,21 @@ def test_a_full_disk_takes_the_number_but_not_the_lock(tmp_path, monkeypatch):
     with held, pytest.raises(UserError, match="is writing"), writing(tmp_path / "a.net", "wait"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_whose_file_cannot_be_made_for_a_while_is_not_lost(tmp_path):
+    """Its folder was renamed, and in the new one another file has the name."""
+    path = tmp_path / "run" / "a.net"
+    path.parent.mkdir()
+    lock = Lock(path)
+    path.parent.rename(tmp_path / "moved")
+    (tmp_path / "run" / ".a.net.lock").mkdir(parents=True)
+    assert [lock.follow(), lock.follow()] == [1, 2]
+    with pytest.raises(HeldError):
+        Lock(tmp_path / "moved" / "a.net")
+    (tmp_path / "run" / ".a.net.lock").rmdir()
+    assert [lock.follow(), lock.follow()] == [3, 3]
+    with pytest.raises(HeldError):
+        Lock(path)
+    lock.release()
+    assert list(path.parent.iterdir()) == []

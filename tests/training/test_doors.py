@@ -1,5 +1,6 @@
 """Two runs in one folder, closed terminals, removed folders, output that cannot be written."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,10 @@ from eyescream_py import torch7
 from eyescream_py.results.story import grid_name
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.json_lines import JsonLines, read_json_lines
+from eyescream_py.system.locks import Lock
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.training import c2f
+from eyescream_py.training.logs import Logs
 from eyescream_py.training.run import Run, RunOptions
 from tests.commands import ROOT
 from tests.small_runs import FILES, SCRIPTS, ToyTask, invoke, pictures, small_run
@@ -213,6 +217,76 @@ def test_two_trainers_append_to_one_file(tmp_path):
     assert [(r["trainer"], r["epoch"]) for r in lines] == [
         ("a", 1), ("a", 2), ("b", 2), ("a", 3), ("b", 3),
     ]  # fmt: skip
+
+
+def epochs_by_trainer(path):
+    return [(r["trainer"], r["epoch"]) for r in read_json_lines(path)]
+
+
+def test_lines_of_two_runs_do_not_mix_where_one_has_the_others_place(tmp_path, capsys):
+    """The first one's folder was renamed, and the second began under the old name."""
+    save, moved = tmp_path / "run", tmp_path / "moved"
+    save.mkdir()
+
+    def logs():
+        lock = Lock(save / "a.net")
+        return lock, Logs(save, "a", (1, 0), keep=False, losses=True, lock=lock)
+
+    def epoch(logs, number):
+        logs.epoch(number, 1.0, {})
+        logs.of_iteration(number, 1)("D", 0.5)
+
+    lock, first = logs()
+    epoch(first, 1)
+    save.rename(moved)
+    save.mkdir()
+    theirs, second = logs()
+    other = JsonLines(save / "metrics.jsonl", lambda record: record["trainer"] != "b")
+    with contextlib.closing(other):
+        other.write({"trainer": "b", "epoch": 1})
+        epoch(first, 2)
+        epoch(second, 7)
+        assert epochs_by_trainer(save / "metrics.jsonl") == [("b", 1), ("a", 7)]
+        for name in ("metrics.jsonl", "losses.jsonl"):
+            assert epochs_by_trainer(moved / name) == [("a", 1), ("a", 2)]
+        second.close()
+        theirs.release()
+        assert capsys.readouterr().out == ""
+        epoch(first, 3)  # from here on the place is its own again
+        other.write({"trainer": "b", "epoch": 2})
+    first.close()
+    ours = [("a", number) for number in (1, 2, 3)]
+    assert epochs_by_trainer(save / "metrics.jsonl") == [("b", 1), *ours, ("b", 2)]
+    assert epochs_by_trainer(save / "metrics.jsonl.old") == [("b", 1), ("a", 7)]
+    assert epochs_by_trainer(save / "losses.jsonl") == ours
+    assert epochs_by_trainer(save / "losses.jsonl.old") == [("a", 7)]
+    assert capsys.readouterr().out.count("may be another run's by now") == 2
+    lock.release()
+
+
+def test_the_best_network_of_another_run_is_left_alone(tmp_path, monkeypatch):
+    save, data = tmp_path / "run", pictures(tmp_path, "train_c2f")
+    best = (save / FILES["train_c2f"]).with_suffix(".bestnet")
+    held, scores = contextlib.ExitStack(), iter([3.0, 2.0, 1.0])
+
+    def score(*args):
+        found = next(scores)
+        if found == 2:
+            save.rename(tmp_path / "moved")
+            save.mkdir()
+            best.write_bytes(b"another's")
+            held.callback(Lock(save / FILES["train_c2f"]).release)
+        if found == 1:
+            assert best.read_bytes() == b"another's"
+            held.close()
+        return found
+
+    monkeypatch.setattr(c2f, "parzen_score", score)
+    said = small_run("train_c2f", save, data, "--epochs=3", "--saveFreq=9")
+    assert said.count(f"Could not save {best}: process ") == 1
+    (dated,) = save.glob(f"{best.stem}_20*.bestnet")
+    assert dated.read_bytes() == b"another's"
+    assert torch7.load(best)["epoch"] == 3
 
 
 def test_a_file_removed_after_the_last_line_is_there_at_the_end(tmp_path):

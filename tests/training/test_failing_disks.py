@@ -197,8 +197,8 @@ def test_logs_that_cannot_be_written_do_not_stop_a_training(tmp_path, monkeypatc
 
     original = json_lines.JsonLines.__init__
 
-    def on_a_full_disk(self, path, keep=None, keep_old=False):
-        original(self, path, keep, keep_old)
+    def on_a_full_disk(self, *args, **kwargs):
+        original(self, *args, **kwargs)
         self._file = FullDisk(self._file)
 
     monkeypatch.setattr(json_lines.JsonLines, "__init__", on_a_full_disk)
