@@ -97,6 +97,7 @@ def main(
         "case", "batch", "plain ms", "fp32 ms", "bf16 ms", "best/plain", "images/s",
         "kernels fp32", "kernels bf16", "busy bf16 ms",
     )  # fmt: skip
+    print(table.markdown())
     for case in chosen(CASES, only):
         channels, size, coarse = CASES[case]
         pixels = torch.randint(0, 256, (4000, channels, size, size), dtype=torch.uint8)
@@ -104,10 +105,10 @@ def main(
         for n in batch or (32 if coarse else 16, 64, 1024):
             row, slow = _row(case, data, n, bursts, count, device, flat)
             table.add(case, n, *row)
-            print(table.last(), flush=True)
+            # as a row of the table: what is stopped before the end has shown as much of it
+            print(f"| {table.last()} |", flush=True)
             for name, times, us in slow if top else ():
                 print(f"    {us:7.0f} us {times:5.0f} x {name[:90]}")
-    print(table.markdown())
 
 
 def _row(

@@ -7,16 +7,20 @@ on real pictures, the table of training iterations, and ganless-hd at 512 px. Ea
 process with its own time limit, and all together have one, of which those that are timed keep a
 part; a failing one is recorded and the others go on. Writes a summary of at most 60 lines
 (to `--output` between the marks of `benchmarks.report`) and ends with exit code 1 where a section
-failed. `--device cpu` tries the script itself, on tiny sizes.
+failed. What went on without kernels or recordings has passed, and is told. `--device cpu` tries the
+script itself, on tiny sizes.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +38,9 @@ SLOWER_ON_CPU = 4
 PARTS = 3  # of the tests
 WHOLE = 340  # seconds for all sections, so that six minutes are never exceeded
 KEPT = 120  # of them for those that run alone, which took 50 to 60
+WITHOUT = ("this run goes on", "This run goes on")  # kernels or recordings, in `system`'s words
+STOPPED = threading.Event()  # by Ctrl-C, which does not reach the sections
+OF_A_GPU = ("cuda.is_available", "RECORDING")  # in the files of tests that want one
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,18 @@ class Outcome:
         lines = [line for line in self.output.splitlines() if line.strip()]
         return lines[-1].strip(" =")[:90] if lines else ""
 
+    @property
+    def mark(self) -> str:
+        if not self.passed:
+            return "FAILED"
+        return "ok, without" if self.told else "ok"
+
+    @property
+    def told(self) -> list[str]:
+        """Lines that say what it went on without, each once."""
+        lines = [line for line in self.output.splitlines() if any(w in line for w in WITHOUT)]
+        return list(dict.fromkeys(lines))
+
 
 def run(section: Section, patience: float = 1, end: float = math.inf) -> Outcome:
     """Its commands; what still runs at `end` of `time.monotonic` is stopped."""
@@ -74,26 +93,34 @@ def run(section: Section, patience: float = 1, end: float = math.inf) -> Outcome
         if code:
             break
     seconds = time.monotonic() - start
-    print(f"{'ok    ' if code == 0 else 'FAILED'} {seconds:5.0f} s  {section.name}", flush=True)
+    outcome = Outcome(section, code == 0, seconds, output)
+    print(f"{outcome.mark:6} {seconds:5.0f} s  {section.name}", flush=True)
     if code:
         print("\n".join(output.splitlines()[-30:]), flush=True)
-    return Outcome(section, code == 0, seconds, output)
+    return outcome
 
 
 def _run(command: list[str], limit: float) -> tuple[int, str]:
-    """(exit code, output); a command that takes too long has failed."""
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, timeout=max(limit, 1), text=True, errors="replace",
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as late:
-        said = late.stdout or b""
-        text = said.decode(errors="replace") if isinstance(said, bytes) else said
-        return 124, f"{text}\nstopped after its {limit:.0f} s\n"
-    except OSError as error:
-        return 127, f"{error}\n"
-    return done.returncode, done.stdout
+    """(exit code, output); a command that takes too long has failed, and all that it started ends.
+    What it says is kept in a file, which no process of its own that stays can hold open for us.
+    """
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            return 127, f"{error}\n"
+        end, ending = time.monotonic() + max(limit, 1), ""
+        while process.poll() is None and time.monotonic() < end and not STOPPED.wait(0.05):
+            pass
+        code = process.poll()
+        if code is None:
+            code, ending = 124, f"\nstopped after its {limit:.0f} s\n"
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        return code, said.read().decode(errors="replace") + ending
 
 
 def _last_metrics(save: Path) -> str:
@@ -153,7 +180,7 @@ def _tests(gpu: bool) -> list[Section]:
     files = [
         str(path.relative_to(ROOT))
         for path in sorted((ROOT / "tests").rglob("test_*.py"))
-        if "cuda.is_available" in path.read_text(encoding="utf-8")
+        if any(word in path.read_text(encoding="utf-8") for word in OF_A_GPU)
     ]
     if not gpu:
         files = ["tests/game/test_capture.py"]
@@ -238,19 +265,22 @@ def embedded_faces(folder: Path) -> Path:
 
 def summary(outcomes: list[Outcome], title: str, words: str) -> str:
     """Markdown of at most MOST_LINES lines."""
-    failed = [outcome for outcome in outcomes if not outcome.passed]
     lines = [f"# {title}", "", words, "", "| section | | s | |", "|---|---|---|---|"]
     for outcome in outcomes:
-        mark = "ok" if outcome.passed else "FAILED"
         told = outcome.words.replace("|", "/")
-        lines.append(f"| {outcome.section.name} | {mark} | {outcome.seconds:.0f} | {told} |")
+        lines.append(
+            f"| {outcome.section.name} | {outcome.mark} | {outcome.seconds:.0f} | {told} |"
+        )
     for outcome in outcomes:
         table = [line for line in outcome.output.splitlines() if line.startswith("|")]
         if outcome.section.alone and table:
             lines += ["", *table]
-    for outcome in failed:
-        said = [line for line in outcome.output.splitlines() if line.strip()][-DETAILS:]
-        lines += ["", f"{outcome.section.name}:", *(f"    {line[:150]}" for line in said)]
+    for outcome in outcomes:
+        said = outcome.told[:DETAILS]
+        if not outcome.passed:
+            said += [line for line in outcome.output.splitlines() if line.strip()][-DETAILS:]
+        if said:
+            lines += ["", f"{outcome.section.name}:", *(f"    {line[:150]}" for line in said)]
     return "\n".join(lines[:MOST_LINES]) + "\n"
 
 
@@ -275,7 +305,11 @@ def main(device: str, dataset: Path | None, output: Path | None, only: str, jobs
         beside = [part for part in todo if not part.alone]
         with ThreadPoolExecutor(jobs or (6 if gpu else 1)) as pool:
             first = end - patience * KEPT if len(beside) < len(todo) else end
-            outcomes = list(pool.map(lambda part: run(part, patience, first), beside))
+            try:
+                outcomes = list(pool.map(lambda part: run(part, patience, first), beside))
+            except KeyboardInterrupt:
+                STOPPED.set()
+                raise
         outcomes += [run(part, patience, end) for part in todo if part.alone]
         words = f"{machine(torch.device(device))}; {today()}; {time.monotonic() - start:.0f} s"
         text = summary(outcomes, "What a GPU showed (`make gpu-check`)", words)

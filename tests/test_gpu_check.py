@@ -106,6 +106,44 @@ def test_a_section_ends_when_the_whole_has_no_time_left():
     assert "stopped after its 0 s" in outcome.output
 
 
+def test_what_a_section_started_ends_with_it(tmp_path):
+    """A process of its own neither keeps the script waiting nor a GPU busy."""
+    alive = tmp_path / "alive"
+    child = f"import time; time.sleep(2); open({str(alive)!r}, 'w')"
+    program = (
+        "import subprocess, sys, time\nprint('said before', flush=True)\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}])\ntime.sleep(30)"
+    )
+    begun = time.monotonic()
+    outcome = run(Section("stopped", [[sys.executable, "-c", program]], 1))
+    assert "said before" in outcome.output
+    assert outcome.seconds < 20
+    time.sleep(max(0, 4 - (time.monotonic() - begun)))
+    assert not alive.exists()
+
+
+def test_what_went_on_without_a_recording_or_kernels_is_told():
+    lines = (
+        "an iteration cannot be recorded on this GPU (why): this run goes on without, slower",
+        "No joined kernels on cuda:0: judge: no compiler. This run goes on as with --no_fuse",
+    )
+    program = f"print({lines[0]!r}); print({lines[1]!r}); print({lines[0]!r}); print('done')"
+    outcome = run(Section("slower", [[sys.executable, "-c", program]], 30))
+    assert outcome.passed
+    text = summary([outcome], "title", "words")
+    assert "| slower | ok, without | " in text
+    assert [line.strip() for line in text.splitlines()].count(lines[0]) == 1
+    assert f"    {lines[1]}" in text
+
+
+def test_rows_of_a_table_that_is_stopped_are_kept():
+    head = "print('| case | ms |', '|---|---|', '| 16px | 1.0 |', sep='\\n', flush=True)"
+    program = f"{head}; import time; time.sleep(30)"
+    outcome = run(Section("table", [[sys.executable, "-c", program]], 1, alone=True))
+    text = summary([outcome], "title", "words")
+    assert "| case | ms |\n|---|---|\n| 16px | 1.0 |\n" in text
+
+
 def test_what_people_wrote_around_a_table_stays(tmp_path):
     place = tmp_path / "results.md"
     write_measured(place, "# first\n")

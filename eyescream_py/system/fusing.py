@@ -4,14 +4,17 @@ operators on the run's own device first.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
+import shutil
 import subprocess
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from eyescream_py.system.device import wait_for
@@ -35,6 +38,7 @@ def fused_kernels(device: torch.device, rounded: bool = True) -> Kernels | None:
     if device.type != "cuda":
         return None
     try:
+        _give_cache()
         from eyescream_py.system import gpu_kernels
     except Exception as error:  # whatever another version of Triton stumbles over
         reason = first_line(error)
@@ -47,6 +51,21 @@ def fused_kernels(device: torch.device, rounded: bool = True) -> Kernels | None:
         "slower and otherwise the same."
     )
     return None
+
+
+def _give_cache() -> None:
+    """Let Triton keep what it makes in a folder of this process alone, where its own cannot be
+    written, as in a home that is read-only: it would make nothing.
+    """
+    home = os.environ.get("TRITON_HOME") or os.path.expanduser("~/")
+    place = os.environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache")
+    try:
+        os.makedirs(place, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            return
+    except OSError:
+        own = os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp(prefix="triton-")
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
 
 
 class UnmadeKernelError(UserError):

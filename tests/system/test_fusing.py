@@ -1,9 +1,12 @@
 """Kernels prove themselves before a run takes them; here those written in torch stand for them."""
 
 import importlib
+import os
 import subprocess
 import sys
+import tempfile
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,8 +54,9 @@ def a_little_off(name):
 
 
 @pytest.fixture
-def on_a_gpu(monkeypatch):
+def on_a_gpu(monkeypatch, tmp_path):
     """Lets a device that is none try `kernels` on the processor."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
     def pretend(kernels):
         monkeypatch.setitem(sys.modules, "eyescream_py.system.gpu_kernels", kernels)
@@ -77,6 +81,21 @@ def test_kernels_that_are_right_are_taken_without_a_word(rounded, on_a_gpu, capf
     assert fused_kernels(GPU, rounded).adam.__wrapped__ is kernels.adam
     assert capfd.readouterr() == ("", "")
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_kernels_are_kept_where_something_can_be_written(own, on_a_gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = tmp_path / "home" / "cache"
+    if not own:
+        place.parent.touch()  # no folder can be made there
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(place))
+    on_a_gpu(stand_in())
+    assert fused_kernels(GPU) is not None
+    found = Path(os.environ["TRITON_CACHE_DIR"])
+    assert found.is_dir()
+    assert (found == place) is own
+    assert own or (found.parent == tmp_path and found.stat().st_mode & 0o077 == 0)
 
 
 def test_every_kernel_is_tried():
