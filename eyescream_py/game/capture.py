@@ -45,7 +45,7 @@ class CapturedIteration:
         on_cuda = device.type == "cuda"
         self.recorder: _Recorder = _OnCuda(device, source) if on_cuda else _OnCpu(game)
         self.graphs: dict[tuple[bool, ...], Recording] = {}
-        self._refused = False
+        self._refused: set[tuple[bool, ...]] = set()
         self._warm: Counter[tuple[bool, ...]] = Counter()
 
     def __call__(self, n: int, log: CallLog | None = None) -> None:
@@ -57,13 +57,15 @@ class CapturedIteration:
             self.game.taming.count(self.game.D_iterations)  # a replay runs no Python that counts
             self.graphs[kind].replay()
         # R1's layers set themselves up, too; a resumed run comes to them after the others
-        elif self._refused or self._warm.total() < WARM_UP or not self._warm[kind]:
+        elif kind in self._refused or self._warm.total() < WARM_UP or not self._warm[kind]:
             self.recorder.warm_up(work)
             self._warm[kind] += 1
         elif made := self.recorder.record(work):
             self.graphs[kind] = made
         else:
-            self._refused = True
+            if not self._refused:
+                print("Some iterations cannot be recorded: Python does them, a little slower.")
+            self._refused.add(kind)
 
     def _work(self, n: int) -> Work:
         """The next iteration, which may be begun again where a recording of it fails half-way."""

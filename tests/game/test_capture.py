@@ -19,6 +19,7 @@ from eyescream_py.game.precision import choose
 from eyescream_py.game.taming import DiffAugment, SlopePenalty, SpectralBound, Taming
 from eyescream_py.game.working import Working
 from eyescream_py.networks.modes import InFull
+from eyescream_py.system import tape
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
@@ -246,6 +247,29 @@ def test_a_processors_recording_is_the_eager_iteration_to_the_bit(optimizer, bou
         for p, q in zip(a.optimizer.gradients, b.optimizer.gradients, strict=True):
             assert torch.equal(p, q)
         assert a.has_slope() == b.has_slope()
+    assert_same_game(eager, recorded, 0)
+
+
+def test_what_cannot_be_recorded_is_done_by_python_and_said_once(monkeypatch, capsys):
+    """Of three kinds of iterations, those in which R1 is due in either step of D."""
+    (eager, other), (recorded, source) = (game("adam", False) for _ in "ab")
+    for made, of in ((eager, other), (recorded, source)):
+        tamed(made, of)
+    kinds, record = [], tape.record
+
+    def refusing(work):
+        kinds.append(recorded.taming.due(2))
+        made = record(work)
+        return None if any(kinds[-1]) else made
+
+    monkeypatch.setattr(tape, "record", refusing)
+    step = CapturedIteration(recorded, BATCH, source)
+    for _ in range(20):
+        eager.iteration(BATCH)
+        step(BATCH)
+    assert sorted(kinds) == [(False, False), (False, True), (True, False)]
+    assert list(step.graphs) == [(False, False)]
+    assert capsys.readouterr().out.count("cannot be recorded") == 1
     assert_same_game(eager, recorded, 0)
 
 
