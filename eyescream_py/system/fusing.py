@@ -68,13 +68,10 @@ def _give_cache() -> None:
         atexit.register(shutil.rmtree, own, ignore_errors=True)
 
 
-class UnmadeKernelError(UserError):
-    """A kernel that Triton cannot make, or start, for what a run asks of it."""
-
-
 class Kernels:
     """The functions of `proven`, a module of kernels. Each shape and type is compiled when it first
-    comes, long after the proof: UnmadeKernelError where that fails.
+    comes, long after the proof: where that fails, a line on standard error says so, and
+    `kernels_in_torch` computes what that kernel would from there on.
     """
 
     def __init__(self, proven: Any) -> None:
@@ -87,18 +84,37 @@ class Kernels:
 
         @functools.wraps(kernel)
         def watched(*given: Any, **named: Any) -> Any:
+            nonlocal kernel
             try:
                 return kernel(*given, **named)
             except Exception as error:
                 if not _is_of_triton(error):
                     raise
-                raise UnmadeKernelError(
-                    f"Triton cannot make the kernel {name} for this run "
-                    f"({first_line(error)[:LONGEST_REASON]}): start again with --no_fuse"
-                ) from error
+                reason = first_line(error)[:LONGEST_REASON]
+                warn(
+                    f"Triton cannot make the kernel {name} for this run ({reason}): "
+                    "torch's operators do its work, slower."
+                )
+            kernel = _in_torch(name)
+            return kernel(*given, **named)
 
         setattr(self, name, watched)  # asked for once
         return watched
+
+
+def _in_torch(name: str) -> Callable[..., Any]:
+    """What stands for a kernel; like that one it knows no autocast."""
+    import torch
+
+    from eyescream_py.system import kernels_in_torch
+
+    kernel = getattr(kernels_in_torch, name)
+
+    def call(*given: Any, **named: Any) -> Any:
+        with torch.autocast("cuda", enabled=False):
+            return kernel(*given, **named)
+
+    return call
 
 
 def _is_of_triton(error: BaseException) -> bool:

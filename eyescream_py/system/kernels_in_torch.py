@@ -1,6 +1,7 @@
 """`gpu_kernels` by torch's operators: what the kernels are to compute, on any device.
 
-`kernel_checks` compares the kernels with these; a GPU never trains with them.
+`kernel_checks` compares the kernels with these; a GPU trains with one of them only where its own
+cannot be made.
 """
 
 from __future__ import annotations
@@ -48,18 +49,19 @@ def activate_backward(
     g: Tensor, x: Tensor, bias: Tensor, slope: Tensor, mask: Tensor | None, scale: float, pool: int,
     sums: bool,
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:  # fmt: skip
-    """Slopes of `activate`'s x, and with `sums` of bias and slope, by autograd."""
+    """Slopes of `activate`'s x, and with `sums` of bias and slope, as a part each, by autograd."""
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_() for t in (x, bias, slope)]
         y = _whole(leaves[0][:, : len(bias)], leaves[1], leaves[2], mask, scale, pool)
     dx, of_bias, of_slope = torch.autograd.grad(y, leaves, g[:, : len(bias)])
     dx = torch.empty_like(x).copy_(dx)  # which lies as x does
-    return dx, (of_bias, of_slope) if sums else None
+    return dx, (of_bias[None], of_slope) if sums else None
 
 
 def add_parts(parts: tuple[Tensor, Tensor], bias: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """The slopes themselves, as nothing is summed in parts here."""
-    return parts[0].to(bias.dtype), parts[1].to(slope.dtype)
+    """The slopes of bias and slope, of their shapes and types."""
+    of_bias, of_slope = parts
+    return of_bias.sum(0).to(bias.dtype), of_slope.sum().to(slope.dtype).view(slope.shape)
 
 
 def adam(

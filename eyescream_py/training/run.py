@@ -19,7 +19,6 @@ from torch import nn
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import story
 from eyescream_py.system.errors import UserError, first_line
-from eyescream_py.system.fusing import UnmadeKernelError
 from eyescream_py.system.locks import writing
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.safe_tensors import held_by, not_finite
@@ -171,9 +170,6 @@ class Run:
                 self._end_early()
             if self.leads:
                 story.write_curves_if_possible(self.save, self.trainer)
-        except UnmadeKernelError as error:
-            good = f"{self._good} holds the last good state" if self._good else "nothing was saved"
-            raise UserError(f"{error.message}; {good}") from error
         finally:
             self._close_logs()
             self._held.close()

@@ -13,7 +13,7 @@ import torch
 
 from eyescream_py.system import fusing, kernels_in_torch
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.fusing import UnmadeKernelError, fused_kernels, what_fails
+from eyescream_py.system.fusing import fused_kernels, what_fails
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 7)
 NAMES = ["activate", "activate_backward", "add_parts", "adam", "judge", "tally", "widen", "head",
@@ -181,14 +181,40 @@ def raised_in(module, error):
         (KeyError(), "KeyError"),
     ],
 )
-def test_a_kernel_that_cannot_be_made_later_ends_the_run_in_a_line(error, said):
-    kernels = fusing.Kernels(stand_in(adam=raised_in("triton.compiler.compiler", error)))
-    with pytest.raises(UnmadeKernelError) as raised:
-        kernels.adam(1, 2)
-    assert raised.value.message == (
-        f"Triton cannot make the kernel adam for this run ({said}): start again with --no_fuse"
+def test_torch_does_the_work_of_a_kernel_that_cannot_be_made_later(error, said, capsys):
+    unmade = raised_in("triton.compiler.compiler", error)
+    kernels = fusing.Kernels(stand_in(widen=unmade))
+    widen, x = kernels.widen, torch.ones(2, 3, 4, 4)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(widen(x, 2, 8, x.dtype), kernels_in_torch.widen(x, 2, 8, x.dtype))
+    assert capsys.readouterr().err == (
+        f"Triton cannot make the kernel widen for this run ({said}): torch's operators do its "
+        "work, slower.\n"
     )
-    assert raised.value.exit_code == 2
+    assert kernels.head.__wrapped__ is kernels_in_torch.head
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_kernel_of_a_run_can_be_torchs(name, capsys):
+    """Parts of sums, too, which two of them hand over: as the kernels' own, in several rows."""
+    unmade = raised_in("triton.compiler.compiler", RuntimeError("no"))
+
+    def in_rows(*given):
+        dx, parts = kernels_in_torch.activate_backward(*given)
+        if parts is None:
+            return dx, None
+        halves = [torch.cat([part / 2, part / 2]) for part in parts]
+        return dx, tuple(halves)
+
+    def of_rows(parts, bias, slope):
+        of_bias, of_slope = parts
+        assert of_bias.shape[1:] == bias.shape
+        return of_bias.sum(0).to(bias.dtype), of_slope.sum().to(slope.dtype).view(1)
+
+    usual = {"activate_backward": in_rows, "add_parts": of_rows}
+    assert what_fails(fusing.Kernels(stand_in(**{**usual, name: unmade})), CPU, True) == ""
+    assert capsys.readouterr().err.count(f"Triton cannot make the kernel {name} ") == 1
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ValueError("no")])

@@ -8,7 +8,6 @@ import torch
 
 from eyescream_py import torch7
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.fusing import UnmadeKernelError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.game import SATURATED_EPOCHS, GameTask
 from eyescream_py.training.reconstruct import ReconstructionTask
@@ -141,23 +140,6 @@ def test_not_finite_stops_and_keeps_the_good_checkpoint(tmp_path):
         run(tmp_path, task)
     assert error.value.exit_code == 2
     assert stored(tmp_path)["epoch"] == 2
-
-
-@pytest.mark.parametrize("epoch", [1, 3])
-def test_a_kernel_that_cannot_be_made_names_the_last_checkpoint(epoch, tmp_path):
-    task = ToyTask()
-    begin, begun = task.begin_epoch, []
-
-    def unmade():
-        begun.append(1)
-        begin()
-        if len(begun) == epoch:
-            raise UnmadeKernelError("no kernel: start again with --no_fuse")
-
-    task.begin_epoch = unmade
-    known = r".*toy\.net holds the last good state" if epoch > 1 else "nothing was saved"
-    with pytest.raises(UserError, match=f"^no kernel: start again with --no_fuse; {known}$"):
-        run(tmp_path, task)
 
 
 def test_not_finite_before_the_first_save_says_so(tmp_path):
