@@ -9,7 +9,7 @@ import click
 from eyescream_py.cli import continued, idle, options, recipes
 from eyescream_py.cli.trainer import Trainer
 from eyescream_py.networks.names import D_SMALL, G_SMALL
-from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE
+from eyescream_py.system.numbers import MOMENTUM, NOT_NEGATIVE, RATE
 from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
@@ -19,8 +19,8 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.number("--G_SGD_momentum", 0.0, "SGD momentum of G.", MOMENTUM)
 @options.number("--D_SGD_lr", 0.02, "SGD learning rate of D.", NOT_NEGATIVE)
 @options.number("--D_SGD_momentum", 0.0, "SGD momentum of D.", MOMENTUM)
-@options.number("--G_adam_lr", -1.0, "Adam learning rate of G (-1: 0.001).")
-@options.number("--D_adam_lr", -1.0, "Adam learning rate of D (-1: 0.001).")
+@options.number("--G_adam_lr", -1.0, "Adam learning rate of G (-1: 0.001).", RATE)
+@options.number("--D_adam_lr", -1.0, "Adam learning rate of D (-1: 0.001).", RATE)
 @options.game_options(D_L1=0.0, D_L2=1e-4)
 @options.number("--D_maxAcc", 1.01, "D learns only while its accuracy is below this.")
 @options.scale_option()

@@ -42,6 +42,16 @@ class Finite(click.ParamType):
         return " and ".join(parts)
 
 
+class _Rate(Finite):
+    """A learning rate that is not negative, or -1 for the one that comes with the optimizer."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = super().convert(value, param, ctx)
+        if number < 0 and number != -1:
+            self.fail(f"{value} is neither a learning rate nor -1, the default one.", param, ctx)
+        return number
+
+
 class Whole(click.types.IntParamType):
     """An integer that a double holds exactly, as checkpoints of Lua have to."""
 
@@ -76,6 +86,7 @@ def batches_done(text: str) -> int:
 
 FINITE = Finite()
 NOT_NEGATIVE = Finite(0)
+RATE = _Rate()
 MOMENTUM = Finite(0, 1)
 SHARE = Finite(0, most=1)
 SEED = click.IntRange(0, 2**62)  # torch's and numpy's generators take it

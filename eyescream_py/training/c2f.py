@@ -31,7 +31,7 @@ from eyescream_py.training.distributed import joined
 from eyescream_py.training.game import (
     GameOptions,
     GameTask,
-    check_batch_size,
+    check_counts,
     epoch_length,
     load_pictures,
     mean_deviation,
@@ -78,10 +78,10 @@ def train(options: PairOptions, stop: StopSignal) -> None:
     """Run `train_c2f.py`; returns when the epochs are done or the run was stopped."""
     with joined(options, stop) as (group, options, stop):
         # what cannot work is told before the pictures are read
-        check_batch_size(options.batch_size)
         _check_sizes(options)
         D, G = built(lambda: create_networks(options), f"--fineSize={options.fine_size}")
         _check_memory(options)
+        check_counts(options)
         parts = Part(D, [options.dims] * 2), Part(G, [(1, *options.dims[1:]), options.dims])
         options, device, arithmetic = setup.settled(options, group, *parts)
         options = setup.with_proven_kernels(options, device, group)
@@ -125,6 +125,7 @@ def _check_sizes(options: PairOptions) -> None:
         )
     if options.parzen_images < 1 or options.validation < 1:
         raise UserError("--parzenImages and --validation need at least 1 image")
+    _check_parzen(options, options.validation)
 
 
 def _check_memory(options: PairOptions) -> None:

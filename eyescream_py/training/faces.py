@@ -34,7 +34,7 @@ from eyescream_py.training.distributed import joined
 from eyescream_py.training.game import (
     GameOptions,
     GameTask,
-    check_batch_size,
+    check_counts,
     epoch_length,
     load_pictures,
     mean_deviation,
@@ -96,7 +96,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
     """Run `train.py`; returns when the epochs are done or the run was stopped."""
     with joined(options, stop) as (group, options, stop):
         # what cannot work is told before the pictures are read
-        check_batch_size(options.batch_size)
+        check_counts(options)
         if options.autoencoder and "G_arch" in options.typed:
             raise UserError("--autoencoder has a G of its own: leave out --G_arch")
         _check_planes(options)

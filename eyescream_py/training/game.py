@@ -83,11 +83,18 @@ class GameOptions(CommonOptions, abc.ABC):
         """((learning rate, momentum) of SGD, learning rate of the others or -1) of "D" or "G"."""
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Raise UserError unless half a batch can be real and D sees at least two of each kind."""
-    if batch_size < 4 or batch_size % 2:
+def check_counts(options: GameOptions) -> None:
+    """Raise UserError where no pictures, however many, could be trained on in such numbers: half a
+    batch is real, D sees at least two of each kind, and an epoch holds a batch."""
+    batch, length = options.batch_size, options.n_epoch
+    if batch < 4 or batch % 2:
         raise UserError(
-            f"--batchSize={batch_size}: give an even number of at least 4 (half of it is real)"
+            f"--batchSize={batch}: give an even number of at least 4 (half of it is real)"
+        )
+    if length != -1 and length < batch:
+        raise UserError(
+            f"--N_epoch={length}: an epoch needs at least one batch of --batchSize={batch} "
+            "pictures (-1: all files)"
         )
 
 
@@ -104,11 +111,6 @@ def epoch_length(options: GameOptions, data: Dataset) -> int:
     demand_batch(flag, min(options.batch_size, length), options.dims)
     if options.n_epoch == -1:
         return len(data)
-    if options.n_epoch < options.batch_size:
-        raise UserError(
-            f"--N_epoch={options.n_epoch}: an epoch needs at least one batch of --batchSize="
-            f"{options.batch_size} pictures (-1: all files)"
-        )
     if options.n_epoch > len(data):
         print(
             f"--N_epoch={options.n_epoch} is more than the {len(data)} pictures there are: "

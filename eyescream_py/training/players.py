@@ -118,8 +118,7 @@ def _player(
     method, clamp = getattr(options, f"{name}_optmethod"), getattr(options, f"{name}_clamp")
     betas = (options.adam_beta1, options.adam_beta2)
     on_gpu = next(network.parameters()).is_cuda
-    rates, flag = options.rates(name), f"--{name}_adam_lr"
-    optimizer = make_optimizer(method, network, *rates, betas, on_gpu, rounded, flag)
+    optimizer = make_optimizer(method, network, *options.rates(name), betas, on_gpu, rounded)
     working = Working(network, optimizer.flat) if rounded and optimizer.flat else None
     fused = None
     if tools and isinstance(optimizer, Adam):

@@ -16,16 +16,12 @@ from eyescream_py.system.folders import make_folder
 from eyescream_py.system.saves import numbered, stamp
 
 
-def prepare_folder(folder: Path, name: str, room: int) -> None:
-    """Make SAVE, clear what killed writers left there, and see that checkpoints `name` can be
-    written, of `room` bytes together.
+def demand_folder(folder: Path, room: int = 0) -> None:
+    """Make SAVE, clear what killed writers left there, and see that it takes checkpoints, of `room`
+    bytes together.
 
-    Raises UserError where it cannot.
+    Raises UserError where it does not.
     """
-    for path in (folder / name, folder / f"{name}.old"):
-        if path.exists() and not path.is_file():
-            kind = "a folder" if path.is_dir() else NO_FILE
-            raise UserError(f"--save={folder}: {path} is {kind}; remove it or save elsewhere")
     try:
         make_folder(folder)
         for place in (folder, folder / "pictures"):
@@ -38,6 +34,15 @@ def prepare_folder(folder: Path, name: str, room: int) -> None:
         raise UserError(
             f"--save={folder}: cannot write {size}checkpoints there: {reason}"
         ) from error
+
+
+def prepare_folder(folder: Path, name: str, room: int) -> None:
+    """The same, and see that no folder stands where checkpoints `name` are to be."""
+    for path in (folder / name, folder / f"{name}.old"):
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else NO_FILE
+            raise UserError(f"--save={folder}: {path} is {kind}; remove it or save elsewhere")
+    demand_folder(folder, room)
 
 
 def keep_earlier_pictures(folder: Path, pictures: list[Path], stem: str) -> Path:

@@ -28,6 +28,7 @@ from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam, LuaOptimizer
 from eyescream_py.torch7.random import LuaSource, RandomSource, TorchSource
 from eyescream_py.training.run import RunOptions
+from eyescream_py.training.save_folder import demand_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,8 @@ def settled(
     """The options with the precision that was chosen in place of "auto", as files keep it; the
     device, and that precision. `parts` are the networks to be trained.
     """
+    if group.leads:  # it is tried before the pictures are read
+        demand_folder(Path(options.save))
     device, arithmetic = device_and_precision(options, group, parts)
     say_idle((device.type == "cpu", "on a processor", ("fast", "strict")))
     return dataclasses.replace(options, precision=arithmetic.name), device, arithmetic
@@ -172,17 +175,13 @@ def make_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     capturable: bool = False,
     rounded: bool = False,
-    flag: str = "learning rate",
 ) -> LuaOptimizer:
     """The optimizer `method` ("adam", "adagrad" or "sgd") of a network's parameters.
 
     `sgd` is (learning rate, momentum) of "sgd"; `lr` the rate of the others, -1 for Lua's 0.001.
     `capturable` where its steps are to become part of a CUDA graph, `rounded` where the network
-    computes with rounded copies of its weights. Parameters are laid flat where that pays. Raises
-    UserError that names `flag` for any other negative `lr`.
+    computes with rounded copies of its weights. Parameters are laid flat where that pays.
     """
-    if lr < 0 and lr != -1:
-        raise UserError(f"{flag}={lr:g}: give a positive learning rate, or -1 for Lua's 0.001")
     lr = 1e-3 if lr == -1 else lr
     flat = lies_flat(next(network.parameters()).is_cuda, rounded)
     params = Flat(network) if flat else network.parameters()

@@ -36,7 +36,7 @@ TRAIN = [
     ("--D_optmethod=rmsprop", "rmsprop"),
     ("--G_optmethod=", "G_optmethod"),
     ("--D_adam_lr=nan", "nan"),
-    ("--G_adam_lr=-0.5", "--G_adam_lr=-0.5"),
+    ("--G_adam_lr=-0.5", "'--G_adam_lr': -0.5"),
     ("--D_SGD_lr=-1", "--D_SGD_lr"),
     ("--D_SGD_momentum=1.5", "1.5"),
     ("--D_L2=inf", "inf"),
@@ -293,6 +293,26 @@ def test_bad_input(script, text, names, things, tmp_path, monkeypatch):
     assert snapshot(home) == before
     assert not list(tmp_path.rglob("*.net"))
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("script", "bad"),
+    [
+        ("train", "--N_epoch=3"),
+        ("train", "--G_adam_lr=-0.5"),
+        ("train", "--save={text}"),
+        ("train_denoiser", "--save={text}"),
+        ("train_c2f", "--N_epoch=-2"),
+        ("train_c2f", "--parzenImages=201"),
+    ],
+)
+def test_what_no_pictures_could_mend_is_told_before_they_are_read(
+    script, bad, things, tmp_path, monkeypatch
+):
+    use_small_networks(monkeypatch)
+    done = invoke(script, *arguments(script, bad, things, tmp_path))
+    assert done.exit_code == 2
+    assert "Loading new training data" not in done.output
 
 
 def use_small_networks_except_for_checks(monkeypatch, text):
