@@ -1,6 +1,11 @@
 #!/usr/bin/env python3
 """Write grids of faces of a trained network: `python sample.py`; flags: `--help`."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I leaves it out
+
 if __name__ == "__main__":  # before the imports that take long
     from eyescream_py.system.interrupts import quiet
 

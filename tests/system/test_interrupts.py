@@ -23,8 +23,8 @@ PROGRAMS = [
 INTERRUPTING = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(20)\n"
 
 
-def interrupted(program, folder):
-    (folder / "click.py").write_text(INTERRUPTING)
+def started(program, folder, click_holds):
+    (folder / "click.py").write_text(click_holds)
     paths = os.pathsep.join([str(folder), str(ROOT)])
     return subprocess.run(
         [sys.executable, *program.split(), "--help"], cwd=ROOT, capture_output=True, text=True,
@@ -34,8 +34,31 @@ def interrupted(program, folder):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_while_it_is_imported_a_program_ends_without_a_word(program, tmp_path):
-    done = interrupted(program, tmp_path)
+    done = started(program, tmp_path, INTERRUPTING)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+# torch7 stands alone: it imports nothing of the package
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if "torch7" not in name])
+def test_a_program_without_its_packages_says_so_in_one_line(program, tmp_path):
+    done = started(program, tmp_path, "import no_such_package.at_all\n")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "lacks the package no_such_package: pip install" in done.stderr
+
+
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if name.endswith(".py")])
+def test_an_isolated_python_finds_the_package_beside_the_script(program):
+    done = subprocess.run(
+        [sys.executable, "-I", program, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_any_other_error_keeps_its_traceback(tmp_path):
+    program = "from eyescream_py.system.interrupts import quiet; quiet(); import eyescream_py.none"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
 
 
 @pytest.fixture
