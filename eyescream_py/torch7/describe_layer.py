@@ -65,6 +65,7 @@ _IN_AND_OUT = (
     ("inputSize", "outputSize"),
     ("inputsize", "outputsize"),
     ("input_dim", "hidden_dim"),
+    ("inputSize", "hiddenSize"),
     ("inputFrameSize", "outputFrameSize"),
     ("nInputPlane", "nOutputPlane"),
 )

@@ -1,7 +1,7 @@
 """Layers of well-known programs, which are no part of nn.
 
 fast-neural-style (ShaveImage, TotalVariation), neural-style (ContentLoss, StyleLoss, TVLoss: they
-only measure), waifu2x's package w2nn, neuraltalk2, texture_nets, spatial transformers (stnbhwd).
+only measure), waifu2x's package w2nn, neuraltalk2.
 """
 
 from __future__ import annotations
@@ -82,6 +82,24 @@ class DepthExpand2x(nn.Module):
         count, planes, height, width = x.shape
         parts = x.reshape(count, planes // 4, 2, 2, height, width)
         return parts.permute(0, 1, 4, 2, 5, 3).reshape(count, planes // 4, 2 * height, 2 * width)
+
+
+class ScaleTable(nn.Module):
+    """{images, factors} -> images times the factors (N,C,1,1) of their planes (w2nn.ScaleTable)."""
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        return inputs[0] * inputs[1]
+
+
+class AuxiliaryLossTable(nn.Module):
+    """The table itself in training, its entry ``i``, from 1, in evaluation (waifu2x)."""
+
+    def __init__(self, i: int = 1) -> None:
+        super().__init__()
+        self.i = i
+
+    def forward(self, inputs: list[Tensor]) -> Tensor | list[Tensor]:
+        return list(inputs) if self.training else inputs[self.i - 1]
 
 
 class FeatExpander(nn.Module):

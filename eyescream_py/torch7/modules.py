@@ -35,8 +35,10 @@ from .describe_layer import printable
 from .errors import T7Error
 from .layers_inplace import LUA_CLASSES, InPlace
 from .modules_codec import Codec, Node, Reader, Writer
+from .modules_cudnn import register_cudnn
 from .modules_origin import Origin, Rewriting, origin_of, remember
 from .modules_projects import register_projects
+from .modules_stn import register_stn
 from .registry import REGISTRY
 from .values import Table, TorchObject
 
@@ -62,6 +64,8 @@ _CODECS: list[Codec] = [
 _READERS: dict[str, Codec] = {name: codec for codec in reversed(_CODECS) for name in codec.lua}
 _PACKAGES = ("nn", "cudnn", "")
 register_projects()
+register_cudnn()
+register_stn()
 _CPU = ("torch.FloatTensor", "torch.DoubleTensor")
 _TORCH_REFUSES = (ValueError, RuntimeError, TypeError, ArithmeticError, AssertionError)
 

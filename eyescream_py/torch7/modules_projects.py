@@ -17,6 +17,7 @@ def build_leaky_relu(node: Node) -> layers.LeakyReLU:
 
 
 def register_projects() -> None:
+    _register_waifu2x()
     register(
         "nn.ShaveImage",
         lambda layer: layers_projects.ShaveImage(layer.count("size")),
@@ -32,16 +33,6 @@ def register_projects() -> None:
         )
     for name in _MEASURES:
         register(name, lambda layer: layers_projects.PassOn())
-    for name in ("w2nn.InplaceClip01", "w2nn.Clip01"):
-        register(name, lambda layer: layers_projects.Clip01(), layers_projects.Clip01)
-    for name in ("w2nn.LeakyReLU", "w2nn.LeakyReLU_deprecated"):
-        register(name, build_leaky_relu)
-    register(
-        "w2nn.DepthExpand2x",
-        lambda layer: layers_projects.DepthExpand2x(),
-        layers_projects.DepthExpand2x,
-    )
-    register("w2nn.Print", lambda layer: layers_projects.PassOn())
     register(
         "nn.FeatExpander",
         lambda layer: layers_projects.FeatExpander(layer.count("n")),
@@ -54,6 +45,28 @@ def register_projects() -> None:
         layers_projects.GramMatrix,
         lambda module, writer: {"normalize": module.normalize},
     )
+
+
+def _register_waifu2x() -> None:
+    for name in ("w2nn.InplaceClip01", "w2nn.Clip01"):
+        register(name, lambda layer: layers_projects.Clip01(), layers_projects.Clip01)
+    for name in ("w2nn.LeakyReLU", "w2nn.LeakyReLU_deprecated"):
+        register(name, build_leaky_relu)
+    register(
+        "w2nn.DepthExpand2x",
+        lambda layer: layers_projects.DepthExpand2x(),
+        layers_projects.DepthExpand2x,
+    )
+    register(
+        "w2nn.ScaleTable", lambda layer: layers_projects.ScaleTable(), layers_projects.ScaleTable
+    )
+    register(
+        "w2nn.AuxiliaryLossTable",
+        lambda layer: layers_projects.AuxiliaryLossTable(layer.count("i", 1)),
+        layers_projects.AuxiliaryLossTable,
+        lambda module, writer: {"i": module.i},
+    )
+    register("w2nn.Print", lambda layer: layers_projects.PassOn())
 
 
 def write_total_variation(module: Any, writer: Writer) -> dict[str, Any]:

@@ -8,14 +8,36 @@ import torch
 from torch import nn
 
 from . import layers_temporal as temporal
-from .modules_codec import Codec, Node, Plain, Writer, plain
+from .modules_codec import Codec, Node, Plain, Writer, long_storage, plain
 from .modules_weights import without_memory
 
 
 def read_convolution(node: Node) -> nn.Module:
+    """cudnn's class is a convolution of images: time is their height, a frame their width."""
     frames = node.count("inputFrameSize"), node.count("outputFrameSize")
-    window = node.count("kW"), node.count("dW", 1)
+    if node.obj.typename.startswith("cudnn."):
+        window = node.count("kH"), node.count("dH", 1), node.integer("padH", 0)
+    else:
+        window = node.count("kW"), node.count("dW", 1), 0
     return node.fill(without_memory(lambda: temporal.TemporalConvolution(*frames, *window)))
+
+
+def write_padded_convolution(module: Any, writer: Writer) -> dict[str, Any]:
+    return {
+        "inputFrameSize": module.in_frame,
+        "outputFrameSize": module.out_frame,
+        "nInputPlane": 1,
+        "nOutputPlane": module.out_frame,
+        "kW": module.in_frame,
+        "kH": module.k_w,
+        "dW": 1,
+        "dH": module.d_w,
+        "padW": 0,
+        "padH": module.padding,
+        "groups": 1,
+        "iSize": long_storage([0] * 4),
+        **writer.weights_of(module),
+    }
 
 
 def write_convolution(module: Any, writer: Writer) -> dict[str, Any]:
@@ -63,6 +85,14 @@ def write_max_pooling(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 CODECS = [
+    Codec(
+        ("TemporalConvolution",),
+        temporal.TemporalConvolution,
+        read_convolution,
+        write_padded_convolution,
+        written="cudnn.TemporalConvolution",
+        fits=lambda module: module.padding > 0,
+    ),
     Codec(
         ("TemporalConvolution",),
         temporal.TemporalConvolution,

@@ -4,8 +4,10 @@ import struct
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from eyescream_py.torch7 import Table, load, save, to_module
+from eyescream_py.torch7 import T7Error, Table, TorchObject, from_module, load, save, to_module
 
 
 def item(*parts: int | float | str | bytes) -> bytes:
@@ -53,3 +55,76 @@ def test_data_parallel_table_writes_its_devices_before_its_fields(version: int) 
     assert checkpoint["model"].header == Table.from_list([1, 2])
     assert to_module(checkpoint["model"])(torch.tensor([3.0])).item() == 9
     assert save(None, checkpoint).endswith(text("epoch") + number(12))
+
+
+UNITS = {
+    "CUDNN_LSTM": (nn.LSTM, {}),
+    "CUDNN_GRU": (nn.GRU, {}),
+    "CUDNN_RNN_TANH": (nn.RNN, {}),
+    "CUDNN_RNN_RELU": (nn.RNN, {"nonlinearity": "relu"}),
+}
+
+
+def cudnn_rnn(
+    mode: str, layers: int, directions: int, name: str = "RNN", **fields: object
+) -> tuple[nn.Module, TorchObject]:
+    """A recurrent layer of torch, and the object of cudnn.torch with the same weights."""
+    kind, options = UNITS[mode]
+    torch.manual_seed(3)
+    unit = kind(5, 4, layers, bidirectional=directions == 2, **options)
+    named = dict(unit.named_parameters())
+    ordered = [part for key, part in named.items() if key.startswith("weight")]
+    ordered += [part for key, part in named.items() if key.startswith("bias")]
+    weight = torch.cat([part.detach().reshape(-1) for part in ordered])
+    return unit, TorchObject(f"cudnn.{name}", Table(
+        mode=mode, inputSize=5, hiddenSize=4, numLayers=layers, numDirections=directions,
+        inputMode="CUDNN_LINEAR_INPUT", dropout=0, batchFirst=False, rememberStates=False,
+        weight=weight, train=False, _type="torch.CudaTensor", **fields,
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", UNITS)
+@pytest.mark.parametrize(("layers", "directions"), [(1, 1), (3, 2)])
+def test_cudnn_recurrent_layers(mode: str, layers: int, directions: int) -> None:
+    unit, obj = cudnn_rnn(mode, layers, directions)
+    x = torch.randn(7, 2, 5)
+    for module in (to_module(obj), to_module(from_module(to_module(obj)))):
+        torch.testing.assert_close(module(x), unit(x)[0])
+        torch.testing.assert_close(module(x), unit(x)[0])  # nothing is remembered
+
+
+def test_cudnn_recurrent_layers_remember_where_they_say_so() -> None:
+    unit, obj = cudnn_rnn("CUDNN_GRU", 2, 1, "GRU")
+    obj.fields.update(rememberStates=True, batchFirst=True)
+    module, x = to_module(obj), torch.randn(2, 6, 5)
+    whole = unit(x.transpose(0, 1))[0].transpose(0, 1)
+    torch.testing.assert_close(torch.cat([module(x[:, :4]), module(x[:, 4:])], 1), whole)
+    module.forget()
+    torch.testing.assert_close(module(x), whole)
+
+
+def test_cudnn_recurrent_layers_of_other_kinds_are_refused() -> None:
+    _, obj = cudnn_rnn("CUDNN_LSTM", 1, 2, "BLSTM")
+    for field, value, why in [
+        ("inputMode", "CUDNN_SKIP_INPUT", "only CUDNN_LINEAR_INPUT"),
+        ("mode", "LSTM", "none of CUDNN_LSTM"),
+        ("numDirections", 3, "two directions"),
+        ("hiddenSize", 3, "weight has shape"),
+    ]:
+        changed = TorchObject(obj.typename, Table(obj.fields, **{field: value}))
+        with pytest.raises(T7Error, match=f"cudnn.BLSTM: .*{why}"):
+            to_module(changed)
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_cudnn_convolution_over_time_has_its_window_as_height(padding: int) -> None:
+    torch.manual_seed(4)
+    kernel, bias = torch.randn(6, 5, 3), torch.randn(6)  # (out, in, time)
+    obj = TorchObject("cudnn.TemporalConvolution", Table(
+        inputFrameSize=5, outputFrameSize=6, nInputPlane=1, nOutputPlane=6, kW=5, kH=3, dW=1,
+        dH=2, padW=0, padH=padding, weight=kernel.transpose(1, 2).reshape(6, 15), bias=bias,
+    ))  # fmt: skip
+    x = torch.randn(2, 11, 5)
+    expected = F.conv1d(x.transpose(1, 2), kernel, bias, 2, padding).transpose(1, 2)
+    for module in (to_module(obj), to_module(from_module(to_module(obj)))):
+        torch.testing.assert_close(module(x), expected)

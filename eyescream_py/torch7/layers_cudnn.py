@@ -1,0 +1,86 @@
+"""The recurrent layers that exist in cuDNN alone: cudnn.RNN of cudnn.torch, and its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eyescream_py.torch7.recurrent import Recurrent, detached
+
+# by cudnn.torch's name of each mode: blocks of H rows in its matrices, and what torch runs
+GATES = {"CUDNN_LSTM": 4, "CUDNN_GRU": 3, "CUDNN_RNN_TANH": 1, "CUDNN_RNN_RELU": 1}
+_RUNS: dict[str, Callable[..., Any]] = {
+    "CUDNN_LSTM": torch.lstm,
+    "CUDNN_GRU": torch.gru,
+    "CUDNN_RNN_TANH": torch.rnn_tanh,
+    "CUDNN_RNN_RELU": torch.rnn_relu,
+}
+
+
+class CudnnRNN(Recurrent):
+    """(T,N,F) -> (T,N,directions*H), with ``batch_first`` (N,T,F) -> (N,T,directions*H).
+
+    ``weight`` is all that cuDNN has in one: of each layer, and in it of each direction, the matrix
+    (gates*H, inputs) and the matrix (gates*H, H); after all of those, in the same order, two
+    biases (gates*H) each. Gates come in torch's order, which is cuDNN's.
+
+    ``remembers``: a call goes on where the last one ended. Source: cuDNN's documentation of
+    cudnnGetRNNLinLayerMatrixParams.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        input_size: int,
+        hidden_size: int,
+        layers: int = 1,
+        directions: int = 1,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        remembers: bool = False,
+    ) -> None:
+        super().__init__()
+        self.mode, self.input_size, self.hidden_size = mode, input_size, hidden_size
+        self.layers, self.directions = layers, directions
+        self.batch_first, self.dropout, self.remembers = batch_first, dropout, remembers
+        self.weight = nn.Parameter(torch.zeros(sum(rows * size for rows, size in self.shapes())))
+
+    def shapes(self) -> list[tuple[int, int]]:
+        """Rows and columns of the parts of ``weight``; a bias has one column."""
+        rows, hidden = GATES[self.mode] * self.hidden_size, self.hidden_size
+        matrices = []
+        for layer in range(self.layers):
+            inputs = self.directions * hidden if layer else self.input_size
+            matrices += [(rows, inputs), (rows, hidden)] * self.directions
+        return [*matrices, *[(rows, 1)] * len(matrices)]
+
+    def _parts(self) -> list[Tensor]:
+        """Both matrices and both biases of the first layer, then of the next, as torch has them."""
+        shapes = self.shapes()
+        parts = self.weight.split([rows * size for rows, size in shapes])
+        half = len(parts) // 2
+        matrices = [part.view(shape) for part, shape in zip(parts[:half], shapes, strict=False)]
+        pairs = range(0, half, 2)
+        return [p for i in pairs for p in (*matrices[i : i + 2], *parts[half + i : half + i + 2])]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 3:
+            raise ValueError("cuDNN's recurrent layers take (time, batch, features)")
+        x = x.transpose(0, 1) if self.batch_first else x
+        state = self._past if self.remembers and self._past is not None else self._zeros(x)
+        given = state if self.mode == "CUDNN_LSTM" else state[0]
+        both = self.directions == 2
+        options = (True, self.layers, self.dropout, self.training, both, False)
+        y, *state = _RUNS[self.mode](x, given, self._parts(), *options)
+        self._past = detached(state)
+        return y.transpose(0, 1) if self.batch_first else y
+
+    def _zeros(self, x: Tensor) -> list[Tensor]:
+        return [x.new_zeros(self.layers * self.directions, x.shape[1], self.hidden_size)] * 2
+
+    def extra_repr(self) -> str:
+        sizes = f"{self.input_size}, {self.hidden_size}, layers={self.layers}"
+        return f"{self.mode}, {sizes}, directions={self.directions}"

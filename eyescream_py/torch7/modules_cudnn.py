@@ -1,0 +1,62 @@
+"""Converters of `layers_cudnn`, under their full names: nn has other classes LSTM and GRU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .layers_cudnn import GATES, CudnnRNN
+from .modules_codec import Node, Writer
+from .modules_weights import without_memory
+from .registry import register
+
+NAMES = ("RNN", "RNNReLU", "RNNTanh", "LSTM", "GRU", "BLSTM", "BGRU")
+_BUFFERS = ("reserve", "hiddenOutput", "cellOutput", "gradHiddenInput", "gradCellInput")
+
+
+def build_rnn(node: Node) -> nn.Module:
+    mode, inputs = node.text("mode"), node.text("inputMode", "CUDNN_LINEAR_INPUT")
+    if mode not in GATES:
+        raise node.fail(f"the mode {mode} is none of {', '.join(GATES)}")
+    if inputs != "CUDNN_LINEAR_INPUT":
+        raise node.fail(f"the inputMode {inputs} is not supported, only CUDNN_LINEAR_INPUT")
+    sizes = node.count("inputSize"), node.count("hiddenSize"), node.count("numLayers")
+    directions = node.count("numDirections", 1)
+    if directions > 2:
+        raise node.fail(f"there are two directions, not {directions}")
+    options = {
+        "batch_first": node.boolean("batchFirst", False),
+        "dropout": node.number("dropout", 0),
+        "remembers": node.boolean("rememberStates", False),
+    }
+    return node.fill(without_memory(lambda: CudnnRNN(mode, *sizes, directions, **options)))
+
+
+def write_rnn(module: Any, writer: Writer) -> dict[str, Any]:
+    both = module.directions == 2
+    return {
+        "mode": module.mode,
+        "inputMode": "CUDNN_LINEAR_INPUT",
+        "datatype": "CUDNN_DATA_FLOAT",
+        "inputSize": module.input_size,
+        "hiddenSize": module.hidden_size,
+        "numLayers": module.layers,
+        "numDirections": module.directions,
+        "bidirectional": "CUDNN_BIDIRECTIONAL" if both else "CUDNN_UNIDIRECTIONAL",
+        "batchFirst": module.batch_first,
+        "dropout": module.dropout,
+        "rememberStates": module.remembers,
+        "seqLength": 1,
+        "miniBatch": 1,
+        "seed": 0x01234567,
+        **writer.weights_of(module),
+        **{name: writer.empty() for name in _BUFFERS},
+    }
+
+
+def register_cudnn() -> None:
+    """The one that is written, cudnn.RNN, has all of the others as its modes."""
+    register("cudnn.RNN", build_rnn, CudnnRNN, write_rnn)
+    for name in NAMES[1:]:
+        register(f"cudnn.{name}", build_rnn)
