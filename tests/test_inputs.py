@@ -285,15 +285,13 @@ OWN_WAYS = {
     "ganless_hd/resuming.py": {"glob"},  # a run's networks
     "image_model/loop.py": {"iterdir"},  # folders of runs
     "image_model/page.py": {"glob"},  # a run's own pictures, by their names
-    "image_model/prepare.py": {"iterdir"},  # whether a folder is empty
     "mln/pictures.py": {"glob"},  # a run's own pictures
     "networks/checkpoints.py": {"glob"},  # networks of the package
     "results/story.py": {"glob"},  # a run's own pictures
-    "srez/bench.py": {"iterdir"},  # whether a folder is empty
     "srez/demo.py": {"glob"},  # a run's own pictures
-    "srez/make_data.py": {"glob"},  # whether a folder is empty
     "srez/training.py": {"iterdir"},  # whether a folder is empty
     "system/files.py": {"scandir"},  # temporary files of killed runs
+    "system/folders.py": {"iterdir"},  # whether a folder is empty
 }
 
 

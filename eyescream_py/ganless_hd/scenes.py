@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
-from eyescream_py.system.folders import make_folder
+from eyescream_py.system.folders import new_folder
+from eyescream_py.system.progress import each
 
 JPEG_QUALITY = 92
 
@@ -68,14 +69,16 @@ def _shape(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def write_scenes(folder: Path, count: int, size: int, seed: int) -> None:
-    """`scene_00000.jpg`, ... in `folder`; scene n depends on `seed` and n alone."""
+    """`scene_00000.jpg`, ... in `folder`, new or empty; scene n depends on `seed` and n alone.
+    UserError.
+    """
     try:
-        make_folder(folder)
-        for number in range(count):
+        new_folder(folder)
+        for number in each(range(count), "scenes"):
             data = io.BytesIO()
             picture = scene(size, np.random.default_rng((seed, number)))
             picture.save(data, "JPEG", quality=JPEG_QUALITY)
-            with atomic_write(folder / f"scene_{number:05d}.jpg") as file:
+            with atomic_write(folder / f"scene_{number:05d}.jpg", synced=False) as file:
                 file.write(data.getvalue())
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({why(error)})") from error

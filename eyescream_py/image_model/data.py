@@ -17,11 +17,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from eyescream_py.data.pictures import ENDINGS, IN_WORDS, PictureError, read_pixels
 from eyescream_py.data.walk import walk
 from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.progress import each
 from eyescream_py.system.text import read_lines
 from eyescream_py.system.voice import say, warn
 
@@ -35,30 +35,40 @@ def list_pictures(folder: str | Path, flag: str) -> list[Path]:
     return list_files(folder, ENDINGS, f"pictures ({IN_WORDS})", flag)
 
 
-def list_files(folder: str | Path, endings: Sequence[str], words: str, flag: str) -> list[Path]:
-    """The same for files of any `endings`, called `words` where there are none."""
+def list_files(
+    folder: str | Path, endings: Sequence[str], words: str, flag: str, beside: Sequence[str] = ()
+) -> list[Path]:
+    """The same for files of any `endings`, called `words` where there are none; those that end as
+    `beside` says belong to them, and are not counted.
+    """
     if not Path(folder).is_dir():
         wrong = "is no folder" if Path(folder).exists() else "does not exist"
         raise UserError(f"{flag}: {folder} {wrong}; name a folder")
     try:
-        found = walk(folder, endings)
+        found = walk(folder, (*endings, *beside))
     except OSError as error:
         raise UserError(f"{flag}: {folder} cannot be read ({why(error)})") from None
     line = found.line()
-    if not found.files:
+    files = [path for path in found.paths if path.name.lower().endswith(tuple(endings))]
+    if not files:
         raise UserError(f"{flag}: {folder} holds no {words}{line and f' ({line})'}")
     if line:
         warn(f"{folder}: {line}")
-    return found.paths
+    return files
 
 
 def by_stem(files: list[Path], flag: str) -> dict[str, Path]:
     """name without ending -> file; UserError where two files differ in their ending only."""
-    named = {path.stem: path for path in files}
-    for path in files:
-        if named[path.stem] != path:
+    return by_name({path: path.stem for path in files}, flag)
+
+
+def by_name(names: dict[Path, str], flag: str) -> dict[str, Path]:
+    """The names of files -> the files; UserError where two have one."""
+    named = {name: path for path, name in names.items()}
+    for path, name in names.items():
+        if named[name] != path:
             raise UserError(
-                f"{flag}: {path} and {named[path.stem]} have one name but for folder and ending; "
+                f"{flag}: {path} and {named[name]} have one name but for folder and ending; "
                 "rename one of them"
             )
     return named
@@ -221,9 +231,7 @@ def load_rows(
     """
     kept, kept_names, constant = [], [], []
     broken: list[str] = []
-    for row, name in tqdm(
-        list(zip(rows, names, strict=True)), "pictures", leave=False, disable=None
-    ):
+    for row, name in each(list(zip(rows, names, strict=True)), "pictures"):
         try:
             decoded = [load_picture(path, size, channels) for path in row]
         except UserError as error:
@@ -241,7 +249,7 @@ def load_rows(
             raise UserError(broken[0])
         warn(f"left out: {len(broken)} broken, {broken[0]}")
     if not kept:
-        raise UserError(f"{rows[0][0].parent} holds only constant pictures; give others")
+        raise UserError(f"{rows[0][0].parent}: holds only constant pictures; give others")
     sides = tuple(torch.stack(side) for side in zip(*kept, strict=True))
     return Pictures(sides, kept_names, ShuffledQueue(len(kept_names), rng))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
 from eyescream_py.image_model.heads import LOOK, POSE, SHAPE, Head, build_head, draw, render
 from eyescream_py.image_model.ply import write_ply
-from eyescream_py.image_model.prepare import new_folder, save_grey
+from eyescream_py.image_model.prepare import save_grey, save_pixels
+from eyescream_py.system.folders import new_folder
+from eyescream_py.system.progress import each
 
 SETS = ("Faces_depth", "Faces_real", "Faces_ND", "Faces_ND_test", "Faces_depth_test", "Faces_ply")
 
@@ -39,7 +39,7 @@ def make_data(
     jobs = [("Faces_depth", unpaired), ("Faces_real", unpaired), ("Faces_ND", pairs)]
     jobs += [("Faces_ND_test", tests), ("Faces_ply", meshes)]
     work = [(group, index) for group, count in jobs for index in range(count)]
-    for group, index in tqdm(work, "heads", leave=False, disable=None):
+    for group, index in each(work, "heads"):
         head, depth, photo = make_head(seed, group, index, size)
         path = folders[group] / f"{index:05d}"
         if group == "Faces_ply":
@@ -56,4 +56,4 @@ def make_data(
 
 
 def _save_photo(path: Path, photo: np.ndarray) -> None:
-    Image.fromarray(np.round(255 * photo).astype(np.uint8)).save(path)
+    save_pixels(path, np.round(255 * photo).astype(np.uint8))

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.files import atomic_write, open_to_read
 from eyescream_py.system.text import BOM
 
 _TYPES = {
@@ -56,9 +57,8 @@ def write_ply(path: str | Path, mesh: Mesh) -> None:
     )
     faces = np.empty(len(mesh.triangles), [("n", "u1"), ("i", "<i4", 3)])
     faces["n"], faces["i"] = 3, mesh.triangles
-    Path(path).write_bytes(
-        header.encode() + mesh.vertices.astype("<f4").tobytes() + faces.tobytes()
-    )
+    with atomic_write(path, synced=False) as file:
+        file.write(header.encode() + mesh.vertices.astype("<f4").tobytes() + faces.tobytes())
 
 
 def read_ply(path: str | Path) -> Mesh:
@@ -66,8 +66,11 @@ def read_ply(path: str | Path) -> Mesh:
 
     Raises UserError where the file is no PLY file, is cut short, or holds no vertices.
     """
-    with open(path, "rb") as file:
-        data = file.read(_FILE_LIMIT + 1).removeprefix(BOM)
+    try:
+        with open_to_read(path) as file:
+            data = file.read(_FILE_LIMIT + 1).removeprefix(BOM)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({why(error)})") from None
     if len(data) > _FILE_LIMIT:
         raise UserError(f"{path}: is larger than {_FILE_LIMIT >> 20} MB; export a coarser mesh")
     end = data.find(b"end_header", 0, _HEADER_LIMIT)

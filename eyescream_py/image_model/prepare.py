@@ -5,8 +5,10 @@ Each function reads a folder and writes PNG files into another that must be new 
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import re
+import shutil
 import sys
 import zlib
 from collections import Counter
@@ -20,6 +22,7 @@ from tqdm import tqdm
 
 from eyescream_py.data.face_boxes import face_boxes
 from eyescream_py.image_model.data import (
+    by_name,
     by_stem,
     list_files,
     list_pictures,
@@ -28,29 +31,45 @@ from eyescream_py.image_model.data import (
 )
 from eyescream_py.image_model.ply import Mesh, read_ply
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.folders import make_folder
+from eyescream_py.system.files import atomic_write
+from eyescream_py.system.folders import new_folder
+from eyescream_py.system.progress import each
 from eyescream_py.system.text import BOM
+from eyescream_py.system.voice import warn
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 SURFACE_POINTS = 100_000
 _ABS_LIMIT = 1 << 20  # points; the cameras have 640x480
 _FARTHEST = 1e9  # beyond it a depth is no measure of anything
 _ABS_WORD = 32  # bytes that a number may take
+NOT_ONE_FACE = "without exactly one face"
 _ND_NAME = re.compile(r"^(?P<person>.+d)(?P<number>\d+)$")
 
 
-def new_folder(folder: str | Path) -> Path:
-    """Make `folder`; UserError if it holds files already (nothing is ever overwritten)."""
-    folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder}: is not empty; give a new folder, or move its files away")
-    make_folder(folder)
-    return folder
+def save_pixels(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 (H, W) or (H, W, 3) as a PNG file, whole or not at all. Raises OSError."""
+    with atomic_write(path, synced=False) as file:
+        Image.fromarray(pixels).save(file, "png")
 
 
 def save_grey(path: Path, values: np.ndarray) -> None:
     """Save a plane (H, W), minimum to black and maximum to white; a constant plane is black."""
-    Image.fromarray(to_bytes(values)).save(path)
+    save_pixels(path, to_bytes(values))
+
+
+@contextlib.contextmanager
+def passing_over() -> Iterator[None]:
+    """A file that cannot be used is named on stderr; the others are done."""
+    try:
+        yield
+    except UserError as error:
+        tqdm.write(f"passed over: {error.message}", file=sys.stderr)
+
+
+def say_left_out(reasons: Counter[str]) -> None:
+    """One line on stderr that counts what nothing was made of, where there is any."""
+    if reasons:
+        warn(f"left out: {', '.join(f'{count} {reason}' for reason, count in reasons.items())}")
 
 
 def zbuffer(rows: np.ndarray, columns: np.ndarray, z: np.ndarray, size: int) -> np.ndarray:
@@ -90,14 +109,19 @@ def depth_map(points: np.ndarray, size: int) -> np.ndarray:
 
 
 def meshes_to_depth_maps(source: str | Path, target: str | Path, size: int) -> int:
-    """Every `.ply` of `source` -> a depth map PNG (size x size) of the same name; their number."""
-    files = list_files(source, (".ply",), ".ply file", "IN")
+    """Every readable `.ply` of `source` -> a depth map PNG (size x size) of the same name; their
+    number.
+    """
+    files = by_stem(list_files(source, (".ply",), ".ply file", "IN"), "IN")
     target = new_folder(target)
-    for number, path in enumerate(tqdm(files, "meshes", leave=False, disable=None)):
-        mesh: Mesh = read_ply(path)
-        points = mesh.surface_points(SURFACE_POINTS, np.random.default_rng(number))
-        save_grey(target / f"{path.stem}.png", depth_map(points, size))
-    return len(files)
+    written = 0
+    for number, (stem, path) in enumerate(each(files.items(), "meshes")):
+        with passing_over():
+            mesh: Mesh = read_ply(path)
+            points = mesh.surface_points(SURFACE_POINTS, np.random.default_rng(number))
+            save_grey(target / f"{stem}.png", depth_map(points, size))
+            written += 1
+    return written
 
 
 def read_abs(path: str | Path) -> np.ndarray:
@@ -178,12 +202,11 @@ def cut(planes: np.ndarray, box: Box) -> np.ndarray:
 
 def readable_pictures(files: dict[str, Path], channels: int) -> Iterator[tuple[str, np.ndarray]]:
     """(stem, planes) of each of `files` that can be read; the others are named on stderr."""
-    for stem, path in tqdm(files.items(), "photos", leave=False, disable=None):
-        try:
+    for stem, path in each(files.items(), "photos"):
+        planes = None
+        with passing_over():
             planes = read_picture(path, channels)
-        except UserError as error:
-            tqdm.write(f"passed over: {error.message}", file=sys.stderr)
-        else:
+        if planes is not None:
             yield stem, planes
 
 
@@ -191,15 +214,16 @@ def crop_faces(source: str | Path, target: str | Path, scale: float, detect: boo
     """Cut the one face of every picture of `source`; returns how many pictures had exactly one."""
     files = by_stem(list_pictures(source, "IN"), "IN")
     target = new_folder(target)
-    kept = 0
+    kept, left_out = 0, Counter[str]()
     for stem, colour in readable_pictures(files, 3):
         box = find_face(colour.mean(0), scale, detect)
-        if box:
-            pixels = cut(colour, box).transpose(1, 2, 0)
-            Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8)).save(
-                target / f"{stem}.png"
-            )
-            kept += 1
+        if box is None:
+            left_out[NOT_ONE_FACE] += 1
+            continue
+        pixels = np.clip(np.round(cut(colour, box)), 0, 255).astype(np.uint8)
+        save_pixels(target / f"{stem}.png", pixels.transpose(1, 2, 0))
+        kept += 1
+    say_left_out(left_out)
     return kept
 
 
@@ -214,8 +238,9 @@ def flatten(source: str | Path, target: str | Path) -> int:
     if twice:
         raise UserError(f"{source}: holds two files named {twice[0]}; rename one of them")
     target = new_folder(target)
-    for path in files:
-        (target / path.name).write_bytes(path.read_bytes())
+    for path in each(files, "files"):
+        with open(path, "rb") as copied, atomic_write(target / path.name, synced=False) as file:
+            shutil.copyfileobj(copied, file)
     return len(files)
 
 
@@ -225,23 +250,38 @@ def notre_dame_pairs(
     """Range images `PERSONdN.abs.gz` and photos `PERSONd(N+1).ppm` -> `_D.png`, `_I.png` pairs.
 
     Photo and depth are cut alike around the face, and the depth's gaps are filled by rows. Pairs
-    without exactly one face or of unequal sizes are left out. Returns the number written.
+    without exactly one face or of unequal sizes are left out, as is what cannot be read. Returns
+    the number written.
     """
-    files = list_files(source, (".abs.gz", ".abs"), ".abs.gz range image", "IN")
+    files = list_files(source, (".abs.gz", ".abs"), ".abs.gz range image", "IN", beside=(".ppm",))
+    names = by_name({path: _range_name(path) for path in files}, "IN")
     target = new_folder(target)
-    written = 0
-    for path in tqdm(files, "range images", leave=False, disable=None):
-        photo = _next_photo(path)
-        if photo is None:
-            continue
-        depth, grey = read_abs(path), read_picture(photo, 1)[0]
-        box = find_face(grey, scale, detect) if depth.shape == grey.shape else None
-        if box:
-            name = _range_name(path)
-            save_grey(target / f"{name}_D.png", fill_rows(cut(depth, box)))
-            save_grey(target / f"{name}_I.png", cut(grey, box))
+    written, left_out = 0, Counter[str]()
+    for name, path in each(names.items(), "range images"):
+        with passing_over():
+            pair = _cut_pair(path, scale, detect)
+            if isinstance(pair, str):
+                left_out[pair] += 1
+                continue
+            for side, plane in zip("DI", pair, strict=True):
+                save_grey(target / f"{name}_{side}.png", plane)
             written += 1
+    say_left_out(left_out)
     return written
+
+
+def _cut_pair(path: Path, scale: float, detect: bool) -> tuple[np.ndarray, np.ndarray] | str:
+    """The depth and grey planes of a range image and its photo around the face; or why there are
+    none.
+    """
+    photo = _next_photo(path)
+    if photo is None:
+        return "without a photo of the next number"
+    depth, grey = read_abs(path), read_picture(photo, 1)[0]
+    if depth.shape != grey.shape:
+        return "of another size than their photo"
+    box = find_face(grey, scale, detect)
+    return NOT_ONE_FACE if box is None else (fill_rows(cut(depth, box)), cut(grey, box))
 
 
 def _range_name(path: Path) -> str:
@@ -317,13 +357,17 @@ def photo_pairs(source: str | Path, target: str | Path, kind: str, size: int, ch
 def _square(planes: np.ndarray, size: int) -> np.ndarray:
     """The centred square of (C, H, W), as (C, size, size)."""
     square = cut(planes, centre_box(*planes.shape[1:]))
-    return np.stack([_area_resize(plane, size) for plane in square])
+    return np.stack([_resized(plane, size) for plane in square])
 
 
-def _area_resize(plane: np.ndarray, size: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BOX), np.float32)
+def _resized(plane: np.ndarray, size: int) -> np.ndarray:
+    """A square plane reduced by area means; enlarged it is smooth, as the borders of boxes would
+    be edges.
+    """
+    how = Image.Resampling.BOX if len(plane) >= size else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(plane).resize((size, size), how), np.float32)
 
 
 def _save_planes(path: Path, planes: np.ndarray) -> None:
     pixels = to_bytes(planes)
-    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(path)
+    save_pixels(path, pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.voice import say
 
 _MADE = __name__  # in a click context's `meta`: what the command has made, outermost first
@@ -26,6 +27,21 @@ def make_folder(folder: str | Path, new: bool = False) -> Path:
         context.meta.setdefault(_MADE, []).extend(reversed(missing))
     folder.mkdir(parents=True, exist_ok=not new)
     return folder
+
+
+def demand_empty(folder: str | Path) -> None:
+    """UserError where `folder` holds anything, or is a file."""
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; give a new folder, or move its files away")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file stands where a folder is needed")
+
+
+def new_folder(folder: str | Path) -> Path:
+    """Make `folder`, which may be there, empty: nothing in it is ever overwritten. UserError."""
+    demand_empty(folder)
+    return make_folder(folder)
 
 
 def make_again(folder: str | Path) -> None:

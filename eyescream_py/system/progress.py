@@ -5,17 +5,22 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Collection, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
+T = TypeVar("T")
 
 
 class Progress:
-    """Counts things done on stderr; a context manager. Says nothing where `enabled` is false."""
+    """Counts things done on stderr, of a `total` where it is known; a context manager. Says nothing
+    where `enabled` is false.
+    """
 
-    def __init__(self, total: int, unit: str, enabled: bool = True) -> None:
+    def __init__(self, total: int | None, unit: str, enabled: bool = True) -> None:
         terminal = sys.stderr.isatty()
         size = (
             shutil.get_terminal_size()
@@ -47,5 +52,15 @@ class Progress:
         if self._lines and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             rate = self._done / (now - self._started)
-            line = f"{self._done} of {self._total} {self._unit}, {rate:.0f} per second"
+            pace = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+            share = f"{self._done}{f' of {self._total}' if self._total else ''}"
+            line = f"{share} {self._unit}, {pace} per second"
             print(line, file=sys.stderr)
+
+
+def each(things: Collection[T], unit: str) -> Iterator[T]:
+    """`things` one by one, with a `Progress` of how many are done."""
+    with Progress(len(things), unit) as progress:
+        for thing in things:
+            yield thing
+            progress.update(1)

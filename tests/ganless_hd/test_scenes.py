@@ -34,3 +34,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         write_scenes(tmp_path / "file" / "below", 1, 64, seed=0)
+
+
+def test_scenes_of_an_earlier_call_are_kept(tmp_path):
+    write_scenes(tmp_path, 1, 64, seed=0)
+    before = pixels(tmp_path)[0]
+    with pytest.raises(UserError, match="is not empty"):
+        write_scenes(tmp_path, 2, 96, seed=1)
+    assert [np.array_equal(picture, before) for picture in pixels(tmp_path)] == [True]

@@ -262,6 +262,64 @@ def test_a_broken_photo_is_named_and_the_others_are_done(tmp_path: Path, capsys)
     assert said.count("a.png: cannot be read as a picture") == 2
 
 
+def test_a_broken_mesh_is_named_and_the_others_are_done(tmp_path: Path, capsys) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    corners = np.array([[0, 0, 0], [1, 0, 0.5], [0, 1, 1]], float)
+    for name in ("a", "c"):
+        write_ply(source / f"{name}.ply", Mesh(corners, np.array([[0, 1, 2]])))
+    (source / "b.ply").write_bytes(b"no mesh")
+    (source / "d.ply").symlink_to(source / "c.ply")
+    assert meshes_to_depth_maps(source, tmp_path / "out", 8) == 3
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.png", "d.png"]
+    said = capsys.readouterr().err
+    assert said.count("passed over: ") == 1
+    assert "b.ply: is no PLY mesh" in said
+
+
+def test_meshes_of_one_name_are_not_written_over_each_other(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "x.ply").write_bytes(b"")
+    with pytest.raises(UserError, match=r"x\.ply have one name but for folder"):
+        meshes_to_depth_maps(tmp_path / "in", tmp_path / "out", 8)
+    assert not (tmp_path / "out").exists()
+
+
+def test_range_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "04000d001.abs").write_text("")
+    (tmp_path / "04000d001.abs.gz").write_text("")
+    with pytest.raises(UserError, match="have one name but for folder and ending"):
+        notre_dame_pairs(tmp_path, tmp_path / "out", 1.0)
+
+
+def test_what_no_pair_was_made_of_is_counted(tmp_path: Path, capsys) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    flat, small = range_image(np.ones((8, 8))), range_image(np.ones((4, 4)))
+    texts = {"1d001": flat, "2d001": small, "3d001": flat, "4d001": flat[:9], "5d001": flat}
+    for name, text in texts.items():
+        write_abs(source / f"{name}.abs.gz", text)
+    for name in ("2d002", "3d002", "4d002"):
+        save(source / f"{name}.ppm", np.eye(8) * 255)
+    (source / "5d002.ppm").write_bytes(b"no picture")
+    assert notre_dame_pairs(source, tmp_path / "out", 1.0) == 0
+    said = capsys.readouterr().err
+    assert "left out: 1 without a photo of the next number, " in said
+    assert "1 of another size than their photo, 1 without exactly one face\n" in said
+    assert said.count("passed over: ") == 2
+    assert ".ppm)" not in said  # photos are no files of other formats here
+
+
+def test_enlarged_photos_get_no_edges_at_the_borders_of_their_pixels(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in" / "a.png", np.arange(8)[:, None] * 30 + np.zeros((8, 8)))
+    assert photo_pairs(tmp_path / "in", tmp_path / "out", "edges", 256, 1) == 1
+    photo = pixels(tmp_path / "out" / "a_I.png")
+    assert np.abs(np.diff(photo, axis=0)).max() < 10
+    assert not pixels(tmp_path / "out" / "a_D.png").any()
+
+
 def test_existing_files_are_never_mixed_with_new_ones(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     save(tmp_path / "in" / "p.png", np.eye(8) * 255)

@@ -115,6 +115,10 @@ def test_the_bytes_are_synced_before_the_rename_and_the_folder_after_it(tmp_path
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b)))
     write(tmp_path / "a.net", b"one")
     assert order == ["sync", "rename", "sync"]
+    with atomic_write(tmp_path / "b.png", synced=False) as file:
+        file.write(b"two")
+    assert order[3:] == ["rename"]
+    assert (tmp_path / "b.png").read_bytes() == b"two"
 
 
 def test_stale_temporaries_go_and_those_of_running_writers_stay(tmp_path):

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.folders import make_folder
+from eyescream_py.system.folders import make_folder, new_folder
 from eyescream_py.system.places import PATH
 
 
@@ -90,3 +90,14 @@ def test_a_folder_s_link_to_nowhere_is_no_file(tmp_path):
         with pytest.raises(OSError, match="run") as error:
             make_folder(folder)
         assert why(error.value) == "a link to a place that is not there"
+
+
+def test_a_new_folder_may_be_there_but_holds_nothing(tmp_path):
+    (tmp_path / "here").mkdir()
+    assert new_folder(tmp_path / "here") == tmp_path / "here"
+    assert new_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "here" / "mine").touch()
+    with pytest.raises(UserError, match=r"here: is not empty"):
+        new_folder(tmp_path / "here")
+    with pytest.raises(UserError, match=r"mine: a file stands where a folder is needed"):
+        new_folder(tmp_path / "here" / "mine")

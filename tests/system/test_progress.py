@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from eyescream_py.system import progress
+
 ROOT = Path(__file__).parents[2]
 COUNT = """
 from eyescream_py.system.progress import Progress
@@ -40,3 +42,10 @@ def test_a_bar_on_a_terminal_even_of_unknown_size():
 def test_nothing_where_it_is_not_wanted_and_no_bar_in_a_file():
     assert said(enabled=False, terminal=True) == ""
     assert said(enabled=True, terminal=False) == ""
+
+
+def test_each_thing_comes_once_and_is_counted(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    assert list(progress.each(["a", "b"], "things")) == ["a", "b"]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["1 of 2 things", "2 of 2 things"]
