@@ -14,7 +14,8 @@ if __name__ == "__main__":  # before the imports that take long
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,11 @@ from eyescream_py.system.commands import Command
 from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
-from eyescream_py.system.folders import make_folder
+from eyescream_py.system.folders import demand_empty, make_folder
 from eyescream_py.system.json_lines import read_json_lines
 from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
+from eyescream_py.system.progress import SECONDS_BETWEEN_LINES
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +96,8 @@ def run_bench(cells: list[Options], folder: Path, device: torch.device) -> list[
         _write(folder / "table.md", table(rows))
         draw(cells[:number], folder / "curves.png")
         if not whole:
-            voice.say(f"stopped; {len(cells) - number} combinations were not tried")
+            left = len(cells) - number
+            voice.say(f"stopped; {left} combination{' was' if left == 1 else 's were'} not tried")
             break
     return rows
 
@@ -106,11 +109,24 @@ def _run_cell(cell: Options, device: torch.device) -> tuple[dict[str, Any], bool
     from eyescream_py.srez.training import run_train
 
     try:
-        whole = run_train(cell, device, say=lambda line: None)
+        whole = run_train(cell, device, say=_now_and_then(cell_name(cell)))
     except DivergedError as error:
         return {"cell": cell_name(cell), "failed": str(error)}, True
     figures = run_evaluate(cell, device, say=lambda line: None)
     return _row(cell, figures), whole
+
+
+def _now_and_then(name: str) -> Callable[[str], None]:
+    """What says a run's lines behind its `name`: those that come long enough after the last."""
+    last = time.monotonic()
+
+    def say(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            voice.say(f"{name}: {line}")
+
+    return say
 
 
 def _row(cell: Options, figures: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -144,7 +160,8 @@ def averaged(records: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 def tracking(points: list[dict[str, float]], quality: str) -> float | None:
     """Spearman's rank correlation of the averaged estimate with `quality`, from the estimate's
-    largest value on (before it, the critic is still catching up); None for fewer than 5 points.
+    largest value on (before it, the critic is still catching up); None for fewer than 5 points, or
+    equal ones.
 
     Both are averaged over up to ten spans of the run, as single generators oscillate.
     """
@@ -156,6 +173,8 @@ def tracking(points: list[dict[str, float]], quality: str) -> float | None:
     if len(rest) < LEAST_POINTS:
         return None
     spans = np.array([part.mean(0) for part in np.array_split(rest, min(SPANS, len(rest)))])
+    if not np.ptp(spans, 0).all():  # of what never changes there is no rank
+        return None
     return float(spearmanr(spans[:, 0], spans[:, 1]).statistic)
 
 
@@ -256,8 +275,9 @@ def main(context: click.Context, objectives: str, architectures: str, norms: str
          out_dir: str, gpu: int, threads: int, **values: Any) -> None:  # fmt: skip
     """Compare objectives, architectures and critic norms on one data set."""
     folder = Path(out_dir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out_dir={folder}: exists and is not empty; give a new folder")
+    demand_empty(folder)
+    if minutes <= 0:
+        raise UserError(f"--minutes={minutes:g}: give a number above 0")
     base = Options(  # the networks are compared, not what is corrected behind them
         **values, summary_dir=out_dir, cache_dir=str(folder / "cache"), train_time=minutes,
         back_projection=0,

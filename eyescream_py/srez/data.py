@@ -29,6 +29,7 @@ from eyescream_py.system.device import free_memory
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.progress import Progress
 from eyescream_py.system.text import read_lines
 from eyescream_py.system.voice import warn
 
@@ -222,8 +223,9 @@ def _decode_all(paths: list[Path], crop: str) -> tuple[np.ndarray, np.ndarray]:
             window, means[i] = decode(paths[i], crop)
             windows[i] = window.transpose(2, 0, 1)
 
-    with ThreadPoolExecutor(DECODE_THREADS) as pool:
-        list(pool.map(decode_one, range(len(paths))))
+    with ThreadPoolExecutor(DECODE_THREADS) as pool, Progress(len(paths), "pictures") as progress:
+        for _ in pool.map(decode_one, range(len(paths))):
+            progress.update(1)
     return windows, means
 
 

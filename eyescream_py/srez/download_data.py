@@ -25,19 +25,22 @@ import zlib
 from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import click
 
 from eyescream_py.system import voice
 from eyescream_py.system.commands import Command
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import FULL, UserError, why
 from eyescream_py.system.files import atomic_write, demand_room, remove_stale_temporaries
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.places import PATH
+from eyescream_py.system.progress import Progress, each
 
 CELEBA_URL = "https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
 CELEBA_CHECKSUM = "md5:00d2c5bc6d35e252742224ab0c1e8fcb"
 CHUNK = 1 << 20
+MB = 1_000_000
 TIMEOUT_SECONDS = 30
 MOST_BYTES = 64 << 20  # of one picture; CelebA's have 7 kB
 # What zipfile, and what unpacks for it, raises for strangers' bytes; RuntimeError: a password.
@@ -76,13 +79,26 @@ def download(url: str, target: Path, checksum: str, retries: int = 5, say: Say =
             if error.code < 500 or attempt == retries:
                 raise UserError(f"{url}: the server answers {error.code} {error.reason}") from None
         except (OSError, HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                error.filename = str(part)
+                raise
             if attempt == retries:
-                raise UserError(
-                    f"{url}: {error}; {part} keeps what came, start again to go on from there"
-                ) from None
+                raise UserError(f"{url}: {_broken_off(error)}; {_remedy(part)}") from None
         say(f"the transfer broke off, trying again ({attempt + 1} of {retries})")
         time.sleep(min(2**attempt, 30) * 0.1)
     _accept(part, target, checksum)
+
+
+def _broken_off(error: OSError | HTTPException) -> str:
+    """Why a transfer ended."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    return why(cause) if isinstance(cause, OSError) else str(cause) or type(cause).__name__
+
+
+def _remedy(part: Path) -> str:
+    if part.is_file():
+        return f"{part} keeps what came, start again to go on from there"
+    return "check the address and the network, and start again"
 
 
 def _fetch_rest(url: str, part: Path, say: Say) -> None:
@@ -92,7 +108,10 @@ def _fetch_rest(url: str, part: Path, say: Say) -> None:
         headers |= {"Range": f"bytes={have}-", "If-Range": tag}
     if not url.startswith(("http://", "https://")):
         raise UserError(f"--url={url}: give an http or https address")
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310  checked above
+    try:
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310  checked above
+    except ValueError as error:
+        raise UserError(f"--url={url}: is no address ({error})") from None
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)  # noqa: S310
     except urllib.error.HTTPError as error:
@@ -126,11 +145,20 @@ def _store(answer: HTTPResponse, part: Path, have: int, url: str, say: Say) -> N
         file.write(json.dumps({"tag": "" if tag.startswith("W/") else tag}).encode())
     say(f"{url}: from {have} of {total if total else 'unknown'} bytes")
     with open(part, "ab" if have else "wb") as out:
-        while chunk := answer.read(CHUNK):
-            out.write(chunk)
+        _copy(answer, out, have, total)
     size = part.stat().st_size
     if total is not None and size != total:
         raise OSError(f"{size} of {total} bytes came")
+
+
+def _copy(answer: HTTPResponse, out: BinaryIO, have: int, total: int | None) -> None:
+    """What comes, as it comes, behind the `have` bytes of a file. Raises OSError."""
+    with Progress(total and total // MB, "MB") as progress:
+        progress.update(have // MB)
+        while chunk := answer.read1(CHUNK):
+            out.write(chunk)
+            progress.update((have + len(chunk)) // MB - have // MB)
+            have += len(chunk)
 
 
 def _accept(part: Path, target: Path, checksum: str) -> None:
@@ -160,7 +188,7 @@ def unpack(archive: Path, folder: Path) -> int:
     count = 0
     try:
         with zipfile.ZipFile(archive) as package:
-            for member in package.infolist():
+            for member in each(package.infolist(), "files"):
                 name = PurePosixPath(member.filename.replace("\\", "/")).name
                 if name.lower().endswith((".jpg", ".jpeg")) and not name.startswith("."):
                     _unpack_one(package, member, folder / name)
@@ -182,7 +210,7 @@ def _unpack_one(package: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path)
         raise zipfile.BadZipFile(f"{target.name} has {member.file_size} bytes")
     if target.is_file() and target.stat().st_size == member.file_size:
         return
-    with atomic_write(target) as out, package.open(member) as source:
+    with atomic_write(target, synced=False) as out, package.open(member) as source:
         while chunk := source.read(CHUNK):
             out.write(chunk)
 

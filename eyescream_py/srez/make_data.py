@@ -14,7 +14,6 @@ if __name__ == "__main__":  # before the imports that take long
     quiet()
 
 import random
-from pathlib import Path
 
 import click
 import numpy as np
@@ -22,10 +21,11 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from eyescream_py.system import voice
 from eyescream_py.system.commands import Command
-from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
-from eyescream_py.system.folders import make_folder
+from eyescream_py.system.folders import new_folder
+from eyescream_py.system.numbers import FILES, SEED
 from eyescream_py.system.places import PATH
+from eyescream_py.system.progress import each
 
 FRAME = (178, 218)  # width, height
 FACE_CENTRE = (89, 115)
@@ -140,20 +140,13 @@ def _light(image: Image.Image, seed: int, rng: random.Random) -> Image.Image:
 @click.option(
     "--dataset", type=PATH, default="srez/dataset", show_default=True, help="Folder to write to."
 )
-@click.option("--count", type=click.IntRange(1, 999_999), default=1000, show_default=True,
-              help="Number of faces.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the faces.")
+@click.option("--count", type=FILES, default=1000, show_default=True, help="Number of faces.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the faces.")
 def main(dataset: str, count: int, seed: int) -> None:
     """Render faces to try srez on; existing files are never overwritten."""
-    folder = Path(dataset)
-    taken = next(iter(folder.glob("*")), None) if folder.is_dir() else None
-    if taken:
-        raise UserError(
-            f"--dataset={folder}: holds {taken.name} already; give a new or empty folder"
-        )
-    make_folder(folder)
-    for i in range(count):
-        with atomic_write(folder / f"{i + 1:06d}.jpg") as file:
+    folder = new_folder(dataset)
+    for i in each(range(count), "faces"):
+        with atomic_write(folder / f"{i + 1:06d}.jpg", synced=False) as file:
             render_face(seed * 1_000_000 + i).save(file, format="JPEG", quality=92)
     voice.say(f"{count} faces of 178x218 in {folder}")
 

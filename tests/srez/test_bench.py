@@ -7,7 +7,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from eyescream_py.srez import training
+from eyescream_py.srez import bench, training
 from eyescream_py.srez.batches import Batches
 from eyescream_py.srez.bench import averaged, cell_name, grid, main, run_bench, tracking
 from eyescream_py.srez.options import Options
@@ -56,6 +56,7 @@ def test_tracking_is_the_rank_correlation_from_the_peak_on():
     falling = averaged(records_of([30 - i for i in range(20)], shaken))
     assert tracking(falling, "detail_swd") == pytest.approx(1)
     assert tracking([], "detail_swd") is None
+    assert tracking(averaged(records_of([3] * 8, distances)), "detail_swd") is None
 
 
 def test_a_small_study(faces_folder, tmp_path):
@@ -120,6 +121,13 @@ def test_ctrl_c_ends_the_study_and_not_only_one_run(tiny, tmp_path, monkeypatch)
     assert not (tmp_path / "wgan-deconv-layer").exists()
 
 
+def test_a_long_training_is_not_silent(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "SECONDS_BETWEEN_LINES", 0.0)
+    base = dataclasses.replace(tiny, summary_dir=str(tmp_path), max_batches=10)
+    run_bench(grid(base, "gan", "deconv", "layer"), tmp_path, torch.device("cpu"))
+    assert "gan-deconv-layer: Progress[100%]" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -127,6 +135,7 @@ def test_ctrl_c_ends_the_study_and_not_only_one_run(tiny, tmp_path, monkeypatch)
         ["--architectures", "unet"],
         ["--norms", "spectral"],
         ["--width", "0"],
+        ["--minutes", "0"],
     ],
 )
 def test_unknown_names_are_refused_before_any_work(tmp_path, wrong):

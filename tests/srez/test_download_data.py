@@ -3,6 +3,7 @@ or sends pages.
 """
 
 import contextlib
+import errno
 import hashlib
 import http.server
 import io
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 from eyescream_py.srez import download_data
 from eyescream_py.srez.download_data import download, main, parse_checksum, unpack
 from eyescream_py.srez.make_data import render_face
+from eyescream_py.system import progress
 from eyescream_py.system.errors import UserError
 
 
@@ -162,8 +164,32 @@ def test_refusals_and_web_pages_are_reported(server, tmp_path):
 def test_other_addresses_are_refused(tmp_path):
     with pytest.raises(UserError, match="http or https"):
         download("file:///etc/hostname", tmp_path / "a", "", 0)
-    with pytest.raises(UserError, match="start again"):
+    with pytest.raises(UserError, match="Connection refused; check the address and the network"):
         download("http://127.0.0.1:9/nothing", tmp_path / "a", "", 0)
+    with pytest.raises(UserError, match="is no address"):
+        download("http://[::1", tmp_path / "a", "", 0)
+    with pytest.raises(UserError, match="control characters"):
+        download("http://a b/c", tmp_path / "a", "", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_named_and_not_tried_again(server, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download_data, "_copy", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        fetch(server, tmp_path / "a.zip")
+    assert caught.value.filename == str(tmp_path / "a.zip.part")
+    assert len(server.ranges) == 1
+
+
+def test_what_came_is_told_while_it_comes(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(download_data, "MB", 100)
+    fetch(server, tmp_path / "a.zip")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"{len(server.data) // 100} of {len(server.data) // 100} MB, ")
 
 
 def test_checksums_are_checked_before_anything_is_fetched():

@@ -29,11 +29,11 @@ def test_command_writes_and_never_overwrites(tmp_path):
         assert picture.size == (178, 218)
     again = CliRunner().invoke(main, arguments)
     assert again.exit_code == 2
-    assert "new or empty folder" in again.output
+    assert f"--dataset={folder}: is not empty" in again.output
 
 
-@pytest.mark.parametrize("count", ["0", "-1", "many"])
-def test_wrong_counts_are_refused(tmp_path, count):
-    result = CliRunner().invoke(main, ["--dataset", str(tmp_path / "d"), "--count", count])
+@pytest.mark.parametrize("wrong", ["--count=0", "--count=-1", "--count=many", "--seed=-5"])
+def test_wrong_numbers_are_refused(tmp_path, wrong):
+    result = CliRunner().invoke(main, ["--dataset", str(tmp_path / "d"), wrong])
     assert result.exit_code == 2
     assert not (tmp_path / "d").exists()
