@@ -156,7 +156,7 @@ class AsciiWriter:
         if len(self._gathered) > _CHUNK_BYTES:
             self.flush()
 
-    def elements(self, tensor: torch.Tensor) -> None:
+    def elements(self, tensor: torch.Tensor, cut: bool = False) -> None:
         if tensor.dtype in _RAW_DTYPES:
             self.chars(bytes(storage_bytes(tensor)))
         elif tensor.dtype.is_floating_point:

@@ -112,10 +112,13 @@ class BinaryWriter:
         if len(self._gathered) > self._GATHERED_BYTES:
             self.flush()
 
-    def elements(self, tensor: torch.Tensor) -> None:
-        """The elements of a contiguous 1-D CPU tensor."""
+    def elements(self, tensor: torch.Tensor, cut: bool = False) -> None:
+        """The elements of a contiguous 1-D CPU tensor.
+
+        Longs that do not fit in 4 bytes are cut, as Lua does, or raise T7Error.
+        """
         if tensor.dtype is torch.int64 and self.long_size == 4:
-            tensor = _narrowed(tensor)
+            tensor = tensor.to(torch.int32) if cut else _narrowed(tensor)
         data = storage_bytes(tensor)
         if len(data) < self._GATHERED_BYTES:
             self.chars(bytes(data))

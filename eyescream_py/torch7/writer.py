@@ -23,6 +23,8 @@ from .errors import T7Error
 from .values import BooleanKey, LuaFunction, Storage, TorchObject, text_bytes
 
 _INT_MAX = 2**31 - 1
+# sizes that nn.Reshape and the up-samplings make without filling them: any number stands there
+_UNFILLED = ("batchsize", "inputSize", "outputSize")
 _END = object()
 
 
@@ -231,9 +233,12 @@ class Writer:
         name = value.typename or ""
         if STORAGE_CLASSES.get(name) != tensor.dtype:
             name = storage_class(lua_class(tensor)[0])
-        self._storage_of(tensor, name, value.version)
+        unfilled = bool(self._stack) and self._stack[-1].key in _UNFILLED
+        self._storage_of(tensor, name, value.version, unfilled)
 
-    def _storage_of(self, tensor: torch.Tensor, name: str, version: int) -> None:
+    def _storage_of(
+        self, tensor: torch.Tensor, name: str, version: int, unfilled: bool = False
+    ) -> None:
         """Write the whole memory that `tensor` views, once for all its views of this class."""
         memory = tensor.untyped_storage()
         if not self._reference(4, memory, (memory._cdata, name)):
@@ -242,7 +247,7 @@ class Writer:
         count = memory.nbytes() // tensor.element_size()
         self._items.longs((count,))
         empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        self._items.elements(empty.set_(memory, 0, (count,), (1,)).cpu())
+        self._items.elements(empty.set_(memory, 0, (count,), (1,)).cpu(), unfilled)
 
 
 def _header(value: TorchObject) -> Any:

@@ -335,3 +335,14 @@ def test_an_ascii_file_that_an_editor_of_windows_saved(ends, tmp_path):
     text = b"\xef\xbb\xbf" + (tmp_path / "a.t7").read_bytes().replace(b"\n", ends)
     assert load(text)["x"].tolist() == [0, 1, 2]
     assert load(text)["text"] == "a"
+
+
+@pytest.mark.parametrize("field", ["batchsize", "inputSize", "outputSize"])
+def test_sizes_that_lua_never_filled_are_cut_to_4_bytes(field):
+    """nn.Reshape makes such a storage; in a file of 64 bits any number may stand there."""
+    sizes = Storage(torch.tensor([2**40 + 7, 6]))
+    layer = TorchObject("nn.Reshape", Table({field: sizes}))
+    assert load(save(None, [layer, 1], long_size=4))[1].fields[field].tolist() == [7, 6]
+    for filled in (Table(size=sizes), Table({field: sizes.tensor}), sizes):
+        with pytest.raises(T7Error, match="4-byte longs cannot"):
+            save(None, filled, long_size=4)
