@@ -12,6 +12,7 @@ from .errors import T7Error
 from .layers_volumetric import VolumetricDropout, VolumetricFullConvolution
 from .modules_codec import Codec, Node, Plain, Writer, plain
 from .modules_weights import without_memory
+from .values import Table, TorchObject
 
 AXES = ("T", "H", "W")
 
@@ -80,7 +81,20 @@ def write_dilated(module: Any, writer: Writer) -> dict[str, Any]:
     return {**write_convolution(module, writer), **write_axes("dilation", module.dilation)}
 
 
+def as_before_adj(node: Node) -> Node:
+    """A nn.VolumetricFullConvolution of 2015: weights (out, in, ...), padding pT, pW, pH."""
+    weight = node.tensor("weight")
+    if weight.dim() != 5:
+        raise node.fail(f"weight has shape {tuple(weight.shape)}, expected five dimensions")
+    fields = Table(node.obj.fields, weight=weight.transpose(0, 1))
+    for axis in AXES:
+        fields[f"pad{axis}"] = fields.get(f"pad{axis}", fields.get(f"p{axis}"))
+    return Node(TorchObject(node.obj.typename, fields), node.place, node.reader)
+
+
 def read_full_convolution(node: Node) -> nn.Module:
+    if node.obj.typename == "nn.VolumetricFullConvolution" and not node.has("adjW"):
+        node = as_before_adj(node)
     planes = node.count("nInputPlane"), node.count("nOutputPlane")
     geometry, bias = read_geometry(node), node.has("bias")
     geometry["output_padding"] = axes(node, "adj", 0)

@@ -128,3 +128,17 @@ def test_cudnn_convolution_over_time_has_its_window_as_height(padding: int) -> N
     expected = F.conv1d(x.transpose(1, 2), kernel, bias, 2, padding).transpose(1, 2)
     for module in (to_module(obj), to_module(from_module(to_module(obj)))):
         torch.testing.assert_close(module(x), expected)
+
+
+def test_full_convolution_of_volumes_before_adj_had_its_weight_the_other_way() -> None:
+    """nn of 2015: (out, in, T, H, W), and the padding by shorter names."""
+    torch.manual_seed(5)
+    kernel, bias = torch.randn(2, 3, 2, 4, 3), torch.randn(3)  # (in, out, T, H, W), as torch has it
+    obj = TorchObject("nn.VolumetricFullConvolution", Table(
+        nInputPlane=2, nOutputPlane=3, kT=2, kH=4, kW=3, dT=1, dH=2, dW=1, pT=1, pH=1, pW=0,
+        weight=kernel.transpose(0, 1).contiguous(), bias=bias, _type="torch.FloatTensor",
+    ))  # fmt: skip
+    x = torch.randn(1, 2, 3, 4, 5)
+    expected = F.conv_transpose3d(x, kernel, bias, (1, 2, 1), (1, 1, 0))
+    for module in (to_module(obj), to_module(from_module(to_module(obj)))):
+        torch.testing.assert_close(module(x), expected)
