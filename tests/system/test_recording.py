@@ -232,7 +232,8 @@ def test_after_a_recording_that_failed_all_goes_on_as_written(capsys):
     w = torch.zeros(1000, device=device, requires_grad=True)
 
     def work():
-        x = torch.rand(1000, device=device, generator=generator) + torch.rand_like(w)
+        x = torch.rand(1000, device=device, generator=generator)
+        x += torch.empty_like(x).uniform_()
         ((w - x) ** 2).sum().backward()
         with lanes.beside(x):
             w.data.add_(x)
@@ -271,7 +272,7 @@ def test_a_step_that_reads_back_is_trained_as_written(capsys):
     w = torch.zeros(3, device=device, requires_grad=True)
 
     def step(x):
-        loss = ((w - x - torch.rand_like(x)) ** 2).sum()
+        loss = ((w - x - torch.empty_like(x).uniform_()) ** 2).sum()
         (slope,) = torch.autograd.grad(loss, w)
         w.data.sub_(0.1 * slope * (loss.item() > 0))
         return loss.detach()
