@@ -205,12 +205,15 @@ def _convert_network(
 
 def _load(file: str, long_size: str | None, ascii: bool | None) -> Any:
     from .errors import T7Error
-    from .serialization import load
+    from .serialization import load_file
 
     try:
-        return load(file, long_size=int(long_size) if long_size else None, ascii=ascii)
+        value, rest = load_file(file, int(long_size) if long_size else None, ascii)
     except (T7Error, OSError) as error:
         _fail(file, error)
+    if rest:
+        click.echo(f"{file}: only its first value is read; {rest} bytes follow it", err=True)
+    return value
 
 
 def _fail(path: str, error: Exception) -> NoReturn:

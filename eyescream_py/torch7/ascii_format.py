@@ -54,6 +54,11 @@ class AsciiReader:
             self.position += 1
         return self._data[start : start + count]
 
+    def skip_blank_end(self) -> None:
+        """Step over empty lines, which an editor adds, where nothing else follows."""
+        if not self._data[self.position :].strip():
+            self.position = len(self._data)
+
     def check_elements(self, count: int, dtype: torch.dtype) -> None:
         """Raise T7Error unless so many elements can follow."""
         self._check(count if dtype in _RAW_DTYPES else 2 * count - 1, f"a storage of {count}")
@@ -109,6 +114,8 @@ class AsciiReader:
 
 def _parse(line: bytes, parse: Callable[[bytes], Any], start: int) -> list[Any]:
     try:
+        if b"," in line and parse is float:  # where a program of qlua had set the locale
+            line = line.replace(b",", b".")
         return [parse(word) for word in line.split()]
     except ValueError as error:
         raise T7Error(f"a number expected, found {line[:40]!r}", start) from error

@@ -5,36 +5,14 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
-from .ascii_format import BOM, AsciiReader, AsciiWriter
+from .ascii_format import AsciiReader, AsciiWriter
 from .binary_format import BinaryReader, BinaryWriter
 from .errors import T7Error
+from .foreign import check_start
 from .reader import Reader
 from .source import Source
 from .values import Limits
 from .writer import Writer
-
-_FOREIGN = (
-    (b"PK\x03\x04", "a zip archive (PyTorch's own .pt/.pth files are such)"),
-    (b"\x80", "a Python pickle (an old PyTorch .pth file?)"),
-    (b"\x1f\x8b", "compressed with gzip: unpack it first"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"\x93NUMPY", "a NumPy array (.npy)"),
-    (b"MATLAB", "a MATLAB file"),
-    (b"\xfd7zXZ", "compressed with xz: unpack it first"),
-    (b"BZh", "compressed with bzip2: unpack it first"),
-    (b"7z\xbc\xaf", "a 7z archive: unpack it first"),
-    (b"Rar!", "a RAR archive: unpack it first"),
-    (b"%PDF", "a PDF document"),
-    (b"\x7fELF", "a program or library"),
-    (b"GGUF", "a GGUF file"),
-    (b"return", "a Lua program"),
-    (b"{", "a JSON text"),
-    (b"404", "an error message: the download gave no file"),
-    (b"<", "an HTML or XML page: the download gave a page, not the file"),
-    (b"version https://git-lfs", "a Git LFS pointer: fetch the real file with `git lfs pull`"),
-)
 
 
 def load(
@@ -57,10 +35,34 @@ def load(
     if long_size not in (None, 4, 8):
         raise ValueError(f"long_size must be None, 4 or 8, not {long_size!r}")
     if isinstance(source, str | os.PathLike):
-        with open(source, "rb", opener=_not_waiting) as file:
-            os.set_blocking(file.fileno(), True)
-            return _load(Source(file), long_size, ascii, limits or Limits())
-    return _load(Source(source), long_size, ascii, limits or Limits())
+        return load_file(source, long_size, ascii, limits)[0]
+    value, rest = _load(Source(source), long_size, ascii, limits or Limits())
+    if isinstance(source, bytes | bytearray | memoryview):
+        _refuse_nil_alone(value, rest)
+    return value
+
+
+def load_file(
+    path: str | os.PathLike[str],
+    long_size: int | None = None,
+    ascii: bool | None = None,
+    limits: Limits | None = None,
+) -> tuple[Any, int]:
+    """The first value of a file, as `load` reads it, and how many bytes follow it.
+
+    `torch.save` writes one value and no more; a program can write several one after another.
+    """
+    with open(path, "rb", opener=_not_waiting) as file:
+        os.set_blocking(file.fileno(), True)
+        value, rest = _load(Source(file), long_size, ascii, limits or Limits())
+    _refuse_nil_alone(value, rest)
+    return value, rest
+
+
+def _refuse_nil_alone(value: Any, rest: int) -> None:
+    """Four zero bytes are Lua's nil: so begin unfinished downloads and other programs' files."""
+    if value is None and rest:
+        raise T7Error(f"not a Torch 7 file: it begins with nil (zeros), and {rest} bytes follow", 0)
 
 
 def _not_waiting(path: str, flags: int) -> int:
@@ -68,39 +70,20 @@ def _not_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _load(source: Source, long_size: int | None, ascii: bool | None, limits: Limits) -> Any:
-    looks_ascii = _check_start(source, ascii)
+def _load(
+    source: Source, long_size: int | None, ascii: bool | None, limits: Limits
+) -> tuple[Any, int]:
+    """The value, and how many bytes follow it."""
+    looks_ascii = check_start(source, ascii)
     if looks_ascii if ascii is None else ascii:
-        items: AsciiReader | BinaryReader = AsciiReader(source)
+        lines = AsciiReader(source)
+        items: AsciiReader | BinaryReader = lines
         value = Reader(items, limits).read()
+        lines.skip_blank_end()
     else:
         value, items = _load_binary(source, long_size, limits)
     source.leave_at(items.position)
-    return value
-
-
-def _check_start(source: Source, ascii: bool | None) -> bool:
-    """Whether the file begins as an ASCII file. Raises T7Error for files of another kind."""
-    source.load_window(0, min(source.size, 64))
-    start = bytes(source.window[:64])
-    if not start:
-        raise T7Error("not a Torch 7 file: it is empty", 0)
-    text = start.removeprefix(BOM)
-    looks_ascii = text[:1] in b"012345678" and text[1:2] in (b"\n", b"\r")
-    if ascii is False and looks_ascii:
-        raise T7Error("this file is ASCII, but was opened as binary", 0)
-    if ascii and not looks_ascii:
-        raise T7Error("this file is not ASCII, but was opened as such", 0)
-    for magic, kind in _FOREIGN:
-        if start.lstrip(BOM + b" \r\n\t").startswith(magic):
-            raise T7Error(f"not a Torch 7 file: it is {kind}", 0)
-    if not any(start[:3]) and start[3:4] in (b"\1", b"\2", b"\3", b"\4", b"\5"):
-        raise T7Error("in big-endian order, which is not supported", 0)
-    if start[8:10] == b'{"' and int.from_bytes(start[:8], "little") < source.size:
-        raise T7Error("not a Torch 7 file: it is a safetensors file", 0)
-    if not looks_ascii and (start[0] > 8 or any(start[1:4])):
-        raise T7Error(f"not a Torch 7 file: it begins with {start[:8]!r}", 0)
-    return looks_ascii
+    return value, items.remaining
 
 
 def _load_binary(source: Source, long_size: int | None, limits: Limits) -> tuple[Any, BinaryReader]:
