@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the imports that take long
     quiet()
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from eyescream_py.mln.options import (
 from eyescream_py.system.commands import Group
 from eyescream_py.system.numbers import PORT, Finite
 from eyescream_py.system.places import PATH
+from eyescream_py.system.progress import still
 from eyescream_py.system.signals import BEFORE_TRAINING, StopSignal
 from eyescream_py.system.voice import say, warn
 
@@ -268,14 +270,12 @@ def estimate_b0(
     """Estimate a smooth B0 map from a scan's own samples (taken in time order) and write it as
     B0TS.mat. Runs on the CPU.
     """
-    from dataclasses import replace
-
     import torch
 
     from eyescream_py.mln.b0_estimation import estimate_turns
     from eyescream_py.mln.forward import segment_phases
     from eyescream_py.mln.mat import demand_free, demand_writable
-    from eyescream_py.mln.protocol import load_protocol, read_scan, write_b0
+    from eyescream_py.mln.protocol import first_frame, load_protocol, read_scan, write_b0
     from eyescream_py.mln.trajectories import sample_times, segment_interpolation
 
     idle.tell_of_estimation("b0")
@@ -286,15 +286,16 @@ def estimate_b0(
     protocol = load_protocol(params)
     coils, samples = protocol.acquisition.coils[0], protocol.trajectory.shape[1]
     in_data = params.coils_in_scan or params.coils_in_data or len(coils)
-    signal = read_scan(scan, samples, in_data, len(coils), "--scan")[:1]
+    _, frame = first_frame(read_scan(scan, samples, in_data, len(coils), "--scan"))
     segments, mask = params.simulated_segments, protocol.mask[0]
-    estimate = estimate_turns(protocol.trajectory, coils, mask, signal, segments, say=say)
+    with still("estimating the field"):
+        estimate = estimate_turns(protocol.trajectory, coils, mask, frame, segments, say=say)
     seconds = params.readout_ms / 1000
     phases = segment_phases(estimate.turns, segments, 1.0)
     weights = segment_interpolation(sample_times(samples, seconds), segments)
-    write_b0(out, phases, torch.from_numpy(weights), estimate.turns / seconds)
-    low, high = float(estimate.turns.min()) / seconds, float(estimate.turns.max()) / seconds
-    say(f"{out}: {low:.1f} to {high:.1f} Hz over {params.readout_ms:g} ms")
+    hz = estimate.turns / seconds
+    write_b0(out, phases, torch.from_numpy(weights), hz)
+    say(f"{out}: {hz.min():.1f} to {hz.max():.1f} Hz over {params.readout_ms:g} ms")
     say(f"residual {estimate.residuals[0]:.4f} -> {estimate.residuals[-1]:.4f}")
 
 

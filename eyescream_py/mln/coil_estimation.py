@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from eyescream_py.mln.baselines import conjugate_gradient
 from eyescream_py.mln.joint_estimation import joint_inversion
@@ -13,6 +16,7 @@ from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.trajectories import density_compensation, is_on_grid
 
 Floats = NDArray[np.float64]
+BLOCK_BYTES = 1 << 28  # of the matrices of some columns of pixels
 
 
 def calibration(trajectory: Floats, signal: Tensor, width: int, iterations: int = 12) -> Tensor:
@@ -54,14 +58,18 @@ def espirit(
     matrix = blocks.permute(1, 2, 0, 3, 4).reshape((n - kernel + 1) ** 2, -1)
     _, sizes, rows = torch.linalg.svd(matrix.to(torch.complex128), full_matrices=False)
     kept = rows[sizes > threshold * sizes[0]].reshape(-1, coils, kernel, kernel)
-    covariance = _pixel_matrices(kept, side) / kernel**2  # [side,side,C,C]
-    values, vectors = torch.linalg.eigh(covariance)
-    maps = vectors[..., -1].permute(2, 0, 1)  # [C,side,side]
-    return _phased(maps, centre), (values[..., -1] > crop).float()
+    largest, first = [], []  # of each pixel: eigenvalue and its vector
+    for block in _pixel_matrices(kept, side):
+        values, vectors = torch.linalg.eigh(block / kernel**2)
+        largest.append(values[..., -1].clone())
+        first.append(vectors[..., -1].clone())
+    maps = torch.cat(first, 1).permute(2, 0, 1)  # [C,side,side]
+    return _phased(maps, centre), (torch.cat(largest, 1) > crop).float()
 
 
-def _pixel_matrices(kernels: Tensor, side: int) -> Tensor:
-    """sum_r G_c(x) conj(G_d(x)), G the transforms of kernels (r, C, k, k): (side, side, C, C).
+def _pixel_matrices(kernels: Tensor, side: int) -> Iterator[Tensor]:
+    """sum_r G_c(x) conj(G_d(x)), G the transforms of kernels (r, C, k, k): (side, columns, C, C),
+    some columns of pixels after the others.
 
     The products of two kernels have 2 k - 1 places per axis, so they are summed on that small grid
     first and only the sums are brought to `side` pixels.
@@ -70,11 +78,19 @@ def _pixel_matrices(kernels: Tensor, side: int) -> Tensor:
     small = torch.fft.fft2(kernels, s=(size, size))  # [r,C,size,size]
     products = torch.einsum("rcxy,rdxy->cdxy", small, small.conj())
     lags = torch.fft.fftshift(torch.fft.ifft2(products), dim=(-2, -1))
-    wide = lags.new_zeros((*lags.shape[:2], side, side))
-    start = side // 2 - size // 2
-    wide[..., start : start + size, start : start + size] = lags
-    images = torch.fft.ifft2(torch.fft.ifftshift(wide, dim=(-2, -1)), norm="forward")
-    return torch.fft.fftshift(images, dim=(-2, -1)).permute(2, 3, 0, 1)
+    rows = _to_pixels(lags, side, -1)  # [C,C,size,side]
+    columns = max(1, BLOCK_BYTES // (16 * len(lags) ** 2 * side))
+    for part in rows.split(columns, -1):
+        yield _to_pixels(part, side, -2).permute(2, 3, 0, 1)
+
+
+def _to_pixels(lags: Tensor, side: int, axis: int) -> Tensor:
+    """The transform of lags, zero in the middle, along one axis, which becomes `side` long."""
+    before = side // 2 - lags.shape[axis] // 2
+    after = side - lags.shape[axis] - before
+    wide = F.pad(lags, (before, after) if axis == -1 else (0, 0, before, after))
+    images = torch.fft.ifft(torch.fft.ifftshift(wide, dim=axis), dim=axis, norm="forward")
+    return torch.fft.fftshift(images, dim=axis)
 
 
 def _phased(maps: Tensor, centre: Tensor) -> Tensor:
@@ -107,7 +123,7 @@ def estimated_maps(
     "espirit" takes every coil's centre of k-space as the samples give it. "joint" first finds the
     centre by estimating image and coils together, for scans whose centre is undersampled; "auto"
     is joint where places of the centre have no sample within 0.75 / FOV. Raises ValueError where
-    the centre holds too few samples. `signal` may have any unit.
+    the centre holds too few samples, or no object. `signal` may have any unit.
     """
     width = min(width, side)
     signal = signal / signal.abs().max()
@@ -120,7 +136,11 @@ def estimated_maps(
         operator = choose_operator(np.ascontiguousarray(trajectory[:, inside]), width)
         found = joint_inversion(operator, signal[:, torch.from_numpy(inside)])
         centre = _spectra(found.image * found.coils)
+    if not float(centre.abs().max()) > 0:
+        raise ValueError(f"all samples within {width / 2:g} of k = 0 are zero")
     maps, mask = espirit(centre, side)
+    if not bool(mask.any()):
+        raise ValueError("no object is seen in the centre of k-space")
     return maps, mask, method
 
 

@@ -19,6 +19,7 @@ from eyescream_py.mln.options import (
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import PATH
+from eyescream_py.system.progress import still
 from eyescream_py.system.voice import say
 
 
@@ -59,7 +60,7 @@ def estimate_coils(
     """
     from eyescream_py.mln.coil_estimation import estimated_maps
     from eyescream_py.mln.mat import demand_free, demand_writable
-    from eyescream_py.mln.protocol import read_scan, read_trajectory, write_maps
+    from eyescream_py.mln.protocol import first_frame, read_scan, read_trajectory, write_maps
 
     idle.tell_of_estimation("coils")
     demand_free("--out", out, [] if overwrite else [Path(out)])
@@ -70,11 +71,11 @@ def estimate_coils(
         raise UserError("give --RealDatancc, the number of coils in the scan")
     demand_writable(out, "--out")
     trajectory = read_trajectory(params)
-    signal = read_scan(scan, trajectory.shape[1], coils, coils, "--scan")[0]
+    _, frame = first_frame(read_scan(scan, trajectory.shape[1], coils, coils, "--scan"))
+    side = params.image_side
     try:
-        maps, mask, taken = estimated_maps(
-            trajectory, signal, params.image_side, method, calibration
-        )
+        with still(f"coil maps of {side} x {side} pixels"):
+            maps, mask, taken = estimated_maps(trajectory, frame[0], side, method, calibration)
     except ValueError as error:
         raise UserError(f"--scan {scan}: {error}; raise --calibration") from None
     write_maps(out, maps, mask)

@@ -21,6 +21,7 @@ from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
+from eyescream_py.system.progress import still
 from eyescream_py.system.voice import say, warn
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _run(
     from eyescream_py.mln.methods import TITLES
     from eyescream_py.mln.protocol import read_scan
     from eyescream_py.mln.report import outcome, read_reference, table, write_report
-    from eyescream_py.mln.series import chosen_rows, equal_rows, output_files, reconstruct_series
+    from eyescream_py.mln.series import chosen_rows, output_files, reconstruct_series
 
     sources = [f"{needs['--prefix']}{number:02d}.mat" for number in range(1, work.count + 1)]
     scans = [chosen_rows(read_scan(path, *work.sizes, _label()), rows) for path in sources]
@@ -206,18 +207,33 @@ def _run(
     mask = _mask(work, side)
     outcomes, first = [], []
     for number, (source, signal) in enumerate(zip(sources, scans, strict=True), 1):
-        if equal_rows(signal):
-            warn(f"{source}: all {len(signal)} rows are equal; --rows 1 reconstructs one of them")
+        shown = _shown_row(source, signal)
         for name, job in jobs.items():
-            done = reconstruct_series(job, signal, device, at_once)
+            with still(f"{TITLES[name]} of {source}"):
+                done = reconstruct_series(job, signal, device, at_once)
             _write(source, stems[name, number], done, formats)
             if number == 1:
-                image = done.images[0, 0].numpy()
+                image = done.images[shown, 0].numpy()
                 seconds, frames = done.seconds, len(done.images)
                 outcomes.append(outcome(TITLES[name], frames, seconds, image, truth, mask))
                 first.append(image)
     write_report(out, outcomes, first + ([truth] if truth is not None else []))
     say(table(outcomes))
+
+
+def _shown_row(source: str, signal: Any) -> int:
+    """The row that the report is of, the first that is not zero; a line where rows are zero or
+    equal.
+    """
+    from eyescream_py.mln.protocol import first_frame
+    from eyescream_py.mln.series import equal_rows
+
+    row, _ = first_frame(signal)
+    if row:
+        warn(f"{source}: zero before row {row}, which the report is of")
+    if equal_rows(signal):
+        warn(f"{source}: all {len(signal)} rows are equal; --rows 1 reconstructs one of them")
+    return row
 
 
 def _label() -> str:

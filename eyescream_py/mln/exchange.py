@@ -20,12 +20,14 @@ from eyescream_py.mln.ismrmrd import read_ismrmrd, write_ismrmrd
 from eyescream_py.mln.mat import by_sizes, demand_magnitude, write_mat
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params
-from eyescream_py.mln.protocol import demand_path, write_maps, write_params
+from eyescream_py.mln.protocol import demand_path, first_frame, write_maps, write_params
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.progress import still
 
 # what `write_folder` and `to_bart` write
 FOLDER_FILES = "Params.txt", "TrajForNUFT.mat", "SensCC1.mat", "Scan_01.mat"
+MOST_SORTED = 16_000_000  # numbers that torch.quantile takes; of more, every second, third ...
 SIDES = 8, 4096  # pixels of an image's side, least and most
 BART_ENDS = tuple(f"_{kind}.{end}" for kind in ("ksp", "traj", "maps") for end in ("cfl", "hdr"))
 
@@ -54,9 +56,7 @@ def from_ismrmrd(path: str, side: int, units: str) -> Foreign:
     if raw.trajectory is None:
         if len(np.unique(raw.lines)) == 1:
             raise UserError(f"SOURCE {path}: holds one line of k-space and no 2-D trajectory")
-        within = np.arange(raw.lines.size) % (raw.lines.size // len(np.unique(raw.lines)))
-        along = within - (within.max() + 1) // 2
-        trajectory = np.stack([along, raw.lines - side // 2]).astype(np.float64)
+        trajectory = raw.on_lines(side)
     else:
         trajectory = in_fov_units(raw.trajectory, side, units)
     scan = Foreign(torch.from_numpy(raw.signal), trajectory, None, side)
@@ -165,7 +165,8 @@ def write_folder(scan: Foreign, out: Path, coils: int, method: str) -> tuple[Par
     the maps were found.
 
     coils: virtual coils to compress to, 0 for none. Data is scaled so that the image's magnitudes
-    reach about 1, as the training images do; `scale` in Scan_01.mat is the factor.
+    reach about 1, as the training images do; `scale` in Scan_01.mat is the factor. Raises
+    ValueError where no maps or no image can be estimated.
     """
     signal, maps = scan.signal, scan.maps
     if coils and coils < signal.shape[1]:
@@ -173,13 +174,16 @@ def write_folder(scan: Foreign, out: Path, coils: int, method: str) -> tuple[Par
         signal = compressed(signal, matrix)
         maps = None if maps is None else torch.einsum("cxy,cv->vxy", maps, matrix.conj())
     taken = "given"
+    _, frame = first_frame(signal)
     if maps is None:
-        maps, mask, taken = estimated_maps(scan.trajectory, signal[0], scan.side, method)
+        with still(f"coil maps of {scan.side} x {scan.side} pixels"):
+            maps, mask, taken = estimated_maps(scan.trajectory, frame[0], scan.side, method)
     else:
         mask = (maps.norm(dim=0) > 1e-3 * float(maps.norm(dim=0).max())).float()
     operator = choose_operator(scan.trajectory, scan.side)
-    image = cg_sense(Acquisition(operator, (maps * mask)[None]), signal[:1], 8)
-    scale = 1 / max(float(image.abs().flatten().quantile(0.999)), 1e-30)
+    with still(f"an image of {scan.side} x {scan.side} pixels, for the scale"):
+        image = cg_sense(Acquisition(operator, (maps * mask)[None]), frame, 8)
+    scale = 1 / _brightness(image)
     make_folder(out)
     write_mat(out / "TrajForNUFT.mat", {"Trajm2": scan.trajectory})
     write_maps(out / "SensCC1.mat", maps, mask)
@@ -187,6 +191,15 @@ def write_folder(scan: Foreign, out: Path, coils: int, method: str) -> tuple[Par
     write_mat(out / "Scan_01.mat", {"Data": feature, "scale": scale})
     samples, coils = scan.trajectory.shape[1], signal.shape[1]
     return write_params(out, "Imported", samples, scan.side, coils, init_examples=120), taken
+
+
+def _brightness(image: Tensor) -> float:
+    """The 99.9th percentile of an image's magnitudes; the largest where few are not zero."""
+    size = image.abs().flatten()
+    brightest = float(size[:: -(-len(size) // MOST_SORTED)].quantile(0.999)) or float(size.max())
+    if not brightest > 0:
+        raise ValueError("the image is zero wherever the coil maps are not")
+    return brightest
 
 
 def to_bart(scan: Foreign, prefix: str) -> list[str]:

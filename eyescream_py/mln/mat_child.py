@@ -155,12 +155,17 @@ def _data_set(item: Any, name: str, most: int, keep: Keep) -> Any:
     return array.transpose()
 
 
-NOISE_SCAN = 1 << 18  # ISMRMRD's flag 19: the readout measures noise only
+# ISMRMRD's flags, counted from 1, of readouts that belong to no image: noise, calibration alone,
+# navigation, phase correction, feedback, dummies, correction of coils.
+NO_IMAGE = sum(1 << (flag - 1) for flag in (19, 20, 23, 24, 26, 27, 28, 29))
+REVERSED = 1 << 21
+COUNTERS = ("slice", "repetition", "set", "phase", "contrast")
 
 
 def _ismrmrd(path: str, most: int) -> dict[str, Any]:
     """Samples (readouts, C, n), trajectory (readouts, n, dimensions), and of each readout its
-    repetition and line; side: the encoded matrix.
+    `COUNTERS`, line, partition, the sample at k = 0 (0 where not said) and whether it was taken
+    backwards; grid: see `_grid`.
     """
     import h5py
 
@@ -172,27 +177,34 @@ def _ismrmrd(path: str, most: int) -> dict[str, Any]:
         if records.size * (records.dtype["head"].itemsize + 64) > most:
             raise ValueError(f"it would take more than {most >> 20} MiB")
         xml = b"".join(bytes(part) for part in _own(group, "xml")[:1])[: 1 << 20]
-        table = [row for row in records[:] if not int(row["head"]["flags"]) & NOISE_SCAN]
+        table = [row for row in records[:] if not int(row["head"]["flags"]) & NO_IMAGE]
     if not table:
-        raise ValueError("it holds no readouts but noise scans")
-    sizes = {
-        (int(h["active_channels"]), int(h["number_of_samples"]), int(h["trajectory_dimensions"]))
-        for h in (row["head"] for row in table)
-    }
+        raise ValueError("it holds no readouts of an image")
+    heads = [row["head"] for row in table]
+    sizes = {tuple(int(head[name]) for name in SIZES) for head in heads}
     if len(sizes) != 1:
         raise ValueError(f"its {len(table)} readouts have {len(sizes)} different sizes, not one")
-    ((coils, samples, axes),) = sizes
+    ((coils, samples, axes, before, behind),) = sizes
+    kept = slice(before, samples - behind)
     data = np.stack([row["data"].view(np.complex64).reshape(coils, samples) for row in table])
-    counters = [row["head"]["idx"] for row in table]
+    centres = np.array([int(head["center_sample"]) for head in heads])
     found = {
-        "data": data,
-        "repetition": np.array([int(idx["repetition"]) for idx in counters]),
-        "line": np.array([int(idx[0]) for idx in counters]),
-        "side": np.array([_matrix(xml)]),
+        "data": data[..., kept],
+        **{name: np.array([int(head["idx"][name]) for head in heads]) for name in COUNTERS},
+        "line": np.array([int(head["idx"][0]) for head in heads]),
+        "partition": np.array([int(head["idx"][1]) for head in heads]),
+        "centre": np.where(centres > before, centres - before, 0),
+        "reversed": np.array([bool(int(head["flags"]) & REVERSED) for head in heads]),
+        "grid": np.array(_grid(xml)),
     }
     if axes >= 2:
-        found["traj"] = np.stack([row["traj"].reshape(samples, axes) for row in table])
+        found["traj"] = np.stack([row["traj"].reshape(samples, axes)[kept] for row in table])
     return found
+
+
+SIZES = (
+    "active_channels", "number_of_samples", "trajectory_dimensions", "discard_pre", "discard_post",
+)  # fmt: skip
 
 
 def _own(group: Any, name: str) -> Any:
@@ -204,10 +216,32 @@ def _own(group: Any, name: str) -> Any:
     return group[name]
 
 
-def _matrix(xml: bytes) -> int:
-    """The encoded matrix's x; 0 where the header has none. No parser: the text may be hostile."""
-    found = re.search(rb"<encodedSpace>.{0,200}?<x>\s*(\d{1,5})\s*</x>", xml, re.DOTALL)
-    return int(found.group(1)) if found else 0
+def _grid(xml: bytes) -> list[float]:
+    """Matrix x, y and field of view x, y (mm) of the encoded space, then of the image; last the
+    line at k = 0. -1 where the header does not say.
+    """
+    spaces = (b"encodedSpace", b"reconSpace")
+    sizes = (b"matrixSize", b"fieldOfView_mm")
+    numbers = [
+        _number(xml, space, size, axis)
+        for space in spaces
+        for size in sizes
+        for axis in (b"x", b"y")
+    ]
+    return [*numbers, _number(xml, b"kspace_encoding_step_1", b"center")]
+
+
+def _number(xml: bytes, *path: bytes) -> float:
+    """The number in the first element of that path; -1 for none. No parser: the text may be
+    hostile.
+    """
+    *outer, last = path
+    for name in outer:
+        _, _, inside = xml.partition(b"<%s>" % name)
+        xml, end, _ = inside.partition(b"</%s>" % name)
+        xml = xml if end else b""
+    found = re.search(rb"<%s>\s*(\d{1,5}(\.\d{1,20})?)\s*</%s>" % (last, last), xml)
+    return float(found.group(1)) if found else -1.0
 
 
 def _parts(value: Any) -> list[Any]:

@@ -242,6 +242,14 @@ def read_scan(
     return feature_to_signal(torch.from_numpy(data[:rows].copy()), coils_in_data)[:, :coils]
 
 
+def first_frame(signal: Tensor) -> tuple[int, Tensor]:
+    """The first row of (rows, C, M) that is not zero, as series may begin with nothing: its number
+    and (1, C, M). Raises IndexError where all are zero.
+    """
+    row = int(signal.abs().amax((1, 2)).nonzero()[0])
+    return row, signal[row : row + 1]
+
+
 def demand_path(trajectory: NDArray[Any], name: str, label: str) -> None:
     """Refuse a trajectory, finite numbers in 1/FOV, that is not (2, M) through k-space: UserError
     with `label`."""

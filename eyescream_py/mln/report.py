@@ -21,8 +21,9 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One method on one scan: frames, ms per frame, and against a reference of row 0 (None without
-    one) NRMSE and SSIM after the best complex factor, and the correlation of the magnitudes.
+    """One method on one scan: frames, ms per frame, and of its first row that is not zero against a
+    reference (None without one) NRMSE and SSIM after the best complex factor, and the correlation
+    of the magnitudes.
     """
 
     method: str
@@ -55,7 +56,7 @@ def outcome(
     reference: Array | None,
     mask: Array,
 ) -> Outcome:
-    """The figures of one method; image (N, N) is its row 0, mask (N, N)."""
+    """The figures of one method; image (N, N) is the row to judge, mask (N, N)."""
     each = 1000 * seconds / frames
     if reference is None:
         return Outcome(name, frames, each)
@@ -88,7 +89,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def write_report(folder: Path, outcomes: list[Outcome], images: list[Array]) -> None:
-    """report.md, report.json and report.png: row 0 of each method (and the reference, last in
+    """report.md, report.json and report.png: one row of each method (and the reference, last in
     `images`), each on its own scale, side by side.
     """
     from PIL import Image

@@ -59,7 +59,7 @@ def reconstruct_series(
 def chosen_rows(signal: Tensor, rows: str) -> Tensor:
     """The rows of (rows, C, M) that `rows` names: "" all, "3" the first three, "2:5" rows 2, 3, 4.
 
-    Raises UserError for other words and for none.
+    Raises UserError for other words, for none, and where all are zero.
     """
     if not rows:
         return signal
@@ -71,6 +71,8 @@ def chosen_rows(signal: Tensor, rows: str) -> Tensor:
     kept = signal[slice(*bounds)] if colon else signal[: bounds[0]]
     if not len(kept):
         raise UserError(f"--rows {rows}: the scan has rows 0 to {len(signal) - 1}")
+    if not bool((kept != 0).any()):
+        raise UserError(f"--rows {rows}: these rows are zero; choose others")
     return kept
 
 

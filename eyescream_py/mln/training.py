@@ -23,13 +23,14 @@ from eyescream_py.mln.data import Ahead, Batch, Examples
 from eyescream_py.mln.networks import MinimalLinearNetwork, build_network, to_label
 from eyescream_py.mln.params import Params, params_text
 from eyescream_py.mln.pictures import batch_picture, write_png
-from eyescream_py.mln.protocol import Protocol, network_shape, read_scan
+from eyescream_py.mln.protocol import Protocol, first_frame, network_shape, read_scan
 from eyescream_py.mln.steps import adam, descend, learning_rate, train_step
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.folders import make_again, make_folder
 from eyescream_py.system.json_lines import JsonLines
 from eyescream_py.system.locks import writing
+from eyescream_py.system.progress import still
 from eyescream_py.system.recording import Recorder
 from eyescream_py.system.safe_tensors import held_by, not_finite
 from eyescream_py.system.saves import Saves, spared
@@ -102,7 +103,8 @@ def _first_weights(run: Run, say: Callable[[str], None]) -> None:
     params = run.params
     if params.init != "random":
         say(f"{params.init} start, {params.init_sweeps} sweeps, {params.init_examples} examples")
-        errors = _linear_start(run)
+        with still(f"{params.init} start"):
+            errors = _linear_start(run)
         if errors:
             say("relative error over them: " + " ".join(f"{error:.4f}" for error in errors))
     if params.first_k_weights:
@@ -158,7 +160,9 @@ def resumed_run(checkpoint_file: Path, params: Params, protocol: Protocol, image
 
 
 def _scan(params: Params, protocol: Protocol) -> Tensor | None:
-    """Row 0 of RealDataFN as (1, C, M) for the pictures' first row; None unless ShowRealData."""
+    """The first row of RealDataFN that is not zero as (1, C, M), for the pictures' first row; None
+    unless ShowRealData.
+    """
     if not params.show_scan:
         return None
     coils = protocol.acquisition.coils.shape[1]
@@ -166,7 +170,7 @@ def _scan(params: Params, protocol: Protocol) -> Tensor | None:
     signal = read_scan(
         params.scan_file, protocol.trajectory.shape[1], scan_coils, coils, "RealDataFN"
     )
-    return signal[:1].to(protocol.mask.device)
+    return first_frame(signal)[1].to(protocol.mask.device)
 
 
 def train(run: Run, plots: Plots, say: Callable[[str], None], max_batches: int = 0) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterator
 from types import TracebackType
@@ -56,6 +58,24 @@ class Progress:
             share = f"{self._done}{f' of {self._total}' if self._total else ''}"
             line = f"{share} {self._unit}, {pace} per second"
             print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def still(what: str) -> Iterator[None]:
+    """Says on stderr, now and then, that `what` goes on: for work that cannot be counted."""
+    done, started = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(SECONDS_BETWEEN_LINES):
+            print(f"{what}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
 
 
 def each(things: Collection[T], unit: str) -> Iterator[T]:

@@ -5,11 +5,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from eyescream_py.mln import coil_estimation
 from eyescream_py.mln.__main__ import main
 from eyescream_py.mln.cfl import read_cfl
 from eyescream_py.mln.coil_estimation import (
     compressed,
     compression_matrix,
+    espirit,
     estimated_maps,
     map_difference,
 )
@@ -19,7 +21,7 @@ from eyescream_py.mln.phantoms import random_ellipses
 from eyescream_py.mln.protocol import Protocol
 from eyescream_py.mln.simulation import Setup, make_protocol
 from eyescream_py.mln.trajectories import density_compensation
-from tests.mln.small import random_images
+from tests.mln.small import SIDE, random_images, spiral_protocol
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -133,3 +135,23 @@ def test_the_command_writes_maps_that_training_reads(tmp_path: Path) -> None:
     assert inside.sum() > 100
     pair = [torch.from_numpy(m["SensCC"].transpose(2, 0, 1).copy()) for m in (found, true)]
     assert map_difference(pair[0], pair[1], inside) < 0.1
+
+
+@pytest.mark.parametrize("side", [24, 25])
+def test_maps_of_many_pixels_are_made_a_few_columns_at_a_time(side: int, monkeypatch) -> None:
+    centre = random_images(3, 12, 12)
+    maps, mask = espirit(centre, side, crop=0.5)
+    monkeypatch.setattr(coil_estimation, "BLOCK_BYTES", 5 * 16 * 9 * side)  # five columns
+    blocks = list(coil_estimation._pixel_matrices(random_images(2, 3, 6, 6), side))
+    assert [block.shape[1] for block in blocks[:-1]] == [5] * (len(blocks) - 1)
+    some, few = espirit(centre, side, crop=0.5)
+    torch.testing.assert_close(some, maps)
+    assert torch.equal(few, mask)
+
+
+def test_a_centre_without_an_object_is_refused() -> None:
+    protocol = spiral_protocol(2)
+    far = np.abs(protocol.trajectory).max(0) > 5
+    signal = torch.from_numpy(far).to(torch.complex64).expand(2, -1)
+    with pytest.raises(ValueError, match="all samples within 5 of k = 0 are zero"):
+        estimated_maps(protocol.trajectory, signal, SIDE, "espirit", 10)

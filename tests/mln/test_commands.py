@@ -103,10 +103,47 @@ def test_estimate_b0_writes_a_map_that_training_reads(folder: Path, tmp_path: Pa
     assert np.abs(found["B0_Hz"]).max() < 40  # the scan has none
 
 
+def test_a_series_may_begin_with_nothing(folder: Path, tmp_path: Path) -> None:
+    data = read_mat(folder / "Scan_01.mat", ["Data"])["Data"]
+    write_mat(tmp_path / "s01.mat", {"Data": np.concatenate([0 * data, data, 0.5 * data])})
+    words = ("--params", folder / "Params.txt", "--scan")
+    late, first = (
+        (*words, tmp_path / "s01.mat", "--out", tmp_path / "late"),
+        (*words, folder / "Scan_01.mat", "--out", tmp_path / "first"),
+    )
+    for command, key in (("estimate-coils", "SensCC"), ("estimate-b0", "B0_Hz")):
+        for given in (late, first):
+            result = run(command, *given, "--overwrite")
+            assert result.exit_code == 0, result.output
+        one, other = (read_mat(tmp_path / name, [key])[key] for name in ("late", "first"))
+        np.testing.assert_array_equal(one, other)
+    export = run("export", *late[:-1], tmp_path / "bart", "--format", "bart")
+    assert export.exit_code == 0, export.output
+    files = (tmp_path / "bart_ksp", "--trajectory", tmp_path / "bart_traj")
+    assert run("import", *files, "--out", tmp_path / "in").exit_code == 0
+    found = read_mat(tmp_path / "in" / "Scan_01.mat", ["Data"])["Data"]
+    assert not found[0].any()
+    assert 0.1 < np.abs(found[1]).max() < 100
+
+
+def test_the_report_is_of_the_first_row_that_shows_something(folder: Path, tmp_path: Path) -> None:
+    data = read_mat(folder / "Scan_01.mat", ["Data"])["Data"]
+    write_mat(tmp_path / "s01.mat", {"Data": np.concatenate([0 * data, 0 * data, data])})
+    words = ("reconstruct", "--params", folder / "Params.txt", "--prefix", tmp_path / "s")
+    more = ("--method", "cg", "--gpu", -1, "--reference", folder / "Truth.mat")
+    result = run(*words, *more, "--out", tmp_path / "a")
+    assert "s01.mat: zero before row 2, which the report is of" in result.stderr
+    (record,) = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert record["nrmse"] < 0.9
+    result = run(*words, *more, "--out", tmp_path / "b", "--rows", 2)
+    assert result.exit_code == 2
+    assert "--rows 2: these rows are zero; choose others" in result.stderr
+
+
 PROTOCOL = ("--params", "SIM/Params.txt", "--scan", "SIM/Scan_01.mat")
 WRITERS = {  # command, the file that stands in its way, the flag that replaces it
     "estimate-b0": (PROTOCOL, "--out", "x", "x", True),
-    "estimate-coils": ((*PROTOCOL, "--calibration", 8), "--out", "x", "x", True),
+    "estimate-coils": (PROTOCOL, "--out", "x", "x", True),
     "export": ((*PROTOCOL, "--format", "bart"), "--out", "x", "x_traj.cfl", True),
     "demo": (("TRAIN",), "--out", "x", "x", True),
     "simulate": (("--side", 16), "--out", "", "B0TS.mat", False),

@@ -227,3 +227,15 @@ def test_an_oblong_grid_is_seen_whole(tmp_path: Path) -> None:
     assert np.abs(scan.trajectory).max(1).tolist() == [8, 12]
     with pytest.raises(UserError, match="an image of 2 pixels a side is not between 8 and 4096"):
         exchange.from_bart(str(tmp_path / "a"), None, None, 2, "auto")
+
+
+def test_the_scale_of_an_image_too_large_to_be_sorted(monkeypatch) -> None:
+    image = torch.linspace(0, 1, 1000).to(torch.complex64)
+    whole = exchange._brightness(image)
+    monkeypatch.setattr(exchange, "MOST_SORTED", 100)
+    assert exchange._brightness(image) == pytest.approx(whole, abs=0.02)
+    one = torch.zeros(5000, dtype=torch.complex64)
+    one[3] = 2
+    assert exchange._brightness(one) == 2
+    with pytest.raises(ValueError, match="zero wherever"):
+        exchange._brightness(0 * one)

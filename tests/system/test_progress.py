@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from eyescream_py.system import progress
@@ -49,3 +50,14 @@ def test_each_thing_comes_once_and_is_counted(monkeypatch, capsys):
     assert list(progress.each(["a", "b"], "things")) == ["a", "b"]
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["1 of 2 things", "2 of 2 things"]
+
+
+def test_what_cannot_be_counted_is_said_to_go_on(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.01)
+    with progress.still("maps"):
+        time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert set(lines) == {"maps: 0 s"}
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""
