@@ -36,6 +36,10 @@ class StochasticLayer(nn.Module):
             return noise.normal_(mean, std)
         return self.source.normal_(noise, mean, std)
 
+    def _uniform(self, x: Tensor) -> Tensor:
+        noise = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        return noise.uniform_() if self.source is None else self.source.uniform_(noise, 0, 1)
+
 
 def set_random_source(module: nn.Module, source: RandomSource | None) -> None:
     """Make every stochastic layer inside ``module`` draw from ``source`` (None: torch's own)."""

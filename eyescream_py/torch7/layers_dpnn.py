@@ -142,9 +142,6 @@ class ReinforceBernoulli(StochasticLayer):
             return x
         return (self._uniform(x) < x).to(x.dtype)
 
-    def _uniform(self, x: Tensor) -> Tensor:
-        return torch.rand_like(x)
-
 
 class ReinforceCategorical(nn.Module):
     """A one-hot draw by each row of probabilities while training (nn.ReinforceCategorical)."""

@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from eyescream_py.torch7 import T7Error, Table, TorchObject, from_module, load, save, to_module
+from eyescream_py.torch7.layers import set_random_source
+from eyescream_py.torch7.random import LuaSource
 
 
 def item(*parts: int | float | str | bytes) -> bytes:
@@ -142,3 +144,25 @@ def test_full_convolution_of_volumes_before_adj_had_its_weight_the_other_way() -
     expected = F.conv_transpose3d(x, kernel, bias, (1, 2, 1), (1, 1, 0))
     for module in (to_module(obj), to_module(from_module(to_module(obj)))):
         torch.testing.assert_close(module(x), expected)
+
+
+def test_noise_can_be_drawn_from_lua_s_generator() -> None:
+    """As `old-files.md` says; dropouts are compared with Lua's own draws in test_layers."""
+    x = torch.linspace(0.1, 0.9, 12).reshape(3, 4)
+    stdev = torch.full((4,), 2.0)
+    drawn = {
+        "WhiteNoise": lambda source: x + source.normal_(torch.empty(3, 4), 1, 0.5),
+        "ReinforceNormal": lambda source: x + 2 * source.normal_(torch.empty(3, 4), 0, 1),
+        "ReinforceBernoulli": lambda source: (source.uniform_(torch.empty(3, 4), 0, 1) < x).float(),
+    }
+    for name, expected in drawn.items():
+        module = to_module(TorchObject(f"nn.{name}", Table(mean=1, std=0.5, stdev=stdev)))
+        set_random_source(module, LuaSource(9))
+        torch.testing.assert_close(module(x), expected(LuaSource(9)))
+    slopes = to_module(TorchObject("nn.RReLU", Table()))
+    set_random_source(slopes, LuaSource(9))
+    torch.manual_seed(1)
+    first = slopes(-x)
+    assert not torch.equal(slopes(-x), first)
+    torch.manual_seed(1)
+    assert torch.equal(slopes(-x), first)
