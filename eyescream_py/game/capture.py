@@ -63,8 +63,6 @@ class CapturedIteration:
         elif made := self.recorder.record(work):
             self.graphs[kind] = made
         else:
-            if not self._refused:
-                print("Some iterations cannot be recorded: Python does them, a little slower.")
             self._refused.add(kind)
 
     def _work(self, n: int) -> Work:
@@ -110,7 +108,10 @@ class _OnCpu:
         with contextlib.ExitStack() as steps:
             for player in self.players:
                 steps.enter_context(_step_as_one(player.optimizer))
-            return tape.record(work)
+            made = tape.record(work)
+        if made is None:
+            warn(f"an iteration cannot be recorded: {WITHOUT}.")
+        return made
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from eyescream_py import features
 from eyescream_py.data.dataset import DEFAULT_FOLDER, Dataset, load_dataset
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import quality
-from eyescream_py.results.generator import EXPORTED, D_of, load_generator
+from eyescream_py.results.generator import EXPORTED, load_generator, own_D
 from eyescream_py.results.report import Findings, table, write_png
 from eyescream_py.results.sampling import judge
 from eyescream_py.system.device import choose_device, set_threads
@@ -120,7 +120,7 @@ def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
     exported = path.suffix.lower() == EXPORTED
     content = Table() if exported else checkpoints.read(path, "SUBJECT")
     # old files and those of strangers may hold G alone
-    return Subject(images, D_of(content, path, "SUBJECT", G) if "D" in content else None)
+    return Subject(images, own_D(content, path, "SUBJECT", G, "D's answers are left out"))
 
 
 def _array(path: Path, most: int) -> Tensor:

@@ -146,6 +146,20 @@ def D_of(content: Table, path: Path, option: str, G: Generator) -> nn.Module:
     return D
 
 
+def own_D(content: Table, path: Path, option: str, G: Generator, without: str) -> nn.Module | None:
+    """The D in the file of G; where there is none, or none that fits, a line says what is done
+    `without`. For what can be done without.
+    """
+    try:
+        if "D" in content:
+            return D_of(content, path, option, G)
+        lack = f"{path} holds no D"
+    except UserError as error:
+        lack = error.message
+    print(f"{lack}: {without}.")
+    return None
+
+
 def described(network: nn.Module, name: str) -> Generator:
     """Find the noise's length and the pictures' shape by trying the network once.
 

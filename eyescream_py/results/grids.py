@@ -141,17 +141,15 @@ def load_base(options: SampleOptions, device: torch.device) -> Base:
         path = _network_file(options, options.D_base, "--D_base")
         content = checkpoints.read(path, "--D_base")
         return Base(G, generator.D_of(content, path, "--D_base", G))
-    if "D" in content:
-        return Base(G, generator.D_of(content, path, "--G_base", G))
-    print(f"{path} holds no D: random faces only (--D_base=FILE would rank them).")
-    return Base(G, None)
+    without = "random faces only (--D_base=FILE would rank them)"
+    return Base(G, generator.own_D(content, path, "--G_base", G, without))
 
 
 def _check_typed(options: SampleOptions, G: Generator, path: Path) -> None:
-    channels, size, _ = G.dims
+    channels, *size = G.dims
     gray = channels == 1
     for name, given, found in (
-        ("scale", options.scale, size),
+        ("scale", [options.scale] * 2, size),
         ("noise_dim", options.noise_dim, G.noise_dim),
         ("grayscale", options.grayscale, gray),
     ):

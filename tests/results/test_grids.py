@@ -1,5 +1,6 @@
 """sample.py on what people have: G alone, a D of other pictures, an exported generator."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,24 @@ def test_a_D_of_other_pictures_is_named(G, tmp_path):
     assert str(other) in done.output
 
 
+def test_a_D_of_its_own_that_does_not_fit_costs_the_ranking_alone(G, tmp_path):
+    path = write(tmp_path / "own.net", G=G, D=small_D((1, 16, 16)))
+    done = invoke("sample", *FLAGS, f"--G_base={path}", f"--writeto={tmp_path / 'out'}")
+    assert done.exit_code == 0, (done.output, done.exception)
+    (line,) = (line for line in done.output.splitlines() if "do not fit together" in line)
+    assert line.startswith(f"--G_base={path}: ")
+    assert line.endswith(": random faces only (--D_base=FILE would rank them).")
+    assert names(tmp_path / "out") == {"random", "random256", "random1024", "sheet"}
+    data = tmp_path / "faces.t7"
+    torch7.save(data, torch.rand(60, 1, 8, 8).float())
+    out = tmp_path / "evaluation"
+    flags = (f"--dataset={data}", "--features=none", "--images=25", "--gpu=-1")
+    done = invoke("evaluate", path, *flags, f"--writeto={out}")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "do not fit together" in done.output
+    assert "D_auc" not in json.loads((out / "evaluation.json").read_text())
+
+
 @pytest.mark.parametrize("name", ["g.safetensors", "G.SAFETENSORS"])
 def test_an_exported_generator_is_sampled(name, G, tmp_path):
     path, exported = write(tmp_path / "G.net", G=G), tmp_path / name
@@ -116,6 +135,13 @@ def test_pictures_that_are_no_squares_are_drawn_and_not_refined(wide, tmp_path):
     assert not list((tmp_path / "out").glob("*c2f*"))
     with Image.open(tmp_path / "out" / "random_0001_base.jpg") as grid:
         assert grid.width > 1.8 * grid.height
+
+
+@pytest.mark.parametrize("scale", [8, 16])
+def test_pictures_that_are_no_squares_have_no_scale(scale, wide):
+    done = invoke("sample", *FLAGS, f"--G_base={wide}", f"--scale={scale}")
+    assert done.exit_code == 2, done.exception
+    assert f"--scale: {wide} makes 16x8 pictures in gray" in done.output
 
 
 def test_pictures_that_are_no_squares_are_not_compared(wide, tmp_path):
