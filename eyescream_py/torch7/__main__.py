@@ -185,6 +185,7 @@ def _convert_network(
     from . import convert as converting
     from .errors import T7Error
     from .modules import to_module
+    from .source_code import real_type
 
     try:
         obj = converting.network_of(value, keys)
@@ -196,7 +197,8 @@ def _convert_network(
             _replace(Path(out), lambda target: target.write(weights))
             _replace(Path(source), lambda target: target.write(text.encode()))
         else:
-            shapes = [converting.example_input(text) for text in inputs]
+            real = real_type(module)
+            shapes = [converting.example_input(text, real) for text in inputs]
             made = converting.exported(module, shapes, Path(out).suffix.lower())
             _replace(Path(out), lambda target: target.write(made))
     except (T7Error, OSError) as error:

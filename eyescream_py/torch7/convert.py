@@ -24,8 +24,14 @@ from .values import Table, TorchObject
 
 _INTEGER = ("long", "int")
 # no size is 0: torch's exporter for ONNX dies of it
-_SHAPE = re.compile(r"([1-9]\d{0,8}(?:x[1-9]\d{0,8})*)(?::(float|double|long|int))?", re.ASCII)
-_DTYPES = {"float": torch.float32, "double": torch.float64, "long": torch.int64, "int": torch.int32}
+_SHAPE = re.compile(r"([1-9]\d{0,8}(?:x[1-9]\d{0,8})*)(?::(half|float|double|long|int))?", re.ASCII)
+_DTYPES = {
+    "half": torch.float16,
+    "float": torch.float32,
+    "double": torch.float64,
+    "long": torch.int64,
+    "int": torch.int32,
+}
 MAX_ELEMENTS = 2**28  # of an example input
 
 
@@ -68,19 +74,21 @@ def _networks(value: Any, depth: int = 3) -> Iterator[tuple[str, TorchObject]]:
                     yield f"{key}.{inner}".rstrip("."), network
 
 
-def example_input(text: str) -> Tensor:
-    """A tensor of a shape written as 1x3x64x64, or 2x10:long for indices (which are all 1)."""
+def example_input(text: str, real: torch.dtype = torch.float32) -> Tensor:
+    """A tensor of a shape written as 1x3x64x64, or 2x10:long for indices (which are all 1).
+
+    Without a type it is of ``real``.
+    """
     match = _SHAPE.fullmatch(text)
     if match is None:
         raise T7Error(f"--input {text}: write a shape such as 1x3x64x64, or 2x10:long for indices")
     shape = [int(size) for size in match[1].split("x")]
     if torch.Size(shape).numel() > MAX_ELEMENTS:
         raise T7Error(f"--input {text}: more than {MAX_ELEMENTS} elements")
-    kind = match[2] or "float"
-    if kind in _INTEGER:
-        return torch.ones(shape, dtype=_DTYPES[kind])
+    if match[2] in _INTEGER:
+        return torch.ones(shape, dtype=_DTYPES[match[2]])
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(shape, dtype=_DTYPES[kind], generator=generator)
+    return torch.rand(shape, dtype=_DTYPES.get(match[2], real), generator=generator)
 
 
 def weights_and_source(module: nn.Module, weights: str, title: str) -> tuple[bytes, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from typing import Any
 
@@ -27,6 +28,7 @@ _NO_VALUE: Any = object()
 _TEMPLATE = '''"""{title}
 
 The weights are in {weights}: load() returns the network, in evaluation mode.
+Its inputs are {real}, but for indices.
 Lists stand for Lua's tables. This file needs torch and safetensors, and nothing else.
 """
 
@@ -94,12 +96,19 @@ def network_source(module: nn.Module, weights: str, title: str) -> str:
         title=_in_docstring(title),
         weights=_in_docstring(weights),
         path=ascii(weights),
+        real=real_type(module),
         imports=_import_lines(standard | writing.classes.imports),
         body="\n\n\n".join(blocks),
         network=network,
         tied=_dictionary(_tied(module)),
         shared=_dictionary(_shared(module)),
     )
+
+
+def real_type(module: nn.Module) -> torch.dtype:
+    """The type in which a network computes: Lua's are double unless their program chose another."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
 
 
 def network_weights(module: nn.Module) -> dict[str, Tensor]:

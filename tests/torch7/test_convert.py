@@ -188,6 +188,20 @@ def test_export_to_pt2(tmp_path):
     torch.testing.assert_close(program(case["input"]), case["output"], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16])
+def test_an_input_has_the_type_of_the_network(kind, tmp_path):
+    """Lua's networks are double unless their program chose another type."""
+    weight = torch.tensor([[1.0, 2.0]], dtype=kind)
+    save(tmp_path / "old.t7", TorchObject("nn.Linear", Table(weight=weight)))
+    for out, flags in (("a.pt2", ["--input", "3x2"]), ("a.onnx", ["--input", "3x2"])):
+        assert run("convert", tmp_path / "old.t7", tmp_path / out, *flags).exit_code == 0
+    made = torch.export.load(tmp_path / "a.pt2").module()
+    assert made(torch.ones(3, 2, dtype=kind)).tolist() == [[3]] * 3
+    files = tmp_path / "a.safetensors", "--source", tmp_path / "a.py"
+    assert run("convert", tmp_path / "old.t7", *files).exit_code == 0
+    assert f"Its inputs are {kind}, but for indices." in (tmp_path / "a.py").read_text()
+
+
 def test_export_to_onnx():
     onnx = pytest.importorskip("onnx")
     from onnx.reference import ReferenceEvaluator
@@ -329,6 +343,8 @@ def test_example_inputs():
     assert example_input("2x3").dtype == torch.float32
     assert example_input("4:long").tolist() == [1, 1, 1, 1]
     assert example_input("2x1:double").dtype == torch.float64
+    assert example_input("2x1", torch.float64).dtype == torch.float64
+    assert example_input("2x1:half").dtype == torch.float16
     for text in ("0x5", "1x0", "0", "\uff11x2"):
         with pytest.raises(T7Error, match="write a shape"):
             example_input(text)
