@@ -21,6 +21,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.cuda._utils import _get_device_index
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
@@ -386,7 +387,8 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
         "is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
         "_lazy_init": lambda: None, "get_rng_state": lambda device=None: gpu.generator.get_state(),
         "set_rng_state": lambda state, device=None: gpu.generator.set_state(state),
-        "set_device": lambda device: None,
+        # which refuses a device without a number
+        "set_device": lambda device: _get_device_index(device) and None,
         "device": contextlib.nullcontext, "stream": contextlib.nullcontext, "Stream": Stream,
         "current_stream": lambda device=None: gpu.stream, "set_stream": gpu.set_stream,
         "graph": gpu.graph, "CUDAGraph": Graph, "default_generators": (gpu.generator,),

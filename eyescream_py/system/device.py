@@ -56,7 +56,8 @@ def prepare_cuda(device: torch.device, fast: bool, strict: bool) -> None:
     if device.type != "cuda":
         return
     # kernels of Triton run on the current device, wherever their tensors are
-    torch.cuda.set_device(device)
+    if device.index is not None:  # else the current one is meant
+        torch.cuda.set_device(device)
     if not fast:
         # cuBLAS reads this once, when it starts; with less workspace its sums vary in order
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

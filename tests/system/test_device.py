@@ -90,6 +90,8 @@ def test_kernels_run_where_their_tensors_are(switches, monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     device.prepare_cuda(torch.device("cuda", 1), fast=False, strict=False)
     assert current == [torch.device("cuda", 1)]
+    device.prepare_cuda(torch.device("cuda"), fast=False, strict=False)  # the current one
+    assert current == [torch.device("cuda", 1)]
 
 
 def test_on_the_cpu_nothing_is_switched(switches):
