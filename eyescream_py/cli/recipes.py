@@ -68,3 +68,11 @@ def of_use(values: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any
     if both.get("autoencoder"):
         idle |= {"G_arch", "G_planes"}
     return {name: value for name, value in added.items() if name not in idle}
+
+
+def of_less_memory(values: Mapping[str, Any]) -> str:
+    """What a person may give a smaller number of, or another recipe, where memory runs out."""
+    planes = [f"--{name}" for name in ("G_planes", "D_planes") if values[name]]
+    flags = ", ".join([*planes, "--scale, --batchSize or --noiseDim"])
+    is_large = click.get_current_context().params["recipe"] == "large"
+    return f"{flags}, or --recipe=best" if is_large else flags

@@ -54,7 +54,7 @@ def main(**values: Any) -> None:
     values, typed = continued.follow(values, options.typed_flags(), recipes.follow)
     table = options.lua_table()
     idle.tell_of_game(values)
-    with stoppable(BEFORE_TRAINING) as stop:
+    with stoppable(BEFORE_TRAINING, recipes.of_less_memory(values)) as stop:
         from eyescream_py.training.faces import FaceOptions, train
 
         train(FaceOptions(**values, typed=typed, table=table), stop)

@@ -5,6 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from eyescream_py.cli import options, recipes, train
+from eyescream_py.training import faces
+from tests.small_runs import invoke
 
 
 @pytest.fixture
@@ -72,3 +74,23 @@ def test_a_recipe_widens_no_networks_but_its_own(flags, idle, parsed):
     for name in recipes.LARGE.keys() - {flags[0][2:].partition("=")[0]}:
         expected = defaults[name] if name in idle else recipes.LARGE[name]
         assert used[name] == saved[name] == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "advice"),
+    [([], "--scale, --batchSize or --noiseDim"),
+     (["--recipe=best", "--G_planes=4096"], "--G_planes, --scale, --batchSize or --noiseDim"),
+     (["--recipe=large"],
+      "--G_planes, --D_planes, --scale, --batchSize or --noiseDim, or --recipe=best")],
+)  # fmt: skip
+def test_where_memory_runs_out_what_a_recipe_made_large_is_named(flags, advice, monkeypatch):
+    def greedy(options, stop):
+        raise MemoryError
+
+    monkeypatch.setattr(faces, "train", greedy)
+    done = invoke("train", *flags)
+    assert done.exit_code == 2
+    assert (
+        done.output.splitlines()[-1]
+        == f"Error: there is not enough memory: give a smaller {advice}"
+    )
