@@ -401,6 +401,10 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
     }  # fmt: skip
     for name, value in known.items():
         patch.setattr(torch.cuda, name, value)
+    # torch.optim asks, and a torch that was built for CUDA would ask the driver
+    asked = SimpleNamespace(is_capturing=lambda: gpu.recording is not None)
+    patch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: CUDA)
+    patch.setattr(torch.accelerator, "current_stream", lambda device=None: asked)
     patch.setattr(torch, "Generator", Generator)
     for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
         patch.setattr(torch._C, name, lambda device, memory: None, raising=False)
