@@ -40,7 +40,7 @@ from eyescream_py.system.places import PATH, dataset_folder
 from eyescream_py.system.processes import usable_cores, worker_processes
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.text import MOST_BYTES, read_bounded
-from eyescream_py.system.voice import say, warn
+from eyescream_py.system.voice import counted, say, warn
 
 BLOCK = 16  # photos handed to a worker at once
 JPEG_QUALITY = 90
@@ -90,7 +90,7 @@ def main(path: str, out: str, seed: int, jobs: int, overwrite: bool) -> None:
         _prepare(job, names, overwrite)
         missing = _missing(job, names)
         if len(missing) < len(names):
-            say(f"{len(names) - len(missing)} of {len(names)} photos are done already.")
+            say(f"Done already: {len(names) - len(missing)} of {counted(len(names), 'photo')}.")
         broken = _generate(job, missing, jobs)
     except OSError as error:
         raise UserError(
@@ -136,8 +136,8 @@ def _prepare(job: Job, names: list[str], overwrite: bool) -> None:
     if faces and _read(record) != wanted:
         if not overwrite:
             raise UserError(
-                f"{job.augmented} holds {len(faces)} pictures made from other photos or with "
-                "another seed; give --overwrite to replace them"
+                f"{job.augmented} holds {counted(len(faces), 'picture')} made from other photos "
+                "or with another seed; give --overwrite to replace them"
             )
         record.unlink(missing_ok=True)
         for face in [*faces, *(job.plain / f.name for f in faces)]:
@@ -240,12 +240,12 @@ def _report(job: Job, found: Walk, broken: list[tuple[str, str]]) -> None:
     line, photos = found.line(broken), len(found.files)
     if len(broken) == photos:
         raise UserError(
-            f"--path={job.photos}: not one of its {photos} photos could be used ({line})"
+            f"--path={job.photos}: none of its {counted(photos, 'photo')} could be used ({line})"
         )
     if line:
         warn(line)
     count = photos - len(broken)
     say(
-        f"{count} photos: {count * augmentation.COPIES} pictures in {job.augmented}, "
+        f"{counted(count, 'photo')}: {count * augmentation.COPIES} pictures in {job.augmented}, "
         f"{count} not augmented in {job.plain}"
     )

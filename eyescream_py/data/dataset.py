@@ -25,7 +25,7 @@ from eyescream_py.data.walk import FoundFile, Walk, walk
 from eyescream_py.system.device import free_memory
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.places import dataset_folder
-from eyescream_py.system.voice import printable, say
+from eyescream_py.system.voice import counted, printable, say
 
 DEFAULT_FOLDER = dataset_folder() / "out_aug_64x64"
 EMBEDDED = "embedded"
@@ -80,19 +80,19 @@ class Dataset:
         """
         if force and validation >= len(self):
             raise UserError(
-                f"--validation={validation}: {self.name} holds {len(self)} images, and some have "
-                "to train; give a smaller number"
+                f"--validation={validation}: {self.name} holds {counted(len(self), 'image')}, and "
+                "some have to train; give a smaller number"
             )
         wanted = validation if force else min(validation, int(len(self) * VALIDATION_SHARE))
         cut = self._picture_border(max(wanted, 1))
         if self.borders is not None and not any(self.borders):
             raise UserError(
-                f"{self.name}: its {len(self)} images are copies of one picture, which cannot both "
+                f"{self.name}: there are copies of one picture only, which cannot both "
                 "train and validate; give more pictures"
             )
         if not 0 < cut < len(self):
             raise UserError(
-                f"{self.name}: {len(self)} images cannot be split into {validation} for "
+                f"{self.name}: {counted(len(self), 'image')} cannot be split into {validation} for "
                 "validation and some for training; give more pictures"
             )
         return self.rows(0, cut), self.rows(cut, len(self))

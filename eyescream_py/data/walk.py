@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eyescream_py.system.voice import printable
+from eyescream_py.system.voice import counted, printable
 
 OTHER = "of other formats"
 HIDDEN = "hidden"
@@ -168,6 +168,6 @@ def left_out_line(left_out: Mapping[str, Sequence[str]]) -> str:
             parts.append(f"{len(names)} {reason} ({', '.join(shown)}{more})")
         else:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            plural = "s" if reason.endswith("link") and len(names) > 1 else ""
-            parts.append(f"{len(names)} {reason}{plural}: {', '.join(names[:NAMED])}{more}")
+            count = counted(len(names), reason, "" if reason.endswith("link") else reason)
+            parts.append(f"{count}: {', '.join(names[:NAMED])}{more}")
     return printable("left out: " + ", ".join(parts)) if parts else ""

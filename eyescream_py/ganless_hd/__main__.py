@@ -22,7 +22,7 @@ from eyescream_py.system.device import choose_device, memory_in_words
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.idle import say_idle
 from eyescream_py.system.places import PATH
-from eyescream_py.system.voice import printable, say
+from eyescream_py.system.voice import counted, printable, say
 
 DEFAULTS = Options()
 POSITIVE, COUNT = numbers.COUNT, numbers.COUNT_OR_NONE
@@ -276,7 +276,7 @@ def make_data(folder: str, count: int, size: int, seed: int) -> None:
     from eyescream_py.ganless_hd.scenes import write_scenes
 
     write_scenes(Path(folder), count, size, seed)
-    say(f"{count} scenes in {printable(folder)}")
+    say(f"{counted(count, 'scene')} in {printable(folder)}")
 
 
 if __name__ == "__main__":

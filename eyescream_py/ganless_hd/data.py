@@ -28,7 +28,7 @@ from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.processes import usable_cores
-from eyescream_py.system.voice import printable, warn
+from eyescream_py.system.voice import counted, printable, warn
 
 BROKEN = (PictureError, OSError, ValueError, cv2.error)
 LONGEST = 8  # a photograph's longer side in shorter ones; of longer ones the middle is taken
@@ -118,8 +118,9 @@ def survey(photos: list[Path], smallest: int, skip_small: bool) -> Survey:
     usable = [path for path in photos if path not in passed_over]
     if not usable:
         raise UserError(
-            f"--dataroota: none of {len(photos)} pictures can be used, {len(broken)} are broken "
-            f"and {len(small)} have a side under {smallest} pixels (--small=enlarge takes those)"
+            f"--dataroota: none of {counted(len(photos), 'picture')} can be used: broken "
+            f"{len(broken)}, with a side under {smallest} pixels {len(small)} (--small=enlarge "
+            "takes those)"
         )
     return Survey(usable, small, broken)
 

@@ -51,7 +51,7 @@ from eyescream_py.system.idle import say_idle
 from eyescream_py.system.locks import writing
 from eyescream_py.system.memory import demand_batch
 from eyescream_py.system.saves import spared
-from eyescream_py.system.voice import printable, say
+from eyescream_py.system.voice import counted, printable, say
 
 CALIBRATION_PHOTOS = 128
 CALIBRATION_BATCH = 16
@@ -134,15 +134,15 @@ def photographs(options: Options) -> tuple[ResizedPhotos, list[Pair]]:
     if photos.left_out:
         say(photos.left_out)
     found = survey(photos.paths, options.imgSize, options.small == "skip")
-    _name("cannot be read and are left out", found.broken)
+    _name("left out, as unreadable", found.broken)
     fate = "skipped" if options.small == "skip" else f"enlarged to {options.loadSize}"
-    _name(f"have a side under {options.imgSize} pixels and are {fate}", found.small)
+    _name(f"{fate}, as a side is under {options.imgSize} pixels", found.small)
     count = len(found.usable) - options.heldout
     if count < 1:
         raise UserError(
             f"--heldout={options.heldout}: leaves no photograph of {len(found.usable)} to train on"
         )
-    say(f"{count} photographs to train on, {options.heldout} held out")
+    say(f"{counted(count, 'photograph')} to train on, {options.heldout} held out")
     limit = cache_limit(options.cache_gb, options.loadSize)
     training = ResizedPhotos(found.usable[:count], options.loadSize, options.cache_folder, limit)
     others = ResizedPhotos(found.usable[count:], options.loadSize)
@@ -154,7 +154,7 @@ def _name(what: str, files: list[Path]) -> None:
     if files:
         more = ", ..." if len(files) > SHOWN_FILES else ""
         names = ", ".join(map(printable, files[:SHOWN_FILES]))
-        say(f"{len(files)} pictures {what}: {names}{more}")
+        say(f"{counted(len(files), 'picture')} {what}: {names}{more}")
 
 
 def names_of(photos: ResizedPhotos) -> str:

@@ -23,7 +23,7 @@ from eyescream_py.data.walk import walk
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.progress import each
 from eyescream_py.system.text import read_lines
-from eyescream_py.system.voice import say, warn
+from eyescream_py.system.voice import counted, say, warn
 
 _PAIR = re.compile(r"^(?P<name>.+)_(?P<side>[DI])$")
 
@@ -243,7 +243,10 @@ def load_rows(
         kept.append([torch.from_numpy(picture) for picture in decoded])
         kept_names.append(name)
     if constant:
-        say(f"Left out {len(constant)} constant pictures, {constant[0]} first: nothing to learn.")
+        say(
+            f"Left out {counted(len(constant), 'constant picture')}, {constant[0]} first: nothing "
+            "to learn."
+        )
     if broken:
         if not kept:
             raise UserError(broken[0])

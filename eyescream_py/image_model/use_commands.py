@@ -11,7 +11,7 @@ from eyescream_py.image_model.options import GENERATORS
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import PATH
-from eyescream_py.system.voice import say
+from eyescream_py.system.voice import counted, say
 
 if TYPE_CHECKING:
     from eyescream_py.image_model.checkpoints import Checkpoint
@@ -68,7 +68,7 @@ def test(**values: Any) -> None:
     folders = _test_folder(checkpoint, values["test_dir"]), values["output_dir"]
     device = flags.chosen_device(values)
     count = generate_folder(checkpoint, *folders, batch_size, pair_images, overwrite, device)
-    say(f"Wrote {count} pictures to {values['output_dir']}")
+    say(f"Wrote {counted(count, 'picture')} to {values['output_dir']}")
 
 
 @click.command(cls=Command)

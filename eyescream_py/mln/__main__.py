@@ -35,7 +35,7 @@ from eyescream_py.system.numbers import PORT, Finite
 from eyescream_py.system.places import PATH
 from eyescream_py.system.progress import still
 from eyescream_py.system.signals import BEFORE_TRAINING, StopSignal
-from eyescream_py.system.voice import say, warn
+from eyescream_py.system.voice import counted, say, warn
 
 if TYPE_CHECKING:
     from eyescream_py.mln.params import Params
@@ -122,7 +122,7 @@ def train(
         for line in warnings_of(params):
             warn(line)
         images, unseen = training_images(params)
-        say(f"{len(images)} training images of {images.shape[1]} x {images.shape[2]}")
+        say(f"{counted(len(images), 'training image')} of {images.shape[1]} x {images.shape[2]}")
         windows = _opened(plots, plot_server, plot_port)
     with closing(windows):
         with StopSignal(BEFORE_TRAINING):
@@ -320,7 +320,7 @@ def demo(folder: str, out: str | None, seconds: float, overwrite: bool) -> None:
     if out and not overwrite:
         demand_free("--out", out, [Path(out)])
     target = Path(out) if out else Path(folder) / "demo.gif"
-    say(f"{target}: {write_demo(folder, target, seconds)} frames")
+    say(f"{target}: {counted(write_demo(folder, target, seconds), 'frame')}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from eyescream_py.mln.baselines import conjugate_gradient
 from eyescream_py.mln.joint_estimation import joint_inversion
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.trajectories import density_compensation, is_on_grid
+from eyescream_py.system.voice import counted
 
 Floats = NDArray[np.float64]
 BLOCK_BYTES = 1 << 28  # of the matrices of some columns of pixels
@@ -28,7 +29,9 @@ def calibration(trajectory: Floats, signal: Tensor, width: int, iterations: int 
     inside = np.abs(trajectory).max(0) < width / 2
     near, values = np.ascontiguousarray(trajectory[:, inside]), signal[:, torch.from_numpy(inside)]
     if near.shape[1] < 16:
-        raise ValueError(f"only {near.shape[1]} samples lie within {width / 2:g} of k = 0")
+        raise ValueError(
+            f"only {counted(near.shape[1], 'sample')} lie within {width / 2:g} of k = 0"
+        )
     operator = choose_operator(near, width)
     if is_on_grid(near, width):
         image = operator.adjoint(values)

@@ -20,7 +20,7 @@ from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import PATH
 from eyescream_py.system.progress import still
-from eyescream_py.system.voice import say
+from eyescream_py.system.voice import counted, say
 
 
 @click.command("estimate-coils", cls=Command)
@@ -79,4 +79,6 @@ def estimate_coils(
     except ValueError as error:
         raise UserError(f"--scan {scan}: {error}; raise --calibration") from None
     write_maps(out, maps, mask)
-    say(f"{out}: {coils} coils, {taken}, object on {float(mask.mean()):.0%} of the image")
+    say(
+        f"{out}: {counted(coils, 'coil')}, {taken}, object on {float(mask.mean()):.0%} of the image"
+    )

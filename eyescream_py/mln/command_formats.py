@@ -14,7 +14,7 @@ from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import demand_room
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.places import PATH
-from eyescream_py.system.voice import say, warn
+from eyescream_py.system.voice import counted, say, warn
 
 
 @click.command("import", cls=Command)
@@ -74,8 +74,8 @@ def import_scan(
     if doubt:
         warn(doubt)
     say(
-        f"{len(scan.signal)} rows of {params.samples} samples, {params.coils} coils, "
-        f"{scan.side} px; coil maps {taken}"
+        f"{counted(len(scan.signal), 'row')} of {params.samples} samples, "
+        f"{counted(params.coils, 'coil')}, {scan.side} px; coil maps {taken}"
     )
     say(f"python -m eyescream_py.mln train --params {folder / 'Params.txt'}")
 

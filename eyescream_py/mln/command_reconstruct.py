@@ -22,7 +22,7 @@ from eyescream_py.system.folders import make_folder
 from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
 from eyescream_py.system.progress import still
-from eyescream_py.system.voice import say, warn
+from eyescream_py.system.voice import counted, say, warn
 
 if TYPE_CHECKING:
     from eyescream_py.mln.methods import Settings
@@ -257,7 +257,7 @@ def _write(source: str, stem: Path, done: Any, formats: tuple[str, ...]) -> None
     files = write_images(stem, done.images, formats)
     each = 1000 * done.seconds / len(done.images)
     listed = ", ".join(map(str, files))
-    say(f"{source} -> {listed}  ({len(done.images)} images, {each:.0f} ms each)")
+    say(f"{source} -> {listed}  ({counted(len(done.images), 'image')}, {each:.0f} ms each)")
 
 
 def _mask(work: _Work, side: int) -> Any:

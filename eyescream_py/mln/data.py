@@ -21,7 +21,7 @@ from eyescream_py.mln.params import Params
 from eyescream_py.mln.phantoms import random_ellipses, shepp_logan
 from eyescream_py.mln.protocol import Protocol
 from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.voice import warn
+from eyescream_py.system.voice import counted, warn
 
 Floats = NDArray[np.float64]
 _PHANTOMS = 64
@@ -120,8 +120,8 @@ def _counts_last(path: str, shape: tuple[int, ...]) -> bool:
             return True
     count, sides = (last, (first, middle)) if nearer else (first, (middle, last))
     warn(
-        f"DatasetMatFN {path}: taken as {count} images of {sides[0]} x {sides[1]}; if that is "
-        "wrong, save it as HDF5 (count, height, width)"
+        f"DatasetMatFN {path}: taken as {counted(count, 'image')} of {sides[0]} x {sides[1]}; if "
+        "that is wrong, save it as HDF5 (count, height, width)"
     )
     return nearer
 

@@ -20,7 +20,7 @@ from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params, echo_times, params_text
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
-from eyescream_py.system.voice import warn
+from eyescream_py.system.voice import counted, warn
 
 Floats = NDArray[np.float64]
 FARTHEST = 1e5  # 1/FOV: no scan goes as far
@@ -153,22 +153,29 @@ def _check_protocol(
     samples, side = trajectory.shape[-1], params.image_side
     problems = []
     if params.samples and params.samples != samples:
-        problems.append(f"nTraj says {params.samples} samples, Trajm2 has {samples}")
+        problems.append(f"nTraj says {counted(params.samples, 'sample')}, Trajm2 has {samples}")
     if coils.shape[:2] != (side, side):
         problems.append(
             f"LabelsH says {side} x {side} pixels, SensCC is {by_sizes(coils.shape[:2])}"
         )
     if params.neighbours > samples:
-        problems.append(f"nNeighbors says {params.neighbours}, Trajm2 has {samples} samples")
+        problems.append(
+            f"nNeighbors says {params.neighbours}, Trajm2 has {counted(samples, 'sample')}"
+        )
     if params.coils_in_data and params.coils_in_data > coils.shape[2]:
-        problems.append(f"nccInData says {params.coils_in_data} coils, SensCC has {coils.shape[2]}")
+        problems.append(
+            f"nccInData says {counted(params.coils_in_data, 'coil')}, SensCC has {coils.shape[2]}"
+        )
     if params.coils > coils.shape[2]:
-        problems.append(f"nccToUse says {params.coils} coils, SensCC has {coils.shape[2]}")
+        problems.append(
+            f"nccToUse says {counted(params.coils, 'coil')}, SensCC has {coils.shape[2]}"
+        )
     expected = 2 * samples * (params.coils_in_data or coils.shape[2])
     if params.feature_size and params.feature_size != expected:
         problems.append(
-            f"DataH says {params.feature_size} numbers, 2 x {samples} samples x "
-            f"{params.coils_in_data or coils.shape[2]} coils are {expected}"
+            f"DataH says {counted(params.feature_size, 'number')}, 2 x "
+            f"{counted(samples, 'sample')} x "
+            f"{counted(params.coils_in_data or coils.shape[2], 'coil')} are {expected}"
         )
     problems += _b0_problems(b0, side, samples, coils.shape[3])
     if problems:
@@ -188,13 +195,13 @@ def _b0_problems(b0: dict[str, NDArray[Any]], side: int, samples: int, bands: in
     for name, array, axes in (("TSC", segments, 3), ("TSBF", weights, 2)):
         found = _with_bands(array, axes).shape[-1]
         if found != bands:
-            problems.append(f"SensCC has {bands} bands, {name} {found}")
+            problems.append(f"SensCC has {counted(bands, 'band')}, {name} {found}")
     if "B0_Hz" in b0 and b0["B0_Hz"].shape[:2] != (side, side):
         problems.append(f"B0_Hz is {by_sizes(b0['B0_Hz'].shape[:2])}, not {side} x {side}")
     if weights.shape[1] != samples:
-        problems.append(f"Trajm2 has {samples} samples, TSBF {weights.shape[1]}")
+        problems.append(f"Trajm2 has {counted(samples, 'sample')}, TSBF {weights.shape[1]}")
     if weights.shape[0] != segments.shape[2]:
-        problems.append(f"TSBF has {weights.shape[0]} segments, TSC {segments.shape[2]}")
+        problems.append(f"TSBF has {counted(weights.shape[0], 'segment')}, TSC {segments.shape[2]}")
     return problems
 
 
@@ -235,8 +242,9 @@ def read_scan(
     if data.shape[1] != expected:
         hint = _factors(data.shape[1], samples, coils_in_data)
         raise UserError(
-            f"{label}: Data has {data.shape[1]} numbers per row, but 2 x {samples} samples "
-            f"x {coils_in_data} coils (RealDatancc, nccInData) are {expected}{hint}"
+            f"{label}: Data has {counted(data.shape[1], 'number')} per row, but 2 x "
+            f"{counted(samples, 'sample')} "
+            f"x {counted(coils_in_data, 'coil')} (RealDatancc, nccInData) are {expected}{hint}"
         )
     rows = int(np.flatnonzero(np.abs(data).max(1))[-1]) + 1
     return feature_to_signal(torch.from_numpy(data[:rows].copy()), coils_in_data)[:, :coils]
@@ -283,9 +291,14 @@ def trajectory_units(trajectory: Floats, side: int) -> str:
 
 def _factors(size: int, samples: int, coils: int) -> str:
     if size % (2 * coils) == 0:
-        return f"; with {coils} coils the file has {size // (2 * coils)} samples"
+        return (
+            f"; with {counted(coils, 'coil')} the file has {counted(size // (2 * coils), 'sample')}"
+        )
     if size % (2 * samples) == 0:
-        return f"; with {samples} samples the file has {size // (2 * samples)} coils"
+        return (
+            f"; with {counted(samples, 'sample')} the file has "
+            f"{counted(size // (2 * samples), 'coil')}"
+        )
     return ""
 
 

@@ -35,6 +35,7 @@ from eyescream_py.system.recording import Recorder
 from eyescream_py.system.safe_tensors import held_by, not_finite
 from eyescream_py.system.saves import Saves, spared
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.system.voice import counted
 
 if TYPE_CHECKING:
     from eyescream_py.plots.windows import Plots
@@ -102,7 +103,10 @@ def _first_weights(run: Run, say: Callable[[str], None]) -> None:
     """Replace the random weights as Init, InitForRFN and InitForLFN ask."""
     params = run.params
     if params.init != "random":
-        say(f"{params.init} start, {params.init_sweeps} sweeps, {params.init_examples} examples")
+        say(
+            f"{params.init} start, {counted(params.init_sweeps, 'sweep')}, "
+            f"{counted(params.init_examples, 'example')}"
+        )
         with still(f"{params.init} start"):
             errors = _linear_start(run)
         if errors:
@@ -227,7 +231,7 @@ def _loop(
     batches = Ahead(run.examples, params.batch_size)
     while progress.seconds < 60 * params.train_minutes:
         if max_batches and progress.batch >= max_batches:
-            return f"{progress.batch} batches done"
+            return f"{counted(progress.batch, 'batch')} done"
         begun = time.monotonic()
         batch = batches.take(progress.batch)
         rate = learning_rate(params, progress.batch, progress.seconds)
@@ -249,14 +253,15 @@ def _loop(
             save(run, last=False)
         if stop.requested:
             return f"stopped by {stop.name}"
-    return f"{params.train_minutes:g} minutes are over"
+    return f"the {params.train_minutes:g} min are over"
 
 
 def _diverged(run: Run, what: str) -> UserError:
     path = run.checkpoint_folder / CHECKPOINT_NAME
     left = f"{path} holds the last good weights" if path.is_file() else "nothing was saved"
     return UserError(
-        f"{what} is no longer a finite number after {run.progress.batch} batches; {left}; a new "
+        f"{what} is no longer a finite number after "
+        f"{counted(run.progress.batch, 'batch')}; {left}; a new "
         "run with a smaller --learning_rate_start may get further"
     )
 

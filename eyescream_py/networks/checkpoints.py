@@ -13,6 +13,7 @@ from torch import nn
 from eyescream_py import torch7
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.voice import counted
 from eyescream_py.torch7.layers import keep_batches
 
 PRETRAINED = "pretrained:"  # before the name of a network that comes with the package
@@ -90,7 +91,8 @@ def copy_into(network: nn.Module, content: torch7.Table, key: str, path: Path) -
             )
     if len(ours) != len(theirs):
         raise UserError(
-            f"--network={path}: {key} has {len(theirs)} parameter tensors there and {len(ours)} "
+            f"--network={path}: {key} has {counted(len(theirs), 'parameter tensor')} there and "
+            f"{len(ours)} "
             "with these options; give the options the file was trained with"
         )
     for a, b in zip(ours, theirs, strict=True):

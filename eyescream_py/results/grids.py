@@ -23,6 +23,7 @@ from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.idle import say_idle
 from eyescream_py.system.places import chosen_pictures
+from eyescream_py.system.voice import counted
 from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
 
@@ -157,7 +158,8 @@ def _check_typed(options: SampleOptions, G: Generator, path: Path) -> None:
             flag = "noiseDim" if name == "noise_dim" else name
             raise UserError(
                 f"--{flag}: {path} makes {G.size_in_words} pictures in "
-                f"{'gray' if gray else 'colour'} from {G.noise_dim} numbers; leave the flag out"
+                f"{'gray' if gray else 'colour'} from {counted(G.noise_dim, 'number')}; leave the "
+                "flag out"
             )
 
 

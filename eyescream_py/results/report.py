@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eyescream_py.results import quality
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.voice import counted
 from eyescream_py.torch7 import image
 
 
@@ -28,7 +29,7 @@ def table(findings: Findings) -> str:
     f = findings.figures
     names = list(f["swd"]["generated"])
     width = max(map(len, names)) + 3
-    lines = [f"{f['images']} pictures per set; {f['note']}".rstrip("; "), ""]
+    lines = [f"{counted(f['images'], 'picture')} per set; {f['note']}".rstrip("; "), ""]
     lines.append("sliced Wasserstein distance to the reference, x1000 (smaller is nearer)")
     lines.append(f"{'':12}" + "".join(name.rjust(width) for name in names))
     words = (("floor: real", "real"), ("generated", "generated"), ("top: noise", "noise"))

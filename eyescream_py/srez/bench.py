@@ -33,6 +33,7 @@ from eyescream_py.system.json_lines import read_json_lines
 from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
 from eyescream_py.system.progress import SECONDS_BETWEEN_LINES
+from eyescream_py.system.voice import counted
 
 if TYPE_CHECKING:
     import torch
@@ -96,8 +97,7 @@ def run_bench(cells: list[Options], folder: Path, device: torch.device) -> list[
         _write(folder / "table.md", table(rows))
         draw(cells[:number], folder / "curves.png")
         if not whole:
-            left = len(cells) - number
-            voice.say(f"stopped; {left} combination{' was' if left == 1 else 's were'} not tried")
+            voice.say(f"stopped; not tried: {counted(len(cells) - number, 'combination')}")
             break
     return rows
 

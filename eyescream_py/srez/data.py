@@ -31,7 +31,7 @@ from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.text import read_lines
-from eyescream_py.system.voice import warn
+from eyescream_py.system.voice import counted, warn
 
 WINDOW_SIDE = 144
 DECODER = 2  # part of the cache's names: raised when a file decodes to other windows or means
@@ -173,7 +173,7 @@ def load_faces(folder: str | Path, names: list[str], crop: str, cache_dir: str =
     for path in broken[:LEFT_OUT_SHOWN]:
         warn(f"left out: {_reason(path, crop)}")
     if len(broken) > LEFT_OUT_SHOWN:
-        warn(f"left out: {len(broken) - LEFT_OUT_SHOWN} more pictures")
+        warn(f"left out: {counted(len(broken) - LEFT_OUT_SHOWN, 'more picture')}")
     rows = np.flatnonzero(usable)
     kept = tuple(names[i] for i in rows)
     return Faces(torch.from_numpy(windows), torch.from_numpy(means), torch.from_numpy(rows), kept)
@@ -252,8 +252,8 @@ def split(
     train = [i for i in range(len(names)) if i not in held_out]
     if not train:
         raise UserError(
-            f"{len(names)} pictures, {len(held_out)} of them held out: none is left to train on; "
-            "give a larger --dataset or smaller --test_vectors"
+            f"{counted(len(names), 'picture')}, {len(held_out)} of them held out: none is left to "
+            "train on; give a larger --dataset or smaller --test_vectors"
         )
     return train, test
 
@@ -279,9 +279,7 @@ def _listed(names: list[str], test_list: str) -> list[int]:
     for entry in _entries(lines, index):
         i = _count(entry) - 1 if entry.isascii() and entry.isdigit() else index.get(entry, -1)
         if not 0 <= i < len(names):
-            raise UserError(
-                f"--test_list={test_list}: {entry[:100]} is none of the {len(names)} pictures"
-            )
+            raise UserError(f"--test_list={test_list}: {entry[:100]} is no picture of {len(names)}")
         test.append(i)
     if not test:
         raise UserError(f"--test_list={test_list}: names no picture")

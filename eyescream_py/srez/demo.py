@@ -14,6 +14,7 @@ from eyescream_py.srez.data import open_picture
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, temporary_name
+from eyescream_py.system.voice import counted
 
 FRAMES_PER_SECOND = 30
 GIF_FRAME_MS = 30  # GIF counts in 10 ms
@@ -38,7 +39,7 @@ def run_demo(
         _write_mp4(path, frames, program)
     else:
         _write_gif(path, frames)
-    say(f"{len(frames)} pictures -> {path}")
+    say(f"{counted(len(frames), 'picture')} -> {path}")
     return path
 
 

@@ -36,6 +36,7 @@ from eyescream_py.system.files import atomic_write, demand_room, remove_stale_te
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.places import PATH
 from eyescream_py.system.progress import Progress, each
+from eyescream_py.system.voice import counted
 
 CELEBA_URL = "https://drive.usercontent.google.com/download?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
 CELEBA_CHECKSUM = "md5:00d2c5bc6d35e252742224ab0c1e8fcb"
@@ -244,7 +245,7 @@ def main(url: str, checksum: str | None, archive: str, dataset: str, retries: in
         demand_room(target)
         download(url, target, checksum, retries)
     count = unpack(target, folder)
-    voice.say(f"{count} pictures in {folder}; {target} can be deleted")
+    voice.say(f"{counted(count, 'picture')} in {folder}; {target} can be deleted")
 
 
 if __name__ == "__main__":

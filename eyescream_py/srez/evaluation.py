@@ -29,6 +29,7 @@ from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.voice import counted
 
 PATCH_SIDE = 7
 PATCHES_PER_PICTURE = 16
@@ -209,7 +210,7 @@ def run_evaluate(
     generated = enlarge(generator, small, told)
     alone = generate(generator, small) if told.back_projection else None
     figures = compare(small, generated, label, alone)
-    say(f"{len(test)} held-out faces, {stored.batch} batches trained")
+    say(f"{counted(len(test), 'held-out face')}, {counted(stored.batch, 'batch')} trained")
     if stored.split and split_digest(train, test, options.crop) != stored.split:
         say("these are other pictures than the run was told of: some may have been learnt from")
     sets = {"srez": generated, "bicubic": bicubic(small, label.shape[-1])}

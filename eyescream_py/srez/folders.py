@@ -27,6 +27,7 @@ from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.voice import counted
 
 LEAST_SIDE = 16  # patches of the finest level and SSIM's windows are 7 wide
 
@@ -60,7 +61,7 @@ def run_compare(
     }
     figures = {"made": row}
     eyes = _add_feature_distances(figures, made, true, judge)
-    say(f"{len(pairs)} pairs of pictures")
+    say(f"{counted(len(pairs), 'pair')} of pictures")
     say(table(figures))
     if eyes:
         say(f"Fréchet and kernel distance: {eyes}; the first is lower for more pictures")

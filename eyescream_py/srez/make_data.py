@@ -26,6 +26,7 @@ from eyescream_py.system.folders import new_folder
 from eyescream_py.system.numbers import FILES, SEED
 from eyescream_py.system.places import PATH
 from eyescream_py.system.progress import each
+from eyescream_py.system.voice import counted
 
 FRAME = (178, 218)  # width, height
 FACE_CENTRE = (89, 115)
@@ -148,7 +149,7 @@ def main(dataset: str, count: int, seed: int) -> None:
     for i in each(range(count), "faces"):
         with atomic_write(folder / f"{i + 1:06d}.jpg", synced=False) as file:
             render_face(seed * 1_000_000 + i).save(file, format="JPEG", quality=92)
-    voice.say(f"{count} faces of 178x218 in {folder}")
+    voice.say(f"{counted(count, 'face')} of 178x218 in {folder}")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from eyescream_py.system.recording import set_rate
 from eyescream_py.system.safe_tensors import held_by, not_finite
 from eyescream_py.system.saves import Saves
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.system.voice import counted
 
 if TYPE_CHECKING:
     from eyescream_py.plots.windows import Plots
@@ -91,7 +92,7 @@ def _train(
     networks = build_networks(options, device)
     split = split_digest(train, test, options.crop)
     batch, seconds = _resume(networks, options, split) if options.resume else (0, 0.0)
-    say(f"{len(train)} faces to train on, {len(test)} held out")
+    say(f"{counted(len(train), 'face')} to train on, {len(test)} held out")
     _say_what_is_untied(options, say)
     say(
         f"generator {parameter_count(networks.generator)} parameters, "
@@ -165,13 +166,14 @@ def _loop(
         if state.batch % options.checkpoint_period == 0:
             state.save(options)
     if options.resume and state.batch == resumed_at:  # sheet, records and file are there already
-        report.say(f"{state.batch} batches were trained before, none is left to train")
+        report.say(f"{counted(state.batch, 'batch')} trained before, none is left to train")
         return
     _demand_finite(networks, state.batch)
     if state.batch % options.summary_period or not state.batch:
         report.samples(state.batch, state.seconds, networks.generator)
     path = state.save(options, last=True)
-    report.say(f"{state.batch} batches in {state.seconds / 60:.1f} minutes; checkpoint {path}")
+    minutes = state.seconds / 60
+    report.say(f"{counted(state.batch, 'batch')} in {minutes:.1f} minutes; checkpoint {path}")
 
 
 def _say_what_is_untied(options: Options, say: Callable[[str], None]) -> None:
@@ -227,9 +229,9 @@ def _demand_free_folders(options: Options) -> None:
         taken = [p for p in folder.iterdir() if not _is_no_run_s(p.name)] if folder.is_dir() else []
         if taken:
             raise UserError(
-                f"--{name}={folder}: holds {len(taken)} entries of an earlier run, which would be "
-                "overwritten; "
-                "give another folder, move them away, or --resume that run"
+                f"--{name}={folder}: holds {counted(len(taken), 'entry', 'entries')} of an "
+                "earlier run, which would be overwritten; give another folder, move them away, "
+                "or --resume that run"
             )
 
 

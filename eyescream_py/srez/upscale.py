@@ -36,6 +36,7 @@ from eyescream_py.srez.pictures import back_project
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.voice import counted
 
 SHIPPED = Path(__file__).with_name("model") / "lfw_grey.safetensors"
 SMALLEST_FACE = 0.7  # times the input's side: below it the detector mostly finds no face at all
@@ -228,7 +229,7 @@ def _photo_with_faces(painter: Painter, photo: Photo, times: float) -> tuple[Pho
             continue
         _paint(painter, photo, canvas, square, times)
         painted += 1
-    words = f", {painted} face{'' if painted == 1 else 's'} painted"
+    words = f", {counted(painted, 'face')} painted"
     if large:
         most = LARGEST_FACE * painter.side
         words += f", {large} left as is (wider than {most} pixels, with detail of its own)"

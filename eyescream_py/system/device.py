@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.voice import counted
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,8 @@ def choose_device(gpu: int, typed: bool) -> torch.device:
         return torch.device("cuda", gpu)
     if typed:
         raise UserError(
-            f"--gpu={gpu}: this machine has {torch.cuda.device_count()} usable CUDA devices; "
+            f"--gpu={gpu}: this machine has "
+            f"{counted(torch.cuda.device_count(), 'usable CUDA device')}; "
             "give --gpu=-1 to run on the CPU"
         )
     print("No usable CUDA device found, running on the CPU (--gpu=-1 says so without this line).")

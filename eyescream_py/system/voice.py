@@ -127,3 +127,9 @@ def printable(text: object) -> str:
     if plain.isprintable():
         return plain
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
+
+
+def counted(number: int, thing: str, things: str = "") -> str:
+    """`1 picture`, `2 batches`; `things`: the plural where no s makes it (`entries`)."""
+    plural = things or thing + ("es" if thing.endswith("ch") else "s")
+    return f"{number} {thing if number == 1 else plural}"

@@ -25,6 +25,7 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.memory import built, demand_batch, demand_memory
 from eyescream_py.system.saves import Saves, keep_earlier
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.system.voice import counted
 from eyescream_py.torch7.random import RandomSource, TorchSource
 from eyescream_py.training import setup
 from eyescream_py.training.distributed import joined
@@ -139,8 +140,8 @@ def _check_parzen(options: PairOptions, validation: int) -> None:
     most = max(validation, LUA_PARZEN)
     if options.parzen_images > most:
         raise UserError(
-            f"--parzenImages={options.parzen_images}: {validation} pictures validate; give at most "
-            f"{most}"
+            f"--parzenImages={options.parzen_images}: {counted(validation, 'picture')} to "
+            f"validate with; give at most {most}"
         )
 
 

@@ -25,6 +25,7 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.locks import Lock
 from eyescream_py.system.memory import demand_batch
 from eyescream_py.system.places import chosen_pictures
+from eyescream_py.system.voice import counted
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.torch7.states import fill
 from eyescream_py.training.logs import LossLog
@@ -113,7 +114,8 @@ def epoch_length(options: GameOptions, data: Dataset) -> int:
         return len(data)
     if options.n_epoch > len(data):
         print(
-            f"--N_epoch={options.n_epoch} is more than the {len(data)} pictures there are: "
+            f"--N_epoch={options.n_epoch} is more than there are "
+            f"({counted(len(data), 'picture')}): "
             "the epoch keeps its length, drawing pictures more than once."
         )
     return options.n_epoch

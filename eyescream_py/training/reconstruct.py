@@ -32,6 +32,7 @@ from eyescream_py.system.locks import Lock
 from eyescream_py.system.memory import built
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.system.voice import counted
 from eyescream_py.torch7.layers import set_random_source
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.torch7.states import fill
@@ -183,7 +184,7 @@ def split(data: Dataset, validation: int) -> tuple[Dataset, Dataset]:
     borders = [b for b in data.borders or () if b <= cut]
     cut = borders[-1] if borders and borders[-1] > 0 else cut
     if cut < 2:
-        raise UserError(f"{data.name}: {len(data)} pictures are too few to train on")
+        raise UserError(f"{data.name}: too few to train on ({counted(len(data), 'picture')})")
     train, rest = data.rows(0, cut), data.rows(cut, min(cut + held, len(data)))
     print(f"<dataset> {len(train)} images train, {len(rest)} validate")
     return train, rest

@@ -24,6 +24,7 @@ from eyescream_py.system.progress import Progress
 from eyescream_py.system.safe_tensors import held_by, not_finite
 from eyescream_py.system.saves import Saves, keep_earlier, spared
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.system.voice import counted
 from eyescream_py.training.logs import Logs, LossLog
 from eyescream_py.training.save_folder import keep_earlier_pictures, prepare_folder
 from eyescream_py.training.task import Schedule, Task, trainer_of
@@ -77,7 +78,9 @@ class Run:
         self._rollbacks = 0
         self._collapsed = False  # which has been told
         if not len(task.schedule):
-            raise UserError(f"an epoch of {task.schedule.length} pictures is shorter than a batch")
+            raise UserError(
+                f"an epoch of {counted(task.schedule.length, 'picture')} is shorter than a batch"
+            )
         if options.network:
             self._resume(checkpoints.find(options.network, self.save))
         again = "free the place or give another --save"
@@ -162,7 +165,7 @@ class Run:
         """Train until all epochs are done, or until asked to stop; saves in both cases."""
         self.stop.begin()
         if not self._epochs_left():
-            print(f"All {self.options.epochs} epochs are done; a larger --epochs goes on.")
+            print(f"Epoch {self.options.epochs}, the last one, is done; a larger --epochs goes on.")
         try:
             while self._epochs_left() and not self.stop.asked():
                 self._epoch()

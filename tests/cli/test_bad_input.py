@@ -352,6 +352,6 @@ def test_an_epoch_larger_than_the_folder_keeps_its_length(tmp_path, monkeypatch)
     said = small_run(
         "train", tmp_path / "save", pictures(tmp_path, "train"), "--epochs=1", "--N_epoch=28"
     )
-    assert "--N_epoch=28 is more than the 20 pictures there are" in said
+    assert "--N_epoch=28 is more than there are (20 pictures)" in said
     lines = (tmp_path / "save/losses.jsonl").read_text().splitlines()
     assert len(lines) == 2 * 13

@@ -190,7 +190,7 @@ def test_split_cuts_between_the_copies_of_augmented_files(tmp_path):
 
 @pytest.mark.parametrize(("rows", "wanted"), [(1, 1), (5, 5), (0, 1)])
 def test_split_that_leaves_a_side_empty_is_refused(rows, wanted):
-    with pytest.raises(UserError, match=f"--validation={wanted}: .* holds {rows} images"):
+    with pytest.raises(UserError, match=f"--validation={wanted}: .* holds {rows} image"):
         numbered(rows).split(wanted, force=True)
     if rows < 2:
         with pytest.raises(UserError, match="cannot be split"):
@@ -200,7 +200,7 @@ def test_split_that_leaves_a_side_empty_is_refused(rows, wanted):
 def test_copies_of_one_picture_are_said_to_be_copies():
     data = dataset.Dataset(torch.zeros(20, 1, 2, 2, dtype=torch.uint8), "n", borders=(0,))
     for force in (False, True):
-        with pytest.raises(UserError, match="its 20 images are copies of one picture"):
+        with pytest.raises(UserError, match="there are copies of one picture only"):
             data.split(5, force)
 
 

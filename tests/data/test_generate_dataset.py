@@ -86,7 +86,7 @@ def test_killed_and_run_again_it_makes_the_same_bytes(made, photos, tmp_path):
     (augmented / "000000_007.jpg").unlink(missing_ok=True)
     again = generate(photos, tmp_path, "--jobs=1")
     assert again.returncode == 0, again.stderr
-    assert "photos are done already" in again.stdout
+    assert "Done already: " in again.stdout
     assert contents(tmp_path) == made
 
 
@@ -146,7 +146,7 @@ def test_bad_paths_are_one_line_each(tmp_path, photos):
     for path, message in [
         (tmp_path / "missing", "is no folder"),
         (tmp_path / "empty", "no JPEG, PNG"),
-        (tmp_path / "junk", "not one of its 1 photos"),
+        (tmp_path / "junk", "none of its 1 photo "),
     ]:
         done = generate(path, tmp_path / "out")
         assert done.returncode == 2
@@ -203,5 +203,5 @@ def test_photos_and_faces_in_one_folder(tmp_path):
     write_photos(tmp_path / "lfw", 1)
     assert generate(tmp_path, tmp_path, "--jobs=1").returncode == 0
     again = generate(tmp_path, tmp_path, "--jobs=1")
-    assert "1 of 1 photos are done already" in again.stdout, again.stderr
+    assert "Done already: 1 of 1 photo." in again.stdout, again.stderr
     assert "2 made by this program: out_aug_64x64, out_unaug_64x64" in again.stderr

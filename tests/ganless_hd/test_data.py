@@ -57,7 +57,7 @@ def test_survey_tells_small_and_broken_photographs_apart(tmp_path):
     found = survey(photos, 64, skip_small=True)
     assert (found.usable, found.small, found.broken) == ([good], [small], [broken])
     assert survey(photos, 64, skip_small=False).usable == [good, small]
-    with pytest.raises(UserError, match="1 are broken and 1 have a side under 64"):
+    with pytest.raises(UserError, match="broken 1, with a side under 64 pixels 1"):
         survey([small, broken], 64, skip_small=True)
 
 

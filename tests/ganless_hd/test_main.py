@@ -72,10 +72,10 @@ def test_small_photographs_are_counted(tmp_path, tiny_flags):
     save_jpeg(tmp_path / "more" / "small.jpg", 50, 60)
     flags = [*tiny_flags, "--dataroota", tmp_path / "more", "--max-steps", 2]
     result = invoke("train", *flags, "--small", "skip")
-    assert "1 pictures have a side under 64 pixels and are skipped: " in result.output
+    assert "1 picture skipped, as a side is under 64 pixels: " in result.output
     assert "10 photographs to train on" in result.output
     result = invoke("train", *flags, "--out", tmp_path / "other")
-    assert "are enlarged to 72" in result.output
+    assert "enlarged to 72" in result.output
     assert "11 photographs to train on" in result.output
 
 

@@ -50,7 +50,7 @@ def test_constant_pictures_are_left_out_and_said(tmp_path: Path, capsys) -> None
     save(tmp_path / "b.png", np.full((8, 8), 7, np.uint8))
     pictures = load_folder(tmp_path, "--synth_dir", 8, 1, rng())
     assert pictures.names == ["a"]
-    assert "Left out 1 constant pictures, b first" in capsys.readouterr().out
+    assert "Left out 1 constant picture, b first" in capsys.readouterr().out
 
 
 def test_only_constant_pictures_is_an_error(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_not_a_number_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> Non
     kept = run.checkpoint_folder / training.CHECKPOINT_NAME
     with torch.no_grad():
         run.network.i_layer.weight[0, 0, 0, 0] = float("nan")
-    with pytest.raises(UserError, match=f"^the loss is no longer .* 1 batches; {kept} holds the"):
+    with pytest.raises(UserError, match=f"^the loss is no longer .* 1 batch; {kept} holds the"):
         trained(run, 5)
     with pytest.raises(
         UserError, match=r"^network/k_layer\.weight is no longer a finite number after 1 ba"
@@ -137,7 +137,7 @@ def test_quick_failure_looks_once_after_its_minutes(tmp_path: Path) -> None:
 
 def test_train_time_ends_the_run(tmp_path: Path) -> None:
     run = run_of(tmp_path, train_time=1e-9)
-    assert trained(run, 50) == "1e-09 minutes are over"
+    assert trained(run, 50) == "the 1e-09 min are over"
     assert run.progress.batch == 1
 
 

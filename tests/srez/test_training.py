@@ -111,7 +111,7 @@ def test_a_person_s_folder_is_never_touched(tiny, name):
     precious = os.path.join(folder, "precious.txt")
     with open(precious, "w") as file:
         file.write("mine")
-    with pytest.raises(UserError, match=f"--{name}.*1 entries"):
+    with pytest.raises(UserError, match=f"--{name}.*1 entry"):
         run_train(tiny, CPU, say=quiet)
     with open(precious) as file:
         assert file.read() == "mine"

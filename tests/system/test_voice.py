@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from eyescream_py.system.voice import printable
+from eyescream_py.system.voice import counted, printable
 
 TALK = """
 import sys
@@ -80,3 +80,18 @@ def test_printable():
     assert printable("José") == "José"
     assert printable("a\x1b[2Jb\n") == "a\\x1b[2Jb\\n"
     assert printable("\udce9") == "\\udce9"
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "told"),
+    [
+        (0, ("picture",), "0 pictures"),
+        (1, ("picture",), "1 picture"),
+        (2, ("held-out face",), "2 held-out faces"),
+        (2, ("batch",), "2 batches"),
+        (1, ("entry", "entries"), "1 entry"),
+        (3, ("entry", "entries"), "3 entries"),
+    ],
+)
+def test_a_count_and_its_noun_agree(number, words, told):
+    assert counted(number, *words) == told

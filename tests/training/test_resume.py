@@ -150,5 +150,5 @@ def test_all_epochs_done_says_so(tmp_path, monkeypatch):
     small_run("train", tmp_path / "run", data, "--epochs=1")
     before = (tmp_path / "run/adversarial.net").read_bytes()
     said = small_run("train", tmp_path / "run", data, "--epochs=1", "--network=adversarial.net")
-    assert "All 1 epochs are done; a larger --epochs goes on." in said
+    assert "Epoch 1, the last one, is done; a larger --epochs goes on." in said
     assert (tmp_path / "run/adversarial.net").read_bytes() == before
