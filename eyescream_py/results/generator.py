@@ -30,6 +30,7 @@ from eyescream_py.system.errors import UserError, first_line, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.safe_tensors import TensorsError, load_module, read_header
+from eyescream_py.system.voice import counted
 from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
 
@@ -69,7 +70,7 @@ class Generator:
 
     def noise(self, n: int, seed: int = 1) -> Tensor:
         """[n,noise_dim]; the first rows do not depend on n."""
-        noise = torch.empty(n, self.noise_dim, device=self.device)
+        noise = torch.empty(n, self.noise_dim, dtype=torch.float32, device=self.device)
         return TorchSource(seed, self.device).uniform_(noise, -1, 1)
 
     def sample(self, n: int, seed: int = 1) -> Tensor:
@@ -112,7 +113,7 @@ def usable_device(device: torch.device | str) -> torch.device:
     try:
         found = torch.device(device)
         torch.zeros(1, device=found).tolist()
-    except (RuntimeError, AssertionError) as error:  # of a torch without CUDA, an assertion
+    except (RuntimeError, TypeError, AssertionError) as error:  # the last: a torch without CUDA
         raise UserError(f"device={device}: there is no such device here; give cpu") from error
     return found
 
@@ -138,7 +139,7 @@ def D_of(content: Table, path: Path, option: str, G: Generator) -> nn.Module:
     """
     D = checkpoints.module(content, "D", path, option).to(G.device)
     try:
-        judge(D, torch.zeros(2, *G.dims, device=G.device))
+        judge(D, torch.zeros(2, *G.dims, dtype=torch.float32, device=G.device))
     except _MISFITS as error:
         raise UserError(
             f"{option}={path}: G and D do not fit together: {first_line(error)}"
@@ -172,9 +173,13 @@ def described(network: nn.Module, name: str) -> Generator:
     noise_dim = first.shape[1]
     try:
         _try_shapes(network, noise_dim)
-        picture = generate(network, torch.zeros(2, noise_dim, device=first.device))
+        picture = generate(
+            network, torch.zeros(2, noise_dim, dtype=first.dtype, device=first.device)
+        )
     except _MISFITS as error:
-        raise UserError(f"{name}: G takes no {noise_dim} numbers: {first_line(error)}") from error
+        raise UserError(
+            f"{name}: G takes no {counted(noise_dim, 'number')}: {first_line(error)}"
+        ) from error
     if picture.ndim != 4 or picture.shape[1] not in (1, 3):
         raise UserError(f"{name}: G makes {tuple(picture.shape[1:])}, not pictures")
     dims = (picture.shape[1], picture.shape[2], picture.shape[3])
@@ -191,7 +196,7 @@ def _try_shapes(network: nn.Module, noise_dim: int) -> None:
 
     hooks = [layer.register_forward_hook(judge) for layer in network.modules()]
     try:
-        run_on_shapes(network, torch.empty(2, noise_dim, device="meta"))
+        run_on_shapes(network, torch.empty(2, noise_dim, dtype=torch.float32, device="meta"))
     finally:
         for hook in hooks:
             hook.remove()
@@ -240,7 +245,7 @@ def _read_safetensors(path: Path) -> nn.Module:
     if layers.count("{") > MAX_LAYERS:
         raise ValueError(f"its header describes more than {MAX_LAYERS} layers")
     description = json.loads(layers)
-    return load_module(header, lambda: build(description))
+    return load_module(header, lambda: build(description).float())
 
 
 def _torchscript_bytes(G: Generator) -> bytes:

@@ -65,7 +65,7 @@ class Refiner:
         if size >= self.size:
             return False
         device = next(self.G.parameters()).device
-        coarse = torch.zeros(1, channels, self.size, self.size, device=device)
+        coarse = torch.zeros(1, channels, self.size, self.size, dtype=torch.float32, device=device)
         try:
             with evaluating(self.G, self.D):
                 diff = self.G((coarse[:, :1], coarse))

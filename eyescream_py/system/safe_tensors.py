@@ -147,7 +147,7 @@ def read_tensors(header: Header, prefix: str = "") -> dict[str, Tensor]:
 
 def _tensor(data: bytearray, entry: Entry) -> Tensor:
     if not data:
-        return torch.empty(entry.shape, dtype=entry.dtype)
+        return torch.empty(entry.shape, dtype=entry.dtype, device="cpu")
     if entry.dtype == torch.bool:  # a byte other than 0 and 1 is no bool
         return torch.frombuffer(data, dtype=torch.uint8).ne(0).reshape(entry.shape)
     return torch.frombuffer(data, dtype=entry.dtype).reshape(entry.shape)

@@ -66,7 +66,7 @@ class AsciiReader:
     def elements(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         """A new 1-D tensor of the next `count` elements."""
         self.check_elements(count, dtype)
-        tensor = torch.empty(count, dtype=dtype)
+        tensor = torch.empty(count, dtype=dtype, device="cpu")
         if dtype in _RAW_DTYPES:
             storage_bytes(tensor)[:] = self.chars(count)
         elif count:
@@ -130,7 +130,7 @@ def _within(value: int, bits: int, start: int) -> int:
 def _narrow(values: list[Any], exact: torch.dtype, dtype: torch.dtype, start: int) -> torch.Tensor:
     """The numbers as `dtype`, by way of `exact`, which tells what does not fit."""
     try:
-        tensor = torch.tensor(values, dtype=exact)
+        tensor = torch.tensor(values, dtype=exact, device="cpu")
     except (OverflowError, RuntimeError, ValueError) as error:
         raise T7Error(f"a number that no element of {dtype} holds", start) from error
     narrow = tensor.to(dtype)

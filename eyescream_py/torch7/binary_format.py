@@ -63,7 +63,7 @@ class BinaryReader:
         """A new 1-D tensor of the next `count` elements."""
         self.check_elements(count, dtype)
         narrow = dtype is torch.int64 and self.long_size == 4
-        tensor = torch.empty(count, dtype=torch.int32 if narrow else dtype)
+        tensor = torch.empty(count, dtype=torch.int32 if narrow else dtype, device="cpu")
         self._source.read_into(self.position, storage_bytes(tensor))
         self.position += count * tensor.element_size()
         return tensor.to(dtype)

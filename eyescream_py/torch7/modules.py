@@ -80,7 +80,8 @@ def to_module(obj: Any, dtype: torch.dtype | None = torch.float32, place: str = 
     Raises T7Error, which says where in the network: a class that has no counterpart, a field that
     is missing or of a wrong kind, a container that holds itself or more than MAX_DEPTH levels.
     """
-    return _Reading(dtype).module(obj, f"{place}:" if place else "")
+    with torch.device("cpu"):  # whatever torch.set_default_device says
+        return _Reading(dtype).module(obj, f"{place}:" if place else "")
 
 
 class _Reading:

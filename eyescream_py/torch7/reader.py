@@ -324,12 +324,12 @@ def _view(
             start,
         )
     memory = storage.tensor.untyped_storage()
-    return torch.empty(0, dtype=dtype).set_(memory, offset, shape, strides)
+    return torch.empty(0, dtype=dtype, device="cpu").set_(memory, offset, shape, strides)
 
 
 def _empty(dtype: torch.dtype, storage: Storage | None, offset: int) -> torch.Tensor:
     """A tensor of shape (0,), as which those without dimensions come; it may have a storage."""
-    tensor = torch.empty(0, dtype=dtype)
+    tensor = torch.empty(0, dtype=dtype, device="cpu")
     if storage is None:
         return tensor
     offset = offset if 0 <= offset <= len(storage) else 0

@@ -76,6 +76,33 @@ def test_numbers_of_numpy_are_numbers():
         G.sample(2.5)
 
 
+@pytest.fixture
+def other_defaults():
+    """What a notebook may have set: another type of numbers, and another device than there is."""
+    torch.set_default_dtype(torch.float64)
+    with torch.device("meta"):
+        yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_defaults_of_a_notebook_change_no_picture(net, tmp_path, request):
+    exported = tmp_path / "g.safetensors"
+    export(load_generator(net[0]), exported)
+    wanted = load_generator(net[0]).sample(3, seed=2)
+    request.getfixturevalue("other_defaults")
+    for path in (net[0], exported):
+        found = load_generator(path).sample(3, seed=2)
+        assert found.dtype == torch.float32
+        assert found.device == torch.device("cpu")
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "", None])
+def test_a_device_that_is_none_is_named(device):
+    with pytest.raises(UserError, match=f"device={device}: there is no such device"):
+        load_generator(device=device)
+
+
 def test_a_pretrained_name_that_is_none_names_no_flag():
     with pytest.raises(UserError, match=r"^FILE=pretrained:faces: there is only faces16, faces32$"):
         load_generator("pretrained:faces")
