@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from eyescream_py.system.places import TYPED, PathText
 from eyescream_py.system.voice import make_unfailing, printable
 
 _LOOP = "Symlink loop from "
-LEAST_STACK = 128 << 10  # bytes; with half of it torch ends the process while it is loaded
 
 
 class Command(click.Command):
@@ -46,7 +44,6 @@ class Command(click.Command):
 
     def invoke(self, context: click.Context) -> Any:
         _demand_folder()
-        _demand_stack()
         memory = memory_in_words(self.remedy)
         with heard(), none_left_empty(context), system_in_words(context), memory:
             return super().invoke(context)
@@ -77,16 +74,6 @@ def _demand_folder() -> None:
         raise UserError(
             "the folder that this is run in was removed; change to another (cd) and try again"
         ) from error
-
-
-def _demand_stack() -> None:
-    """Refuse to work where the system would end the process without a word."""
-    limit = resource.getrlimit(resource.RLIMIT_STACK)[0]
-    if limit != resource.RLIM_INFINITY and limit < LEAST_STACK:
-        raise UserError(
-            f"this shell's limit of the stack, {limit >> 10} kB, is too small for PyTorch; raise "
-            "it (ulimit -s 8192)"
-        )
 
 
 @contextlib.contextmanager

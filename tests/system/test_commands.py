@@ -1,5 +1,4 @@
 import os
-import resource
 import subprocess
 import sys
 
@@ -48,19 +47,6 @@ def test_too_little_memory_for_a_library_is_one_line():
     done = CliRunner().invoke(importing, [])
     assert done.exit_code == 2
     assert done.output.startswith("Error: there is not enough memory to load libtorch_cpu.so; free")
-
-
-@pytest.mark.parametrize(("limit", "code"), [(64 << 10, 2), (128 << 10, 0), (-1, 0)])
-def test_a_stack_that_is_too_small_for_torch_is_one_line(limit, code, monkeypatch):
-    @click.command(cls=Command)
-    def computing():
-        pass
-
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, -1))
-    done = CliRunner().invoke(computing, [])
-    assert done.exit_code == code
-    said = "Error: this shell's limit of the stack, 64 kB, is too small for PyTorch; raise it"
-    assert done.output.startswith(said if code else "")
 
 
 def test_too_little_memory_is_one_line():
