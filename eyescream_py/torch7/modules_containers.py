@@ -190,7 +190,7 @@ CONTAINERS = [
     Codec(
         (
             *("Decorator", "NoBackprop", "GPU", "DataParallelTable"),
-            *("Serial", "NaN", "Profile", "FireModule"),
+            *("Serial", "NaN", "Profile", "FireModule", "ReverseUnreverse"),
         ),
         None,
         read_wrapper,

@@ -47,7 +47,7 @@ def read_sequence(python: type[Any]) -> Callable[[Node], nn.Module]:
         size_in = size_in or node.count("input_dim")
         rows, columns = _matrix(node)
         hidden, out = columns // python.gates, rows - size_in
-        if out < 1 or (out != hidden and python is not fused.SeqLSTMP):
+        if out < 1 or (out != hidden and not issubclass(python, fused.SeqLSTMP)):
             raise node.fail(f"weight is of {rows} rows, which is not inputs and outputs")
         options = {
             "batch_first": node.boolean("batchfirst", node.has("remember_states")),
@@ -57,6 +57,20 @@ def read_sequence(python: type[Any]) -> Callable[[Node], nn.Module]:
         }
         module = without_memory(lambda: python(size_in, hidden, out, **options))
         return node.fill(module)
+
+    return read
+
+
+def read_seq_lstm(node: Node) -> nn.Module:
+    """Since 2017 the class of the name also has the projection of SeqLSTMP."""
+    return read_sequence(fused.SeqLSTMP if node.has("weightO") else fused.SeqLSTM)(node)
+
+
+def read_step(plain: type[Any], projected: type[Any] | None = None) -> Callable[[Node], nn.Module]:
+    def read(node: Node) -> nn.Module:
+        if node.boolean("maskzero", False) and node.boolean("v2", False):
+            raise node.fail("its mask comes from outside (setZeroMask), and is not in the file")
+        return read_sequence(projected if projected and node.has("weightO") else plain)(node)
 
     return read
 
@@ -101,6 +115,23 @@ def write_sequence(module: Any, writer: Writer) -> dict[str, Any]:
         "gradInput": Table.from_list(gradients.values()),
     }
     if isinstance(module, fused.SeqLSTMP):
+        fields["weightO"], fields["gradWeightO"] = writer.weight(module.weightO)
+    return fields
+
+
+def write_step(module: Any, writer: Writer) -> dict[str, Any]:
+    output = Table.from_list(writer.empty() for _ in range(module.states))
+    fields = {
+        "inputsize": module.input_size,
+        "hiddensize": module.hidden_size,
+        "outputsize": module.output_size,
+        "maskzero": module.mask_zero,
+        "gates": writer.empty(),
+        "output": output if module.states > 1 else writer.empty(),
+        "gradInput": Table.from_list(writer.empty() for _ in range(module.states + 1)),
+        **writer.weights_of(module),
+    }
+    if isinstance(module, fused.StepLSTMP):
         fields["weightO"], fields["gradWeightO"] = writer.weight(module.weightO)
     return fields
 
@@ -165,10 +196,14 @@ def _never_read(node: Node) -> nn.Module:
 
 
 CODECS = [
+    Codec(("SeqLSTM",), fused.SeqLSTM, read_seq_lstm, write_sequence),
     *(
         Codec((python.__name__,), python, read_sequence(python), write_sequence)
-        for python in (fused.SeqLSTM, fused.SeqLSTMP, fused.SeqGRU, fused.VanillaRNN)
+        for python in (fused.SeqLSTMP, fused.SeqGRU, fused.VanillaRNN)
     ),
+    Codec(("StepLSTM",), fused.StepLSTM, read_step(fused.StepLSTM, fused.StepLSTMP), write_step),
+    Codec((), fused.StepLSTMP, _never_read, write_step, written="nn.StepLSTM"),
+    Codec(("StepGRU",), fused.StepGRU, read_step(fused.StepGRU), write_step),
     Codec((), fused.SequenceLSTM, _never_read, write_sequence, written="nn.LSTM"),
     Codec(("LanguageModel",), fused.LanguageModel, read_language_model, write_language_model),
     Codec((), fused.FoldTime, _never_read, _write_view((1, -1), 3), written="nn.View"),

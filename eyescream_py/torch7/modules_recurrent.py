@@ -21,6 +21,13 @@ def field_module(node: Node, *names: str) -> nn.Module:
     return node.reader.module(node.obj.fields.get(name), f"{node.place} > {name}")
 
 
+def step_of(node: Node) -> nn.Module:
+    """What is run at each step; since 2017 it is in no field of its own."""
+    if node.has("recurrentModule") or node.has("module"):
+        return field_module(node, "recurrentModule", "module")
+    return only_child(node)
+
+
 def only_child(node: Node) -> nn.Module:
     """What a decorator wraps."""
     children = node.children()
@@ -42,6 +49,23 @@ def read_lstm(node: Node) -> nn.Module:
     if node.has("weight"):
         return read_sequence(recurrent_fused.SequenceLSTM)(node)
     return read_gated(recurrent.LSTM)(node)
+
+
+def read_rec_lstm(node: Node) -> nn.Module:
+    outputs = node.count("outputsize")
+    return recurrent.RecLSTM(only_child(node), outputs, node.count("hiddensize", outputs))
+
+
+def read_rec_gru(node: Node) -> nn.Module:
+    return recurrent.RecGRU(only_child(node), node.count("outputsize"))
+
+
+def write_rec(module: Any, writer: Writer) -> dict[str, Any]:
+    fields = _write_step(module, writer)
+    step = fields.pop("recurrentModule").fields
+    sizes = {name: step[name] for name in ("inputsize", "hiddensize", "outputsize") if name in step}
+    empty = {"zeroOutput": writer.empty(), "zeroCell": writer.empty()}
+    return {**fields, **sizes, **empty, "cells": Table(), "gradCells": Table()}
 
 
 def write_gated(module: Any, writer: Writer) -> dict[str, Any]:
@@ -84,7 +108,7 @@ def _sizes(node: Node, value: Any, depth: int = 0) -> Any:
 
 def read_recurrence(node: Node) -> nn.Module:
     sizes = _sizes(node, node.obj.fields.get("outputSize"))
-    step = field_module(node, "recurrentModule", "module")
+    step = step_of(node)
     dims = node.integer("nInputDim")
     return recurrent.Recurrence(step, sizes, dims, node.count("rho", 9999))
 
@@ -105,8 +129,7 @@ def write_recurrence(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 def read_recursor(node: Node) -> nn.Module:
-    step = field_module(node, "recurrentModule", "module")
-    return recurrent.Recursor(step, node.count("rho", 9999999))
+    return recurrent.Recursor(step_of(node), node.count("rho", 9999999))
 
 
 def write_recursor(module: Any, writer: Writer) -> dict[str, Any]:
@@ -289,7 +312,14 @@ STEPS = [
         Codec((python.__name__,), python, read_gated(python), write_gated)
         for python in (recurrent.FastLSTM, recurrent.GRU, recurrent.MuFuRu)
     ),
-    Codec(("Recurrence",), recurrent.Recurrence, read_recurrence, write_recurrence),
+    Codec(("RecLSTM",), recurrent.RecLSTM, read_rec_lstm, write_rec),
+    Codec(("RecGRU",), recurrent.RecGRU, read_rec_gru, write_rec),
+    Codec(
+        ("Recurrence", "LinearRNN", "LookupRNN"),
+        recurrent.Recurrence,
+        read_recurrence,
+        write_recurrence,
+    ),
     Codec(("Recursor",), recurrent.Recursor, read_recursor, write_recursor),
     Codec(("Recurrent",), recurrent.SimpleRecurrent, read_simple, write_simple),
     Codec(("NormStabilizer",), recurrent.NormStabilizer, read_stabilizer, write_stabilizer),
@@ -299,7 +329,13 @@ SEQUENCES = [
     Codec(("Sequencer",), _Seq.Sequencer, read_sequencer, write_sequencer),
     Codec(("Repeater",), _Seq.Repeater, read_repeater, write_repeater),
     Codec(("RecurrentAttention",), _Seq.RecurrentAttention, read_attention, write_attention),
-    Codec(("BiSequencer",), _Seq.BiSequencer, read_decorator(_Seq.BiSequencer), write_bi_sequencer),
+    Codec(
+        ("BiSequencer", "SeqBLSTM", "SeqBGRU"),
+        _Seq.BiSequencer,
+        read_decorator(_Seq.BiSequencer),
+        write_bi_sequencer,
+    ),
+    plain("ReverseSequence", _Seq.ReverseSequence),
     Codec(("SeqBRNN",), _Seq.SeqBRNN, read_decorator(_Seq.SeqBRNN), write_decorator),
     Codec(("BiSequencerLM",), _Seq.BiSequencerLM, read_bi_sequencer_lm, write_bi_sequencer_lm),
     Codec(("MaskZero",), _Seq.MaskZero, read_mask(_Seq.MaskZero), write_mask),

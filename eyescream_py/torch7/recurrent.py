@@ -88,6 +88,20 @@ class FastLSTM(LSTM):
     """An LSTM that computes its gates at once (nn.FastLSTM)."""
 
 
+class RecLSTM(LSTM):
+    """An LSTM of one weight, with a cell of a size of its own (nn.RecLSTM)."""
+
+    def __init__(self, step: nn.Module, output_size: int, cell_size: int, rho: int = 9999) -> None:
+        super().__init__(step, output_size, rho)
+        self.cell_size = cell_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._past is None:
+            sizes = (self.output_size, self.cell_size)
+            self._past = [x.new_zeros(*x.shape[:-1], size) for size in sizes]
+        return super().forward(x)
+
+
 class GRU(Gated):
     """A step {input, output} -> output (nn.GRU): (N,F) -> (N,H)."""
 
@@ -96,6 +110,10 @@ class GRU(Gated):
             self._past = x.new_zeros(*x.shape[:-1], self.output_size)
         self._past = self.step([x, self._past])
         return self._past
+
+
+class RecGRU(GRU):
+    """A GRU of one weight (nn.RecGRU)."""
 
 
 class MuFuRu(GRU):

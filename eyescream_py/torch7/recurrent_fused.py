@@ -1,8 +1,9 @@
 """Recurrent layers over whole sequences with one weight and one bias.
 
-SeqLSTM, SeqLSTMP and SeqGRU are of the package rnn; SequenceLSTM (its own name is nn.LSTM too),
-VanillaRNN and LanguageModel of jcjohnson/torch-rnn. The weight is (F+H, gates*H): the first F rows
-are for the input. An input is a tensor, or a list that begins with the starting state(s).
+SeqLSTM, SeqLSTMP, SeqGRU and the Step layers are of the package rnn; SequenceLSTM (its own name is
+nn.LSTM too), VanillaRNN and LanguageModel of jcjohnson/torch-rnn. The weight is (F+H, gates*H): the
+first F rows are for the input. An input is a tensor, or a list that begins with the starting
+state(s).
 """
 
 from __future__ import annotations
@@ -59,13 +60,9 @@ class SequenceLayer(Recurrent, abc.ABC):
             raise ValueError(f"{type(self).__name__} takes (time, batch, features)")
         x = x.transpose(0, 1) if self.batch_first else x  # [T,N,F]
         state = self._start(x, given)
-        weight, hidden = self.weight.split([self.input_size, self.output_size])
         outputs = []
         for step in x:
-            state = self.step(torch.addmm(self.bias, step, weight), hidden, state)
-            if self.mask_zero:
-                zero = (torch.linalg.vector_norm(step, dim=-1) == 0)[:, None]
-                state = [part.masked_fill(zero, 0) for part in state]
+            state = self.advance(step, state)
             outputs.append(state[0])
         self._past = detached(state)
         y = torch.stack(outputs)
@@ -82,9 +79,18 @@ class SequenceLayer(Recurrent, abc.ABC):
         # a list of inputs is {cell, output, input} or {output, input}
         return [*given[::-1], *state[len(given) :]]
 
+    def advance(self, x: Tensor, state: list[Tensor]) -> list[Tensor]:
+        """The state after the input (N,F) of one step, its output first."""
+        weight, hidden = self.weight.split([self.input_size, self.output_size])
+        state = self.step(torch.addmm(self.bias, x, weight), hidden, state)
+        if self.mask_zero:
+            zero = (torch.linalg.vector_norm(x, dim=-1) == 0)[:, None]
+            state = [part.masked_fill(zero, 0) for part in state]
+        return state
+
     @abc.abstractmethod
     def step(self, gates: Tensor, hidden: Tensor, state: list[Tensor]) -> list[Tensor]:
-        """The state after one step, its output first."""
+        """The same, of the gates without what the last output adds to them."""
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.output_size}"
@@ -133,6 +139,27 @@ class SeqGRU(SequenceLayer):
         reset, update = both.chunk(2, 1)
         new = (gates[:, 2 * size :] + (reset * past) @ hidden[:, 2 * size :]).tanh()
         return [new - update * new + update * past]
+
+
+class StepLSTM(SeqLSTM):
+    """One step {input, output, cell} -> {output, cell} (nn.StepLSTM)."""
+
+    def forward(self, inputs: Any) -> Any:
+        return self.advance(inputs[0], list(inputs[1:]))
+
+
+class StepLSTMP(SeqLSTMP):
+    """A StepLSTM whose output is a projection of it."""
+
+    def forward(self, inputs: Any) -> Any:
+        return self.advance(inputs[0], list(inputs[1:]))
+
+
+class StepGRU(SeqGRU):
+    """One step {input, output} -> output (nn.StepGRU)."""
+
+    def forward(self, inputs: Any) -> Any:
+        return self.advance(inputs[0], list(inputs[1:]))[0]
 
 
 class VanillaRNN(SequenceLayer):

@@ -53,9 +53,14 @@ def _begin(layer: nn.Module, remembers: bool) -> None:
 def _run(layer: Any, steps: Any) -> list[Any]:
     """The outputs of all steps of a Sequencer or Repeater."""
     luas = layer.lua_gradients and torch.is_grad_enabled() and not layer.training
-    if luas and len(steps) > 1 and not any(isinstance(m, TrimZero) for m in layer.modules()):
+    if luas and len(steps) > 1 and not any(map(_has_true_gradients, layer.modules())):
         return outputs_with_lua_gradients(layer.module, list(steps))
     return [layer.module(step) for step in steps]
+
+
+def _has_true_gradients(module: nn.Module) -> bool:
+    """Whether what Lua's layer does in evaluation is not known: its gradients are then the true."""
+    return type(module).__name__ in ("TrimZero", "StepLSTM", "StepLSTMP", "StepGRU")
 
 
 def lua_gradients(module: nn.Module, on: bool) -> nn.Module:
@@ -173,6 +178,13 @@ class SeqReverseSequence(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flip(self.dim - 1)
+
+
+class ReverseSequence(nn.Module):
+    """Reverse a list, or the first dimension (nn.ReverseSequence)."""
+
+    def forward(self, x: Any) -> Any:
+        return x.flip(0) if isinstance(x, Tensor) else list(x)[::-1]
 
 
 class _MaskValue(torch.autograd.Function):
