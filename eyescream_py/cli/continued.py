@@ -12,7 +12,7 @@ import click
 from eyescream_py.cli.recipes import of_use
 from eyescream_py.system.errors import UserError, first_line
 from eyescream_py.system.ranks import is_first
-from eyescream_py.system.voice import printable, say
+from eyescream_py.system.voice import as_typed, say
 
 SHAPING = {
     "scale", "grayscale", "noiseDim", "coarseSize", "fineSize", "G_arch", "D_arch", "G_planes",
@@ -121,4 +121,4 @@ def _tell(words: str, chosen: Mapping[str, Any]) -> None:
 
 def _text(value: Any) -> str:
     text = ",".join(value) if isinstance(value, tuple) else str(value)
-    return printable(text.removesuffix(".0") if isinstance(value, float) else text)
+    return as_typed(text.removesuffix(".0") if isinstance(value, float) else text)

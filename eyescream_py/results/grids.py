@@ -185,7 +185,7 @@ def load_refiner(options: SampleOptions, G: Generator, device: torch.device) -> 
     if not refiner.takes(channels, size):
         gray = " --grayscale" if channels == 1 else ""
         print(
-            f"No refined pictures: {paths[0]} does not fit {channels} channel(s) at "
+            f"No refined pictures: {paths[0]} does not fit {counted(channels, 'channel')} at "
             f"{size} px; make one that does with: python train_c2f.py "
             f"--coarseSize={size} --fineSize={2 * size}{gray}"
         )

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import io
 import os
+import shlex
 import sys
 from typing import TextIO
 
@@ -133,3 +134,8 @@ def counted(number: int, thing: str, things: str = "") -> str:
     """`1 picture`, `2 batches`; `things`: the plural where no s makes it (`entries`)."""
     plural = things or thing + ("es" if thing.endswith("ch") else "s")
     return f"{number} {thing if number == 1 else plural}"
+
+
+def as_typed(path: object) -> str:
+    """A path as a shell takes it, for commands that a person copies: `'my run'`."""
+    return printable(shlex.quote(str(path)))

@@ -28,6 +28,7 @@ from eyescream_py.results.story import grid_name
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.memory import built
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.system.voice import as_typed
 from eyescream_py.torch7.random import RandomSource, TorchSource
 from eyescream_py.training import setup
 from eyescream_py.training.distributed import joined
@@ -248,7 +249,7 @@ def _denoiser(options: FaceOptions, device: torch.device) -> nn.Module | None:
         gray = " --grayscale" if options.grayscale else ""
         raise UserError(
             f"--denoise needs {path}; make it with: python train_denoiser.py --scale={h}{gray} "
-            f"--save={options.save}"
+            f"--save={as_typed(options.save)}"
         )
     content = checkpoints.read(path, "--denoise")
     parts = [

@@ -1,9 +1,10 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from eyescream_py.system.voice import counted, printable
+from eyescream_py.system.voice import as_typed, counted, printable
 
 TALK = """
 import sys
@@ -95,3 +96,11 @@ def test_printable():
 )
 def test_a_count_and_its_noun_agree(number, words, told):
     assert counted(number, *words) == told
+
+
+@pytest.mark.parametrize("name", ["logs", "my run", "it's", "a;b", "$HOME", "写真"])
+def test_a_shell_takes_a_path_that_is_to_be_typed_for_one_word(name):
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {as_typed(Path(name))}"], capture_output=True, text=True
+    )
+    assert done.stdout == name
