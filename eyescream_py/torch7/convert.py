@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from .describe import is_network
 from .errors import T7Error
 from .functional import without_memory
 from .graph import GraphModule
@@ -56,11 +57,7 @@ def network_of(value: Any, keys: str) -> TorchObject:
 
 
 def _is_network(value: Any) -> bool:
-    return (
-        isinstance(value, TorchObject)
-        and isinstance(value.fields, Table)
-        and not value.typename.endswith("Criterion")
-    )
+    return is_network(value) and not value.typename.endswith("Criterion")
 
 
 def _networks(value: Any, depth: int = 3) -> Iterator[tuple[str, TorchObject]]:

@@ -11,6 +11,7 @@ from .values import LuaFunction, Storage, Table, TorchObject
 _ENTRIES_SHOWN = 200
 _DEPTH_SHOWN = 4
 _NODES_SHOWN = 10_000
+_NO_NETWORKS = ("tds", "torch", "optim", "tnt", "graph", "nngraph", "threads")  # packages
 
 
 def describe(value: Any) -> Iterator[str]:
@@ -34,7 +35,11 @@ def _rank(key: Any, value: Any) -> tuple[int, str]:
 
 
 def is_network(value: Any) -> bool:
-    """Whether `show` describes the value as a network: an object with fields."""
+    """Whether `show` describes the value as a network: an object with fields, of such a package."""
+    return _has_fields(value) and value.typename.partition(".")[0] not in _NO_NETWORKS
+
+
+def _has_fields(value: Any) -> bool:
     return isinstance(value, TorchObject) and isinstance(value.fields, Table)
 
 
@@ -43,13 +48,16 @@ def _entry(name: str, value: Any, depth: int) -> Iterator[str]:
     if is_network(value):
         yield f"{indent}{label}{count_parameters(value):,} parameters"
         yield from network_lines(value, depth + 1)
-    elif isinstance(value, Table):
-        yield f"{indent}{label}table of {len(value)}"
+    elif isinstance(value, Table) or _has_fields(value):
+        kind, table = (
+            ("table", value) if isinstance(value, Table) else (value.typename, value.fields)
+        )
+        yield f"{indent}{label}{printable(kind)} of {len(table)}"
         if depth < _DEPTH_SHOWN:
-            ordered = sorted(value.items(), key=lambda item: _table_order(item[0]))
+            ordered = sorted(table.items(), key=lambda item: _table_order(item[0]))
             for key, entry in ordered[:_ENTRIES_SHOWN]:
                 yield from _entry(printable(key), entry, depth + 1)
-            yield from (f"{indent}  {line}" for line in _more(len(value)))
+            yield from (f"{indent}  {line}" for line in _more(len(table)))
     else:
         yield f"{indent}{label}{summary(value)}"
 
@@ -87,7 +95,7 @@ def graph_nodes(module: TorchObject) -> list[tuple[str, TorchObject]]:
     nodes = listed.to_list() if isinstance(listed, Table) else []
     count = len(nodes)
     shown = nodes[:_NODES_SHOWN]
-    datas = [_table(node.fields, "data") for node in shown if is_network(node)]
+    datas = [_table(node.fields, "data") for node in shown if _has_fields(node)]
     numbers = {id(data): number for number, data in enumerate(datas, start=1)}
     found = []
     for number, data in enumerate(datas, start=1):

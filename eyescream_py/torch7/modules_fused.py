@@ -139,6 +139,8 @@ def write_step(module: Any, writer: Writer) -> dict[str, Any]:
 def read_language_model(node: Node) -> nn.Module:
     """The views, whose sizes Lua sets before each run, become layers that know what is meant."""
     net = node.obj.fields.get("net")
+    if net is None and node.has("core"):
+        raise node.fail("it is that of neuraltalk2, whose parts core and lookup_table open alone")
     if not isinstance(net, TorchObject) or not isinstance(net.fields, Table):
         raise node.fail("the field net is no module")
     fold = [node.obj.fields.get("view1"), *_entries(node, "bn_view_in")]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from eyescream_py.torch7 import Storage, Table, TorchObject, to_module
+from eyescream_py.torch7 import Storage, T7Error, Table, TorchObject, to_module
+from eyescream_py.torch7.convert import network_of
 from eyescream_py.torch7.describe import count_parameters, describe
 from eyescream_py.torch7.describe_layer import describe_module
 
@@ -56,3 +57,29 @@ LAYERS = [
 @pytest.mark.parametrize(("obj", "expected"), LAYERS)
 def test_a_layer_has_its_own_sizes(obj: TorchObject, expected: str) -> None:
     assert describe_module(obj).endswith(expected)
+
+
+def test_objects_that_are_no_networks_are_shown_as_what_they_hold() -> None:
+    """A dictionary of tds, a confusion matrix of optim: neither layers nor parameters."""
+    kept = Table(
+        words=TorchObject("tds.Hash", Table(a=1), 0),
+        confusion=TorchObject("optim.ConfusionMatrix", Table(mat=torch.zeros(3, 3))),
+        net=layer("Linear", weight=torch.zeros(2, 3)),
+    )
+    assert list(describe(kept)) == [
+        "net: 6 parameters",
+        "  nn.Linear(3 -> 2)   # weight 2x3",
+        "confusion: optim.ConfusionMatrix of 1",
+        "  mat: torch.FloatTensor of size 3x3",
+        "words: tds.Hash of 1",
+        "  a: 1",
+    ]
+    assert network_of(kept, "") is kept["net"]
+    with pytest.raises(T7Error, match="there is no network under 'words'"):
+        network_of(kept, "words")
+
+
+def test_the_language_model_of_neuraltalk2_is_told_from_torch_rnns() -> None:
+    model = layer("LanguageModel", core=layer("gModule"), lookup_table=layer("LookupTable"))
+    with pytest.raises(T7Error, match="neuraltalk2, whose parts core and lookup_table open alone"):
+        to_module(model)
