@@ -12,6 +12,7 @@ from .modules_weights import without_memory
 from .registry import register
 
 NAMES = ("RNN", "RNNReLU", "RNNTanh", "LSTM", "GRU", "BLSTM", "BGRU")
+MAX_LAYERS = 1000
 _BUFFERS = ("reserve", "hiddenOutput", "cellOutput", "gradHiddenInput", "gradCellInput")
 
 
@@ -22,6 +23,8 @@ def build_rnn(node: Node) -> nn.Module:
     if inputs != "CUDNN_LINEAR_INPUT":
         raise node.fail(f"the inputMode {inputs} is not supported, only CUDNN_LINEAR_INPUT")
     sizes = node.count("inputSize"), node.count("hiddenSize"), node.count("numLayers")
+    if sizes[2] > MAX_LAYERS:
+        raise node.fail(f"{sizes[2]} layers are more than {MAX_LAYERS}")
     directions = node.count("numDirections", 1)
     if directions > 2:
         raise node.fail(f"there are two directions, not {directions}")

@@ -112,6 +112,7 @@ def test_cudnn_recurrent_layers_of_other_kinds_are_refused() -> None:
         ("mode", "LSTM", "none of CUDNN_LSTM"),
         ("numDirections", 3, "two directions"),
         ("hiddenSize", 3, "weight has shape"),
+        ("numLayers", 2**30, "more than 1000"),
     ]:
         changed = TorchObject(obj.typename, Table(obj.fields, **{field: value}))
         with pytest.raises(T7Error, match=f"cudnn.BLSTM: .*{why}"):
