@@ -101,6 +101,12 @@ def _window(fields: Table) -> str:
     padding = [_told(fields, f"pad{axis}") for axis in axes]
     if set(padding) not in ({"0"}, {"nil"}):
         sizes.append(",".join(padding))
+    for name, usual in (("dilation", "1"), ("adj", "0")):
+        values = [_told(fields, f"{name}{axis}") for axis in axes]
+        if set(values) not in ({usual}, {"nil"}):
+            sizes.append(f"{name} {','.join(values)}")
+    if fields.get("groups", 1) != 1:
+        sizes.append(f"groups {_told(fields, 'groups')}")
     return ", ".join(filter(None, sizes))
 
 

@@ -49,6 +49,11 @@ LAYERS = [
     ),
     (layer("SpatialSubSampling", nInputPlane=2, kW=3, kH=2, dW=2, dH=1), "(3x2, 2,1)"),
     (layer("VolumetricMaxPooling", **VOLUME), "nn.VolumetricMaxPooling(2x4x3, 1,3,2, 0,2,1)"),
+    (
+        layer("SpatialConvolution", kW=3, kH=3, dW=1, dH=1, dilationW=2, dilationH=1, groups=4),
+        "(3x3, 1,1, dilation 2,1, groups 4)",
+    ),
+    (layer("SpatialFullConvolution", kW=3, kH=3, dW=2, dH=2, adjW=1, adjH=0), "2,2, adj 1,0)"),
     (layer("Reshape", size=Storage(torch.tensor([2, 3])), nelement=6), "nn.Reshape(2, 3)"),
     (layer("Dropout", p=0.5), "nn.Dropout(0.5)"),
 ]
