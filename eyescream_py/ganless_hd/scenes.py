@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import new_folder
 from eyescream_py.system.progress import each
@@ -70,15 +69,12 @@ def _shape(size: int, rng: np.random.Generator) -> Image.Image:
 
 def write_scenes(folder: Path, count: int, size: int, seed: int) -> None:
     """`scene_00000.jpg`, ... in `folder`, new or empty; scene n depends on `seed` and n alone.
-    UserError.
+    Raises UserError, OSError.
     """
-    try:
-        new_folder(folder)
-        for number in each(range(count), "scenes"):
-            data = io.BytesIO()
-            picture = scene(size, np.random.default_rng((seed, number)))
-            picture.save(data, "JPEG", quality=JPEG_QUALITY)
-            with atomic_write(folder / f"scene_{number:05d}.jpg", synced=False) as file:
-                file.write(data.getvalue())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({why(error)})") from error
+    new_folder(folder)
+    for number in each(range(count), "scenes"):
+        data = io.BytesIO()
+        picture = scene(size, np.random.default_rng((seed, number)))
+        picture.save(data, "JPEG", quality=JPEG_QUALITY)
+        with atomic_write(folder / f"scene_{number:05d}.jpg", synced=False) as file:
+            file.write(data.getvalue())

@@ -44,7 +44,7 @@ from eyescream_py.ganless_hd.resuming import (
 from eyescream_py.ganless_hd.trainer import Trainer
 from eyescream_py.ganless_hd.training import FEATURES, Run
 from eyescream_py.system.device import choose_device, prepare_cuda, set_threads
-from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import demand_room, remove_stale_temporaries
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.idle import say_idle
@@ -117,15 +117,12 @@ def _opened(given: Options, typed: Collection[str]) -> Iterator[Run]:
 
 
 def _make_folders(options: Options) -> None:
-    try:
-        for name in ("", "saves", "images"):
-            make_folder(options.folder / name)
-            remove_stale_temporaries(options.folder / name)
-        if options.cache_folder:
-            make_folder(options.cache_folder)
-            clean_cache(options.cache_folder)
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be made ({why(error)})") from error
+    for name in ("", "saves", "images"):
+        make_folder(options.folder / name)
+        remove_stale_temporaries(options.folder / name)
+    if options.cache_folder:
+        make_folder(options.cache_folder)
+        clean_cache(options.cache_folder)
 
 
 def photographs(options: Options) -> tuple[ResizedPhotos, list[Pair]]:

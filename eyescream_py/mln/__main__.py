@@ -31,6 +31,7 @@ from eyescream_py.mln.options import (
     threads_option,
 )
 from eyescream_py.system.commands import Group
+from eyescream_py.system.files import demand_room
 from eyescream_py.system.numbers import PORT, Finite
 from eyescream_py.system.places import PATH
 from eyescream_py.system.progress import still
@@ -274,7 +275,7 @@ def estimate_b0(
 
     from eyescream_py.mln.b0_estimation import estimate_turns
     from eyescream_py.mln.forward import segment_phases
-    from eyescream_py.mln.mat import demand_free, demand_writable
+    from eyescream_py.mln.mat import demand_free
     from eyescream_py.mln.protocol import first_frame, load_protocol, read_scan, write_b0
     from eyescream_py.mln.trajectories import sample_times, segment_interpolation
 
@@ -282,7 +283,7 @@ def estimate_b0(
     demand_free("--out", out, [] if overwrite else [Path(out)])
     params = replace(given_params(params_file, ignore_unknown, flags), use_b0=0)
     chosen_device(-1, threads)
-    demand_writable(out, "--out")
+    demand_room(Path(out))
     protocol = load_protocol(params)
     coils, samples = protocol.acquisition.coils[0], protocol.trajectory.shape[1]
     in_data = params.coils_in_scan or params.coils_in_data or len(coils)

@@ -66,15 +66,10 @@ def _sizes(lines: list[str], label: str) -> tuple[int, ...]:
 
 
 def write_cfl(path: str | Path, values: NDArray[Any]) -> None:
-    """Write NAME.cfl, then NAME.hdr, each whole or not at all. Raises UserError if it cannot."""
+    """Write NAME.cfl, then NAME.hdr, each whole or not at all. Raises OSError."""
     base = _base(path)
     sizes = (*values.shape, *[1] * (AXES - values.ndim))
-    try:
-        with atomic_write(f"{base}.cfl") as file:
-            file.write(values.astype("<c8").tobytes(order="F"))
-        with atomic_write(f"{base}.hdr") as file:
-            file.write(f"# Dimensions\n{' '.join(map(str, sizes))} \n".encode())
-    except OSError as error:
-        raise UserError(
-            f"{base}: cannot be written ({why(error)}); choose another folder"
-        ) from None
+    with atomic_write(f"{base}.cfl") as file:
+        file.write(values.astype("<c8").tobytes(order="F"))
+    with atomic_write(f"{base}.hdr") as file:
+        file.write(f"# Dimensions\n{' '.join(map(str, sizes))} \n".encode())

@@ -18,6 +18,7 @@ from eyescream_py.mln.options import (
 )
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import demand_room
 from eyescream_py.system.places import PATH
 from eyescream_py.system.progress import still
 from eyescream_py.system.voice import counted, say
@@ -59,7 +60,7 @@ def estimate_coils(
     Needs LabelsH, BaseNUFTDataP and RealDatancc (or nccInData), no maps. Runs on the CPU.
     """
     from eyescream_py.mln.coil_estimation import estimated_maps
-    from eyescream_py.mln.mat import demand_free, demand_writable
+    from eyescream_py.mln.mat import demand_free
     from eyescream_py.mln.protocol import first_frame, read_scan, read_trajectory, write_maps
 
     idle.tell_of_estimation("coils")
@@ -69,7 +70,7 @@ def estimate_coils(
     coils = params.coils_in_scan or params.coils_in_data
     if not coils:
         raise UserError("give --RealDatancc, the number of coils in the scan")
-    demand_writable(out, "--out")
+    demand_room(Path(out))
     trajectory = read_trajectory(params)
     _, frame = first_frame(read_scan(scan, trajectory.shape[1], coils, coils, "--scan"))
     side = params.image_side

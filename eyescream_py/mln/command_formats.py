@@ -10,7 +10,7 @@ import click
 from eyescream_py.mln import idle
 from eyescream_py.mln.options import PROTOCOL_KEYS, given_params, overwrite_option, params_options
 from eyescream_py.system.commands import Command
-from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import demand_room
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.places import PATH
@@ -68,8 +68,6 @@ def import_scan(
         params, taken = write_folder(scan, folder, compress, coil_method)
     except ValueError as error:
         raise UserError(f"SOURCE {source}: {error}; give --maps") from None
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be made ({why(error)})") from None
     doubt = trajectory_units(scan.trajectory, scan.side)
     if doubt:
         warn(doubt)
@@ -112,13 +110,13 @@ def export_scan(
     (PREFIX.h5, without maps).
     """
     from eyescream_py.mln.exchange import BART_ENDS, Foreign, ismrmrd_name, to_bart, to_ismrmrd
-    from eyescream_py.mln.mat import demand_free, demand_writable
+    from eyescream_py.mln.mat import demand_free
     from eyescream_py.mln.protocol import load_protocol, read_scan
 
     names = [f"{out}{end}" for end in BART_ENDS] if kind == "bart" else [ismrmrd_name(out)]
     files = [Path(name) for name in names]
     demand_free("--out", out, [] if overwrite else files)
-    demand_writable(files[0], "--out")
+    demand_room(files[0])
     params = given_params(params_file, ignore_unknown, flags)
     protocol = load_protocol(params)
     coils = protocol.acquisition.coils.shape[1]

@@ -17,7 +17,7 @@ from eyescream_py.mln.options import (
     params_options,
 )
 from eyescream_py.system.commands import Command
-from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.numbers import Finite
 from eyescream_py.system.places import PATH
@@ -274,12 +274,7 @@ def _prepare_folder(out: Path, files: list[Path], overwrite: bool) -> None:
         raise UserError(
             f"--out {out}: holds {here[0]} already; choose another folder, or give --overwrite"
         )
-    try:
-        make_folder(out)
-    except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot be made ({why(error)}); choose another folder"
-        ) from None
+    make_folder(out)
 
 
 def _checkpoint_file(path: str) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eyescream_py.mln.mat import read_with_child
-from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
 LONGEST = 65535  # samples per readout: a 16-bit number in the header
@@ -168,8 +168,7 @@ def write_ismrmrd(
 ) -> None:
     """signal (rows, C, M) and trajectory (2, M) in 1/FOV -> one file, a repetition per row.
 
-    A readout of more than 65535 samples is cut into several. Raises UserError if it cannot be
-    written.
+    A readout of more than 65535 samples is cut into several. Raises OSError.
     """
     import io
 
@@ -193,13 +192,8 @@ def write_ismrmrd(
         text = _XML.format(space=_SPACE.format(side=side)).encode()
         group.create_dataset("xml", (1,), h5py.special_dtype(vlen=bytes))[0] = text
         group.create_dataset("data", (len(records),), record, maxshape=(None,))[:] = records
-    try:
-        with atomic_write(path) as target:
-            target.write(buffer.getvalue())
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({why(error)}); choose another folder"
-        ) from None
+    with atomic_write(path) as target:
+        target.write(buffer.getvalue())
 
 
 def _head(number: int, row: int, segment: int, coils: int, samples: int) -> NDArray[Any]:

@@ -17,8 +17,8 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.files import atomic_write, demand_room, open_to_read
+from eyescream_py.system.errors import UserError
+from eyescream_py.system.files import atomic_write, open_to_read
 
 LEAST_BYTES = 1 << 26  # a file may always hold this much
 BYTES_PER_BYTE = 100  # and so much more than its own size: real data packs less tightly
@@ -197,16 +197,6 @@ def _check_finite(value: Any, name: str, label: str) -> None:
         f"{label}: {name} holds {bad} NaN or infinite numbers, the first at index {first}; "
         "repair the file"
     )
-
-
-def demand_writable(path: str | Path, flag: str) -> None:
-    """See, before long work, that `write_mat` can write `path`. Raises UserError with `flag`."""
-    try:
-        demand_room(Path(path))
-    except OSError as error:
-        raise UserError(
-            f"{flag} {path}: cannot be written ({why(error)}); choose another folder"
-        ) from None
 
 
 def demand_free(

@@ -19,7 +19,7 @@ from eyescream_py.mln.mat import write_mat
 from eyescream_py.mln.methods import Method
 from eyescream_py.mln.networks import to_label
 from eyescream_py.mln.pictures import write_png
-from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 
 AT_ONCE = 16  # images per batch: more do not fit a processor's cache, fewer leave the weights idle
@@ -140,10 +140,5 @@ def _nifti(images: NDArray[Any]) -> bytes:
 
 
 def _write_bytes(path: Path, data: bytes) -> None:
-    try:
-        with atomic_write(path) as file:
-            file.write(data)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({why(error)}); choose another folder"
-        ) from None
+    with atomic_write(path) as file:
+        file.write(data)

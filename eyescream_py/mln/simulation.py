@@ -24,7 +24,6 @@ from eyescream_py.mln.trajectories import (
     segment_interpolation,
     spiral,
 )
-from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.folders import make_folder
 
 FILES = "Params.txt", "TrajForNUFT.mat", "SensCC1.mat", "B0TS.mat", "Scan_01.mat", "Truth.mat"
@@ -77,15 +76,10 @@ def write_simulation(setup: Setup, out: Path) -> Params:
     to `out`.
 
     The scan shows a Shepp-Logan head with a random smooth phase. Returns the Params written. Raises
-    UserError when the folder cannot be made or already holds one of them.
+    UserError when the folder already holds one of them, OSError when it cannot be written.
     """
     demand_free("--out", str(out), [out / name for name in FILES], "choose another folder")
-    try:
-        make_folder(out)
-    except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot be made ({why(error)}); choose another folder"
-        ) from None
+    make_folder(out)
     protocol, b0 = make_protocol(setup)
     acquisition = protocol.acquisition
     write_mat(out / "TrajForNUFT.mat", {"Trajm2": protocol.trajectory})

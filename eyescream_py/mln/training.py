@@ -25,7 +25,7 @@ from eyescream_py.mln.params import Params, params_text
 from eyescream_py.mln.pictures import batch_picture, write_png
 from eyescream_py.mln.protocol import Protocol, first_frame, network_shape, read_scan
 from eyescream_py.mln.steps import adam, descend, learning_rate, train_step
-from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.folders import make_again, make_folder
 from eyescream_py.system.json_lines import JsonLines
@@ -89,12 +89,7 @@ def new_run(
 
 def _make_folders(run: Run) -> None:
     for folder in (run.folder, run.checkpoint_folder):
-        try:
-            make_folder(folder, new=True)
-        except OSError as error:
-            raise UserError(
-                f"{folder}: cannot be made ({why(error)}); choose another --out"
-            ) from None
+        make_folder(folder, new=True)
     with atomic_write(run.folder / "ParamsUsed.txt") as file:
         file.write(params_text(run.params).encode())
 

@@ -77,7 +77,8 @@ def demand_room(path: Path, size: int = 0) -> None:
         error.filename = str(path)
         raise
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file where a folder is needed
+            probe.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -226,8 +226,9 @@ def test_room_is_demanded_and_nothing_left(tmp_path):
         (tmp_path, "Is a directory"), (tmp_path / "pipe", "a device or pipe"),
         (tmp_path / "no" / "file", "No such file"), (tmp_path / "there" / "file", "Not a dir"),
     ):  # fmt: skip
-        with pytest.raises(OSError, match=words):
+        with pytest.raises(OSError, match=words) as caught:
             demand_room(path)
+        assert caught.value.filename == str(path)
     with pytest.raises(OSError, match=r"No space|too large"):
         demand_room(tmp_path / "new", 2**60)
     assert names(tmp_path) == ["pipe", "there"]
