@@ -59,6 +59,16 @@ class SpatialCrossMapLRN(nn.LocalResponseNorm):
         return super().forward(x[None])[0] if x.dim() == 3 else super().forward(x)
 
 
+class CrossMapLRNAhead(SpatialCrossMapLRN):
+    """The same of an even size, whose middle is the earlier plane (cuDNN's, and the package inn's).
+
+    torch's own even window, and so none of Lua nn's, has the later one.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flip(-3)).flip(-3)
+
+
 class LinearWeightNorm(nn.Module):
     """Linear whose weight is ``g`` * v / max(|v|, eps), by rows (nn.LinearWeightNorm)."""
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from . import layers, layers_more
 from .errors import T7Error
-from .layers_normalization import SpatialCrossMapLRN
+from .layers_normalization import CrossMapLRNAhead, SpatialCrossMapLRN
 from .layers_pooling import (
     SpatialAveragePooling,
     SpatialMaxPooling,
@@ -130,10 +130,12 @@ def write_pixel_shuffle(module: Any, writer: Writer) -> dict[str, Any]:
 def read_lrn(node: Node) -> nn.Module:
     """Old files of cudnn name ``k`` with a capital."""
     size = node.count("size")
-    if size % 2 == 0:
+    even = size % 2 == 0
+    if even and node.obj.typename.startswith("nn."):
         raise node.fail(f"Lua runs this class with an odd size only, not {size}")
     k = node.number("k", node.number("K", 1.0))
-    return SpatialCrossMapLRN(size, node.number("alpha", 1e-4), node.number("beta", 0.75), k)
+    python = CrossMapLRNAhead if even else SpatialCrossMapLRN
+    return python(size, node.number("alpha", 1e-4), node.number("beta", 0.75), k)
 
 
 def write_lrn(module: Any, writer: Writer) -> dict[str, Any]:

@@ -212,7 +212,14 @@ CONTAINERS = [
     ),
     *(
         Case(f"nn.{name}", ROWS, lambda x: x**2, {"modules": modules(SQUARE)})
-        for name in ("Decorator", "DontCast", "NoBackprop", "GPU", "DataParallelTable")
+        for name in (
+            "Decorator",
+            "DontCast",
+            "NoBackprop",
+            "GPU",
+            "DataParallelTable",
+            "ReverseUnreverse",
+        )
     ),
 ]
 

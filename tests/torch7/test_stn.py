@@ -84,11 +84,18 @@ def test_poolings_of_inn_keep_the_partial_windows(name, fields) -> None:
             torch.testing.assert_close(y[..., row, column], reduce(part, dim=(2, 3)))
 
 
-def test_cross_response_normalization_is_over_planes() -> None:
-    x = IMAGES[:1].permute(0, 3, 1, 2)
-    y = module_of("inn.SpatialCrossResponseNormalization", size=3, alpha=0.5, beta=0.75, k=2)(x)
-    near = torch.stack([x[:, max(0, c - 1) : c + 2].square().sum(1) for c in range(3)], 1)
-    torch.testing.assert_close(y, x * (2 + 0.5 / 3 * near) ** -0.75)
+@pytest.mark.parametrize(
+    "name", ["inn.SpatialCrossResponseNormalization", "cudnn.SpatialCrossMapLRN"]
+)
+@pytest.mark.parametrize("size", [3, 4])
+def test_normalization_over_planes(name, size) -> None:
+    """Of an even size (size - 1) // 2 planes come before, the others after (cuDNN's manual)."""
+    x = torch.arange(2 * 7 * 4.0).reshape(1, 7, 2, 4).sin()
+    y = module_of(name, size=size, alpha=0.5, beta=0.75, k=2)(x)
+    before = (size - 1) // 2
+    near = [x[:, max(0, c - before) : c - before + size].square().sum(1) for c in range(7)]
+    torch.testing.assert_close(y, x * (2 + 0.5 / size * torch.stack(near, 1)) ** -0.75)
+    assert y[0].allclose(module_of(name, size=size, alpha=0.5, beta=0.75, k=2)(x[0]))
 
 
 def test_a_mean_that_was_repeated_for_a_batch() -> None:
