@@ -28,6 +28,7 @@ from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write, remove_stale_temporaries
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.processes import usable_cores
+from eyescream_py.system.progress import Progress
 from eyescream_py.system.voice import counted, printable, warn
 
 BROKEN = (PictureError, OSError, ValueError, cv2.error)
@@ -109,8 +110,11 @@ def survey(photos: list[Path], smallest: int, skip_small: bool) -> Survey:
 
     Raises UserError when nothing is left.
     """
-    with ThreadPoolExecutor(16) as pool:
-        sides = list(pool.map(_shorter_side, photos))
+    sides = []
+    with ThreadPoolExecutor(16) as pool, Progress(len(photos), "headers") as progress:
+        for side in pool.map(_shorter_side, photos):
+            sides.append(side)
+            progress.update(1)
     known = list(zip(photos, sides, strict=True))
     broken = [path for path, side in known if side is None]
     small = [path for path, side in known if side is not None and side < smallest]

@@ -50,6 +50,7 @@ from eyescream_py.system.folders import make_folder
 from eyescream_py.system.idle import say_idle
 from eyescream_py.system.locks import writing
 from eyescream_py.system.memory import demand_batch
+from eyescream_py.system.progress import still
 from eyescream_py.system.saves import spared
 from eyescream_py.system.voice import counted, printable, say
 
@@ -200,8 +201,9 @@ def _new_features(
         "training crops. Trained ones (--features lite0 or FILE) tell textures apart better."
     )
     pairs = (dataset[number] for number in range(CALIBRATION_PHOTOS))
-    batches = fixed_batches(pairs, CALIBRATION_BATCH)
-    features.calibrate(network.to(device), (to_network(half, device) for _, half in batches))
+    with still("calibration"):
+        batches = fixed_batches(pairs, CALIBRATION_BATCH)
+        features.calibrate(network.to(device), (to_network(half, device) for _, half in batches))
     return network
 
 

@@ -69,6 +69,9 @@ class Run:
 
     def train(self) -> None:
         """Train until the epochs or steps are done or a signal asks to stop, then save."""
+        if self._finished():
+            say(f"{self.progress.iteration} batches were trained before, none is left to train")
+            return
         with StopSignal() as stop:
             batches = iter(self._loader())
             while not (self._finished() or stop.requested):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from eyescream_py.image_model.networks import (
 from eyescream_py.image_model.pictures import save_row, to_unit
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.progress import each
 from eyescream_py.system.voice import warn
 
 
@@ -57,9 +57,8 @@ def read_normalised(path: Path, size: int, channels: int) -> Tensor:
     return normalise(torch.from_numpy(stored)[None])[0]
 
 
-def _batches(files: list[Path], batch_size: int) -> Iterator[list[Path]]:
-    for start in range(0, len(files), batch_size):
-        yield files[start : start + batch_size]
+def _batches(files: list[Path], batch_size: int) -> list[list[Path]]:
+    return [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
 
 
 def generate_folder(
@@ -83,7 +82,7 @@ def generate_folder(
     size, channels = checkpoint.settings["image_size"], checkpoint.settings["channels"]
     make_folder(target)
     broken: list[str] = []
-    for batch in _batches(files, batch_size):
+    for batch in each(_batches(files, batch_size), f"batches of {batch_size}"):
         taken, x = _read_batch(batch, size, channels, broken)
         if not taken:
             continue

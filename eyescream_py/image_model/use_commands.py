@@ -11,6 +11,7 @@ from eyescream_py.image_model.options import GENERATORS
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import PATH
+from eyescream_py.system.progress import still
 from eyescream_py.system.voice import counted, say
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ def evaluate(**values: Any) -> None:
     folder = values["real_dir"] or ("Data/Faces_depth" if backwards else "Data/Faces_real")
     photos = load_folder(folder, "--real_dir", *shape, rng).to(device)
     generator = load_generator(checkpoint, device)
-    _say_scores(score(generator, held_out, photos.sides[0], values["features"]))
+    with still("evaluation"):
+        scores = score(generator, held_out, photos.sides[0], values["features"])
+    _say_scores(scores)
 
 
 def _say_scores(scores: Scores) -> None:

@@ -175,7 +175,8 @@ def _closing_comparison(run: Any, images: Any, unseen: Any, count: int, wavelet:
     seed = run.params.seed + 1_000_000
     test = Examples(run.params, run.protocol, unseen, seed=seed).batch(0, count)
     choose = Examples(run.params, run.protocol, images, seed=seed + 1).batch(0, min(count, 4))
-    scores = compare(run.network, run.protocol, test, choose, wavelet=wavelet)
+    with still("comparison with the other methods"):
+        scores = compare(run.network, run.protocol, test, choose, wavelet=wavelet)
     say(score_table(scores))
     line, lost = verdict(scores)
     (warn if lost else say)(line)

@@ -21,6 +21,7 @@ from eyescream_py.mln.params import Params
 from eyescream_py.mln.phantoms import random_ellipses, shepp_logan
 from eyescream_py.mln.protocol import Protocol
 from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.progress import each
 from eyescream_py.system.voice import counted, warn
 
 Floats = NDArray[np.float64]
@@ -69,7 +70,8 @@ def _from_folder(folder: Path, limit: int, side: int) -> NDArray[Any]:
     except OSError as error:
         raise UserError(f"DatasetMatFN {folder}: cannot be read ({why(error)})") from None
     images, broken = [], []
-    for path, name in zip(found.paths[:limit], found.names[:limit], strict=True):
+    files = list(zip(found.paths[:limit], found.names[:limit], strict=True))
+    for path, name in each(files, "pictures"):
         try:
             picture = open_picture(path, "L")
         except PictureError as error:

@@ -22,6 +22,7 @@ from eyescream_py.system.device import memory_in_words
 from eyescream_py.system.idle import say_idle
 from eyescream_py.system.numbers import FINITE, PORT
 from eyescream_py.system.places import PATH
+from eyescream_py.system.progress import still
 
 _USED = ("checkpoint_dir", "back_projection", "bn", "gpu", "threads")
 # what the actions read of the options, where that is not most of them; compare: evaluate PICTUREs
@@ -143,11 +144,13 @@ def _run_with_torch(
     elif action == "evaluate" and images:
         from eyescream_py.srez.folders import run_compare
 
-        run_compare(images, options.summary_dir, judge=values["features"])
+        with still("evaluation"):
+            run_compare(images, options.summary_dir, judge=values["features"])
     elif action == "evaluate":
         from eyescream_py.srez.evaluation import run_evaluate
 
-        run_evaluate(options, device, judge=values["features"])
+        with still("evaluation"):
+            run_evaluate(options, device, judge=values["features"])
     else:
         from eyescream_py.srez.upscale import run_upscale
 

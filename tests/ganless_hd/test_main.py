@@ -47,6 +47,8 @@ def test_make_data_train_resume_and_sample(tmp_path, tiny_flags):
     assert result.exit_code == 0, result.output
     networks = sorted((tmp_path / "run" / "saves").glob("autoEncoder-*"))
     assert len(networks) == 2
+    result = invoke("train", "--out", tmp_path / "run", "--resume")
+    assert "batches were trained before, none is left to train" in result.output
     photo = data / "scene_00000.jpg"
     result = invoke("sample", photo, "--network", networks[0], "--out", tmp_path / "s", "--gpu", -1)
     assert result.exit_code == 0, result.output
