@@ -214,7 +214,8 @@ def _load(file: str, long_size: str | None, ascii: bool | None) -> Any:
     except (T7Error, OSError) as error:
         _fail(file, error)
     if rest:
-        click.echo(f"{file}: only its first value is read; {rest} bytes follow it", err=True)
+        note = f"{file}: only its first value is read; {rest} bytes follow it"
+        click.echo(f"{note} (load of an open file reads value after value)", err=True)
     return value
 
 
