@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from eyescream_py.game.adversarial import CallLog, Game
+from eyescream_py.game.adversarial import CallLog, Game, Learner
 from eyescream_py.game.group import Alone
 from eyescream_py.system import tape
 from eyescream_py.system.recording import WITHOUT, UnrecordedError, recorded
@@ -43,7 +43,7 @@ class CapturedIteration:
         self.game, self.batch = game, batch
         device = game.figures.device
         on_cuda = device.type == "cuda"
-        self.recorder: _Recorder = _OnCuda(device, source) if on_cuda else _OnCpu(game)
+        self.recorder: _Recorder = _OnCuda(device, source) if on_cuda else _OnCpu((game.D, game.G))
         self.graphs: dict[tuple[bool, ...], Recording] = {}
         self._refused: set[tuple[bool, ...]] = set()
         self._warm: Counter[tuple[bool, ...]] = Counter()
@@ -77,6 +77,23 @@ class CapturedIteration:
         return work
 
 
+class RecordedStep:
+    """`work`, in which `players` learn on a processor: recorded in its fourth call, and from there
+    on replayed, where it can be.
+    """
+
+    def __init__(self, work: Work, players: Sequence[Learner]) -> None:
+        self._work, self._recorder = work, _OnCpu(players)
+        self._again, self._calls = work, 0
+
+    def __call__(self) -> None:
+        self._calls += 1
+        if self._calls != WARM_UP + 1:
+            self._again()
+        elif made := self._recorder.record(self._work):
+            self._again = made.replay
+
+
 class Recording(Protocol):
     """An iteration that was done, and can be again."""
 
@@ -96,10 +113,10 @@ class _Recorder(Protocol):
 
 
 class _OnCpu:
-    """As the operators that `game` calls."""
+    """As the operators that the work of `players` calls."""
 
-    def __init__(self, game: Game) -> None:
-        self.players = game.D, game.G
+    def __init__(self, players: Sequence[Learner]) -> None:
+        self.players = players
 
     def warm_up(self, work: Work) -> None:
         work()

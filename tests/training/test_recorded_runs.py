@@ -10,10 +10,7 @@ from eyescream_py.training.game import GameTask
 from tests.small_runs import FILES, assert_same, pictures, records, signal_at, small_run
 from tests.training.test_resume import CASES, use_small_networks
 
-RECORDED = [
-    name for name, (script, *options) in CASES.items()
-    if script in ("train", "train_c2f") and "--rng=lua" not in options
-]  # fmt: skip
+RECORDED = [name for name, (_, *options) in CASES.items() if "--rng=lua" not in options]
 # without lines of losses, which are of iterations by Python
 QUIET = ("--log_every=0", "--epochs=3")
 # lines of some iterations, a shorter last batch, steps of either player that are not one each
@@ -24,8 +21,10 @@ MIXED = {
               "--lr_fall=0.3", "--precision=bf16", "--D_optmethod=adagrad"),
     "double": ("train_c2f", "--G_iterations=2", "--precision=fp64", "--G_sgd_momentum=0.5",
                "--G_optmethod=sgd"),
+    "decoded": ("train_autoencoder", "--coefL1=1e-4", "--coefL2=1e-3", "--precision=bf16"),
+    "denoised": ("train_denoiser", "--coefL2=1e-3", "--AE_clamp=0.01", "--precision=bf16"),
 }  # fmt: skip
-UNEVEN = ("--log_every=5", "--epochs=3", "--N_epoch=18", "--batchSize=8")
+UNEVEN = ("--log_every=5", "--epochs=3", "--batchSize=8")
 
 
 def unheard(tensor, *args, **kwargs):
@@ -72,6 +71,7 @@ def test_a_recorded_run_and_one_by_python(case, made, tmp_path, monkeypatch):
 def test_recorded_iterations_among_others(case, made, tmp_path, monkeypatch):
     use_small_networks(monkeypatch)
     script, *options = MIXED[case]
+    options += [] if script in ("train_autoencoder", "train_denoiser") else ["--N_epoch=18"]
     data, a, b = pictures(tmp_path, script, 40), tmp_path / "a", tmp_path / "b"
     small_run(script, a, data, *options, *UNEVEN)
     assert made
@@ -93,16 +93,21 @@ def test_a_recorded_run_goes_back_to_its_file(made, tmp_path, monkeypatch):
     assert_same_file("train", *folders)
 
 
-@pytest.mark.parametrize("case", ["adam", "c2f_sgd"])
-def test_a_recorded_run_goes_on_after_a_signal(case, made, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("case", "step", "place"),
+    [("adam", capture.CapturedIteration, "epoch 2, iteration 4"),
+     ("c2f_sgd", capture.CapturedIteration, "epoch 2, iteration 4"),
+     ("autoencoder", capture.RecordedStep, "epoch 3, iteration 1")],
+)  # fmt: skip
+def test_a_recorded_run_goes_on_after_a_signal(case, step, place, made, tmp_path, monkeypatch):
     use_small_networks(monkeypatch)
     script, *options = CASES[case]
     data, a, b = pictures(tmp_path, script), tmp_path / "a", tmp_path / "b"
     small_run(script, a, data, *options, *QUIET)
     with monkeypatch.context() as patch:
-        signal_at(patch, capture.CapturedIteration, "__call__", 9)
+        signal_at(patch, step, "__call__", 9)
         said = small_run(script, b, data, *options, *QUIET)
-    assert "at epoch 2, iteration 4" in said
+    assert f"at {place}" in said
     small_run(script, b, data, *options, *QUIET, f"--network={FILES[script]}")
-    assert made == [True] * 3
+    assert made == [True] * (2 if script == "train_autoencoder" else 3)
     assert_same_file(script, a, b)

@@ -10,7 +10,7 @@ from eyescream_py import torch7
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.training.game import SATURATED_EPOCHS, GameTask
-from eyescream_py.training.reconstruct import ReconstructionTask
+from eyescream_py.training.reconstruction import ReconstructionTask
 from eyescream_py.training.run import Run, RunOptions
 from eyescream_py.training.save_folder import prepare_folder
 from eyescream_py.training.task import Schedule
