@@ -11,15 +11,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import random
 import unicodedata
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from PIL import Image
 from torch import Tensor
 
@@ -27,7 +30,7 @@ from eyescream_py.data import pictures
 from eyescream_py.data.walk import walk
 from eyescream_py.system.device import free_memory
 from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.files import atomic_write
+from eyescream_py.system.files import atomic_write, reserve
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.text import read_lines
@@ -201,9 +204,12 @@ def _cached(
     files = [folder / f"{key}.{part}.npy" for part in ("windows", "means")]
     if not all(file.is_file() for file in files):
         make_folder(folder)
-        for file, values in zip(files, _decode_all(paths, crop), strict=True):
-            with atomic_write(file) as out:
-                np.save(out, values)
+        with atomic_write(files[0]) as out:
+            windows = _mapped(out, (len(paths), 3, WINDOW_SIDE, WINDOW_SIDE))
+            means = _decode_into(windows, paths, crop)
+            windows.flush()
+        with atomic_write(files[1]) as out:
+            np.save(out, means)
     return np.load(files[0], mmap_mode="c"), np.load(files[1])
 
 
@@ -213,9 +219,25 @@ def _key(paths: list[Path], names: list[str], crop: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def _mapped(file: BinaryIO, shape: tuple[int, ...]) -> np.memmap:
+    """Bytes of an .npy file to be filled in place: those of CelebA's faces are 12.6 GB. Raises
+    OSError where the disk lacks the room, which under a map would end the process.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(file, header)
+    start = file.tell()
+    reserve(file, math.prod(shape), start)
+    return np.memmap(file, np.uint8, "r+", start, shape)
+
+
 def _decode_all(paths: list[Path], crop: str) -> tuple[np.ndarray, np.ndarray]:
-    """Windows and means of all; the means of a picture that cannot be used are NaN."""
+    """Windows and means of all."""
     windows = np.zeros((len(paths), 3, WINDOW_SIDE, WINDOW_SIDE), np.uint8)
+    return windows, _decode_into(windows, paths, crop)
+
+
+def _decode_into(windows: np.ndarray, paths: list[Path], crop: str) -> np.ndarray:
+    """Fill the windows; returns the means, which of a picture that cannot be used are NaN."""
     means = np.full((len(paths), 4), np.nan, np.float32)
 
     def decode_one(i: int) -> None:
@@ -226,7 +248,7 @@ def _decode_all(paths: list[Path], crop: str) -> tuple[np.ndarray, np.ndarray]:
     with ThreadPoolExecutor(DECODE_THREADS) as pool, Progress(len(paths), "pictures") as progress:
         for _ in pool.map(decode_one, range(len(paths))):
             progress.update(1)
-    return windows, means
+    return means
 
 
 def split(

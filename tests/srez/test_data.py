@@ -1,3 +1,5 @@
+import errno
+import io
 import os
 
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eyescream_py.srez import data
 from eyescream_py.srez.data import (
     decode,
     list_pictures,
@@ -245,6 +248,28 @@ def test_cache_gives_the_same_faces_and_notices_changed_files(faces_folder, tmp_
     changed = load_faces(tmp_path, names, "celeba", str(cache))
     assert not torch.equal(changed.windows[0], fresh.windows[0])
     assert torch.equal(changed.windows[1], fresh.windows[1])
+
+
+def test_windows_go_to_the_disk_and_its_room_is_taken_before_they_are_decoded(
+    faces_folder, tmp_path, monkeypatch
+):
+    names = list_pictures(faces_folder)[:3]
+    fresh = load_faces(faces_folder, names, "celeba")
+    load_faces(faces_folder, names, "celeba", str(tmp_path / "cache"))
+    (file,) = (tmp_path / "cache").glob("*.windows.npy")
+    as_numpy = io.BytesIO()
+    np.save(as_numpy, fresh.windows.numpy())
+    assert file.read_bytes() == as_numpy.getvalue()
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(data, "reserve", full)
+    monkeypatch.setattr(data, "decode", None)  # would fail otherwise
+    with pytest.raises(OSError, match="No space left") as caught:
+        load_faces(faces_folder, names, "celeba", str(tmp_path / "full"))
+    assert caught.value.filename.endswith(".windows.npy")
+    assert list((tmp_path / "full").iterdir()) == []
 
 
 def test_windows_that_another_decoder_cached_are_not_used(faces_folder, tmp_path, monkeypatch):
