@@ -1,4 +1,4 @@
-"""The recurrent layers that exist in cuDNN alone: cudnn.RNN of cudnn.torch, and its kin."""
+"""What cudnn.torch has and nn has not, or has otherwise: recurrent layers, soft-maxes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.torch7.layers_more import LogSoftMax, SoftMax
 from eyescream_py.torch7.recurrent import Recurrent, detached
 
 # by cudnn.torch's name of each mode: blocks of H rows in its matrices, and what torch runs
@@ -84,3 +85,33 @@ class CudnnRNN(Recurrent):
     def extra_repr(self) -> str:
         sizes = f"{self.input_size}, {self.hidden_size}, layers={self.layers}"
         return f"{self.mode}, {sizes}, directions={self.directions}"
+
+
+def rows(x: Tensor) -> Tensor:
+    """(C,H,W) and (N,C,H,W) with all numbers of an image in one row."""
+    return x.reshape(1, -1) if x.dim() == 3 else x.flatten(1)
+
+
+class CudnnSoftMax(SoftMax):
+    """Soft-max over all of an image, channels and pixels, or over (F), (N,F) (cudnn.SoftMax)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.dim() < 3 else rows(x).softmax(1).reshape(x.shape)
+
+
+class CudnnLogSoftMax(LogSoftMax):
+    """The logarithm of the same (cudnn.LogSoftMax)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.dim() < 3 else rows(x).log_softmax(1).reshape(x.shape)
+
+
+class VolumetricSoftMax(nn.Module):
+    """Soft-max over the channels of (C,T,H,W) or (N,C,T,H,W), or its logarithm if ``log``."""
+
+    def __init__(self, log: bool = False) -> None:
+        super().__init__()
+        self.log = log
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log_softmax(-4) if self.log else x.softmax(-4)

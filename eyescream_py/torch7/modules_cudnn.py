@@ -1,4 +1,4 @@
-"""Converters of `layers_cudnn`, under their full names: nn has other classes LSTM and GRU."""
+"""Converters of `layers_cudnn`, under their full names: nn has others, as LSTM and SoftMax."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from .layers_cudnn import GATES, CudnnRNN
+from .layers_cudnn import GATES, CudnnLogSoftMax, CudnnRNN, CudnnSoftMax, VolumetricSoftMax
 from .modules_codec import Node, Writer
 from .modules_weights import without_memory
 from .registry import register
@@ -59,7 +59,12 @@ def write_rnn(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 def register_cudnn() -> None:
-    """The one that is written, cudnn.RNN, has all of the others as its modes."""
+    """Of the recurrent ones cudnn.RNN is written, which has all of the others as its modes."""
     register("cudnn.RNN", build_rnn, CudnnRNN, write_rnn)
     for name in NAMES[1:]:
         register(f"cudnn.{name}", build_rnn)
+    # written as nn's, which run on a CPU and are the same for (F) and (N,F)
+    register("cudnn.SoftMax", lambda node: CudnnSoftMax())
+    register("cudnn.LogSoftMax", lambda node: CudnnLogSoftMax())
+    register("cudnn.VolumetricSoftMax", lambda node: VolumetricSoftMax())
+    register("cudnn.VolumetricLogSoftMax", lambda node: VolumetricSoftMax(log=True))

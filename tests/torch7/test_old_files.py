@@ -167,3 +167,27 @@ def test_noise_can_be_drawn_from_lua_s_generator() -> None:
     assert not torch.equal(slopes(-x), first)
     torch.manual_seed(1)
     assert torch.equal(slopes(-x), first)
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 5), (3, 4, 4), (2, 3, 4, 4)])
+def test_soft_max_of_cudnn_is_over_all_of_an_image(shape: tuple[int, ...]) -> None:
+    """Its mode is that of whole instances, whereas nn's is over the channels of each pixel."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(6))
+    flat = x.flatten(1) if len(shape) in (2, 4) else x.reshape(1, -1)
+    expected = (flat.exp() / flat.exp().sum(1, keepdim=True)).reshape(shape)
+    soft, logs = (to_module(TorchObject(f"cudnn.{n}SoftMax", Table())) for n in ("", "Log"))
+    torch.testing.assert_close(soft(x), expected)
+    torch.testing.assert_close(logs(x), expected.log())
+    assert from_module(soft).typename == "nn.SoftMax"
+    assert from_module(logs).typename == "nn.LogSoftMax"
+
+
+def test_soft_max_of_volumes_is_over_channels() -> None:
+    x = torch.randn(2, 3, 2, 4, 4, generator=torch.Generator().manual_seed(7))
+    expected = x.exp() / x.exp().sum(1, keepdim=True)
+    soft, logs = (
+        to_module(TorchObject(f"cudnn.Volumetric{n}SoftMax", Table())) for n in ("", "Log")
+    )
+    torch.testing.assert_close(soft(x), expected)
+    torch.testing.assert_close(soft(x[0]), expected[0])
+    torch.testing.assert_close(logs(x), expected.log())
