@@ -7,7 +7,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from eyescream_py.system.errors import UserError
+
 Floats = NDArray[np.float64]
+MOST_PAIRS = 50_000_000  # of samples; they take 2.6 GB
 
 
 def spiral(samples: int, turns: float, k_max: float, density: float = 1.0) -> Floats:
@@ -89,12 +92,19 @@ def density_compensation(trajectory: Floats, sweeps: int = 15, width: float = 1.
     and Menon, 1999).
 
     The kernel is a truncated Gaussian of standard deviation `width` / 2; sums of weights are areas
-    in k-space.
+    in k-space. Raises UserError where all samples lie within each other's kernels, as in another
+    unit than 1/FOV, and their pairs fill the memory.
     """
     from scipy.sparse import csr_matrix
     from scipy.spatial import cKDTree
 
     tree = cKDTree(trajectory.T)
+    count = int(tree.count_neighbors(tree, 1.5 * width))
+    if count > MOST_PAIRS:
+        raise UserError(
+            f"Trajm2: its {trajectory.shape[1]} samples have {count} pairs within {1.5 * width:g} "
+            "/ FOV, too many to weigh; give it in 1/FOV"
+        )
     pairs = tree.sparse_distance_matrix(tree, 1.5 * width, output_type="coo_matrix")
     kernel = csr_matrix(
         (np.exp(-2 * (pairs.data / width) ** 2), (pairs.row, pairs.col)), shape=pairs.shape

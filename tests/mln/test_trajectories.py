@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from eyescream_py.mln import trajectories
 from eyescream_py.mln.trajectories import (
     cartesian,
     density_compensation,
@@ -10,6 +11,7 @@ from eyescream_py.mln.trajectories import (
     segment_interpolation,
     spiral,
 )
+from eyescream_py.system.errors import UserError
 
 
 def test_spiral_reaches_the_edge_at_an_even_pace() -> None:
@@ -67,3 +69,11 @@ def test_interpolation_sums_to_one_with_two_entries(segments: int) -> None:
     np.testing.assert_allclose(weights.sum(0), 1, atol=1e-12)
     assert (weights > 1e-9).sum(0).max() <= 2
     assert weights[0, 0] == weights[-1, -1] == 1
+
+
+def test_samples_in_another_unit_do_not_fill_the_memory(monkeypatch) -> None:
+    monkeypatch.setattr(trajectories, "MOST_PAIRS", 40_000)
+    path = spiral(400, 8, 16)
+    assert density_compensation(path).shape == (400,)
+    with pytest.raises(UserError, match=r"have 160000 pairs within 1.5 / FOV, .*in 1/FOV"):
+        density_compensation(path / 64)
