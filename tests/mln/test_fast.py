@@ -59,13 +59,20 @@ def test_rows_go_through_in_batches_in_order() -> None:
     ("rows", "kept"), [("", 5), ("2", 2), ("1:3", 2), (":4", 4), ("3:", 2), ("-1:", 1)]
 )
 def test_rows_are_chosen_by_count_or_range(rows: str, kept: int) -> None:
-    assert len(chosen_rows(torch.zeros(5, 1, 1), rows)) == kept
+    assert len(chosen_rows(torch.ones(5, 1, 1), rows)) == kept
 
 
 @pytest.mark.parametrize("rows", ["x", "1:2:3", "7:9", "0"])
 def test_rows_that_are_none_are_refused(rows: str) -> None:
     with pytest.raises(UserError, match="--rows"):
-        chosen_rows(torch.zeros(5, 1, 1), rows)
+        chosen_rows(torch.ones(5, 1, 1), rows)
+
+
+def test_rows_of_zeros_are_refused() -> None:
+    signal = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1)
+    with pytest.raises(UserError, match="--rows 2: these rows are zero"):
+        chosen_rows(signal, "2")
+    assert len(chosen_rows(signal, "3")) == 3
 
 
 def test_equal_rows_are_noticed() -> None:
