@@ -149,7 +149,8 @@ def test_a_colour_generator_and_a_pair_that_refines(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 0
-        assert said.count("\n") == 4, said
+        # where the network was away, a line more says what of Visdom's page is missing
+        assert len([line for line in said.splitlines() if "script files" not in line]) == 4, said
         assert "Stopped by Ctrl-C while exploring; nothing is saved." in said
     finally:
         process.kill()
