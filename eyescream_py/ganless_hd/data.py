@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import cv2
 import numpy as np
@@ -308,10 +309,18 @@ def make_loader(
 
 
 def _start_worker(number: int) -> None:
-    """A Ctrl-C in the terminal is meant for the main process, which then ends the workers."""
+    """What strikes all processes at once (Ctrl-C, a closed terminal, `timeout`, a container that is
+    stopped) is meant for the main one, which then ends the workers.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _spare_once)
     cv2.setNumThreads(0)
+
+
+def _spare_once(number: int, frame: FrameType | None) -> None:
+    """The second SIGTERM comes from the main process, for a worker that does not end otherwise."""
+    signal.signal(number, signal.SIG_DFL)
 
 
 def fixed_pairs(photos: ResizedPhotos, size: int, colormap: bool) -> Iterator[Pair]:
