@@ -33,6 +33,7 @@ from eyescream_py.training.setup import CommonOptions, go_on_drawing
 from eyescream_py.training.task import Schedule
 
 SATURATED_EPOCHS = 5
+SMALLEST_BATCH = 4  # pictures, two of each kind
 ALIKE, DIVERSE = 0.03, 0.15  # shares of the real pictures' spread
 CURVES = {  # window -> title, label, {curve: key in the metrics}
     "loss": ("loss of D and G", "loss", {"D": "D_loss", "G": "G_loss"}),
@@ -88,9 +89,9 @@ def check_counts(options: GameOptions) -> None:
     """Raise UserError where no pictures, however many, could be trained on in such numbers: half a
     batch is real, D sees at least two of each kind, and an epoch holds a batch."""
     batch, length = options.batch_size, options.n_epoch
-    if batch < 4 or batch % 2:
+    if batch < SMALLEST_BATCH or batch % 2:
         raise UserError(
-            f"--batchSize={batch}: give an even number of at least 4 (half of it is real)"
+            f"--batchSize={batch}: give an even number of at least {SMALLEST_BATCH} (half is real)"
         )
     if length != -1 and length < batch:
         raise UserError(
@@ -110,15 +111,17 @@ def epoch_length(options: GameOptions, data: Dataset) -> int:
     length = len(data) if options.n_epoch == -1 else options.n_epoch
     flag = f"--batchSize={options.batch_size}"
     demand_batch(flag, min(options.batch_size, length), options.dims)
-    if options.n_epoch == -1:
-        return len(data)
-    if options.n_epoch > len(data):
+    if length < SMALLEST_BATCH:
+        raise UserError(
+            f"--N_epoch=-1: an epoch of {counted(length, 'picture')} is shorter than a batch; "
+            f"--N_epoch={options.batch_size} draws them more than once"
+        )
+    if length > len(data):
         print(
-            f"--N_epoch={options.n_epoch} is more than there are "
-            f"({counted(len(data), 'picture')}): "
+            f"--N_epoch={length} is more than there are ({counted(len(data), 'picture')}): "
             "the epoch keeps its length, drawing pictures more than once."
         )
-    return options.n_epoch
+    return length
 
 
 def falling(epoch: int, epochs: int, start: float) -> float:
@@ -153,7 +156,7 @@ class GameTask(abc.ABC):
         self.source, self.plots = source, plots
         batch = options.batch_size
         # Lua's loop: half of a batch is real, so an epoch passes at half a batch per iteration
-        self.schedule = Schedule(length, batch, batch // 2, smallest=4, multiple=2)
+        self.schedule = Schedule(length, batch, batch // 2, SMALLEST_BATCH, multiple=2)
         self.ema = game.ema
         self._saturated = 0
         self._drew_many = False  # whether G's pictures have ever been many different ones
