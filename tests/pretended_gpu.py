@@ -2,10 +2,11 @@
 
 Refused as a GPU refuses it: tensors of host and device in one operation, a generator of the other,
 a value read or copied to or from the host while a graph is recorded, and, where the CUDA build of
-torch is here, operations that CUDA lacks. Recorded graphs are replayed
-operation by operation into the memory of the recording, so what Python decides or counts while it
-records stays as it was then. Not shown: time, memory, races of streams, a GPU's own arithmetic.
-Autocast knows the operations that this repository's networks use.
+torch is here, operations that CUDA lacks. Refused, too: work that does not wait for another
+stream's on the same memory. Recorded graphs are replayed operation by operation into the memory of
+the recording, so what Python decides or counts while it records stays as it was then. Not shown:
+time, memory, a GPU's own arithmetic. Autocast knows the operations that this repository's networks
+use.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from torch.cuda._utils import _get_device_index
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
+
+from tests.pretended_streams import Stream, Streams
 
 CUDA = torch.device("cuda", 0)
 MEMORY = 80 << 30
@@ -103,7 +106,7 @@ class OnGPU(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) not in memo:
-            made: Tensor = OnGPU(self.held.detach().clone()).requires_grad_(self.requires_grad)
+            made = self.detach().clone().requires_grad_(self.requires_grad)
             memo[id(self)] = nn.Parameter(made) if isinstance(self, nn.Parameter) else made
         return memo[id(self)]
 
@@ -171,7 +174,7 @@ class GPU(TorchDispatchMode):
         self.graphs: list[Graph] = []
         self.recording: Graph | None = None
         self.generator = Generator(CUDA).manual_seed(0)
-        self.stream = self.main = Stream()
+        self.streams = Streams()
         self.fault: int | None = None
         self._before: dict[int, tuple[Any, Any]] = {}  # memory as it was when a recording began
 
@@ -216,6 +219,7 @@ class GPU(TorchDispatchMode):
     def wait(self, what: Any) -> None:
         """The host waits for the device, which a recording forbids."""
         self.reads += 1
+        self.streams.host_waits(for_all=what == "synchronize")
         if self.recording is not None:
             raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
 
@@ -237,7 +241,7 @@ class GPU(TorchDispatchMode):
         given = {id(t.held): t for t in tree_leaves((args, kwargs)) if isinstance(t, OnGPU)}
         args, kwargs = held(args), held(kwargs)
         self._watch(call, tree_leaves((args, kwargs)))
-        made = call(*args, **kwargs)
+        made = self._in_order(call, args, kwargs)
         if self.recording is not None:
             self.recording.calls.append((call, args, kwargs, made))
 
@@ -245,6 +249,30 @@ class GPU(TorchDispatchMode):
             return given[id(t)] if id(t) in given else OnGPU(t)
 
         return tree_map(lambda t: wrapped(t) if isinstance(t, Tensor) and stays else t, made)
+
+    def _in_order(self, call: Any, args: Any, kwargs: Any) -> Any:
+        """Compute; what is read and written has to be waited for."""
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        before = [version(t) for t in given]
+        made = call(*args, **kwargs)
+        if getattr(call, "is_view", False):
+            return made
+        if hasattr(call, "_schema"):  # operators below autograd count no versions
+            values = dict(zip((a.name for a in call._schema.arguments), args, strict=False))
+            values |= kwargs
+            named = [
+                a.name for a in call._schema.arguments if a.alias_info and a.alias_info.is_write
+            ]
+            changed = tree_leaves([values.get(name) for name in named])
+        else:
+            changed = [t for t, v in zip(given, before, strict=True) if version(t) != v]
+        written = {address(t) for t in changed if isinstance(t, Tensor)}
+        places = {address(t) for t in given}
+        self.streams.work(call, places - written, written)
+        for t in tree_leaves(made):
+            if isinstance(t, Tensor) and address(t) not in places:
+                self.streams.made(address(t))
+        return made
 
     def _watch(self, call: Any, leaves: list[Any]) -> None:
         """Let the fault come, and random numbers be drawn by who may."""
@@ -265,12 +293,13 @@ class GPU(TorchDispatchMode):
         """Where it fails nothing was done, but the stream and the random numbers stay in it."""
         drawn = [(each, each.get_state()) for each in (self.generator, *graph.generators)]
         self.graphs.append(graph)
-        self.recording, self.stream = graph, stream or self.stream
+        self.recording = graph
         self._before.clear()
         for each, _ in drawn:
             each.waits = True
         try:
-            yield
+            with self.streams.recording(stream or Stream()):
+                yield
         except RuntimeError:
             for storage, content in self._before.values():
                 storage.copy_(content)
@@ -279,12 +308,17 @@ class GPU(TorchDispatchMode):
             raise
         finally:
             self.recording = None
-        self.stream = self.main
         for each, _ in drawn:
             each.waits = False
 
-    def set_stream(self, stream: Any) -> None:
-        self.stream = stream
+
+def address(tensor: Tensor) -> int:
+    """Of its memory; 0: it has none."""
+    return (tensor._values() if tensor.is_sparse else tensor).untyped_storage().data_ptr()
+
+
+def version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def on_cuda(device: Any) -> bool:
@@ -341,8 +375,10 @@ class Functions(TorchFunctionMode):
     def _made(self, values: Any, dtype: torch.dtype | None) -> Tensor:
         self.gpu.wait("a tensor of Python's numbers")
         with _disable_current_modes():
-            return OnGPU(torch.tensor(tree_map(lambda v: float(held(v)) if isinstance(v, Tensor)
-                                               else v, values), dtype=dtype))  # fmt: skip
+            made = torch.tensor(tree_map(lambda v: float(held(v)) if isinstance(v, Tensor)
+                                         else v, values), dtype=dtype)  # fmt: skip
+            self.gpu.streams.made(address(made))
+            return OnGPU(made)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
@@ -368,16 +404,6 @@ class Kernels:
             return self.gpu.run(torch.no_grad()(kernel), args, kwargs)
 
 
-class Stream:
-    """torch.cuda.Stream, whose work is over when it was begun."""
-
-    def __init__(self, device: Any = None, priority: int = 0) -> None:
-        self.device = CUDA
-
-    def wait_stream(self, other: Stream) -> None:
-        pass
-
-
 @contextlib.contextmanager
 def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
     """A block with one GPU. Modules get new parameters when they move to it."""
@@ -389,8 +415,9 @@ def pretended_gpu(patch: pytest.MonkeyPatch) -> Iterator[GPU]:
         "set_rng_state": lambda state, device=None: gpu.generator.set_state(state),
         # which refuses a device without a number
         "set_device": lambda device: _get_device_index(device) and None,
-        "device": contextlib.nullcontext, "stream": contextlib.nullcontext, "Stream": Stream,
-        "current_stream": lambda device=None: gpu.stream, "set_stream": gpu.set_stream,
+        "device": contextlib.nullcontext, "stream": gpu.streams.entered, "Stream": Stream,
+        "current_stream": lambda device=None: gpu.streams.current,
+        "set_stream": gpu.streams.set_current,
         "graph": gpu.graph, "CUDAGraph": Graph, "default_generators": (gpu.generator,),
         "synchronize": lambda device=None: gpu.wait("synchronize"),
         "manual_seed": gpu.generator.manual_seed, "manual_seed_all": gpu.generator.manual_seed,

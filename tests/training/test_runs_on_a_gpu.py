@@ -97,7 +97,7 @@ def test_a_run_whose_recordings_fail_goes_on_as_written(
     in_vain = [graph for graph in gpu.graphs if not graph.replays]
     assert [len(graph.calls) for graph in in_vain] == failed * [fault]
     assert [len(graph.calls) for graph in gpu.graphs].count(1) >= failed
-    assert gpu.stream is gpu.main
+    assert gpu.streams.current is gpu.streams.main
     small_run(script, tmp_path / "written", data, *flags, "--no_capture")
     first, second = (torch7.load(tmp_path / name / FILES[script]) for name in ("failed", "written"))
     assert_same(first, second)
@@ -153,6 +153,51 @@ def test_the_pretended_gpu_refuses_what_a_gpu_refuses(monkeypatch):
         for read in (x.sum().item, x.cpu, lambda: x.copy_(host), lambda: torch.zeros(2).to(x)):
             with gpu.graph(Graph()), pytest.raises(RuntimeError, match="capturing"):
                 read()
+
+
+def test_work_that_does_not_wait_for_another_streams_is_found(monkeypatch):
+    with pretended_gpu(monkeypatch):
+        x, main, lane = torch.ones(3, device=CUDA), torch.cuda.current_stream(), torch.cuda.Stream()
+        unheeded = pytest.raises(RuntimeError, match="does not wait for another stream")
+        with torch.cuda.stream(lane), unheeded:
+            x + 1
+        lane.wait_stream(main)
+        with torch.cuda.stream(lane):
+            y = x + 1
+        with unheeded:
+            x.add_(1)  # which is still read there
+        with unheeded:
+            y.sum()
+        main.wait_stream(lane)
+        x.add_(y)
+        with torch.cuda.stream(lane), unheeded:
+            x.view(3).mul_(2)
+        torch.cuda.synchronize()
+        with torch.cuda.stream(lane):
+            assert x.mul(1).tolist() == [8, 8, 8]
+
+
+def test_a_recording_that_leaves_a_stream_out_fails(monkeypatch):
+    with pretended_gpu(monkeypatch) as gpu:
+        x, lane, own = torch.ones(3, device=CUDA), torch.cuda.Stream(), torch.cuda.Stream()
+
+        def beside():
+            with torch.cuda.stream(lane):
+                x.add_(1)
+
+        for steps, said in (
+            ((beside,), "not recorded"),
+            ((lambda: lane.wait_stream(own), beside), "unjoined work"),
+            ((lambda: own.wait_stream(lane),), "uncaptured work"),
+        ):
+            with pytest.raises(RuntimeError, match=said), gpu.graph(Graph(), None, own):
+                [step() for step in steps]
+            torch.cuda.set_stream(gpu.streams.main)
+        with gpu.graph(Graph(), None, own):
+            lane.wait_stream(own)
+            beside()
+            own.wait_stream(lane)
+        assert torch.cuda.current_stream() is gpu.streams.main
 
 
 def test_a_replay_computes_anew_what_operations_depend_on_and_nothing_of_python(monkeypatch):
