@@ -21,6 +21,7 @@ from eyescream_py.ganless_hd.contours import (
     network_input,
 )
 from eyescream_py.ganless_hd.data import (
+    LONGEST,
     as_tensor,
     load_photo,
     resize_shorter_side,
@@ -29,11 +30,13 @@ from eyescream_py.ganless_hd.data import (
 from eyescream_py.ganless_hd.networks import MULTIPLE, UNet
 from eyescream_py.ganless_hd.sheets import sheet, to_bytes, write_png
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.memory import demand_memory
 from eyescream_py.system.voice import printable, warn
 
 CONTEXT = 256  # pixels around a tile; no output pixel depends on an input further away
 LINE_SHARE = 64  # of 255: a reduced line stays where it covers a quarter of the new pixel
 GREY = 128
+BYTES = 60  # of a pixel, at the least: input, output and sheet, as bytes and as floats
 BOXED = Path(__file__).with_name("painter.safetensors")  # small, trained on tinted LFW faces
 
 
@@ -157,6 +160,8 @@ def fitted(picture: np.ndarray, size: int, name: str) -> np.ndarray:
     of 64.
     """
     if size:
+        longer = min(LONGEST, max(picture.shape[:2]) / min(picture.shape[:2]))
+        demand_memory(f"{name} at --size={size}", "painting it", int(BYTES * longer * size**2))
         picture = resize_shorter_side(picture, size)
     return middle(picture, name)
 

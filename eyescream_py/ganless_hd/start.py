@@ -216,7 +216,8 @@ def _basis(options: Options) -> torch.Tensor:
     if name == "analytic":
         say("Basis: analytic (box blur, vertical and horizontal Sobel).")
         return analytic_basis()
-    tensors, _ = features.tensors_of(name, "--basis")
+    flag = "--basis" if options.basis != "auto" else "--features"
+    tensors, _ = features.tensors_of(name, flag)
     say(f"Basis: first three singular vectors of the 3x3 filters in {name}.")
     return basis_of_filters(tensors, f"--basis={name}")
 

@@ -157,3 +157,9 @@ def test_a_folder_is_painted_but_for_what_is_broken(network_file, tmp_path):
     (tmp_path / "empty").mkdir()
     done = CliRunner().invoke(main, ["sample", str(tmp_path / "empty"), "--gpu=-1"])
     assert done.exit_code == 2
+
+
+def test_a_picture_too_large_for_the_memory_is_refused_before_it_is_resized(monkeypatch):
+    monkeypatch.setattr("eyescream_py.system.memory.os.sysconf", lambda name: 4096)  # 17 MB
+    with pytest.raises(UserError, match=r"a.png at --size=16384: painting it takes \d+ GB"):
+        fitted(np.zeros((2, 4000, 3), np.uint8), 16384, "a.png")
