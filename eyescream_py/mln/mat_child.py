@@ -156,8 +156,8 @@ def _data_set(item: Any, name: str, most: int, keep: Keep) -> Any:
 
 
 # ISMRMRD's flags, counted from 1, of readouts that belong to no image: noise, calibration alone,
-# navigation, phase correction, feedback, dummies, correction of coils.
-NO_IMAGE = sum(1 << (flag - 1) for flag in (19, 20, 23, 24, 26, 27, 28, 29))
+# navigation, phase correction, feedback, dummies, correction of coils, stabilization of phase.
+NO_IMAGE = sum(1 << (flag - 1) for flag in (19, 20, 23, 24, 26, 27, 28, 29, 30, 31))
 REVERSED = 1 << 21
 COUNTERS = ("slice", "repetition", "set", "phase", "contrast")
 

@@ -68,9 +68,14 @@ def _kind(start: bytes, size: int) -> str:
         return "a TensorFlow Lite model"
     if start[:1] == b"\x08" and start[2:3] in (b"\x12", b"\x1a", b"\x3a"):
         return "an ONNX model"
-    if start[:1] == b"\n" and start[2 : 2 + start[1]].isascii() and not _is_text(start):
+    if start[:1] == b"\n" and _is_name(start[1:]) and not _is_text(start):
         return "of Google's protocol buffers (Caffe's .caffemodel, TensorFlow's .pb?)"
     return ""
+
+
+def _is_name(field: bytes) -> bool:
+    """Whether bytes begin with a length and so much of ASCII text."""
+    return len(field) > 1 and field[1 : 1 + field[0]].isascii()
 
 
 def _is_text(start: bytes) -> bool:

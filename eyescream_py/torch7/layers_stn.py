@@ -14,8 +14,9 @@ from torch.nn import functional as F
 class AffineTransformMatrixGenerator(nn.Module):
     """Parameters (N,P) or (P) -> matrices (N,2,3): rotation * scale * shift.
 
-    P: an angle in radians if ``rotation``, then factors of columns of the matrix (two) if
-    ``scale``, then two shifts if ``translation``; without any of them the matrix itself, 6.
+    P: an angle in radians if ``rotation``, then a factor if ``scale``, then two shifts if
+    ``translation``; without any of them the matrix itself, 6. One version of Lua's class had two
+    factors, of the matrix's columns; files do not tell which, the number of parameters does.
     """
 
     def __init__(self, rotation: bool, scale: bool, translation: bool) -> None:
@@ -24,13 +25,16 @@ class AffineTransformMatrixGenerator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x if x.dim() == 2 else x[None]
-        counts = [int(self.rotation), 2 * self.scale, 2 * self.translation]
-        if not sum(counts):
+        angles, shifts, given = int(self.rotation), 2 * self.translation, rows.shape[1]
+        whole = not (angles or self.scale or shifts)
+        factors = given - angles - shifts
+        if factors not in ((6,) if whole else (1, 2) if self.scale else (0,)):
+            expected = 6 if whole else angles + self.scale + shifts
+            raise ValueError(f"{given} parameters where {expected} are expected")
+        if whole:
             matrices = rows.reshape(-1, 2, 3)
-        elif rows.shape[1] != sum(counts):
-            raise ValueError(f"{rows.shape[1]} parameters where {sum(counts)} are expected")
         else:
-            matrices = self._made(*rows.split(counts, 1))
+            matrices = self._made(*rows.split([angles, factors, shifts], 1))
         return matrices if x.dim() == 2 else matrices[0]
 
     def _made(self, angle: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

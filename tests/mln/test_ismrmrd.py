@@ -89,6 +89,7 @@ CASES: dict[str, tuple[list[Readout], str, tuple[int, int]]] = {  # rows, sample
     "sets in other orders": (readouts() + readouts(set=1)[::-1], header(), (2, N * N)),
     "navigators": (readouts() + turned(readouts(1, [3, 3]), flags=1 << 22), header(), (1, N * N)),
     "calibration": (readouts() + turned(readouts(1, [8]), flags=1 << 19), header(), (1, N * N)),
+    "stabilization": (readouts() + turned(readouts(1, [8]), flags=1 << 30), header(), (1, N * N)),
     "discarded ends": (padded(readouts()), header(), (1, N * N)),
 }
 

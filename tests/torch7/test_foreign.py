@@ -37,6 +37,8 @@ FILES = [
     (pickle.dumps([1], 1), "a Python pickle"),
     (b"\x08\x09\x12\x07pytorch\x1a\x052.0.0", "an ONNX model"),
     (b"\x0a\x07AlexNet\x12\x04data" + bytes(9), "protocol buffers"),
+    (b"\n", "it begins with b'\\\\n'"),
+    (b"\n\x07", "it begins with b'\\\\n"),
     (b"\x1c\0\0\0TFL3" + bytes(90), "a TensorFlow Lite model"),
     (b"\x1bLJ\2\n", "a compiled Lua program"),
     (b"\n-- a program\nrequire 'nn'\n", "it begins with b'\\\\n-- a p"),

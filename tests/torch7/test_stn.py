@@ -55,6 +55,8 @@ def test_a_spatial_transformer() -> None:
         ((False, False, False), [1.0, 2, 3, 4, 5, 6], [[1, 2, 3], [4, 5, 6]]),
         ((True, False, False), [math.pi / 2], [[0, -1, 0], [1, 0, 0]]),
         ((False, True, True), [2.0, 3, 4, 5], [[2, 0, 8], [0, 3, 15]]),
+        ((False, True, True), [2.0, 4, 5], [[2, 0, 8], [0, 2, 10]]),
+        ((True, True, True), [math.pi / 2, 2, 4, 5], [[0, -2, -10], [2, 0, 8]]),
     ],
 )
 def test_parts_of_a_transformation(used, parameters, expected) -> None:
@@ -64,9 +66,19 @@ def test_parts_of_a_transformation(used, parameters, expected) -> None:
     torch.testing.assert_close(made, torch.tensor(expected, dtype=torch.float32))
 
 
-def test_too_few_parameters_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 parameters where 3 are expected"):
-        AffineTransformMatrixGenerator(True, False, True)(torch.zeros(4, 2))
+@pytest.mark.parametrize(
+    ("used", "given", "expected"),
+    [
+        ((True, False, True), 2, 3),
+        ((True, False, True), 5, 3),
+        ((True, True, True), 3, 4),
+        ((True, True, True), 6, 4),
+        ((False, False, False), 12, 6),
+    ],
+)
+def test_another_number_of_parameters_is_refused(used, given, expected) -> None:
+    with pytest.raises(ValueError, match=f"{given} parameters where {expected} are expected"):
+        AffineTransformMatrixGenerator(*used)(torch.zeros(4, given))
 
 
 WINDOW = {"kW": 3, "kH": 2, "dW": 2, "dH": 2}
