@@ -228,8 +228,8 @@ def read_scan(
     """Key Data (rows, 2 M Cd), coil-major -> the rows before the zero padding, first coils: (rows,
     C, M).
 
-    Raises UserError that says which numbers disagree, and for numbers that are all zero or beyond
-    what single precision can work with.
+    Raises UserError that says which numbers disagree, and for numbers that are all zero, be it in
+    those coils alone, or beyond what single precision can work with.
     """
     label = f"{source} {path}".strip()
     found = read_mat(path, ["Data"], source=source)["Data"]
@@ -247,7 +247,13 @@ def read_scan(
             f"x {counted(coils_in_data, 'coil')} (RealDatancc, nccInData) are {expected}{hint}"
         )
     rows = int(np.flatnonzero(np.abs(data).max(1))[-1]) + 1
-    return feature_to_signal(torch.from_numpy(data[:rows].copy()), coils_in_data)[:, :coils]
+    signal = feature_to_signal(torch.from_numpy(data[:rows].copy()), coils_in_data)[:, :coils]
+    if not bool(signal.any()):
+        raise UserError(
+            f"{label}: Data is zero in the first {coils} of its {coils_in_data} coils, which are "
+            "those that nccToUse takes"
+        )
+    return signal
 
 
 def first_frame(signal: Tensor) -> tuple[int, Tensor]:

@@ -80,6 +80,15 @@ def test_padding_rows_are_dropped_and_first_coils_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(signal[0, 0], torch.tensor([0 + 6j, 1 + 7j, 2 + 8j]))
 
 
+def test_a_scan_that_is_zero_in_the_coils_taken_is_refused(tmp_path: Path) -> None:
+    data = np.zeros((4, 2, 2, 3), np.float32)  # [rows,parts,coils,samples]
+    data[1, :, 1] = 5
+    write_mat(tmp_path / "s.mat", {"Data": data.reshape(4, 12)})
+    assert read_scan(tmp_path / "s.mat", 3, 2, 2).shape == (2, 2, 3)
+    with pytest.raises(UserError, match=r"s\.mat: Data is zero in the first 1 of its 2 coils"):
+        read_scan(tmp_path / "s.mat", 3, 2, 1)
+
+
 def test_missing_keys_nan_and_damaged_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.mat"
     write_mat(path, {"Other": np.zeros(2)})
