@@ -39,6 +39,12 @@ def remember(node: Node) -> str:
     return value if value in ("train", "eval", "both") else "neither"
 
 
+def demand_own_mask(node: Node) -> None:
+    """Refuse a layer of 2017 that masks: it does not look for zeros in its input any more."""
+    if node.boolean("v2", False):
+        raise node.fail("its mask comes from outside (setZeroMask), and is not in the file")
+
+
 def read_sequence(python: type[Any]) -> Callable[[Node], nn.Module]:
     """The layers of one weight. torch-rnn's, and rnn's first SeqLSTM, have the batch first."""
 
@@ -55,6 +61,8 @@ def read_sequence(python: type[Any]) -> Callable[[Node], nn.Module]:
             "remember": remember(node),
             "keeps": node.has("remember_states"),
         }
+        if options["mask_zero"]:
+            demand_own_mask(node)
         module = without_memory(lambda: python(size_in, hidden, out, **options))
         return node.fill(module)
 
@@ -68,8 +76,6 @@ def read_seq_lstm(node: Node) -> nn.Module:
 
 def read_step(plain: type[Any], projected: type[Any] | None = None) -> Callable[[Node], nn.Module]:
     def read(node: Node) -> nn.Module:
-        if node.boolean("maskzero", False) and node.boolean("v2", False):
-            raise node.fail("its mask comes from outside (setZeroMask), and is not in the file")
         return read_sequence(projected if projected and node.has("weightO") else plain)(node)
 
     return read

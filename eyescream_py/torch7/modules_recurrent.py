@@ -10,7 +10,13 @@ from torch import nn
 
 from . import recurrent, recurrent_fused, recurrent_sequences
 from .modules_codec import Codec, Node, Plain, Writer, plain
-from .modules_fused import kept_fields, read_sequence, remember, remember_fields
+from .modules_fused import (
+    demand_own_mask,
+    kept_fields,
+    read_sequence,
+    remember,
+    remember_fields,
+)
 from .modules_weights import read_linear, without_memory, write_weights
 from .values import Storage, Table, TorchObject
 
@@ -249,7 +255,11 @@ def read_decorator(python: type[Any]) -> Callable[[Node], nn.Module]:
 
 
 def read_mask(python: type[Any]) -> Callable[[Node], nn.Module]:
-    return lambda node: python(only_child(node), node.integer("nInputDim"))
+    def read(node: Node) -> nn.Module:
+        demand_own_mask(node)
+        return python(only_child(node), node.integer("nInputDim"))
+
+    return read
 
 
 def write_mask(module: Any, writer: Writer) -> dict[str, Any]:

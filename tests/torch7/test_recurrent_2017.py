@@ -120,8 +120,16 @@ def test_masks() -> None:
     y = to_module(obj("Sequencer", modules=listed(rec_lstm(maskzero=True))))(x)
     assert y[2, 0].abs().sum() == 0
     assert y[2, 1].abs().sum() > 0
-    with pytest.raises(T7Error, match=r"nn.StepLSTM: its mask comes from outside \(setZeroMask\)"):
-        to_module(rec_lstm(maskzero=True, v2=True))
+    outside = {"maskzero": True, "v2": True}
+    sequence = {"inputsize": 5, "outputsize": 4} | outside
+    for net in (
+        rec_lstm(**outside),
+        obj("SeqLSTM", hiddensize=4, **weights(9, 16), **sequence),
+        obj("SeqGRU", **weights(9, 12), **sequence),
+        obj("MaskZero", modules=listed(step_lstm()), v2=True),
+    ):
+        with pytest.raises(T7Error, match=r"its mask comes from outside \(setZeroMask\)"):
+            to_module(net)
 
 
 def test_gradients_in_evaluation_are_those_of_the_outputs() -> None:
