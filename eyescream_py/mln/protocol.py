@@ -246,6 +246,11 @@ def read_scan(
             f"{counted(samples, 'sample')} "
             f"x {counted(coils_in_data, 'coil')} (RealDatancc, nccInData) are {expected}{hint}"
         )
+    if coils > coils_in_data:  # one coil would be taken for each of the maps' coils
+        raise UserError(
+            f"{label}: Data has {counted(coils_in_data, 'coil')} (RealDatancc, nccInData), but "
+            f"{coils} are used; give --nccToUse {coils_in_data}"
+        )
     rows = int(np.flatnonzero(np.abs(data).max(1))[-1]) + 1
     signal = feature_to_signal(torch.from_numpy(data[:rows].copy()), coils_in_data)[:, :coils]
     if not bool(signal.any()):

@@ -80,6 +80,14 @@ def test_padding_rows_are_dropped_and_first_coils_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(signal[0, 0], torch.tensor([0 + 6j, 1 + 7j, 2 + 8j]))
 
 
+@pytest.mark.parametrize("used", [2, 8])
+def test_a_scan_of_fewer_coils_than_are_used_is_refused(tmp_path: Path, used: int) -> None:
+    write_mat(tmp_path / "s.mat", {"Data": np.ones((1, 6), np.float32)})
+    words = rf"s\.mat: Data has 1 coil \(.*\), but {used} are used; give --nccToUse 1"
+    with pytest.raises(UserError, match=words):
+        read_scan(tmp_path / "s.mat", 3, 1, used)
+
+
 def test_a_scan_that_is_zero_in_the_coils_taken_is_refused(tmp_path: Path) -> None:
     data = np.zeros((4, 2, 2, 3), np.float32)  # [rows,parts,coils,samples]
     data[1, :, 1] = 5
