@@ -86,13 +86,15 @@ def _valid(
 def _rows(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """The rows of a file, which writing into them leaves as it is. OSError."""
     size = int(np.prod(shape))
+    cut = OSError(errno.EINVAL, f"no file of {size} bytes", str(path))
     if path.stat().st_size != size:
-        raise OSError(errno.EINVAL, f"no file of {size} bytes", str(path))
+        raise cut
     if size > MOST_READ:
         return np.memmap(path, np.uint8, "c", shape=shape)
     rows = np.empty(shape, np.uint8)
     with path.open("rb") as file:
-        file.readinto(rows.reshape(-1).data)
+        if file.readinto(rows.reshape(-1).data) != size:
+            raise cut
     return rows
 
 
