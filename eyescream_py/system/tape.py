@@ -31,6 +31,18 @@ UNREPEATABLE = {
     torch.Tag.inplace_view,
 }
 SAME = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}
+# those called most, as Python's own functions: the same kernels, found in half the time
+QUICK: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.add_.Tensor: Tensor.add_,
+    torch.ops.aten.addmm.default: torch.addmm,
+    torch.ops.aten.addmm_.default: Tensor.addmm_,
+    torch.ops.aten.bmm.default: torch.bmm,
+    torch.ops.aten.clamp_.default: Tensor.clamp_,
+    torch.ops.aten.clone.default: torch.clone,
+    torch.ops.aten.copy_.default: Tensor.copy_,
+    torch.ops.aten.mul.Tensor: torch.mul,
+    torch.ops.aten.sum.dim_IntList: torch.sum,
+}
 
 
 def as_one(function: Callable[..., Any], *args: Any) -> Any:
@@ -77,9 +89,10 @@ class Tape:
 
 @dataclass(frozen=True)
 class _Value:
-    """Stands for a tensor: one that was there before, or a step's result."""
+    """Stands for a tensor: one that was there before, or a step's result; and how it lies."""
 
     number: int
+    layout: tuple[Any, ...] = field(compare=False)
 
     def __repr__(self) -> str:
         return f"v{self.number}"
@@ -174,7 +187,7 @@ class _Recorder(TorchDispatchMode):
         )
 
     def _new(self, tensor: Tensor) -> _Value:
-        value = self._values[tensor] = _Value(self._count)
+        value = self._values[tensor] = _Value(self._count, _layout(tensor))
         self._count += 1
         return value
 
@@ -182,7 +195,7 @@ class _Recorder(TorchDispatchMode):
         if not isinstance(tensor, Tensor) or tensor in self._values:
             return None
         value = self._new(tensor)
-        self._memory_of(tensor, new=True).results.append((_layout(tensor), value))
+        self._memory_of(tensor, new=True).results.append(value)
         return value
 
     def _value(self, tensor: Tensor) -> _Value:
@@ -194,8 +207,8 @@ class _Recorder(TorchDispatchMode):
         result under another name.
         """
         memory = self._memory_of(tensor, new=False)
-        for layout, value in memory.results if memory.is_new else ():
-            if layout == _layout(tensor):
+        for value in memory.results if memory.is_new else ():
+            if value.layout == _layout(tensor):
                 self._values[tensor] = value
                 return value
         self.refused |= memory.is_new
@@ -218,7 +231,7 @@ class _Memory:
 
     reference: StorageWeakRef
     is_new: bool  # since the recording began
-    results: list[tuple[tuple[Any, ...], _Value]] = field(default_factory=list)
+    results: list[_Value] = field(default_factory=list)
 
 
 def _is_unrepeatable(function: Any, args: Sequence[Any]) -> bool:
@@ -233,25 +246,35 @@ def _layout(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _without_known(steps: Sequence[_Step], given: dict[_Value, Any]) -> Iterator[_Step]:
-    """The steps but views of what is `given`, which are added to it, and repeated ones."""
+    """The steps with each view made of the whole tensor at once, in the quickest way that Python
+    has, and but once; views of what is `given` are added to it.
+    """
     same: dict[_Value, _Value] = {}
-    views: dict[str, _Value] = {}
+    wholes: dict[_Value, _Value] = {}
+    views: dict[tuple[_Value, tuple[Any, ...]], _Value] = {}
     for step in steps:
         args, kwargs = tree_map_only(
             _Value, lambda value: same.get(value, value), (step.args, step.kwargs)
         )
         step = _Step(step.function, args, kwargs, step.made, step.several)
         made = None if step.several or not step.made else step.made[0]
-        if made and getattr(step.function, "is_view", False):
-            if all(value in given for value in step.taken):
-                tensors = tree_map_only(_Value, given.__getitem__, (args, kwargs))
-                given[made] = step.function(*tensors[0], **tensors[1])
-                continue
-            first = views.setdefault(f"{step.function} {args} {kwargs}", made)
-            if first is not made:
+        if not made or not getattr(step.function, "is_view", False):
+            yield step
+        elif all(value in given for value in step.taken):
+            tensors = tree_map_only(_Value, given.__getitem__, (args, kwargs))
+            given[made] = step.function(*tensors[0], **tensors[1])
+        else:
+            whole = wholes.get(step.taken[0], step.taken[0])
+            place, kind = made.layout[:3], made.layout[3:]
+            if kind != whole.layout[3:]:  # numbers of another type, or their conjugates
+                yield step
+            elif made.layout == whole.layout:
+                same[made] = whole
+            elif first := views.get((whole, place)):
                 same[made] = first
-                continue
-        yield step
+            else:
+                views[whole, place], wholes[made] = made, whole
+                yield _Step(Tensor.as_strided, (whole, *place), made=[made])
 
 
 def _written(steps: Sequence[_Step], given: dict[_Value, Any]) -> Tape:
@@ -262,6 +285,8 @@ def _written(steps: Sequence[_Step], given: dict[_Value, Any]) -> Tape:
     used: set[_Value] = set(given)
     lines = ["    return"]
     for step in reversed(steps):
+        if step.function is Tensor.as_strided and step.made[0] not in used:
+            continue  # on the way to other views only
         ended = {*step.taken, *filter(None, step.made)} - used
         used |= ended
         if ended:
@@ -289,7 +314,8 @@ def _line(step: _Step, names: dict[str, Any]) -> str:
 
     args = [written(arg) for arg in step.args]
     args += [f"{name}={written(arg)}" for name, arg in step.kwargs.items()]
-    call = f"{named('f', step.function)}({', '.join(args)})"
+    function = QUICK.get(step.function, step.function)
+    call = f"{named('f', function)}({', '.join(args)})"
     if not any(step.made):
         return call
     results = ["_" if value is None else repr(value) for value in step.made]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eyescream_py.system.tape import as_one, in_replays, record
 
@@ -122,6 +123,39 @@ def test_results_are_let_go_of_after_their_last_use():
     again = record(work)
     again.replay()
     assert seen[-1]
+
+
+class Views(TorchDispatchMode):
+    """Counts the views that are made inside its block."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+def test_views_of_views_are_made_of_the_whole_and_once():
+    x = torch.arange(12.0)
+
+    def work():
+        y = x * 2
+        for _ in range(2):  # of four views three are on the way; then all are known
+            last = y.view(3, 4).t()[1:].unsqueeze(0).expand(2, 3, 3)
+        bits = y.view(torch.int32)[2:].view(5, 2)  # of another type
+        same = y.view(3, 4).view(12)
+        x.copy_(same + last.sum() + bits.sum() % 7)
+
+    again, expected = record(work), x.clone()
+    with Views() as views:
+        again.replay()
+    result = x.clone()
+    assert views.count == 3
+    x.copy_(expected)
+    work()
+    assert torch.equal(result, x)
 
 
 def test_layers_of_torch_and_their_slopes():
