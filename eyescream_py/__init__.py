@@ -17,8 +17,10 @@ def load_generator(
     """A trained G: `load_generator("logs/adversarial.net").sample(64, seed=1)` is (64,C,H,W) 0..1.
 
     `path` is a trainer's .net, what `sample.py --export` wrote (.safetensors), or a network that
-    comes with the package (`pretrained:faces16`, `pretrained:faces32`); the result's `noise_dim`
-    and `dims` say what it takes and makes. torch is imported by the call.
+    comes with the package (`pretrained:faces16`, `pretrained:faces32`); of a file with an averaged
+    G that one is opened, unless `ema` is False. The result's `noise_dim` and `dims` say what it
+    takes and makes. Raises UserError where the file holds no G that makes pictures of noise, or
+    there is no such device. torch is imported by the call.
     """
     from eyescream_py.results.generator import load_generator as load
 
@@ -29,7 +31,7 @@ def load_refiner(path: str | Path, device: str = "cpu") -> Refiner:
     """The pair that `train_c2f.py` saved: `load_refiner(path).refine(faces)` enlarges faces.
 
     faces (N,C,s,s) in 0..1 become (N,C,S,S), with S the run's --fineSize. Raises UserError where
-    the file holds no such pair. torch is imported by the call.
+    the file holds no such pair, or there is no such device. torch is imported by the call.
     """
     from pathlib import Path
 

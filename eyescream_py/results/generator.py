@@ -69,12 +69,16 @@ class Generator:
             )
 
     def noise(self, n: int, seed: int = 1) -> Tensor:
-        """[n,noise_dim]; the first rows do not depend on n."""
+        """[n,noise_dim] in [-1,1], float32 on G's device; the first rows do not depend on n."""
         noise = torch.empty(n, self.noise_dim, dtype=torch.float32, device=self.device)
         return TorchSource(seed, self.device).uniform_(noise, -1, 1)
 
     def sample(self, n: int, seed: int = 1) -> Tensor:
-        """`n` pictures as float32 [n,C,H,W] in 0..1: the first ones of `sample.py --seed`."""
+        """`n` pictures as float32 [n,C,H,W] in 0..1: the first ones of `sample.py --seed`.
+
+        Raises ValueError for n below 1, TypeError for what is no whole number, UserError where the
+        pictures do not fit into memory.
+        """
         n, seed = operator.index(n), operator.index(seed)  # NumPy's integers, but no 2.5
         if n < 1:
             raise ValueError(f"{n} pictures cannot be made")
