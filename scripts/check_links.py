@@ -1,4 +1,6 @@
-"""Check relative links and anchors of Markdown files: `python -m scripts.check_links`."""
+"""Check relative links, anchors and names of source files in Markdown files:
+`python -m scripts.check_links`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ _LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\
 _SOURCE = re.compile(r"<(?:img|a)\b[^>]*?\b(?:src|href)=\"([^\"]+)\"")
 _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+_NAMED = re.compile(r"`((?:[a-z0-9_]+/)*[a-z0-9_]+\.(?:py|sh))(?::\w+)?`")
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)
 
 
@@ -51,17 +54,34 @@ def broken_links(page: Path) -> list[str]:
     return problems
 
 
-def pages() -> list[Path]:
-    """The Markdown files that git knows, deleted ones left out."""
-    command = ["git", "ls-files", "-z", "*.md"]
+def lost_files(page: Path) -> list[str]:
+    """One line for each source file that the page names in code and that is nowhere in the project.
+
+    A name may leave out the folders above it, as `data/walk.py` does. A bare name in lower case
+    (`model.py`) may be a reader's own, unless it is a test's.
+    """
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    named = [n for n in _NAMED.findall(text) if "/" in n or n.startswith("test_")]
+    ends = [f"/{path.as_posix()}" for path in tracked("*.py", "*.sh")]
+    return [f"{page}: there is no {n}" for n in named if not any(e.endswith(f"/{n}") for e in ends)]
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """The files that git knows, deleted ones left out."""
+    command = ["git", "ls-files", "-z", *patterns]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     found = [ROOT / name for name in listed.stdout.split("\0") if name]
-    return [page for page in found if page.is_file()]
+    return [path for path in found if path.is_file()]
+
+
+def pages() -> list[Path]:
+    """The Markdown files."""
+    return tracked("*.md")
 
 
 def main() -> int:
-    problems = [line for page in pages() for line in broken_links(page)]
-    print("\n".join(problems) or "Every link leads somewhere.")
+    problems = [line for page in pages() for line in broken_links(page) + lost_files(page)]
+    print("\n".join(problems) or "Every link and name leads somewhere.")
     return 1 if problems else 0
 
 

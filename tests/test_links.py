@@ -2,7 +2,7 @@
 
 import re
 
-from scripts.check_links import ROOT, anchors, broken_links, pages
+from scripts.check_links import ROOT, anchors, broken_links, lost_files, pages
 
 
 def test_every_link_of_the_documents_leads_somewhere():
@@ -23,6 +23,20 @@ def test_broken_links_are_found_and_good_ones_are_not(tmp_path):
     assert [line.split(": ")[1] for line in lines] == [
         "gone.png", "other.md#same-2", "#nowhere", "missing/file.md", "lost.png",
     ]  # fmt: skip
+
+
+def test_every_source_file_that_the_documents_name_is_there():
+    assert [line for page in pages() for line in lost_files(page)] == []
+
+
+def test_a_source_file_that_is_gone_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "`data/walk.py` `walk/data.py` `test_walk.py` `test_gone.py` `training/faces.py:train`\n"
+        "`model.py` `docs/NAME.md` `scripts/gone.sh`\n```\npython gone/gone.py\n```\n"
+    )
+    names = [line.split("there is no ")[1] for line in lost_files(page)]
+    assert names == ["walk/data.py", "test_gone.py", "scripts/gone.sh"]
 
 
 def test_headings_within_code_are_no_anchors():
