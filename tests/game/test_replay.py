@@ -70,10 +70,10 @@ def test_double_precision_follows_every_loss(name, args, tmp_path):
 def test_c2f_in_double_precision(tmp_path):
     golden = read("trajectory_c2f_default_f64.json")
     records = replay("train_c2f", tmp_path, *PAIRS, "--precision=fp64", *C2F)
-    assert_follows(records, golden["losses"], 1e-5)
+    assert_follows(records, golden["losses"], 1e-9)
     metrics = json.loads((tmp_path / "metrics.jsonl").read_text())
-    assert metrics["parzen"] == pytest.approx(golden["parzen"][0], rel=1e-5)
-    assert_ends_alike(torch7.load(tmp_path / "adversarial_c2f_16_to_32.net"), golden, 1e-5)
+    assert metrics["parzen"] == pytest.approx(golden["parzen"][0], rel=1e-9)
+    assert_ends_alike(torch7.load(tmp_path / "adversarial_c2f_16_to_32.net"), golden, 1e-8)
 
 
 def test_single_precision_follows_the_first_losses(tmp_path):
