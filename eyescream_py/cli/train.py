@@ -55,6 +55,7 @@ def main(**values: Any) -> None:
     table = options.lua_table()
     idle.tell_of_game(values)
     with stoppable(BEFORE_TRAINING, recipes.of_less_memory(values)) as stop:
-        from eyescream_py.training.faces import FaceOptions, train
+        from eyescream_py.training.face_task import FaceOptions
+        from eyescream_py.training.faces import train
 
         train(FaceOptions(**values, typed=typed, table=table), stop)

@@ -75,7 +75,7 @@ def test_a_G_that_forgets_to_vary_is_told(script, tmp_path, monkeypatch):
 def test_a_G_that_forgets_right_after_a_resume_is_told(tmp_path, monkeypatch):
     use_small_networks(monkeypatch)
     drawn = iter([(0.1, 0.2), (0.001, 0.2)])
-    monkeypatch.setattr("eyescream_py.training.faces.FaceTask.spread", lambda self: next(drawn))
+    monkeypatch.setattr("eyescream_py.training.face_task.FaceTask.spread", lambda self: next(drawn))
     data = pictures(tmp_path, "train")
     assert told(small_run("train", tmp_path, data, "--epochs=1")) == []
     output = small_run("train", tmp_path, data, "--epochs=2", "--network=adversarial.net")
@@ -83,7 +83,7 @@ def test_a_G_that_forgets_right_after_a_resume_is_told(tmp_path, monkeypatch):
 
 
 def place(script):
-    return "faces.FaceTask" if script == "train" else "c2f.PairTask"
+    return "face_task.FaceTask" if script == "train" else "c2f.PairTask"
 
 
 def test_the_spread_of_a_G_without_weights_is_none(tmp_path, monkeypatch):

@@ -21,8 +21,8 @@ from eyescream_py.torch7.flat import Flat
 from eyescream_py.training import distributed, players, setup
 from eyescream_py.training import game as games
 from tests.fake_cuda import CUDA, on_cuda, pretend_capability
+from tests.game.small_game import game as small_game
 from tests.game.test_capture import FakeStream
-from tests.game.test_capture import game as small_game
 
 CPU = torch.device("cpu")
 

@@ -82,7 +82,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(case, tmp_path, monkeypatch):
 def test_the_least_distance_so_far_is_that_of_the_whole_run(tmp_path, monkeypatch):
     use_small_networks(monkeypatch)
     distances = iter([30.0, 50.0])
-    monkeypatch.setattr("eyescream_py.training.faces.FaceTask._distance", lambda s: next(distances))
+    monkeypatch.setattr(
+        "eyescream_py.training.face_task.FaceTask._distance", lambda s: next(distances)
+    )
     data, often = pictures(tmp_path, "train"), "--evaluate_every=1"
     small_run("train", tmp_path, data, "--epochs=1", often)
     said = small_run("train", tmp_path, data, "--epochs=2", "--network=adversarial.net", often)

@@ -15,7 +15,8 @@ from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.device import prepare_cuda
 from eyescream_py.torch7.layers import ConcatTable, Dropout, JoinTable, SpatialDropout, View
 from eyescream_py.training import setup
-from tests.pretended_gpu import CUDA, Graph, Kernels, pretended_gpu
+from tests.pretended_gpu import Kernels, pretended_gpu
+from tests.pretended_tensors import CUDA, Graph
 from tests.small_runs import FILES, SCRIPTS, assert_same, invoke, pictures, records, small_run
 
 SAVED = ("--gpu=0", "--epochs=2", "--log_every=0")
