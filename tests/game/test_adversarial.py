@@ -16,6 +16,7 @@ from eyescream_py.game.adversarial import (
     Penalty,
 )
 from eyescream_py.game.answers import bce_loss
+from eyescream_py.game.averaging import Ema
 from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.group import Alone
 from eyescream_py.torch7.flat import Flat
@@ -114,6 +115,7 @@ def test_the_gate_closes_on_the_mean_of_its_last_batches():
         mean = sum(history[-20:]) / len(history[-20:])
         assert bool(gate.update(predictions, targets)) == (mean < 0.75), step
     assert gate.can_close
+    assert AccuracyGate(1.0, 16, torch.device("cpu")).can_close  # on a D that is always right
     assert not AccuracyGate(1.01, 16, torch.device("cpu")).can_close
 
 
@@ -186,6 +188,37 @@ def test_a_closed_gate_withholds_the_step_and_says_so():
     ]  # fmt: skip
     assert int(made.figures.sums["D_trained"]) == 0
     assert int(made.figures.confusion.counts.sum()) == 8
+
+
+def test_each_player_takes_its_steps_in_turn_and_the_average_one_an_iteration():
+    made, turns = game(iterations=(2, 3)), []
+    made.ema = Ema(made.G.network, 0.9)
+    made.iteration(4, lambda network, loss: turns.append(network))
+    assert turns == list("DDGGG")
+    assert int(made.ema.updates) == 1
+
+
+def test_only_a_D_that_is_certain_of_everything_is_stuck():
+    made = game()
+    made.iteration(4)
+    assert made.is_stuck() == ""
+    certain = made.figures.sums["D_certain"]
+    certain.fill_(3)
+    assert made.is_stuck() == ""
+    certain.fill_(4)
+    assert "certain of every picture" in made.is_stuck()
+    made.figures.zero()
+    assert made.is_stuck() == ""  # of no picture at all
+
+
+def test_figures_begin_an_epoch_at_nothing():
+    made = game()
+    made.iteration(4)
+    assert made.figures.sums["D_loss"] > 0 < made.figures.sums["G_loss"]
+    assert int(made.figures.confusion.counts.sum()) == 4
+    made.figures.zero()
+    assert not any(value.any() for value in made.figures.sums.values())
+    assert int(made.figures.confusion.counts.sum()) == 0
 
 
 def test_d_learns_to_tell_a_fixed_generator():

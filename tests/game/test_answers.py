@@ -92,10 +92,10 @@ def test_logits_are_those_of_the_networks_own_answer(name):
 
 def test_what_an_answer_means():
     D = linear_D(0.0)
-    logits = torch.tensor([-14.0, -0.1, 0.1, 14.0])
+    logits = torch.tensor([-14.0, -13.0, -0.1, 0.1, 13.0, 14.0])
     for answers, given in ((Logits(D), logits), (Probabilities(D), torch.sigmoid(logits.double()))):
-        assert answers.real(given).tolist() == [0, 0, 1, 1]
-        assert answers.certain(given).tolist() == [True, False, False, True]
+        assert answers.real(given).tolist() == [0, 0, 0, 1, 1, 1]
+        assert answers.certain(given).tolist() == [True, *[False] * 4, True]
 
 
 def test_a_network_that_ends_in_something_else_is_refused():

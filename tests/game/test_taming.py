@@ -40,6 +40,35 @@ def test_each_kind_of_view_changes_the_pictures_and_lets_gradients_through(kind)
     assert images.grad.abs().sum() > 0
 
 
+class Drawn:
+    """Gives out the same seven numbers for every picture."""
+
+    def __init__(self, *numbers):
+        self.numbers = torch.tensor(numbers)
+
+    def uniform_(self, tensor, low, high):
+        assert (low, high) == (0, 1)
+        return tensor.copy_(self.numbers)
+
+
+def test_each_kind_of_view_takes_its_own_numbers():
+    """Brightness and contrast in 0..1 as about half a picture; the hole comes last."""
+    images = pictures(3)
+    source = Drawn(0.9, 0.8, 1.0, 0.0, 0.5, 0.25, 0.7)  # down by two, left by two; side: mirrored
+    bright = images + 0.2
+    mean = bright.mean((1, 2, 3), keepdim=True)
+    colour = 1.3 * (bright - mean) + mean
+    moved = torch.zeros_like(images)
+    moved[:, :, 2:, :-2] = images[:, :, :-2, 2:]
+    cut = images.clone()
+    cut[:, :, 4:12, :8] = 0  # centred at row 8, column 4
+    for kind, expected in (
+        ("colour", colour), ("mirror", images.flip(3)), ("translation", moved), ("cutout", cut)
+    ):  # fmt: skip
+        torch.testing.assert_close(DiffAugment([kind], source)(images), expected)
+    assert not DiffAugment(["cutout", "translation"], source)(images)[:, :, 4:12, :8].any()
+
+
 def test_no_kinds_leave_the_pictures_alone():
     images = pictures()
     assert torch.equal(DiffAugment([], TorchSource(1))(images), images)
@@ -166,6 +195,50 @@ def test_taming_that_does_nothing_changes_nothing_and_each_kind_changes_d():
     assert torch.equal(weights(plain), weights(idle))
     for each in (bounded, *others):
         assert not torch.equal(weights(plain), weights(each))
+
+
+def test_r1_is_of_the_real_half_of_a_batch():
+    """D is x^2/2 of the only pixel, whose slope is x."""
+    D = nn.Sequential(View(1), Square(), nn.Sigmoid())
+    batch = torch.tensor([1.0, 3.0, 50.0, 70.0]).view(4, 1, 1, 1)
+    penalty = Taming(slope=SlopePenalty(6.0)).penalty(Logits(D), batch)
+    assert float(penalty.detach()) == pytest.approx(6 / 2 * (1 + 9) / 2)
+
+
+class Square(nn.Module):
+    def forward(self, x):
+        return x.square() / 2
+
+
+def test_both_players_and_r1_see_the_views_and_not_the_pictures():
+    seen, sloped = [], []
+    made = game(Taming(augment=lambda images: images + 100, slope=SpiedSlope(sloped)))
+    made.D.network.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
+    made.iteration(4)
+    assert len(seen) == 2
+    assert all((images >= 100).all() for images in seen)
+    (real,) = sloped
+    assert torch.equal(real, seen[0][:2])
+
+
+class SpiedSlope(SlopePenalty):
+    def __init__(self, seen):
+        super().__init__(1.0)
+        self.seen = seen
+
+    def __call__(self, D, real):
+        self.seen.append(real.clone())
+        return 0.0
+
+
+def test_r1_is_no_part_of_the_loss_that_is_told():
+    plain, tamed = game(), game(Taming(slope=SlopePenalty(5.0)))
+    told = []
+    for each in (plain, tamed):
+        each.discriminator_step(4, lambda network, loss: told.append(loss))
+    assert told[0] == told[1]
+    assert plain.figures.sums["D_loss"] == tamed.figures.sums["D_loss"] == pytest.approx(told[0])
+    assert not torch.equal(weights(plain), weights(tamed))
 
 
 def test_r1_makes_d_flatter():

@@ -64,6 +64,15 @@ def test_copies_compute_what_autocast_does_to_the_bit():
         assert torch.equal(value, rounded.figures.sums[name]), name
 
 
+def test_copies_are_those_of_weights_that_were_bounded():
+    made = game(True)
+    made.taming.bound.bound = 0.01
+    made.discriminator_step(8)
+    flat = made.D.optimizer.flat.weights
+    assert torch.linalg.matrix_norm(made.D.network[4].weight.detach(), 2) < 0.1
+    assert torch.equal(made.D.working.rounded, flat.bfloat16())
+
+
 def test_only_the_pass_of_a_step_sees_the_copies():
     made = game(True)
     before = dict(made.D.network.named_parameters())

@@ -34,6 +34,14 @@ def test_draws_in_sequence_equal_lua(seed):
     check("randperm", stream.randperm(12) + 1)
 
 
+@pytest.mark.parametrize("parts", [(4, 4), (3, 5), (1, 1, 6), (0, 7, 1)])
+def test_normal_numbers_drawn_in_parts_are_those_drawn_at_once(parts):
+    """A pair's second half waits for the next draw, and no longer."""
+    stream = TorchRandom(3)
+    drawn = np.concatenate([stream.normal(n) for n in parts])
+    np.testing.assert_array_equal(drawn, TorchRandom(3).normal(8))
+
+
 @pytest.mark.parametrize("seed", [1, 7, 12345])
 def test_far_draws_doubles_and_integers(seed):
     stream = TorchRandom(seed)
