@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from eyescream_py import torch7
 from eyescream_py.data.dataset import Dataset
@@ -93,6 +94,24 @@ def assert_close(a, b, **close):
     assert torch.equal(a.figures.confusion.counts, b.figures.confusion.counts)
     for key, value in a.figures.sums.items():
         torch.testing.assert_close(value, b.figures.sums[key], rtol=1e-4, atol=1e-6)
+
+
+class Halving(Alone):
+    """Another process whose gradients are all 0."""
+
+    def average_(self, tensors):
+        for tensor in tensors:
+            tensor.div_(2)
+
+
+def test_fused_steps_go_by_the_gradients_of_all_processes():
+    net, x = nn.Linear(3, 1), torch.tensor([[1.0, 2.0, 3.0]])
+    fused = player(net, Penalty(), 1.0, kernels_in_torch, choose("fp32", torch.device("cpu")), None)
+    found = []
+    for group in (Alone(), Halving()):
+        fused.backward(net(x).sum(), group)
+        found.append(net.weight.grad.tolist())
+    assert found == [[[1.0, 2.0, 3.0]], [[0.5, 1.0, 1.5]]]
 
 
 @pytest.mark.parametrize("bound", [1.01, 0.5])
