@@ -1,7 +1,9 @@
 """What a run's windows show, against its networks and pictures."""
 
+import copy
 import math
 
+import pytest
 import torch
 
 from eyescream_py import torch7
@@ -117,3 +119,49 @@ def test_the_windows_of_the_denoiser(tmp_path, monkeypatch):
     torch.testing.assert_close(seen.pictures[25][0], task.named["AE2_DECODER"].eval()(once))
     ((window, epoch, values),) = seen.curves
     assert (window, epoch, list(values.values())) == (26, 1, task.smallest)
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "looks", "flags"),
+    [
+        ("train", FaceTask, ("end_epoch", "collapse", "show", "save_pictures"),
+         ("--G_arch=upsampling", "--evaluate_every=1")),
+        ("train_c2f", PairTask, ("collapse", "show", "save_pictures"), ()),  # Lua's score draws
+        ("train_denoiser", DenoiserTask, ("end_epoch", "collapse", "show", "save_pictures"), ()),
+    ],
+)  # fmt: skip
+def test_looking_at_a_run_changes_nothing_of_it(script, kind, looks, flags, tmp_path, monkeypatch):
+    """Neither a network's statistics nor what its streams of random numbers give next."""
+    looked = []
+
+    def watched(name):
+        original = getattr(kind, name)
+
+        def look(task, *given):
+            before = [copy.deepcopy(net.state_dict()) for net in task.networks().values()]
+            drawn = task.source.state()["torch"].clone()
+            made = original(task, *given)
+            after = [net.state_dict() for net in task.networks().values()]
+            for old, new in zip(before, after, strict=True):
+                assert all(torch.equal(old[key], new[key]) for key in old), name
+            assert torch.equal(drawn, task.source.state()["torch"]), name
+            assert all(net.training for net in task.networks().values()), name
+            looked.append(name)
+            return made
+
+        monkeypatch.setattr(kind, name, look)
+
+    for name in looks:
+        watched(name)
+    shown_by(monkeypatch, kind, tmp_path, script, *flags)
+    assert sorted(looked) == sorted(looks)
+
+
+def test_curves_of_a_run_that_goes_on_begin_with_its_first_epoch(tmp_path, monkeypatch):
+    shown_by(monkeypatch, FaceTask, tmp_path, "train")
+    again = ("--epochs=2", "--network=adversarial.net")
+    seen, _ = shown_by(monkeypatch, FaceTask, tmp_path, "train", *again)
+    assert [epoch for window, epoch, _ in seen.curves if window == "loss"] == [1, 2]
+    assert [set(values) for window, _, values in seen.curves if window == "loss"] == [
+        {"D", "G"}
+    ] * 2
