@@ -57,7 +57,6 @@ CLEAR = {
     "palette": saved(Image.new("P", (8, 8)), "PNG", transparency=0),
     "GIF": saved(Image.new("P", (8, 8)), "GIF", transparency=0),
     "WebP": saved(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "WEBP", lossless=True),
-    "16-bit grey": saved(Image.fromarray(np.zeros((8, 8), np.uint16)), "PNG"),
 }
 
 
@@ -68,6 +67,13 @@ def test_transparency_is_white_unless_wanted():
         kept = open_picture(CLEAR[name], alpha=True)
         assert kept.mode in ("RGBA", "LA"), name
         assert kept.getextrema()[-1] == (0, 0), name
+
+
+def test_the_clear_value_of_deep_grey_is_white():
+    values = np.array([[0, 300], [65535, 300]], np.uint16)
+    picture = saved(Image.fromarray(values), "PNG", transparency=300)
+    assert np.asarray(open_picture(picture)).tolist() == [[0, 255], [255, 255]]
+    assert read_pixels(picture, "L").tolist() == [[0, 255], [255, 255]]
 
 
 def test_a_half_clear_colour_is_blended_with_white():

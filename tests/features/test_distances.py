@@ -10,6 +10,7 @@ from PIL import Image
 
 from eyescream_py import features
 from eyescream_py.data.embedded import embedded_faces
+from eyescream_py.features.distances import prepared, side_for
 
 
 def normal(count, size, seed, shift=0.0, scale=1.0):
@@ -146,6 +147,17 @@ def test_worse_pictures_are_farther(seeing, spoilt):
     for distance in (features.frechet_distance, lambda a, b: features.kernel_distance(a, b).value):
         near, far, farthest = (distance(reference, rows) for rows in seen)
         assert near < far < farthest
+
+
+def test_pictures_are_seen_in_colour_from_minus_one_to_one_at_a_side_of_their_size():
+    grey = torch.tensor([[0.0, 0.25], [0.5, 1.0]]).view(1, 1, 2, 2)
+    seen = prepared(grey, 2)
+    assert seen.shape == (1, 3, 2, 2)
+    assert torch.equal(seen[0, 2], 2 * grey[0, 0] - 1)
+    enlarged = prepared(grey, 8)
+    expected = F.interpolate(grey, (8, 8), mode="bicubic", antialias=True).clamp(0, 1)
+    torch.testing.assert_close(enlarged[:, :1], 2 * expected - 1)
+    assert [side_for(torch.zeros(1, 3, 9, side)) for side in (16, 112, 113)] == [112, 112, 224]
 
 
 def test_vectors_do_not_depend_on_batches(seeing):

@@ -56,6 +56,25 @@ def test_taps_at_five_strides(network):
     ]  # fmt: skip
 
 
+def test_a_tap_is_what_the_next_stride_reads(network):
+    """The last block at each stride; the last block of all."""
+    given, blocks = {}, list(network._blocks)
+    hooks = [
+        block.register_forward_pre_hook(lambda _, x, n=number: given.setdefault(n, x[0].clone()))
+        for number, block in enumerate(blocks)
+    ]
+    with torch.no_grad():
+        taps = network(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    for hook in hooks:
+        hook.remove()
+    halving = [n for n in range(1, 16) if blocks[n]._depthwise_conv.stride == (2, 2)]
+    assert len(halving) == 4
+    for tap, number in zip(taps, halving, strict=False):
+        assert torch.equal(tap, given[number])
+    with torch.no_grad():
+        torch.testing.assert_close(taps[-1], blocks[-1](given[15]))
+
+
 def test_padding_puts_the_odd_pixel_behind():
     """An even side at stride 2: TensorFlow pads nothing before and one pixel behind for a 3x3."""
     conv = SameConv2d(1, 1, 3, stride=2)

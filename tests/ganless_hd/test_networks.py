@@ -123,3 +123,28 @@ def test_nothing_depends_on_pixels_256_or_more_away():
     reach = x.grad.abs().sum((0, 1, 2)).nonzero().flatten()
     assert reach.min() > 320 - 256
     assert reach.max() < 384 + 256
+
+
+def test_the_whole_network_is_the_published_one_written_out():
+    """As a published checkpoint needs it: skips first, pixels doubled, SELU everywhere, tanh."""
+    network = UNet(0.0625, seed=5)
+    x = torch.rand(1, 3, 64, 128, generator=torch.Generator().manual_seed(3)) * 2 - 1
+
+    def level(conv: BasisConv2d, x: torch.Tensor) -> torch.Tensor:
+        return F.selu(F.conv2d(x, conv.kernel(), conv.bias, padding=1))
+
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("bias"):
+                parameter.uniform_(-1, 1, generator=torch.Generator().manual_seed(len(name)))
+        skips = [x]
+        for conv in network.encoderLevels:
+            skips.append(F.max_pool2d(level(conv, skips[-1]), 2))
+        y = skips.pop()
+        for number in range(5, -1, -1):
+            y = level(network.decoderLevels[number].node, y)
+            y = y.repeat_interleave(2, 2).repeat_interleave(2, 3)
+            y = torch.cat([skips[number], y], 1) if number else y
+        expected = network.collapse(level(network.finalDecoder, y)).tanh()
+        torch.testing.assert_close(network(x), expected, atol=1e-4, rtol=1e-4)
+    assert expected.std() > 0.01

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from eyescream_py.ganless_hd.checkpoints import fingerprint, read_tensors, write_tensors
+from eyescream_py.ganless_hd.data import ResizedPhotos, fixed_batches, fixed_pairs
 from eyescream_py.ganless_hd.start import opened_run
 from eyescream_py.ganless_hd.training import next_batch, spread, state_file
 from eyescream_py.system.errors import UserError
@@ -117,6 +118,17 @@ def test_held_out_losses_of_both_weights(tiny_options):
     assert record["raw"] == run.trainer.evaluate(run.held_out)
     assert record["raw"] != record["averaged"]
     assert sum(len(inputs) for inputs, _ in run.held_out) == 3
+
+
+def test_held_out_photographs_are_the_last_by_name_and_are_not_trained_on(tiny_options, photos):
+    names = sorted(path.name for path in photos.iterdir())
+    with opened_run(replace(tiny_options, heldout=3), ()) as run:
+        seen = [path.name for path in run.dataset.photos.photos]
+        targets = torch.cat([targets for _, targets in run.held_out])
+    assert seen == names[:-3]
+    own = ResizedPhotos([photos / name for name in names[-3:]], 72)
+    expected = torch.cat([targets for _, targets in fixed_batches(fixed_pairs(own, 64, True), 3)])
+    assert torch.equal(targets, expected)
 
 
 @pytest.mark.parametrize(

@@ -70,3 +70,8 @@ def test_adam_moves_by_its_rate_at_first() -> None:
     parameter.grad = torch.tensor([5.0, -0.1])
     optimizer.step()
     torch.testing.assert_close(parameter.detach(), torch.tensor([0.99, 1.01]))
+
+
+def test_adam_has_tensorflows_settings() -> None:
+    (group,) = build_optimizer("ADAM", [torch.nn.Parameter(torch.ones(1))], 0.02).param_groups
+    assert (group["lr"], group["betas"], group["eps"]) == (0.02, (0.9, 0.999), 1e-8)

@@ -92,6 +92,29 @@ def test_dense_layers_are_normalised_with_batch_and_not_with_conv() -> None:
     }
 
 
+def test_normalisations_are_those_of_their_definition() -> None:
+    """Epsilon 1e-3; running statistics move by a tenth, as TensorFlow's do."""
+    torch.manual_seed(0)
+    x = 0.05 * torch.randn(4, 3, 8, 8, dtype=torch.double)
+    for norm, axes in (("batch", (0, 2, 3)), ("conv", (0, 2, 3)), ("instance", (2, 3))):
+        layer = Conv(3, 3, 1, norm=norm, activation=lambda x: x).double()
+        with torch.no_grad():
+            layer.conv.weight.copy_(torch.eye(3)[..., None, None])
+        mean, variance = x.mean(axes, keepdim=True), x.var(axes, correction=0, keepdim=True)
+        torch.testing.assert_close(layer(x), (x - mean) / (variance + 1e-3).sqrt())
+        assert {name for name, _ in layer.norm.named_parameters()} == {"weight", "bias"}
+        if norm != "instance":
+            torch.testing.assert_close(layer.norm.running_mean, 0.1 * mean.flatten())
+    dense = Discriminator(1, 8, "batch").dense_norm
+    assert (dense.eps, dense.momentum) == (1e-3, 0.1)
+
+
+def test_pix_drops_half_in_its_two_innermost_layers() -> None:
+    drops = [layer.p for layer in build_generator("PIX", 1, 64).modules()
+             if isinstance(layer, torch.nn.Dropout)]  # fmt: skip
+    assert drops == [0.5, 0.5, 0, 0]
+
+
 def test_instance_norm_makes_a_picture_independent_of_its_batch() -> None:
     torch.manual_seed(0)
     network = build_generator("U", 1, 16, "instance")

@@ -68,6 +68,19 @@ def test_the_weight_scales_the_step_and_not_the_report(heads: Path) -> None:
     assert far > 2 * near
 
 
+def test_a_random_network_draws_none_of_the_runs_numbers_and_is_calibrated_on_targets() -> None:
+    targets = [pictures(), pictures().flip(0)]
+    before = torch.get_rng_state()
+    loss = PerceptualLoss.load("random", targets, CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+    known = features.load("random")
+    features.calibrate(known, [2 * batch for batch in targets])
+    for found, wanted in zip(
+        loss.network(pictures()), features.frozen(known)(pictures()), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_it_is_part_of_l1() -> None:
     with pytest.raises(UserError, match="--features_loss: is a part of --L1"):
         check_options(ModelOptions(features_loss=1), ImageOptions())

@@ -93,18 +93,31 @@ def test_order_and_names_of_the_losses(full: ImageModel) -> None:
     assert list(full.step()) == ["L1", "self_L1", "R", "D", "G", "difference", "D_steps"]
 
 
-def test_l1_weight_scales_the_step_and_not_the_report(heads: Path) -> None:
-    x = y = None
+@pytest.mark.parametrize("kind", ["l1", "self_l1"])
+def test_weights_scale_the_step_and_not_the_report(heads: Path, kind: str) -> None:
     steps, reports = [], []
     for weight in (1.0, 10.0):
-        model = make_model(heads, l1=True, use_nd_l1=True, l1_weight=weight, llr=1e-5)
-        x, y = model._pairs.draw(4) if x is None else (x, y)
+        weights = {"l1": {"l1_weight": weight}, "self_l1": {"self_l1": weight}}[kind]
+        model = make_model(heads, l1=True, use_nd_l1=True, llr=1e-5, **weights)
+        x, y = model._pairs.draw(4)
         before = snapshot(model)["generator"]
-        reports.append(model.l1_step(x, y)["L1"])
+        reports.append(model.l1_step(x, y)["L1"] if kind == "l1" else model.self_l1_step(x))
         parameters = model.generator.parameters()
         steps.append(sum((a - b).norm() for a, b in zip(parameters, before, strict=True)).item())
     assert reports[0] == reports[1]
     assert steps[1] > 5 * steps[0]
+
+
+def test_the_reconstructor_is_judged_on_gs_picture_by_its_source(heads: Path) -> None:
+    model = make_model(heads, use_recon=True)
+    x, _ = model.draw()
+    with torch.no_grad():
+        expected = (model.modules["reconstructor"](model.generator(x)) - x).abs().mean()
+    assert model.reconstruction_step(x) == pytest.approx(float(expected), rel=1e-5)
+    model._seen = x, x
+    shown = model.samples()
+    wanted = generate(model.modules["reconstructor"], shown["output"])
+    torch.testing.assert_close(shown["reconstruction"], wanted)
 
 
 def test_self_l1_pulls_the_picture_towards_its_source(heads: Path) -> None:

@@ -154,6 +154,18 @@ def test_noise_has_the_asked_size() -> None:
     assert torch.view_as_real(noisy - clean).std().item() == pytest.approx(0.25, rel=0.05)
 
 
+def test_each_batch_and_each_seed_has_noise_of_its_own() -> None:
+    protocol = spiral_protocol()
+    noise = []
+    for first, seed in ((0, 1), (4, 1), (0, 2)):
+        clean, noisy = (
+            Examples(small_params(noise_level=level), protocol, phantoms(), seed).batch(first, 4)
+            for level in (0.0, 0.25)
+        )
+        noise.append(torch.view_as_real(noisy.signal - clean.signal).flatten())
+    assert torch.corrcoef(torch.stack(noise)).triu(1).abs().max() < 0.1
+
+
 def test_echoes_multiply_the_label() -> None:
     protocol = spiral_protocol()
     echoes = torch.polar(torch.ones(2, SIDE, SIDE), torch.full((2, SIDE, SIDE), 0.5))

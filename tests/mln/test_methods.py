@@ -125,6 +125,19 @@ def test_the_comparison_tunes_cg_on_other_examples_and_can_add_wavelets_and_tv()
     assert f"CG-SENSE, best: {steps} steps" in names
 
 
+def test_methods_are_judged_inside_the_mask_alone() -> None:
+    """What a network makes outside of the object, where there is no truth, changes no figure."""
+    protocol = spiral_protocol()
+    batch = Examples(small_params(), protocol, phantoms()).batch(0, 2)
+    outside = 9 * (1 - protocol.mask)
+    perfect, noisy = (
+        compare(lambda signal, more=more: batch.label[: len(signal)] + more, protocol, batch)[0]
+        for more in (0, outside)
+    )
+    assert (perfect.nrmse, perfect.ssim) == (0, pytest.approx(1))
+    assert (noisy.nrmse, noisy.ssim) == (perfect.nrmse, perfect.ssim)
+
+
 def test_a_report_has_errors_only_with_a_reference(tmp_path: Path) -> None:
     truth = random_images(8, 8).numpy()
     same = outcome("one", 2, 0.5, 2j * truth, truth, np.ones((8, 8)))

@@ -9,6 +9,7 @@ from eyescream_py.mln.networks import (
     fourier_matrix,
     grid_line,
     neighbour_table,
+    tensor_sizes,
     to_label,
 )
 from eyescream_py.mln.trajectories import spiral
@@ -109,11 +110,29 @@ def test_first_weights_are_truncated_normals() -> None:
         )  # of a normal cut at 2 sigma
 
 
-def test_the_papers_size_and_sigma() -> None:
-    shape = Shape(128, 128, 56.0, 8, 12, 7)
-    assert shape.grid_side**2 * shape.taps * shape.segments == 11_010_048
-    assert pytest.approx(0.0174, abs=5e-5) == (128**2 * 96 * 7) ** -0.25
-    assert pytest.approx(0.0543, abs=5e-5) == (128**2 * 7) ** -0.25
+def test_the_papers_sizes() -> None:
+    with torch.device("meta"):
+        net = MinimalLinearNetwork(Shape(128, 128, 56.0, 8, 12, 7), torch.empty(128**2, 12))
+    assert net.k_layer.weight.numel() == 11_010_048
+    assert net.i_layer.weight.numel() == 114_688
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [
+        {},
+        {"trainable_fourier": True, "shared_fourier": True},
+        {"trainable_fourier": True, "shared_fourier": False},
+    ],
+)
+@pytest.mark.parametrize("bias", [False, True])
+def test_sizes_by_arithmetic_are_the_stored_tensors(trained: dict, bias: bool) -> None:
+    net = network(outputs=2, complex_bias=bias, **trained)
+    stored = {
+        name: tuple((torch.view_as_real(value) if value.is_complex() else value).shape)
+        for name, value in net.state_dict().items()
+    }
+    assert tensor_sizes(net.shape) == stored
 
 
 @pytest.mark.parametrize(

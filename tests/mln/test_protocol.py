@@ -145,6 +145,20 @@ def test_simulated_files_load_as_the_protocol_they_came_from(tmp_path: Path) -> 
         write_simulation(setup, tmp_path / "sim")
 
 
+def test_a_simulated_scan_has_the_asked_noise_which_follows_the_seed(tmp_path: Path) -> None:
+    noise = []
+    for seed in (1, 2):
+        scans = []
+        for level in (0, 0.05):
+            folder = tmp_path / f"{seed} {level}"
+            setup = Setup(side=SIDE, coils=2, samples=300, turns=5, noise=level, seed=seed)
+            assert write_simulation(setup, folder).noise == level
+            scans.append(read_mat(folder / "Scan_01.mat", ["Data"])["Data"])
+        noise.append(scans[1] - scans[0])
+    assert np.std(noise, axis=(1, 2)) == pytest.approx([0.05, 0.05], rel=0.1)
+    assert abs(np.corrcoef(*np.reshape(noise, (2, -1)))[0, 1]) < 0.1
+
+
 def test_echo_times_make_one_output_each(tmp_path: Path) -> None:
     params = write_simulation(Setup(side=SIDE, coils=2, samples=300, turns=5, b0_hz=80), tmp_path)
     b0 = read_mat(tmp_path / "B0TS.mat", ["B0_Hz"])["B0_Hz"]

@@ -56,6 +56,12 @@ def test_one_step_for_bands_and_trained_fourier(bands: int) -> None:
     assert losses[-1] < losses[0]
 
 
+def test_adam_has_the_originals_settings() -> None:
+    params = small_params(learning_rate_start=0.003)
+    (group,) = steps.adam(torch.nn.Linear(1, 1), params).param_groups
+    assert (group["lr"], group["betas"], group["eps"]) == (0.003, (0.9, 0.999), 1e-8)
+
+
 def test_adam_moves_real_and_imaginary_parts_on_their_own() -> None:
     net = build_network(Shape(SIDE, SIDE, 8, 3, 4, 1), spiral_protocol().trajectory)
     before = net.k_layer.weight.detach().clone()

@@ -7,10 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eyescream_py.mln import checkpoints, training
+from eyescream_py.mln import checkpoints, reconstruction, training
+from eyescream_py.mln.__main__ import _closing_comparison
+from eyescream_py.mln.data import Examples
 from eyescream_py.mln.mat import read_mat, write_mat
 from eyescream_py.mln.networks import build_network
 from eyescream_py.mln.protocol import Protocol, network_shape
+from eyescream_py.mln.reconstruction import Score
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.errors import UserError
 from tests.mln.small import SIDE, phantoms, random_images, small_params, spiral_protocol
@@ -40,6 +43,25 @@ def test_training_lowers_the_loss_and_leaves_its_files(tmp_path: Path) -> None:
     assert (run.checkpoint_folder / "checkpoint_new.safetensors").is_file()
     records = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["batch"] for record in records] == [10, 20]
+
+
+def test_the_rate_falls_with_the_batches(tmp_path: Path) -> None:
+    run = run_of(tmp_path, learning_rate_half_life=1000)
+    trained(run, 20)
+    records = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["lr"] for record in records] == pytest.approx(
+        [0.01 * 0.5 ** (done / 1000) for done in (9, 19)], rel=1e-9
+    )
+    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(records[-1]["lr"])
+
+
+def test_a_checkpoint_keeps_what_a_run_has_done(tmp_path: Path) -> None:
+    run = run_of(tmp_path, QuickFailureTimeM=1e-9, QuickFailureThresh=100)
+    trained(run, 3)
+    kept = checkpoints.load_checkpoint(run.checkpoint_folder / training.CHECKPOINT_NAME)
+    assert kept.progress == run.progress
+    assert kept.progress.seconds > 0
+    assert kept.progress.quick_check_done
 
 
 @pytest.mark.parametrize("bank", [{}, {"BankSize": 8, "BankK": 3, "noise_level": 0.01}])
@@ -267,3 +289,24 @@ def test_the_closing_comparison_has_pictures_of_its_own(tmp_path: Path) -> None:
     assert not set(seen[:, 0, 0]) & set(unseen[:, 0, 0])
     one, other = training_images(small_params(nToLoad=3))  # phantoms: of another seed
     assert not np.array_equal(one[1:], other[1:])
+
+
+def test_the_closing_comparison_judges_by_pictures_and_draws_that_training_never_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def compare(*args: object, **more: object) -> list[Score]:
+        given.extend(args[2:])
+        return [Score("MLN", 0.1, 0.9, 1.0)]
+
+    monkeypatch.setattr(reconstruction, "compare", compare)
+    run, flat = run_of(tmp_path), np.ones((2, SIDE, SIDE), np.float32)
+    _closing_comparison(run, phantoms(), flat, 6, False)
+    test, choose = (batch.label for batch in given)
+    assert (len(test), len(choose)) == (6, 4)
+    torch.testing.assert_close(test.abs(), run.protocol.mask.expand(6, 1, -1, -1))
+    assert (choose.abs() - run.protocol.mask).abs().amax((1, 2, 3)).min() > 0.1  # of training's
+    for images, labels in ((flat, test), (phantoms(), choose)):
+        drawn = Examples(run.params, run.protocol, images).batch(0, len(labels)).label
+        assert (drawn - labels).abs().amax((1, 2, 3)).min() > 0.1

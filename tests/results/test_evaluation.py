@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from torch import nn
 
 from eyescream_py import torch7
 from eyescream_py.cli.evaluate import main
@@ -59,6 +60,37 @@ def test_copies_of_training_pictures_are_found_out(faces):
     assert copies["nearest"]["generated to training"] < 0.1
     fresh = measure(Subject(reference.flip(3), None), reference, seen, 1).figures
     assert 0.2 < fresh["nearer_to_training"] < 0.8
+
+
+class Bright(nn.Module):
+    """A D that takes bright pictures for real."""
+
+    def forward(self, images):
+        return images.mean((1, 2, 3))[:, None]
+
+
+def test_ds_areas_are_those_of_reference_over_generated_and_training_over_reference(faces):
+    reference, seen = faces
+    sets = 0.5 * reference / reference.amax((1, 2, 3), keepdim=True), seen / 2 + 0.5
+    found = measure(Subject(0 * reference, Bright()), *sets, 1)
+    assert found.figures["D_auc"] == {
+        "reference against generated": 1, "training against reference": 1,
+    }  # fmt: skip
+    for name, pictures in zip(
+        ("reference", "training", "generated"), (*sets, 0 * seen), strict=True
+    ):
+        torch.testing.assert_close(found.scores[name], pictures.mean((1, 2, 3)))
+
+
+def test_held_out_pictures_are_the_reference(tmp_path):
+    given = {}
+    for name, count in (("heldout", 3), ("dataset", 5)):
+        path = tmp_path / f"{name}.t7"
+        torch7.save(path, torch.rand(count, 1, 8, 8))
+        given[name] = str(path)
+    held, seen, note = evaluation.real_sets(options_of(**given), 1, 8, torch.device("cpu"))
+    assert (len(held), len(seen)) == (3, 5)
+    assert "heldout.t7 (held out); training: " in note
 
 
 def test_one_picture_over_and_over_has_no_diversity(faces):
@@ -163,9 +195,6 @@ def test_features_that_are_none_are_refused_before_any_work(tmp_path):
     done = evaluate(tmp_path / "gone.net", "--features=inception")
     assert done.exit_code == 2
     assert "--features=inception: no such file, and none of auto, lite0, random" in done.output
-
-
-LIE = b"{'descr': '|u1', 'fortran_order': False, 'shape': (9000000000000, 1, 8, 8), }"
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,19 @@ def test_critic_gives_one_score_per_picture(norm):
     assert critic(torch.rand(3, 3, 64, 64)).shape == (3,)
 
 
+def test_the_critic_sees_pictures_from_minus_one_to_one_and_means_its_scores():
+    torch.manual_seed(0)
+    critic = Critic("none", width=1 / 32).double()
+    x = torch.rand(2, 3, 32, 48, dtype=torch.double)
+    values = 2 * x - 1
+    for number, layer in enumerate(m for m in critic.modules() if isinstance(m, nn.Conv2d)):
+        edge = (0, 1, 0, 1) if layer.stride == (2, 2) else (layer.kernel_size[0] // 2,) * 4
+        values = nn.functional.pad(values, edge)
+        values = nn.functional.conv2d(values, layer.weight, layer.bias, layer.stride)
+        values = values.relu() if number < 6 else values
+    assert torch.allclose(critic(x), values.mean((1, 2, 3)))
+
+
 def test_layer_norm_and_none_score_each_picture_by_itself_and_batch_norm_does_not():
     pictures = torch.rand(3, 3, 32, 32)
     for norm, alone in (("layer", True), ("none", True), ("batch", False)):
