@@ -25,7 +25,9 @@ def test_scenes_are_reproducible_and_different(tmp_path):
 
 
 def test_scenes_have_contours_and_colours(photos):
-    for picture in pixels(photos):
+    scenes = pixels(photos)
+    assert len(scenes) == 10
+    for picture in scenes:
         assert 0.005 < (contours(picture) > 0).mean() < 0.4
         assert picture.std() > 10
 

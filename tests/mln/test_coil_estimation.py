@@ -148,6 +148,13 @@ def test_maps_of_many_pixels_are_made_a_few_columns_at_a_time(side: int, monkeyp
     assert torch.equal(few, mask)
 
 
+def test_the_coils_first_principal_component_is_real_and_positive() -> None:
+    centre = random_images(3, 12, 12)
+    maps, _ = espirit(centre, 24, crop=0.5)
+    main = torch.einsum("c,cxy->xy", compression_matrix(centre.flatten(1), 1)[:, 0].conj(), maps)
+    torch.testing.assert_close(main, main.abs() + 0j, atol=1e-5, rtol=0)
+
+
 def test_a_centre_without_an_object_is_refused() -> None:
     protocol = spiral_protocol(2)
     far = np.abs(protocol.trajectory).max(0) > 5

@@ -52,7 +52,9 @@ def test_faces_become_squares_of_the_trained_size(told, tmp_path, faces_folder):
     small = tmp_path / "small.png"
     Image.new("RGB", (8, 8), "red").save(small)
     images = [faces_folder / "000001.jpg", small]
-    for path in upscale(told, images, tmp_path):
+    written = upscale(told, images, tmp_path)
+    assert len(written) == 2
+    for path in written:
         with Image.open(path) as picture:
             assert picture.size == (32, 32)
 
