@@ -56,7 +56,8 @@ class Company:
         of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         self.holds = self.rank == 0 and not of_torchrun
         self.store = self._opened(MEETING_S if patience_s is None else patience_s)
-        self._told = False  # whether who failed first is known here
+        self._first: Failure | None = None  # as far as it is known here
+        self._own = ""  # this process's words where it failed, too
         self.host = socket.gethostname()
         self._processes: dict[int, tuple[str, int]] = {}
         with self._store_may_go():
@@ -114,24 +115,35 @@ class Company:
         """Who failed, where one said so."""
         if not self.store.check([_FAILED]):
             return None
-        rank, words = json.loads(self.store.get(_FAILED))
-        self._told = True
+        self._first = Failure(*json.loads(self.store.get(_FAILED)))
         self.store.set(f"{_READ}/{self.rank}", "")
-        return Failure(rank, words)
+        return self._first
 
     def tell(self, error: BaseException) -> None:
         """Leave the words of `error`, unless another process was the first to fail."""
-        if self._told:
+        if self._first or self._own:
             return
-        self._told = True
         words = first_line(error)
         if isinstance(error, click.ClickException):
             words = error.format_message()  # which names the flag
         if isinstance(error, SystemExit | KeyboardInterrupt):
             words = "it was stopped"
+        self._own = words
         with contextlib.suppress(RuntimeError):
-            self.store.compare_set(_FAILED, "", json.dumps([self.rank, words]))
+            first = self.store.compare_set(_FAILED, "", json.dumps([self.rank, words]))
+            self._first = Failure(*json.loads(first))
             self.store.set(f"{_READ}/{self.rank}", "")
+
+    def is_said(self) -> bool:
+        """Whether another process of this machine says already what this one would: each failure
+        is said by the one that failed, and by the first of each machine."""
+        first = self._first
+        if first is None or first.rank == self.rank or self._own not in ("", first.words):
+            return False
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            return True
+        host, _ = self.processes().get(first.rank, ("", 0))
+        return bool(self._own) and host == self.host
 
     def linger(self) -> None:
         """In whom the store ends with: wait until those that live know why, some seconds."""
@@ -201,8 +213,7 @@ def tell_the_others(error: click.ClickException) -> None:
     """Let the others hear of an error that comes before they are met; they may be gone already."""
     with contextlib.suppress(UserError):
         company = Company(patience_s=FAREWELL_S)
-        company.tell(error)
-        company.linger()
+        _end(company, error)
 
 
 @contextlib.contextmanager
@@ -223,6 +234,14 @@ def met() -> Iterator[Company | None]:
         company.gather("met")
         yield company
     except BaseException as error:
-        company.tell(error)
-        company.linger()
+        _end(company, error)
         raise
+
+
+def _end(company: Company, error: BaseException) -> None:
+    """Let the others hear of `error`, which then shows itself unless one of them says the same."""
+    company.tell(error)
+    company.linger()
+    with contextlib.suppress(RuntimeError):  # the store went with rank 0
+        if isinstance(error, click.ClickException) and company.is_said():
+            error.show = lambda file=None: None  # type: ignore[method-assign]

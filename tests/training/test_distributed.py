@@ -265,6 +265,9 @@ class AlreadyMet:
     def linger(self):
         pass
 
+    def is_said(self):
+        return False
+
 
 @pytest.mark.parametrize(
     ("args", "word"), [(("--batchSize=6",), "multiple of 4"), (("--rng=lua",), "torchrun")]

@@ -61,6 +61,31 @@ def test_who_waits_hears_why_another_ended(two, which):
         waiting.gather("here")
 
 
+@pytest.mark.parametrize(
+    ("first", "own", "local", "elsewhere", "is_said"),
+    [
+        (1, "x", "0", False, True),  # both fail alike: once
+        (0, "x", "1", False, True),
+        (0, "", "1", False, True),  # rank 0 has said it on this terminal
+        (1, "", "0", False, False),  # of the others' failures the first process speaks
+        (0, "x", "0", True, False),  # as that of each machine does
+        (0, "", "0", True, False),
+        (0, "y", "1", False, False),  # another failure is another line
+    ],
+)
+def test_a_failure_is_said_once(two, place, capsys, first, own, local, elsewhere, is_said):
+    failed, other = two[first], two[1 - first]
+    failed.tell(UserError("x"))
+    place.setenv("LOCAL_RANK", local)
+    if elsewhere:
+        other.host = "another machine"
+    error = UserError(own) if own else other.failure().as_error()
+    meeting._end(other, error)
+    assert not failed.is_said()
+    error.show()
+    assert (capsys.readouterr().err == "") == is_said
+
+
 def test_rank_0_stays_until_the_others_have_read_why_it_ends(two, monkeypatch):
     monkeypatch.setattr(meeting, "FAREWELL_S", 20.0)
     first, second = two
