@@ -107,7 +107,7 @@ def train(options: PairOptions, stop: StopSignal) -> None:
             game = build_game(options, (D, G), feed, source, arithmetic, group)
             task = PairTask(options, game, length, source, plots, validation)
             with closing(task):
-                Run(task, options, stop, group.leads).go()
+                Run(task, options, stop, group).go()
 
 
 def create_networks(

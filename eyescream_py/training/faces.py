@@ -32,15 +32,14 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
     with joined(options, stop) as (group, options, stop):
         # what cannot work is told before the pictures are read
         check_counts(options)
-        if options.autoencoder and "G_arch" in options.typed:
-            raise UserError("--autoencoder has a G of its own: leave out --G_arch")
-        _check_planes(options)
+        _check_networks(options)
         flags = f"--scale={options.scale} --noiseDim={options.noise_dim}" + "".join(
             f" --{player}_planes={planes}"
             for player, planes in (("G", options.G_planes), ("D", options.D_planes))
             if planes
         )
         D, G = built(lambda: create_networks(options), flags)
+        _say_planes(options, D)
         options, device, arithmetic = setup.settled(options, group, *_parts(options, D, G))
         options = setup.with_proven_kernels(options, device, group)
         decoder, denoiser = _decoder(options, device), _denoiser(options, device)
@@ -66,7 +65,7 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
             )
             task = FaceTask(options, game, length, source, plots, plot_noise, decoder, denoiser)
             with closing(task):
-                Run(task, options, stop, group.leads).go()
+                Run(task, options, stop, group).go()
 
 
 def _parts(options: FaceOptions, D: nn.Module, G: nn.Module) -> tuple[Part, Part]:
@@ -80,7 +79,9 @@ def _small(options: FaceOptions) -> tuple[bool, bool]:
     return options.D_arch in D_SMALL, options.G_arch in G_SMALL and not options.autoencoder
 
 
-def _check_planes(options: FaceOptions) -> None:
+def _check_networks(options: FaceOptions) -> None:
+    if options.autoencoder and "G_arch" in options.typed:
+        raise UserError("--autoencoder has a G of its own: leave out --G_arch")
     small_D, small_G = _small(options)
     for player, planes, small, names in (
         ("G", options.G_planes, small_G, G_SMALL),
@@ -96,8 +97,10 @@ def _check_planes(options: FaceOptions) -> None:
 def _say_planes(options: FaceOptions, D: nn.Module) -> None:
     """Say so where D could not have the planes asked for: it doubles a whole number of them, 16 at
     least."""
+    if not options.D_planes:
+        return
     made = max(part.out_channels for part in D.modules() if isinstance(part, nn.Conv2d))
-    if options.D_planes not in (0, made):
+    if options.D_planes != made:
         print(
             f"--D_planes={options.D_planes}: D ends with {made} planes, the next that its halvings "
             "of the picture allow."
@@ -110,7 +113,6 @@ def create_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]
     small_D, small_G = _small(options)
     if small_D:
         D = models_small.create_D(dims, options.D_planes, options.D_arch == "deep")
-        _say_planes(options, D)
     else:
         D = models.create_D(dims, options.D_arch)
     if options.autoencoder:

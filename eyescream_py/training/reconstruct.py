@@ -105,7 +105,7 @@ def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
             task = AutoencoderTask(
                 options, "autoencoder.net", model, {"AE": network}, train, validation, source, plots
             )
-            Run(task, options, stop, group.leads).go()
+            Run(task, options, stop, group).go()
 
 
 def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
@@ -143,7 +143,7 @@ def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
             )  # fmt: skip
             name = "denoiser_{}x{}x{}.net".format(*options.dims)
             task = DenoiserTask(options, name, model, networks, train, validation, source, plots)
-            Run(task, options, stop, group.leads).go()
+            Run(task, options, stop, group).go()
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from eyescream_py.game.group import Alone
 from eyescream_py.networks import checkpoints
 from eyescream_py.results import story
 from eyescream_py.system.errors import UserError, first_line
@@ -66,14 +67,17 @@ class Run:
     """
 
     def __init__(
-        self, task: Task, options: RunOptions, stop: StopSignal, leads: bool = True
+        self, task: Task, options: RunOptions, stop: StopSignal, group: Alone | None = None
     ) -> None:
-        self.task, self.options, self.stop, self.leads = task, options, stop, leads
+        self.task, self.options, self.stop = task, options, stop
+        self.group = group or Alone()
+        self.leads = leads = self.group.leads
         self.save, self.trainer = Path(options.save), trainer_of(task)
         self.path = self.save / task.file_name
         self.at = _Position()
         self._good: Path | None = None  # the newest checkpoint known to be sound
         self._unsaved = False  # whether an iteration was done since
+        self._overdue = False  # whether a save failed, and none was made since
         self._halvings = 0  # of the learning rate
         self._rollbacks = 0
         self._collapsed = False  # which has been told
@@ -256,7 +260,7 @@ class Run:
         self.task.show(epoch)
         # the last epoch is saved whatever the frequency, and a save that failed is made up for
         last = epoch == self.options.epochs
-        if epoch % self.options.save_freq == 0 or last or self._saves.failed:
+        if epoch % self.options.save_freq == 0 or last or self._overdue:
             self._save()
             self._save_pictures(epoch)
 
@@ -292,12 +296,15 @@ class Run:
         }
         print(f"<trainer> saving network to {self.path}")
         last = self.stop.requested or not self._epochs_left()
-        if self._saves.save(self.path, last, lambda: self._write(content)):
+        # all have to know, or they would go back to different files
+        saved = self.group.agreed(
+            lambda: self._saves.save(self.path, last, lambda: self._write(content))
+        )
+        self._overdue = not saved
+        if saved:
             self._good, self._unsaved = self.path, False
 
     def _write(self, content: dict[str, Any]) -> None:
-        if not self.leads:
-            return
         if self._earlier and self.path.is_file():
             print(f"The earlier {self.path.name} is now {keep_earlier(self.path).name}.")
         self._earlier = False

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from eyescream_py import torch7
+from eyescream_py.game.group import Alone
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.saves import MOST_FAILED
 from eyescream_py.system.signals import StopSignal
@@ -81,6 +82,35 @@ def test_training_goes_on_and_saves_at_the_next_turn(
     assert f"Could not save {tmp_path / 'toy.net'}: {REASONS[number]}; training goes on" in said
     assert said.count("saving network") == 4  # epochs 2, 4 (failed), 5 (again), 6
     assert seen == disk.before  # not a byte of the previous checkpoint was touched
+
+
+class Follower(Alone):
+    """One of two processes, which is told whether the other could save."""
+
+    size, leads = 2, False
+
+    def __init__(self, *saved):
+        self.saved = list(saved)
+
+    def agreed(self, work):
+        return self.saved.pop(0)
+
+
+def test_of_several_processes_all_know_of_a_save_that_failed(tmp_path):
+    """Else they would part: one would go back to the last checkpoint, the others to none."""
+    group = Follower(False, True, True)  # epochs 2, 3 (again), 4
+    run = Run(ToyTask(), options(tmp_path, epochs=4), StopSignal(), group)
+    seen, save = [], run._save
+
+    def saving():
+        save()
+        seen.append((run.at.epoch - 1, run._good))
+
+    run._save = saving
+    run.go()
+    assert seen == [(2, None), (3, run.path), (4, run.path)]
+    assert not group.saved
+    assert not run.path.exists()
 
 
 def test_a_rename_that_fails_leaves_both_files_complete(tmp_path, monkeypatch):
