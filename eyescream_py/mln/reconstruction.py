@@ -85,8 +85,8 @@ def compare(
 
 
 def verdict(scores: list[Score]) -> tuple[str, bool]:
-    """MLN's place (scores[0]) among the others in one sentence, and whether it lost even to the
-    adjoint.
+    """MLN's place (scores[0]) among the others in one sentence, which says what was not compared,
+    and whether it lost even to the adjoint.
     """
     mln, others = scores[0], scores[1:]
     if math.isnan(mln.nrmse):
@@ -94,6 +94,8 @@ def verdict(scores: list[Score]) -> tuple[str, bool]:
     if not others:
         return f"MLN: NRMSE {mln.nrmse:.4f}; no other method models its echoes", False
     best = min(others, key=lambda score: score.nrmse)
+    all_there = any(score.method == "TV" for score in others)
+    rest = "" if all_there else "; wavelet-L1 and TV were not compared (--wavelet)"
     if mln.nrmse > others[0].nrmse:
         return (
             f"MLN ({mln.nrmse:.4f}) loses even to {others[0].method} ({others[0].nrmse:.4f}): "
@@ -104,10 +106,12 @@ def verdict(scores: list[Score]) -> tuple[str, bool]:
     if mln.nrmse > best.nrmse:
         return (
             f"{best.method} has the least error ({best.nrmse:.4f}; MLN {mln.nrmse:.4f}) at "
-            f"{best.milliseconds / max(mln.milliseconds, 1e-6):.1f} times MLN's time per image",
+            f"{best.milliseconds / max(mln.milliseconds, 1e-6):.1f} times MLN's time per image"
+            f"{rest}",
             False,
         )
-    return f"MLN has the least error ({mln.nrmse:.4f}; next {best.method} {best.nrmse:.4f})", False
+    next_best = f"next {best.method} {best.nrmse:.4f}"
+    return f"MLN has the least error ({mln.nrmse:.4f}; {next_best}){rest}", False
 
 
 def _score(name: str, method: Method, batch: Batch, protocol: Protocol) -> Score:

@@ -105,10 +105,18 @@ def test_the_best_method_is_named() -> None:
     line, lost = verdict(scores(0.2, 0.5, 0.1))
     assert (line, lost) == (
         "CG-SENSE, 12 steps has the least error (0.1000; MLN 0.2000) at 2.0 times MLN's time per "
-        "image",
+        "image; wavelet-L1 and TV were not compared (--wavelet)",
         False,
     )
-    assert "MLN has the least error" in verdict(scores(0.05, 0.5, 0.1))[0]
+    assert verdict(scores(0.05, 0.5, 0.1))[0] == (
+        "MLN has the least error (0.0500; next CG-SENSE, 12 steps 0.1000); wavelet-L1 and TV were "
+        "not compared (--wavelet)"
+    )
+
+
+def test_nothing_is_missing_from_a_whole_comparison() -> None:
+    whole = [*scores(0.05, 0.5, 0.1), Score("wavelet-L1", 0.2, 0.5, 9), Score("TV", 0.3, 0.5, 9)]
+    assert verdict(whole)[0].endswith("next CG-SENSE, 12 steps 0.1000)")
 
 
 def test_the_comparison_tunes_cg_on_other_examples_and_can_add_wavelets_and_tv() -> None:
