@@ -2,12 +2,17 @@
 
 import pytest
 import torch
+from torch import nn
 
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.data.epoch_pool import EpochPool
 from eyescream_py.data.pairs import coarse_and_diff, draw_pairs
+from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.adversarial_c2f import PairFeed, StalePairFeed
+from eyescream_py.networks.models_c2f import PairSequential
 from eyescream_py.system import kernels_in_torch
+from eyescream_py.torch7.layers import CAddTable, JoinTable, View
+from eyescream_py.torch7.optim import SGD
 from eyescream_py.torch7.random import TorchSource
 
 
@@ -75,3 +80,20 @@ def test_a_replay_keeps_rows_of_the_step_before():
     assert batches.generator_batch(4)[1].tolist() == [1] * 6
     assert torch.equal(batches.diff, diff)
     assert set(batches.state()) >= {"diff", "coarse", "targets"}
+
+
+def test_rows_of_the_step_before_are_trained_on_and_not_counted():
+    """Figures are of a batch's own pictures."""
+    torch.manual_seed(1)
+    D = PairSequential(CAddTable(), View(64), nn.Linear(64, 1), nn.Sigmoid())
+    G = PairSequential(JoinTable(2), nn.Conv2d(2, 1, 3, padding=1))
+    players = [Learner(net, SGD(net.parameters(), 0.1), Penalty(), 0.0) for net in (D, G)]
+    batches = StalePairFeed(pictures(), G, 4, 6, 20, TorchSource(3))
+    batches.begin_epoch()
+    judged = []
+    D.register_forward_hook(lambda *given: judged.append(len(given[-1])))
+    game = Game(*players, batches, AccuracyGate(1.01, 6, torch.device("cpu")))
+    for n in (6, 4):
+        game.iteration(n)
+    assert judged == [6] * 4
+    assert int(game.figures.confusion.counts.sum()) == 10

@@ -9,7 +9,8 @@ import torch
 from eyescream_py import torch7
 from eyescream_py.networks.models_autoencoder import create_autoencoder
 from eyescream_py.networks.models_denoiser import create_decoder, create_encoder
-from eyescream_py.training import setup
+from eyescream_py.torch7.random import TorchSource
+from eyescream_py.training import c2f, setup
 from eyescream_py.training.c2f import PairTask
 from eyescream_py.training.face_task import FaceTask
 from eyescream_py.training.reconstruction import DenoiserTask
@@ -165,3 +166,16 @@ def test_curves_of_a_run_that_goes_on_begin_with_its_first_epoch(tmp_path, monke
     assert [set(values) for window, _, values in seen.curves if window == "loss"] == [
         {"D", "G"}
     ] * 2
+
+
+def test_scores_and_pictures_of_pairs_are_those_of_the_averaged_G(tmp_path, monkeypatch):
+    scored = []
+    monkeypatch.setattr(c2f, "parzen_score", lambda G, *more: scored.append(G) or 1.0)
+    seen, task = shown_by(monkeypatch, PairTask, tmp_path, "train_c2f", "--G_ema=0.9")
+    assert scored == [task.ema.average]
+    ((table, _),) = seen.pictures.values()
+    coarse, refined = table[0::5], table[2::5]
+    noise = TorchSource(0).uniform_(torch.empty_like(coarse), -1, 1)
+    made, latest = (G(noise, coarse) for G in (task.ema.average, task.game.G.network))
+    torch.testing.assert_close(refined, (coarse + made).clamp(0, 1))
+    assert not torch.allclose(made, latest)
