@@ -111,7 +111,7 @@ def _draw_nearest(axis: Any, findings: Findings) -> None:
 
 def _draw_roc(axis: Any, findings: Findings) -> None:
     axis.plot([0, 1], [0, 1], ":", color="gray")
-    axis.set_title("ROC of D: reference against generated")
+    axis.set_title("ROC of D: real against generated")
     axis.set_xlabel("generated taken for real")
     axis.set_ylabel("reference taken for real")
     if not findings.scores:

@@ -98,7 +98,7 @@ class Run:
                 remedy = "wait, stop it, or give another --save"
                 self._saves.lock = task.lock = held.enter_context(writing(self.path, remedy))
             self._earlier = not self._continues and self._holds_earlier_run()
-            self._open_logs(keep=bool(options.network))
+            self._open_logs(keep=bool(options.network) and not self._earlier)
             story.replay(self.save, self.trainer, task.curves)
             self._held = held.pop_all()
 

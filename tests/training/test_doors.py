@@ -135,6 +135,17 @@ def test_an_earlier_run_s_best_network_is_kept_too(tmp_path):
     assert dated.read_bytes() == before != best.read_bytes()
 
 
+def test_a_run_from_elsewhere_does_not_go_on_with_an_earlier_run_s_log(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    Run(ToyTask(), options(here, epochs=3), StopSignal()).go()
+    Run(ToyTask(lr=0.2), options(there, epochs=1), StopSignal()).go()
+    before = (here / "metrics.jsonl").read_text()
+    other = options(here, epochs=3, network=str(there / "toy.net"))
+    Run(ToyTask(lr=0.2), other, StopSignal()).go()
+    assert epochs_of(here, "toy") == [2, 3]
+    assert (here / "metrics.jsonl.old").read_text() == before
+
+
 class DrawingTask(ToyTask):
     def save_pictures(self, folder, epoch):
         folder.mkdir(parents=True, exist_ok=True)
