@@ -28,9 +28,14 @@ class CudnnRNN(Recurrent):
     (gates*H, inputs) and the matrix (gates*H, H); after all of those, in the same order, two
     biases (gates*H) each. Gates come in torch's order, which is cuDNN's.
 
-    ``remembers``: a call goes on where the last one ended. Source: cuDNN's documentation of
+    ``remembers``: a call goes on where the last one ended, the first where the file's did.
+    ``hidden`` and ``cell`` (layers*directions,N,H): where every call begins if it remembers
+    nothing; None: at zeros. Source: RNN.lua of cudnn.torch, and cuDNN's documentation of
     cudnnGetRNNLinLayerMatrixParams.
     """
+
+    hidden: Tensor | None
+    cell: Tensor | None
 
     def __init__(
         self,
@@ -48,6 +53,8 @@ class CudnnRNN(Recurrent):
         self.layers, self.directions = layers, directions
         self.batch_first, self.dropout, self.remembers = batch_first, dropout, remembers
         self.weight = nn.Parameter(torch.zeros(sum(rows * size for rows, size in self.shapes())))
+        self.register_buffer("hidden", None)
+        self.register_buffer("cell", None)
 
     def shapes(self) -> list[tuple[int, int]]:
         """Rows and columns of the parts of ``weight``; a bias has one column."""
@@ -71,7 +78,7 @@ class CudnnRNN(Recurrent):
         if x.dim() != 3:
             raise ValueError("cuDNN's recurrent layers take (time, batch, features)")
         x = x.transpose(0, 1) if self.batch_first else x
-        state = self._past if self.remembers and self._past is not None else self._zeros(x)
+        state = self._start(x)
         given = state if self.mode == "CUDNN_LSTM" else state[0]
         both = self.directions == 2
         options = (True, self.layers, self.dropout, self.training, both, False)
@@ -79,8 +86,18 @@ class CudnnRNN(Recurrent):
         self._past = detached(state)
         return y.transpose(0, 1) if self.batch_first else y
 
-    def _zeros(self, x: Tensor) -> list[Tensor]:
-        return [x.new_zeros(self.layers * self.directions, x.shape[1], self.hidden_size)] * 2
+    def _start(self, x: Tensor) -> list[Tensor]:
+        """Hidden state and cell before the first step."""
+        past = self._past if self.remembers else [self.hidden, self.cell]
+        zeros = x.new_zeros(self.layers * self.directions, x.shape[1], self.hidden_size)
+        state = [zeros if part is None else part for part in past or [None, None]]
+        if any(part.shape != zeros.shape for part in state):
+            batch = next(part.shape[1] for part in state if part.shape != zeros.shape)
+            raise ValueError(
+                f"a state of a batch of {batch} is remembered, the input has {x.shape[1]}: "
+                "forget() begins anew"
+            )
+        return state
 
     def extra_repr(self) -> str:
         sizes = f"{self.input_size}, {self.hidden_size}, layers={self.layers}"

@@ -76,12 +76,16 @@ class Clip01(nn.Module):
 
 
 class DepthExpand2x(nn.Module):
-    """(N,4C,H,W) -> (N,C,2H,2W), four planes as the pixels of one (w2nn.DepthExpand2x)."""
+    """(N,4C,H,W) -> (N,C,2H,2W), four planes as the pixels of one (w2nn.DepthExpand2x).
+
+    Rows take turns between the halves of the planes, columns between the halves of those; a
+    PixelShuffle, in contrast, takes neighbours.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         count, planes, height, width = x.shape
-        parts = x.reshape(count, planes // 4, 2, 2, height, width)
-        return parts.permute(0, 1, 4, 2, 5, 3).reshape(count, planes // 4, 2 * height, 2 * width)
+        parts = x.reshape(count, 2, 2, planes // 4, height, width)
+        return parts.permute(0, 3, 4, 1, 5, 2).reshape(count, planes // 4, 2 * height, 2 * width)
 
 
 class ScaleTable(nn.Module):

@@ -33,7 +33,26 @@ def build_rnn(node: Node) -> nn.Module:
         "dropout": node.number("dropout", 0),
         "remembers": node.boolean("rememberStates", False),
     }
-    return node.fill(without_memory(lambda: CudnnRNN(mode, *sizes, directions, **options)))
+    module: Any = without_memory(lambda: CudnnRNN(mode, *sizes, directions, **options))
+    return node.fill(_with_state(module, node))
+
+
+def _with_state(module: Any, node: Node) -> nn.Module:
+    """Where the next call begins in Lua: at what its last one left, or at what a program set."""
+    state: list[Any] = [None, None]
+    for number, name in enumerate(("hiddenInput", "cellInput")):
+        if node.has(name) and node.tensor(name).numel():
+            shape = node.tensor(name).shape
+            lead, size = module.layers * module.directions, module.hidden_size
+            if len(shape) != 3 or (shape[0], shape[2]) != (lead, size):
+                expected = f"({lead}, batch, {size})"
+                raise node.fail(f"{name} has shape {tuple(shape)}, expected {expected}")
+            state[number] = node.buffer(name, shape)
+    if module.remembers:
+        module._past = state
+    else:
+        module.hidden, module.cell = state
+    return module
 
 
 def write_rnn(module: Any, writer: Writer) -> dict[str, Any]:
@@ -55,7 +74,14 @@ def write_rnn(module: Any, writer: Writer) -> dict[str, Any]:
         "seed": 0x01234567,
         **writer.weights_of(module),
         **{name: writer.empty() for name in _BUFFERS},
+        **_state(module, writer),
     }
+
+
+def _state(module: Any, writer: Writer) -> dict[str, Any]:
+    parts = module._past if module.remembers else [module.hidden, module.cell]
+    named = zip(("hiddenInput", "cellInput"), parts or [], strict=False)
+    return {name: writer.tensor(part) for name, part in named if part is not None}
 
 
 def register_cudnn() -> None:

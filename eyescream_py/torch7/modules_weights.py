@@ -188,7 +188,12 @@ def write_batch_norm(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 def read_instance_norm(node: Node) -> nn.Module:
-    """Statistics of each image's own planes, in training and in evaluation."""
+    """Statistics of each image's own planes, in training and in evaluation.
+
+    AdaIN-style's class of that name can be switched off.
+    """
+    if node.boolean("disabled", False):
+        return layers.Identity()
     affine = node.has("weight")
     planes = node.count("nOutput", node.tensor("weight").numel() if affine else None)
     if planes is None:

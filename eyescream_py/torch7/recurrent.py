@@ -143,9 +143,12 @@ class Recurrence(Recurrent):
         return self._past
 
     def _zeros(self, like: Tensor, batch: torch.Size, size: Any) -> Any:
-        if isinstance(size[0], int):
+        if not isinstance(size[0], int):
+            return [self._zeros(like, batch, part) for part in size]
+        if like.is_floating_point():
             return like.new_zeros(*batch, *size)
-        return [self._zeros(like, batch, part) for part in size]
+        weight = next(self.parameters())  # the input is of indices (LookupRNN)
+        return weight.new_zeros(*batch, *size)
 
 
 class Recursor(Recurrent):

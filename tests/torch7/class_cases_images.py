@@ -141,6 +141,12 @@ WEIGHTS = [
         lambda x: standardise(x, (2, 3)) * channels(SCALE) + channels(SHIFT),
         {"nOutput": 4, "eps": 1e-3, "weight": SCALE, "bias": SHIFT, "train": False},
     ),
+    Case(
+        "nn.InstanceNormalization",  # AdaIN-style's, switched off
+        IMAGES,
+        lambda x: x,
+        {"nOutput": 4, "eps": 1e-3, "weight": SCALE, "bias": SHIFT, "disabled": True},
+    ),
 ]
 
 SPATIAL = [

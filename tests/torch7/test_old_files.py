@@ -105,6 +105,27 @@ def test_cudnn_recurrent_layers_remember_where_they_say_so() -> None:
     torch.testing.assert_close(module(x), whole)
 
 
+@pytest.mark.parametrize("remembers", [True, False])
+def test_cudnn_recurrent_layers_begin_with_the_state_in_their_file(remembers: bool) -> None:
+    """As RNN.lua does with hiddenInput and cellInput, whoever set them."""
+    unit, obj = cudnn_rnn("CUDNN_LSTM", 2, 1, "LSTM")
+    x, state = torch.randn(3, 6, 5), torch.randn(2, 2, 6, 4)
+    first, after = unit(x, (state[0], state[1]))
+    second = unit(x, after if remembers else (state[0], state[1]))[0]
+    obj.fields.update(hiddenInput=state[0], cellInput=state[1], rememberStates=remembers)
+    for module in (to_module(obj), to_module(from_module(to_module(obj)))):
+        torch.testing.assert_close(module(x), first)
+        torch.testing.assert_close(module(x), second)
+    with pytest.raises(ValueError, match=r"a batch of 6 .*, the input has 2: forget\(\)"):
+        module(x[:, :2])
+    if remembers:
+        module.forget()
+        torch.testing.assert_close(module(x[:, :2]), unit(x[:, :2])[0])
+    obj.fields["hiddenInput"] = state[0, 0]
+    with pytest.raises(T7Error, match=r"hiddenInput has shape \(6, 4\), expected \(2, batch, 4\)"):
+        to_module(obj)
+
+
 def test_cudnn_recurrent_layers_of_other_kinds_are_refused() -> None:
     _, obj = cudnn_rnn("CUDNN_LSTM", 1, 2, "BLSTM")
     for field, value, why in [

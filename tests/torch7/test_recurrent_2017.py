@@ -93,6 +93,19 @@ def test_a_recurrence_whose_step_is_in_modules_alone(name) -> None:
         torch.testing.assert_close(module(x), h)
 
 
+def test_a_recurrence_on_indices_begins_with_zeros_of_its_weights_type() -> None:
+    """As nn.LookupRNN is built: a LookupTable for the index, a Linear for the last output."""
+    table, linear = torch.randn(6, 4), obj("Linear", weight=torch.randn(4, 4), bias=torch.randn(4))
+    both = obj("ParallelTable", modules=listed(obj("LookupTable", weight=table), linear))
+    step = obj("Sequential", modules=listed(both, obj("CAddTable"), obj("Sigmoid")))
+    net = obj("LookupRNN", modules=listed(step), outputSize=listed(4), nInputDim=0, rho=99999)
+    for module in both_ways(net):
+        h = torch.zeros(2, 4)
+        for index in torch.tensor([[1, 6], [3, 3], [2, 1]]):
+            h = torch.sigmoid(table[index - 1] + nn.functional.linear(h, *linear_of(linear)))
+            torch.testing.assert_close(module(index), h)
+
+
 def linear_of(linear):
     return linear.fields["weight"], linear.fields["bias"]
 

@@ -119,10 +119,17 @@ def test_waifu2x_clips_but_lets_gradients_pass():
     assert x.grad.tolist() == [1, 1, 1]
 
 
-def test_depth_expand_and_gram_matrix():
+def test_depth_expand_follows_the_reshapes_of_waifu2x():
+    """Lua's own steps on (N,W,H,C), in numpy: rows, then columns, of half of the planes each."""
+    x = torch.randn(2, 12, 3, 5)
+    y = x.numpy().transpose(0, 3, 2, 1)  # [N,W,H,C]
+    y = y.reshape(2, 5, 6, 6).transpose(0, 2, 1, 3)  # [N,2H,W,C/2]
+    y = y.reshape(2, 6, 10, 3).transpose(0, 3, 1, 2)
+    assert (to_module(TorchObject("w2nn.DepthExpand2x", Table()))(x).numpy() == y).all()
+
+
+def test_gram_matrix_and_feat_expander():
     x = torch.arange(16.0).reshape(1, 8, 1, 2)
-    wide = to_module(TorchObject("w2nn.DepthExpand2x", Table()))(x)
-    assert wide[0, 0].tolist() == [[0, 2, 1, 3], [4, 6, 5, 7]]
     gram = to_module(TorchObject("nn.GramMatrix", Table()))(x)
     assert torch.equal(gram, x.flatten(2) @ x.flatten(2).mT)
     rows = to_module(TorchObject("nn.FeatExpander", Table(n=2)))(torch.tensor([[1], [2]]))
