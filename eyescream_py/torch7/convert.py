@@ -34,6 +34,7 @@ _DTYPES = {
     "int": torch.int32,
 }
 MAX_ELEMENTS = 2**28  # of an example input
+_TABLES_DEEP = 6  # OpenNMT has models.encoder.modules.1
 
 
 def network_of(value: Any, keys: str) -> TorchObject:
@@ -60,15 +61,21 @@ def _is_network(value: Any) -> bool:
     return is_network(value) and not value.typename.endswith("Criterion")
 
 
-def _networks(value: Any, depth: int = 3) -> Iterator[tuple[str, TorchObject]]:
-    """The networks in tables within tables, by their keys."""
-    if _is_network(value):
-        yield "", value
-    elif isinstance(value, Table) and depth:
-        for key, part in value.items():
-            if isinstance(key, str | int):
-                for inner, network in _networks(part, depth - 1):
-                    yield f"{key}.{inner}".rstrip("."), network
+def _networks(value: Any) -> Iterator[tuple[str, TorchObject]]:
+    """The networks in tables within tables, by their keys; what is met again is left out."""
+    level, met = [("", value)], set()
+    for _ in range(_TABLES_DEEP):
+        inner: list[tuple[str, Any]] = []
+        for name, part in level:
+            if id(part) in met or not isinstance(part, Table | TorchObject):
+                continue
+            met.add(id(part))
+            if _is_network(part):
+                yield name.rstrip("."), part
+            elif isinstance(part, Table):
+                named = ((k, p) for k, p in part.items() if isinstance(k, str | int))
+                inner += [(f"{name}{key}.", entry) for key, entry in named]
+        level = inner
 
 
 def example_input(text: str, real: torch.dtype = torch.float32) -> Tensor:

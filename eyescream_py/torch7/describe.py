@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from .describe_layer import by, describe_module, parameters, printable, summary
+from .describe_layer import by, describe_module, key_name, parameters, printable, summary
 from .values import LuaFunction, Storage, Table, TorchObject
 
 _ENTRIES_SHOWN = 200
@@ -17,21 +17,22 @@ _NO_NETWORKS = ("tds", "torch", "optim", "tnt", "graph", "nngraph", "threads")  
 def describe(value: Any) -> Iterator[str]:
     """The lines of `show`: of a checkpoint the epoch, its options by name, networks, the rest."""
     if not isinstance(value, Table):
-        yield from _entry("", value, 0)
+        yield from _entry("", value, 0, set())
         return
+    met = {id(value)}
     ranked = sorted(value.items(), key=lambda item: _rank(*item))
     for key, entry in ranked[:_ENTRIES_SHOWN]:
-        yield from _entry(printable(key), entry, 0)
+        yield from _entry(key_name(key), entry, 0, met)
     yield from _more(len(ranked))
 
 
 def _rank(key: Any, value: Any) -> tuple[int, str]:
     """Scalars such as the epoch first, then options, networks, and the rest."""
     if not isinstance(value, Table | TorchObject | torch.Tensor | Storage | LuaFunction):
-        return 0, str(key)
-    if isinstance(value, Table) and str(key) == "opt":
+        return 0, key_name(key)
+    if isinstance(value, Table) and key == "opt":
         return 1, ""
-    return (2 if is_network(value) else 3), str(key)
+    return (2 if is_network(value) else 3), key_name(key)
 
 
 def is_network(value: Any) -> bool:
@@ -43,9 +44,16 @@ def _has_fields(value: Any) -> bool:
     return isinstance(value, TorchObject) and isinstance(value.fields, Table)
 
 
-def _entry(name: str, value: Any, depth: int) -> Iterator[str]:
+def _entry(name: str, value: Any, depth: int, met: set[int]) -> Iterator[str]:
+    """``met``: the tables and networks that were shown; each is shown once, or a cycle had no end."""
     indent, label = "  " * depth, f"{name}: " if name else ""
-    if is_network(value):
+    again = id(value) in met
+    if isinstance(value, Table | TorchObject):
+        met.add(id(value))
+    if again:
+        kind = "table" if isinstance(value, Table) else printable(value.typename)
+        yield f"{indent}{label}the same {kind}, shown before"
+    elif is_network(value):
         yield f"{indent}{label}{count_parameters(value):,} parameters"
         yield from network_lines(value, depth + 1)
     elif isinstance(value, Table) or _has_fields(value):
@@ -56,7 +64,7 @@ def _entry(name: str, value: Any, depth: int) -> Iterator[str]:
         if depth < _DEPTH_SHOWN:
             ordered = sorted(table.items(), key=lambda item: _table_order(item[0]))
             for key, entry in ordered[:_ENTRIES_SHOWN]:
-                yield from _entry(printable(key), entry, depth + 1)
+                yield from _entry(key_name(key), entry, depth + 1, met)
             yield from (f"{indent}  {line}" for line in _more(len(table)))
     else:
         yield f"{indent}{label}{summary(value)}"
@@ -68,7 +76,7 @@ def _more(count: int) -> Iterator[str]:
 
 
 def _table_order(key: Any) -> tuple[bool, Any]:
-    return (False, key) if isinstance(key, int | float) else (True, str(key))
+    return (False, key) if isinstance(key, int | float) else (True, key_name(key))
 
 
 def children(module: TorchObject) -> list[tuple[str, TorchObject]]:
@@ -83,9 +91,9 @@ def children(module: TorchObject) -> list[tuple[str, TorchObject]]:
     for key, value in module.fields.items():
         if isinstance(value, Table):
             parts = value.items() if key == "modules" else ()
-            found += [(f"({printable(k)})", part) for k, part in parts if is_network(part)]
+            found += [(f"({key_name(k)})", part) for k, part in parts if is_network(part)]
         elif is_network(value):
-            found.append((printable(key), value))
+            found.append((key_name(key), value))
     return found
 
 

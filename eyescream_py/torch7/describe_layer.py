@@ -17,6 +17,11 @@ def printable(value: Any) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
+def key_name(key: Any) -> str:
+    """A table's key in a few words; of another table, whose text has no limit, the size."""
+    return f"table of {len(key)}" if isinstance(key, Table) else printable(str(key)[:_TEXT_SHOWN])
+
+
 def summary(value: Any) -> str:
     """One line about anything but a table or a network."""
     if isinstance(value, torch.Tensor):

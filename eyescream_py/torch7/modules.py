@@ -31,7 +31,7 @@ from . import (
     modules_weights,
 )
 from .classes import TENSOR_CLASSES
-from .describe_layer import printable
+from .describe_layer import key_name
 from .errors import T7Error
 from .layers_inplace import LUA_CLASSES, InPlace
 from .modules_codec import Codec, Node, Reader, Writer
@@ -43,6 +43,7 @@ from .registry import REGISTRY
 from .values import Table, TorchObject
 
 MAX_DEPTH = 100  # containers within containers; a module deeper than that could not run either
+MAX_LAYERS = 10**6  # with those that are met again, as torch goes through them: 2^40 in a few bytes
 
 _CODECS: list[Codec] = [
     *modules_containers.CODECS,
@@ -78,7 +79,8 @@ def to_module(obj: Any, dtype: torch.dtype | None = torch.float32, place: str = 
     ``place`` names the object in errors, such as "D" for the network of that key.
 
     Raises T7Error, which says where in the network: a class that has no counterpart, a field that
-    is missing or of a wrong kind, a container that holds itself or more than MAX_DEPTH levels.
+    is missing or of a wrong kind, a container that holds itself, more than MAX_DEPTH levels or
+    MAX_LAYERS layers.
     """
     with torch.device("cpu"):  # whatever torch.set_default_device says
         return _Reading(dtype).module(obj, f"{place}:" if place else "")
@@ -90,7 +92,8 @@ class _Reading:
     def __init__(self, dtype: torch.dtype | None) -> None:
         self._reader = Reader(dtype, self.module)
         self._made: dict[int, nn.Module | None] = {}  # None: its children are being made
-        self._depth = 0
+        self._counts: dict[int, int] = {}  # an object's layers, itself among them
+        self._open = [0]  # layers so far of each object that is being made
 
     def module(self, obj: Any, place: str) -> nn.Module:
         if not isinstance(obj, TorchObject):
@@ -102,14 +105,17 @@ class _Reading:
         module = self._made[id(obj)]
         if module is None:
             raise T7Error(f"{place}: the container holds itself")
+        self._open[-1] += self._counts[id(obj)]
+        if self._open[-1] > MAX_LAYERS:
+            raise T7Error(f"{place}: more than {MAX_LAYERS} layers, shared ones counted each time")
         return module
 
     def _make(self, obj: TorchObject, place: str) -> nn.Module:
-        if self._depth >= MAX_DEPTH:
+        if len(self._open) > MAX_DEPTH:
             raise T7Error(f"{place}: more than {MAX_DEPTH} containers within each other")
         codec = _reader_of(obj, place)
         node = Node(obj, place, self._reader)
-        self._depth += 1
+        self._open.append(1)
         try:
             module = codec.read(node)
         except T7Error:
@@ -117,7 +123,7 @@ class _Reading:
         except _TORCH_REFUSES as error:
             raise node.fail(f"torch refuses the layer: {error}") from error
         finally:
-            self._depth -= 1
+            self._counts[id(obj)] = self._open.pop()
         trains = node.boolean("train", True)
         layer, name = module, obj.typename.rpartition(".")[2]
         if name in LUA_CLASSES and node.boolean("inplace", False):
@@ -145,7 +151,7 @@ def _reader_of(obj: TorchObject, place: str) -> Codec:
 
 def _kind(value: Any) -> str:
     if isinstance(value, Table):
-        return f"a table with the keys {', '.join(map(printable, list(value)[:10]))}"
+        return f"a table with the keys {', '.join(map(key_name, list(value)[:10]))}"
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
@@ -172,7 +178,7 @@ def _dtype(module: nn.Module) -> torch.dtype:
     if first is not None:
         return torch.float64 if first.dtype == torch.float64 else torch.float32
     origin = origin_of(module)
-    kind = TENSOR_CLASSES.get(str(origin.obj.fields.get("_type"))) if origin else None
+    kind = TENSOR_CLASSES.get(origin.obj.fields.get("_type")) if origin else None
     return torch.float64 if kind == torch.float64 else torch.float32
 
 
@@ -227,7 +233,7 @@ class _Writing:
         kind = origin.obj.fields.get("_type")
         on_cpu = not origin.obj.typename.startswith("cudnn.")
         if kind != self._writer.tensor_class():  # a graph's says nothing about its layers
-            on_cpu = on_cpu and str(kind) in _CPU and self._again.dtypes == {self._writer.dtype}
+            on_cpu = on_cpu and kind in _CPU and self._again.dtypes == {self._writer.dtype}
         return origin.whole and on_cpu
 
 

@@ -146,7 +146,7 @@ class Node:
 
     def value_type(self) -> torch.dtype:
         """The dtype of what the module computes from no tensor of its own."""
-        lua = TENSOR_CLASSES.get(str(self.obj.fields.get("_type")), torch.float32)
+        lua = TENSOR_CLASSES.get(self.obj.fields.get("_type"), torch.float32)
         return self.reader.dtype or lua
 
     def fill(self, module: nn.Module) -> nn.Module:

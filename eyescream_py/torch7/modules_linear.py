@@ -77,16 +77,20 @@ def read_partial_linear(node: Node) -> nn.Module:
     return module
 
 
-def _find_weight(value: Any, depth: int = 0) -> Tensor | None:
+def _find_weight(value: Any) -> Tensor | None:
     """The first weight among the modules within."""
-    if not isinstance(value, TorchObject) or not isinstance(value.fields, Table) or depth > 8:
-        return None
-    weight, modules = value.fields.get("weight"), value.fields.get("modules")
-    if isinstance(weight, Tensor):
-        return weight
-    parts = modules.to_list() if isinstance(modules, Table) else []
-    found = (_find_weight(part, depth + 1) for part in parts)
-    return next((weight for weight in found if weight is not None), None)
+    stack, met = [value], set()
+    while stack:
+        value = stack.pop()
+        whole = isinstance(value, TorchObject) and isinstance(value.fields, Table)
+        if not whole or id(value) in met:
+            continue
+        met.add(id(value))
+        weight, modules = value.fields.get("weight"), value.fields.get("modules")
+        if isinstance(weight, Tensor):
+            return weight
+        stack += reversed(modules.to_list() if isinstance(modules, Table) else [])
+    return None
 
 
 def read_sparse_linear(node: Node) -> nn.Module:

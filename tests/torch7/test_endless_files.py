@@ -1,0 +1,114 @@
+"""Small files without end: tables and layers that hold themselves, or each other twice over."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from eyescream_py.torch7 import T7Error, Table, TorchObject, save, to_module
+from eyescream_py.torch7.__main__ import main
+from eyescream_py.torch7.convert import network_of
+from eyescream_py.torch7.describe import describe
+
+
+@pytest.fixture(autouse=True)
+def quickly():
+    """None of these takes a second; what they guard against takes hours."""
+    start = time.process_time()
+    yield
+    assert time.process_time() - start < 30
+
+
+def of_itself(count: int, value: Table | TorchObject) -> Table | TorchObject:
+    table = value.fields if isinstance(value, TorchObject) else value
+    table.update({number: value for number in range(1, count + 1)})
+    return value
+
+
+def doubled(levels: int) -> Table:
+    """{{..., ...}, {..., ...}}: a table of two times the one before."""
+    table = Table(a=1)
+    for _ in range(levels):
+        table = Table.from_list([table, table])
+    return table
+
+
+def sequential(*children: TorchObject) -> TorchObject:
+    return TorchObject("nn.Sequential", Table(modules=Table.from_list(children)))
+
+
+@pytest.mark.parametrize("value", [Table(), TorchObject("tds.Hash")])
+def test_a_table_that_holds_itself_is_shown_once(value: Table | TorchObject) -> None:
+    lines = list(describe(of_itself(500, value)))
+    assert len(lines) < 300
+    assert any("the same" in line for line in lines)
+
+
+def test_a_network_under_two_keys_is_shown_once() -> None:
+    net = sequential(TorchObject("nn.Tanh"))
+    lines = list(describe(Table(best=net, model=net)))
+    assert lines[-1] == "model: the same nn.Sequential, shown before"
+
+
+def test_a_key_that_is_a_table_has_a_short_name() -> None:
+    keyed = Table()
+    keyed[doubled(60)] = 1
+    assert list(describe(keyed)) == ["table of 2: 1"]
+    with pytest.raises(T7Error, match="a table with the keys table of 2$"):
+        to_module(keyed)
+
+
+def test_networks_are_looked_for_in_each_table_once() -> None:
+    net = TorchObject("nn.Tanh")
+    table = of_itself(500, Table(opt=doubled(60), model=Table(deep=Table(modules=Table(net=net)))))
+    assert network_of(table, "") is net
+    assert network_of(table, "model.deep.modules.net") is net
+
+
+def test_layers_that_hold_each_other_twice_are_counted() -> None:
+    net = TorchObject("nn.Tanh")
+    for _ in range(18):
+        net = sequential(net, net)
+    to_module(net).eval()
+    for _ in range(22):
+        net = sequential(net, net)
+    with pytest.raises(T7Error, match="more than 1000000 layers, shared ones counted each time"):
+        to_module(net)
+
+
+def test_a_type_that_is_a_table_is_none() -> None:
+    layer = TorchObject("nn.OneHot", Table(outputSize=3, _type=doubled(60)))
+    assert to_module(layer)(torch.tensor([2])).tolist() == [[0, 1, 0]]
+
+
+def test_a_partial_linear_looks_for_its_weight_once_in_each_part() -> None:
+    network = sequential()
+    of_itself(1000, network.fields["modules"])
+    of_itself(1000, network)
+    network.fields["modules"].update({number: network for number in range(1, 1001)})
+    with pytest.raises(T7Error, match="its network has no weight of two dimensions"):
+        to_module(TorchObject("nn.PartialLinear", Table(network=network)))
+
+
+def test_names_by_keys_have_an_end(tmp_path: Path) -> None:
+    """Each level's name is longer than the one before: 20 GB of them in a file of 4 MB."""
+    deep, table_keys = Table(), Table()
+    for _ in range(100_000):
+        deep = Table(a=1, b=deep)
+    for number in range(30_000):
+        table_keys[Table()] = number
+    for name, value in (("deep", deep), ("keys", table_keys)):
+        path = tmp_path / f"{name}.t7"
+        path.write_bytes(save(None, value))
+        out = tmp_path / f"{name}.safetensors"
+        result = CliRunner().invoke(main, ["convert", str(path), str(out)])
+        if name == "keys":
+            assert result.exit_code == 0
+            continue
+        assert result.exit_code == 2
+        assert result.output.splitlines()[-1].endswith(
+            "too deep within each other to be named by their keys"
+        )
+        assert not out.exists()
