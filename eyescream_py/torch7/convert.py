@@ -70,7 +70,7 @@ def _networks(value: Any) -> Iterator[tuple[str, TorchObject]]:
             if id(part) in met or not isinstance(part, Table | TorchObject):
                 continue
             met.add(id(part))
-            if _is_network(part):
+            if isinstance(part, TorchObject) and _is_network(part):
                 yield name.rstrip("."), part
             elif isinstance(part, Table):
                 named = ((k, p) for k, p in part.items() if isinstance(k, str | int))

@@ -45,7 +45,7 @@ def _has_fields(value: Any) -> bool:
 
 
 def _entry(name: str, value: Any, depth: int, met: set[int]) -> Iterator[str]:
-    """``met``: the tables and networks that were shown; each is shown once, or a cycle had no end."""
+    """``met``: the tables and networks that were shown; each is once, or a cycle had no end."""
     indent, label = "  " * depth, f"{name}: " if name else ""
     again = id(value) in met
     if isinstance(value, Table | TorchObject):

@@ -31,6 +31,7 @@ from . import (
     modules_weights,
 )
 from .classes import TENSOR_CLASSES
+from .describe import is_network
 from .describe_layer import key_name
 from .errors import T7Error
 from .layers_inplace import LUA_CLASSES, InPlace
@@ -143,10 +144,22 @@ def _reader_of(obj: TorchObject, place: str) -> Codec:
         raise T7Error(
             f"{place}: no torch module is known for the class {obj.typename}; "
             f'add yours with eyescream_py.torch7.register("{obj.typename}", build)'
+            f"{_parts(obj)}"
         )
     if not isinstance(obj.fields, Table):
         raise T7Error(f"{place}: the object has no table of fields")
     return codec
+
+
+def _parts(obj: TorchObject) -> str:
+    """What can be opened of an object whose class is not known: the networks in its fields."""
+    fields = obj.fields if isinstance(obj.fields, Table) else Table()
+    names = [key_name(key) for key, value in fields.items() if is_network(value)]
+    for key in ("nets", "modules"):
+        inner = fields.get(key)
+        for name, value in inner.items() if isinstance(inner, Table) else ():
+            names += [f"{key}.{key_name(name)}"] if is_network(value) else []
+    return f"; what it holds may open alone: {', '.join(names[:8])}" if names else ""
 
 
 def _kind(value: Any) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from . import modules_captions
 from . import recurrent_fused as fused
+from .modules_captions import layers_in_time, read_densecap, read_neuraltalk
 from .modules_codec import Codec, Node, Writer, long_storage
 from .modules_weights import without_memory
-from .values import Table, TorchObject
+from .values import Table
 
 _KEPT = (bool, int, float, str)
 _NOT_KEPT = {"step", "train", "_type"}
@@ -143,27 +145,19 @@ def write_step(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 def read_language_model(node: Node) -> nn.Module:
-    """The views, whose sizes Lua sets before each run, become layers that know what is meant."""
-    net = node.obj.fields.get("net")
-    if net is None and node.has("core"):
-        raise node.fail("it is that of neuraltalk2, whose parts core and lookup_table open alone")
-    if not isinstance(net, TorchObject) or not isinstance(net.fields, Table):
-        raise node.fail("the field net is no module")
-    fold = [node.obj.fields.get("view1"), *_entries(node, "bn_view_in")]
-    unfold = [node.obj.fields.get("view2"), *_entries(node, "bn_view_out")]
-    listed = net.fields.get("modules")
-    layers: list[nn.Module] = []
-    for number, child in enumerate(listed.to_list() if isinstance(listed, Table) else [], 1):
-        if any(child is view for view in fold):
-            layers.append(fused.FoldTime())
-        elif any(child is view for view in unfold):
-            layers.append(fused.UnfoldTime())
-        else:
-            layers.append(node.reader.module(child, f"{node.place} > net > ({number})"))
+    """torch-rnn's, neuraltalk2's or densecap's.
+
+    The views, whose sizes Lua sets before each run, become layers that know what is meant.
+    """
+    if node.has("core"):
+        return read_neuraltalk(node)
+    if node.has("image_encoder"):
+        return read_densecap(node)
+    folds, unfolds = ["view1", "bn_view_in"], ["view2", "bn_view_out"]
+    net = layers_in_time(node, "net", folds, unfolds)
     tokens = _entries(node, "idx_to_token")
     vocabulary = tuple(token for token in tokens if isinstance(token, str))
-    model = fused.LanguageModel(nn.Sequential(*layers), vocabulary)
-    return remember_fields(model, node)
+    return remember_fields(fused.LanguageModel(net, vocabulary), node)
 
 
 def _entries(node: Node, name: str) -> list[Any]:
@@ -214,6 +208,7 @@ CODECS = [
     Codec(("StepGRU",), fused.StepGRU, read_step(fused.StepGRU), write_step),
     Codec((), fused.SequenceLSTM, _never_read, write_sequence, written="nn.LSTM"),
     Codec(("LanguageModel",), fused.LanguageModel, read_language_model, write_language_model),
+    *modules_captions.CODECS,
     Codec((), fused.FoldTime, _never_read, _write_view((1, -1), 3), written="nn.View"),
     Codec((), fused.UnfoldTime, _never_read, _write_view((1, 1, -1), 2), written="nn.View"),
 ]

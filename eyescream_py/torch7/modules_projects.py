@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import layers, layers_projects
+from torch import nn
+
+from . import layers, layers_projects, layers_published, layers_simple
 from .modules_codec import Node, Writer
+from .modules_weights import MAX_PLANES, without_memory
 from .registry import register
 
 _MEASURES = ("nn.ContentLoss", "nn.StyleLoss", "nn.DeepDreamLoss")
@@ -18,6 +21,8 @@ def build_leaky_relu(node: Node) -> layers.LeakyReLU:
 
 def register_projects() -> None:
     _register_waifu2x()
+    _register_published()
+    _register_opennmt()
     register(
         "nn.ShaveImage",
         lambda layer: layers_projects.ShaveImage(layer.count("size")),
@@ -66,8 +71,104 @@ def _register_waifu2x() -> None:
         layers_projects.AuxiliaryLossTable,
         lambda module, writer: {"i": module.i},
     )
-    register("w2nn.Print", lambda layer: layers_projects.PassOn())
+    for name in ("w2nn.Print", "w2nn.PrintTable"):
+        register(name, lambda layer: layers_projects.PassOn())
+    register(
+        "w2nn.ShakeShakeTable",
+        lambda layer: layers_published.ShakeShakeTable(),
+        layers_published.ShakeShakeTable,
+    )
 
 
 def write_total_variation(module: Any, writer: Writer) -> dict[str, Any]:
     return {"strength": module.strength}
+
+
+def build_noise_fill(node: Node) -> nn.Module:
+    """The first version has no ``mult``; one that appends has a buffer."""
+    if node.has("n_colors"):
+        raise node.fail("the version with masks (n_colors) is not supported")
+    planes, scale = node.integer("num_noise_channels"), node.number("mult", 1.0)
+    if not 0 <= planes <= MAX_PLANES:
+        raise node.fail(f"the field num_noise_channels is not 0 to {MAX_PLANES}: {planes}")
+    return layers_published.NoiseFill(planes, scale, append=node.has("buffer"))
+
+
+def write_noise_fill(module: Any, writer: Writer) -> dict[str, Any]:
+    buffer = {"buffer": writer.empty()} if module.append else {}
+    return {"num_noise_channels": module.planes, "mult": module.scale, **buffer}
+
+
+def few(node: Node, name: str) -> int:
+    """A number of planes that no weights show."""
+    count: int = node.count(name)
+    if count > MAX_PLANES:
+        raise node.fail(f"the field {name} is more than {MAX_PLANES}: {count}")
+    return count
+
+
+def build_symmetric_padding(node: Node) -> nn.Module:
+    sides = [node.integer(f"pad_{side}") for side in "lrtb"]
+    return layers_published.SpatialSymmetricPadding(sides)
+
+
+def write_symmetric_padding(module: Any, writer: Writer) -> dict[str, Any]:
+    return {f"pad_{side}": size for side, size in zip("lrtb", module.padding, strict=True)}
+
+
+def build_pixel_convolution(node: Node) -> nn.Module:
+    """mc-cnn's convolution of single pixels, weight (out,in)."""
+    shape = node.tensor("weight").shape
+    if len(shape) != 2:
+        raise node.fail(f"weight has shape {tuple(shape)}, expected (out, in)")
+    return node.fill(without_memory(lambda: nn.Conv2d(shape[1], shape[0], 1)))
+
+
+def _register_published() -> None:
+    ours = layers_published
+    register("nn.NoiseFill", build_noise_fill, ours.NoiseFill, write_noise_fill)
+    register(
+        "nn.GenNoise",
+        lambda layer: ours.GenNoise(few(layer, "num_planes"), layer.number("mult", 1.0)),
+        ours.GenNoise,
+        lambda module, writer: {"num_planes": module.planes, "mult": module.scale},
+    )
+    register("nn.DummyGradOutput", lambda layer: layers_simple.ZeroGrad())
+    register("nn.Rectifier", lambda layer: nn.ReLU())  # of the Atari player (dqn)
+    register(
+        "nn.SpatialSymmetricPadding",
+        build_symmetric_padding,
+        ours.SpatialSymmetricPadding,
+        write_symmetric_padding,
+    )
+    register("nn.SpatialConvolution1_fw", build_pixel_convolution)
+    register(
+        "nn.StereoJoin",
+        lambda layer: ours.StereoJoin(few(layer, "disp_max")),
+        ours.StereoJoin,
+        lambda module, writer: {"disp_max": module.disparities, "direction": -1},
+    )
+    register("nn.BinActiveZ", lambda layer: ours.BinActiveZ(), ours.BinActiveZ)
+    register("nn.Normalize2", lambda layer: ours.Normalize2(), ours.Normalize2)
+    register("nn.StereoJoin1", lambda layer: ours.StereoJoin1(), ours.StereoJoin1)
+
+
+_OPENNMT = (
+    *("Network", "LSTM", "GRU", "WordEmbedding", "FeaturesEmbedding", "Generator"),
+    *("FeaturesGenerator", "Attention", "GlobalAttention", "MaskedSoftmax"),
+)
+
+
+def build_network(node: Node) -> nn.Module:
+    inner = node.child("net") if node.has("net") else node.first_child()
+    return layers_published.Network(inner)
+
+
+def write_network(module: Any, writer: Writer) -> dict[str, Any]:
+    return {"net": writer.obj(module.net), "modules": writer.children([module.net])}
+
+
+def _register_opennmt() -> None:
+    for name in _OPENNMT:
+        register(f"onmt.{name}", build_network)
+    register("onmt.Network", build_network, layers_published.Network, write_network)

@@ -82,9 +82,3 @@ def test_objects_that_are_no_networks_are_shown_as_what_they_hold() -> None:
     assert network_of(kept, "") is kept["net"]
     with pytest.raises(T7Error, match="there is no network under 'words'"):
         network_of(kept, "words")
-
-
-def test_the_language_model_of_neuraltalk2_is_told_from_torch_rnns() -> None:
-    model = layer("LanguageModel", core=layer("gModule"), lookup_table=layer("LookupTable"))
-    with pytest.raises(T7Error, match="neuraltalk2, whose parts core and lookup_table open alone"):
-        to_module(model)

@@ -23,7 +23,7 @@ def quickly():
 
 def of_itself(count: int, value: Table | TorchObject) -> Table | TorchObject:
     table = value.fields if isinstance(value, TorchObject) else value
-    table.update({number: value for number in range(1, count + 1)})
+    table.update(dict.fromkeys(range(1, count + 1), value))
     return value
 
 
@@ -56,7 +56,7 @@ def test_a_key_that_is_a_table_has_a_short_name() -> None:
     keyed = Table()
     keyed[doubled(60)] = 1
     assert list(describe(keyed)) == ["table of 2: 1"]
-    with pytest.raises(T7Error, match="a table with the keys table of 2$"):
+    with pytest.raises(T7Error, match=r"a table with the keys table of 2$"):
         to_module(keyed)
 
 
@@ -85,9 +85,7 @@ def test_a_type_that_is_a_table_is_none() -> None:
 
 def test_a_partial_linear_looks_for_its_weight_once_in_each_part() -> None:
     network = sequential()
-    of_itself(1000, network.fields["modules"])
-    of_itself(1000, network)
-    network.fields["modules"].update({number: network for number in range(1, 1001)})
+    network.fields["modules"].update(dict.fromkeys(range(1, 1001), network))
     with pytest.raises(T7Error, match="its network has no weight of two dimensions"):
         to_module(TorchObject("nn.PartialLinear", Table(network=network)))
 
@@ -108,7 +106,5 @@ def test_names_by_keys_have_an_end(tmp_path: Path) -> None:
             assert result.exit_code == 0
             continue
         assert result.exit_code == 2
-        assert result.output.splitlines()[-1].endswith(
-            "too deep within each other to be named by their keys"
-        )
+        assert result.output.endswith("within each other to be named by their keys\n")
         assert not out.exists()
