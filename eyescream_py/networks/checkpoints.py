@@ -14,9 +14,11 @@ from eyescream_py import torch7
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.voice import counted
+from eyescream_py.torch7.describe_layer import key_name
 from eyescream_py.torch7.layers import keep_batches
 
 PRETRAINED = "pretrained:"  # before the name of a network that comes with the package
+_KEYS_TOLD = 12
 _BOX = Path(__file__).parents[1] / "pretrained"
 
 
@@ -52,8 +54,10 @@ def read(path: Path, option: str = "--network") -> torch7.Table:
     except OSError as error:
         raise UserError(f"{option}={path}: {why(error)}") from error
     if not isinstance(content, torch7.Table):
+        kind = getattr(content, "typename", None) or type(content).__name__
         raise UserError(
-            f"{option}={path} holds no table of networks; give a .net file of a trainer"
+            f"{option}={path} holds no table of networks, but one {kind}; give a .net file of a "
+            f"trainer (python -m eyescream_py.torch7 show tells what is in others)"
         )
     return content
 
@@ -67,7 +71,8 @@ def module(
 ) -> nn.Module:
     """The network under `key` as a torch module; UserError where it is missing or unknown."""
     if not isinstance(content.get(key), torch7.TorchObject):
-        names = ", ".join(str(k) for k in content)
+        names = ", ".join(map(key_name, list(content)[:_KEYS_TOLD]))
+        names += f" and {len(content) - _KEYS_TOLD} more" * (len(content) > _KEYS_TOLD)
         raise UserError(f"{option}={path} holds no network {key} (it holds: {names})")
     try:
         return keep_batches(torch7.to_module(content[key], dtype))
