@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from . import layers_captions
 from .modules_codec import Codec, Node, Writer
@@ -20,7 +20,10 @@ def read_neuraltalk(node: Node) -> nn.Module:
     if states > MAX_STATES:
         raise node.fail(f"{states} states are more than {MAX_STATES}")
     sizes = node.count("vocab_size"), node.count("rnn_size"), states, node.count("seq_length")
-    return layers_captions.NeuraltalkModel(node.child("core"), node.child("lookup_table"), *sizes)
+    lookup = node.child("lookup_table")
+    if not isinstance(getattr(lookup, "weight", None), Tensor):
+        raise node.fail("its lookup_table has no weight")
+    return layers_captions.NeuraltalkModel(node.child("core"), lookup, *sizes)
 
 
 def write_neuraltalk(module: Any, writer: Writer) -> dict[str, Any]:
