@@ -182,6 +182,21 @@ def test_smoothing_changes_the_real_targets_only():
     torch.testing.assert_close(targets, torch.tensor([0.9, 0.9, 0.9, 0, 0, 0]))
 
 
+def test_shared_pictures_are_judged_once_by_either_player_and_then_new_ones():
+    """D hears its smoothed targets; G's are 1, of the pictures that D was shown."""
+    feed = game(real_target=0.9).feed
+    feed.shared = True
+    (shown,), _ = feed.discriminator_batch(6)
+    (judged,), targets = feed.generator_batch(6)
+    assert torch.equal(judged, shown[3:])
+    assert judged.requires_grad
+    assert not shown.requires_grad
+    assert targets.tolist() == [1, 1, 1]
+    (others,), targets = feed.generator_batch(6)
+    assert len(others) == len(targets) == 6
+    assert not torch.equal(others[:3], judged)
+
+
 def test_taming_that_does_nothing_changes_nothing_and_each_kind_changes_d():
     plain, idle = game(), game(Taming())
     others = [

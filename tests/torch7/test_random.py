@@ -90,3 +90,9 @@ def test_permutation_is_one_and_handles_the_smallest_sizes():
     assert source.permutation(0).tolist() == []
     assert source.permutation(1).tolist() == [0]
     assert sorted(source.permutation(1000).tolist()) == list(range(1000))
+
+
+def test_a_chance_is_taken_up_to_and_with_its_bound(monkeypatch):
+    """TH asks whether a uniform number is at most p."""
+    monkeypatch.setattr(TorchRandom, "_unit", lambda self, n: np.array([0.25, 0.5, 0.75]))
+    assert TorchRandom(1).bernoulli(3, 0.5).tolist() == [1, 1, 0]

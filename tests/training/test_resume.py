@@ -11,6 +11,7 @@ import pytest
 from eyescream_py import torch7
 from eyescream_py.game.adversarial import Game
 from eyescream_py.game.reconstruction import Reconstruction
+from eyescream_py.training.run import Run
 from tests.small_runs import (
     FILES,
     assert_same,
@@ -155,3 +156,21 @@ def test_all_epochs_done_says_so(tmp_path, monkeypatch):
     said = small_run("train", tmp_path / "run", data, "--epochs=1", "--network=adversarial.net")
     assert "Epoch 1, the last one, is done; a larger --epochs goes on." in said
     assert (tmp_path / "run/adversarial.net").read_bytes() == before
+
+
+def test_an_autoencoder_of_lua_goes_on_with_its_moments_in_its_next_epoch(tmp_path, monkeypatch):
+    """Its file has no `resume`, but `optstate` under the optimizer's name."""
+    data, path = pictures(tmp_path, "train_autoencoder"), tmp_path / "autoencoder.net"
+    small_run("train_autoencoder", tmp_path, data, "--epochs=2")
+    content = torch7.load(path)
+    stored = content["optstate"]["adam"]
+    assert_same(stored, content["resume"]["state"]["optimizers"]["AE"])
+    del content["resume"]
+    torch7.save(path, content)
+    runs = []
+    monkeypatch.setattr(Run, "go", lambda run: runs.append(run))
+    small_run("train_autoencoder", tmp_path, data, "--epochs=3", "--network=autoencoder.net")
+    (stage,) = runs[0].task.model.stages
+    assert_same(stage.optimizer.export_state(), dict(stored))
+    assert stored["t"] == 10
+    assert runs[0].at.epoch == 3
