@@ -223,7 +223,10 @@ class GameTask(abc.ABC):
         for window, (title, label, series) in CURVES.items():
             values = {name: record[key] for name, key in series.items() if key in record}
             if values:
-                self.plots.curve(window, epoch, values, title, "epoch", label)
+                # both games may run in one --save, and so on one page
+                own = f"{Path(self.file_name).stem}_{window}"
+                title = f"{title} ({self.file_name})"
+                self.plots.curve(own, epoch, values, title, "epoch", label)
 
     def _hint_at_saturation(self, accuracy: float) -> None:
         self._saturated = self._saturated + 1 if accuracy > 0.995 else 0

@@ -135,7 +135,8 @@ class ReconstructionTask:
             for kind in ("train", "validation")
             for name, value in zip(self._stage_names(), record.get(kind, []), strict=False)
         }
-        self.plots.curve("loss", epoch, values, f"loss ({self.file_name})", "epoch", "loss")
+        title = f"loss ({self.file_name})"
+        self.plots.curve(f"{self.series}_loss", epoch, values, title, "epoch", "loss")
 
     def is_finite(self) -> bool:
         sums = bool(self.sums.isfinite().all())

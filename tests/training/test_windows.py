@@ -70,7 +70,8 @@ def test_the_windows_of_a_run_of_faces(tmp_path, monkeypatch):
     titles = [title for number, (_, title) in seen.pictures.items() if number not in shown]
     assert titles
     assert all(title.endswith(" after 4 batches") for title in titles)  # of five
-    assert [(window, epoch) for window, epoch, _ in seen.curves] == [("loss", 1), ("accuracy", 1)]
+    windows = [(f"adversarial_{name}", 1) for name in ("loss", "accuracy")]
+    assert [(window, epoch) for window, epoch, _ in seen.curves] == windows
     assert math.isfinite(seen.curves[0][2]["G"])
 
 
@@ -162,10 +163,10 @@ def test_curves_of_a_run_that_goes_on_begin_with_its_first_epoch(tmp_path, monke
     shown_by(monkeypatch, FaceTask, tmp_path, "train")
     again = ("--epochs=2", "--network=adversarial.net")
     seen, _ = shown_by(monkeypatch, FaceTask, tmp_path, "train", *again)
-    assert [epoch for window, epoch, _ in seen.curves if window == "loss"] == [1, 2]
-    assert [set(values) for window, _, values in seen.curves if window == "loss"] == [
-        {"D", "G"}
-    ] * 2
+    losses = [curve for curve in seen.curves if curve[0] == "adversarial_loss"]
+    assert [(epoch, set(values)) for _, epoch, values in losses] == [
+        (epoch, {"D", "G"}) for epoch in (1, 2)
+    ]
 
 
 def test_scores_and_pictures_of_pairs_are_those_of_the_averaged_G(tmp_path, monkeypatch):
@@ -179,3 +180,13 @@ def test_scores_and_pictures_of_pairs_are_those_of_the_averaged_G(tmp_path, monk
     made, latest = (G(noise, coarse) for G in (task.ema.average, task.game.G.network))
     torch.testing.assert_close(refined, (coarse + made).clamp(0, 1))
     assert not torch.allclose(made, latest)
+
+
+def test_curves_of_two_trainers_in_one_folder_do_not_mix(tmp_path, monkeypatch):
+    """They share its page: each would replace the other's curves, twice a second."""
+    faces, _ = shown_by(monkeypatch, FaceTask, tmp_path, "train")
+    pairs, _ = shown_by(monkeypatch, PairTask, tmp_path, "train_c2f")
+    of_faces, of_pairs = ({window for window, *_ in seen.curves} for seen in (faces, pairs))
+    assert len(of_faces) == 2
+    assert len(of_pairs) == 3
+    assert not of_faces & of_pairs
