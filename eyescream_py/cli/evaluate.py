@@ -37,7 +37,7 @@ from eyescream_py.system.places import PATH
     help="What the Fréchet and kernel distances see with; auto: lite0 where installed.",
 )
 def main(**values: Any) -> None:
-    """Measure SUBJECT (a .net or exported G, a folder of pictures, an .npy array; left out:
+    """Measure SUBJECT (a .net or exported G, a folder of pictures, an .npy array; default:
     logs/adversarial.net) against real pictures.
 
     Prints a table and writes evaluation.json and evaluation.png; docs/evaluate.md explains them.

@@ -20,7 +20,7 @@ from eyescream_py.system.places import PATH
 )  # fmt: skip
 def main(save: str, mp4: bool, seconds: float) -> None:
     """Make of the grids in SAVE/pictures a contact sheet over time and a film, and of
-    SAVE/metrics.jsonl the loss curves. SAVE is a trainer's --save, logs where left out.
+    SAVE/metrics.jsonl the loss curves. SAVE is a trainer's --save (default: logs).
     """
     from eyescream_py.results.story import tell
 

@@ -6,6 +6,7 @@ import json
 import click
 import pytest
 
+from eyescream_py.cli.main import main
 from scripts.flag_table import page
 from tests.commands import ROOT, run
 from tests.golden_data import GOLDEN
@@ -39,6 +40,26 @@ def test_flags_and_defaults_are_luas(script):
 def test_every_option_has_help(script):
     for option in command_of(script).params:
         assert option.help, option.name
+
+
+def commands(group: click.Group, context: click.Context):
+    """All of them, in groups of groups too."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        inner = commands(command, context) if isinstance(command, click.Group) else [command]
+        yield from inner
+
+
+def test_help_says_what_an_argument_is_where_it_is_left_out():
+    optional = [
+        (command, param)
+        for command in commands(main, click.Context(main))
+        for param in command.params
+        if isinstance(param, click.Argument) and isinstance(param.default, str)
+    ]
+    assert len(optional) >= 2
+    for command, param in optional:
+        assert f"default: {param.default}" in " ".join(command.help.split()), command.name
 
 
 @pytest.mark.parametrize("script", SPEC)
