@@ -10,6 +10,8 @@ from eyescream_py.mln.forward import Acquisition
 from eyescream_py.mln.networks import MinimalLinearNetwork, fourier_line, fourier_matrix
 from eyescream_py.mln.protocol import Protocol
 
+ROUNDING = 1e-12  # of a slope's squared size: single precision has about seven digits
+
 
 def set_regression_weights(
     network: MinimalLinearNetwork,
@@ -235,8 +237,9 @@ def refine_k_layer(
 
     Minimises the squared image error over the batch plus what samples' noise of that power adds to
     it; the preconditioner is each grid point's own normal matrix (`normal_factors`). Few sweeps
-    also keep R from fitting the examples' accidents. Returns the relative error |A R - label| /
-    |label| over the batch before the first and after every sweep.
+    also keep R from fitting the examples' accidents. They end early where nothing but rounding is
+    left of the slope, which further steps would only amplify. Returns the relative error
+    |A R - label| / |label| over the batch before the first and after every sweep.
     """
     images, weight = _Images(network, batch), network.k_layer.weight.detach().clone()
     combined = network.i_layer.weight.detach().abs().square().mean().item()
@@ -244,11 +247,14 @@ def refine_k_layer(
     error = batch.label - images.of(weight)
     scale = batch.label.norm()
     errors = [float(error.norm() / scale)]
-    direction, power = torch.zeros_like(weight), 1.0
+    direction, power, first = torch.zeros_like(weight), 1.0, 0.0
     for _ in range(sweeps):
         slope = images.adjoint(error, weight) - damping * weight
         step = torch.cholesky_solve(slope, factors)
         fresh = float((slope.conj() * step).real.sum())
+        first = first or fresh
+        if fresh <= ROUNDING * first:
+            break
         direction = step + (fresh / power if len(errors) > 1 else 0.0) * direction
         power = fresh
         change = images.of(direction)

@@ -6,6 +6,7 @@ from eyescream_py.mln.analytic import (
     grid_spectra,
     grid_times,
     normal_factors,
+    refine_k_layer,
     ridge_regression,
     set_regression_weights,
     turns_per_readout,
@@ -100,6 +101,24 @@ def test_sweeps_lower_the_error_and_time_parts_help_under_strong_off_resonance()
     assert errors[1] < 0.8 * errors[0]
     times = grid_times(net, protocol.acquisition)
     assert 0 <= times.min() < 0.1 < 0.9 < times.max() <= 1
+
+
+def test_sweeps_end_at_the_kernels_of_least_error_under_the_noise() -> None:
+    """Where the slope of |A R - label|^2 + noise mean|L|^2 N^2 |R|^2 is zero; more sweeps than that
+    takes leave them there (rounding, amplified, made 1e12 of them).
+    """
+    torch.manual_seed(0)
+    protocol, noise = spiral_protocol(), 0.2
+    batch = Examples(small_params(), protocol, phantoms()).simulate(list(range(12)))
+    shape = Shape(SIDE, SIDE, SIDE / 2, 3, 2, 1, k_grid="matched")
+    net = build_network(shape, protocol.trajectory)
+    errors = refine_k_layer(net, batch, noise, normal_factors(net, batch.signal, noise), 150)
+    assert errors[-1] == pytest.approx(min(errors), rel=1e-3)
+    damping = noise * net.i_layer.weight.detach().abs().square().mean() * SIDE**2
+    weight = net.k_layer.weight
+    error = (net(batch.signal) - batch.label).abs().square().sum()
+    (slope,) = torch.autograd.grad(error + damping * weight.abs().square().sum(), weight)
+    assert slope.norm() < 0.02 * (2 * damping * weight.detach()).norm()
 
 
 def test_wrong_shapes_are_refused() -> None:
