@@ -27,6 +27,7 @@ def test_svd_finds_the_space_that_filters_are_made_of():
     bank = (mixes @ patterns).view(20, 10, 3, 3)
     basis = basis_of_filters({"conv.weight": bank, "other": torch.zeros(4, 4, 1, 1)})
     torch.testing.assert_close(basis @ basis.T, torch.eye(3), atol=1e-5, rtol=0)
+    assert (basis.gather(1, basis.abs().argmax(1, keepdim=True)) > 0).all()
     _, _, expected = torch.linalg.svd(bank.view(-1, 9), full_matrices=False)
     torch.testing.assert_close(
         (basis * expected[:3]).sum(1).abs(), torch.ones(3), atol=1e-4, rtol=0

@@ -181,6 +181,20 @@ def test_copies_of_another_size_or_of_a_changed_photograph_are_others(tmp_path):
     assert not np.array_equal(before, after)
 
 
+def test_photographs_alike_but_for_folder_or_time_have_copies_of_their_own(tmp_path):
+    """Of one name, or one path, and one size."""
+    shades, cached = {}, {}
+    for shade, (folder, time) in enumerate((("a", 1), ("b", 1), ("a", 2)), start=7):
+        path = tmp_path / folder / "one.ppm"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (80, 80), (shade,) * 3).save(path)
+        os.utime(path, (time, time))
+        copy = ResizedPhotos([path], 72, tmp_path / "cache", limit=1)
+        cached[folder, time], shades[folder, time] = int(copy[0].max()), shade
+        assert int(copy[0].max()) == shade  # from the disk
+    assert cached == shades
+
+
 def test_cache_limit_counts_photographs():
     assert cache_limit(1.0, 600) == 617
     assert cache_limit(0, 600) == 0

@@ -95,7 +95,7 @@ def test_drawings_light_or_dark(network_file, tmp_path):
 
 def test_thin_lines_survive_reduction_and_colours_arrive(network_file, tmp_path):
     drawing = np.zeros((256, 256, 3), np.uint8)
-    drawing[100:103] = 255
+    drawing[100:103] = drawing[200:201] = 255  # the second covers a quarter of a new pixel
     Image.fromarray(drawing).save(tmp_path / "lines.png")
     Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "red.png")
     painter = load_painter(network_file, CPU, tile=0)
@@ -103,8 +103,15 @@ def test_thin_lines_survive_reduction_and_colours_arrive(network_file, tmp_path)
         painter, tmp_path / "lines.png", tmp_path / "red.png", False, 64, tmp_path / "out"
     )
     inputs = pixels(page)[2:66, 2:66]
-    assert (inputs[25] == 255).all()
+    assert (inputs[[25, 50]] == 255).all()
     assert (inputs[5] == (255, 0, 0)).all()
+
+
+def test_a_file_says_what_its_network_was_trained_on(tmp_path):
+    about = {"kind": "network", "width": 0.0625, "imgSize": 128, "colormap": False}
+    write_tensors(tmp_path / "n.safetensors", UNet(0.0625).state_dict(), about)
+    painter = load_painter(tmp_path / "n.safetensors", CPU, tile=0)
+    assert (painter.size, painter.colormap) == (128, False)
 
 
 def test_published_files_need_no_metadata(tmp_path):

@@ -122,6 +122,12 @@ def test_bfloat16_is_close_to_float32(make_trainer):
     assert half.flat.vector.dtype == torch.float32
 
 
+def test_rate_and_decay_are_those_of_the_options(make_trainer):
+    trainer = make_trainer(lr=0.02, averaging="ema", ema_decay=0.7)
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.02
+    assert trainer.averaging.decay == 0.7
+
+
 def test_precision_names():
     assert chosen_precision("auto", CPU) == torch.float32
     assert chosen_precision("bfloat16", CPU) == torch.bfloat16

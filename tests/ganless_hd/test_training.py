@@ -9,10 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
+from eyescream_py import features
 from eyescream_py.ganless_hd.checkpoints import fingerprint, read_tensors, write_tensors
-from eyescream_py.ganless_hd.data import ResizedPhotos, fixed_batches, fixed_pairs
+from eyescream_py.ganless_hd.data import (
+    ContourPhotos,
+    ResizedPhotos,
+    fixed_batches,
+    fixed_pairs,
+    to_network,
+)
+from eyescream_py.ganless_hd.networks import UNet
 from eyescream_py.ganless_hd.start import opened_run
-from eyescream_py.ganless_hd.training import next_batch, spread, state_file
+from eyescream_py.ganless_hd.training import Run, next_batch, spread, state_file
 from eyescream_py.system.errors import UserError
 
 
@@ -123,13 +131,31 @@ def test_held_out_losses_of_both_weights(tiny_options):
 
 def test_held_out_photographs_are_the_last_by_name_and_are_not_trained_on(tiny_options, photos):
     names = sorted(path.name for path in photos.iterdir())
-    with opened_run(replace(tiny_options, heldout=3), ()) as run:
+    with opened_run(replace(tiny_options, heldout=3, colormap=False), ()) as run:
         seen = [path.name for path in run.dataset.photos.photos]
-        targets = torch.cat([targets for _, targets in run.held_out])
+        held_out = [torch.cat(halves) for halves in zip(*run.held_out, strict=True)]
     assert seen == names[:-3]
     own = ResizedPhotos([photos / name for name in names[-3:]], 72)
-    expected = torch.cat([targets for _, targets in fixed_batches(fixed_pairs(own, 64, True), 3)])
-    assert torch.equal(targets, expected)
+    ((inputs, targets),) = fixed_batches(fixed_pairs(own, 64, False), 3)
+    assert torch.equal(held_out[0], inputs)
+    assert torch.equal(held_out[1], targets)
+
+
+def test_sheets_show_input_output_and_target(tiny_options, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(Run, "_show", lambda run, name, columns: shown.setdefault(name, columns))
+    run = train(replace(tiny_options, epochs=1, heldout=3, averaging="ema"))
+    cpu = torch.device("cpu")
+    inputs, targets = (to_network(half, cpu) for half in spread(run.held_out))
+    with run.trainer.flat.replaced_by(run.trainer.averaged_weights()):
+        expected = [inputs, run.trainer.predict(inputs), targets]
+    assert all(map(torch.equal, shown["heldout"], expected))
+    first = [torch.stack(half) for half in zip(run.dataset[0], run.dataset[1], strict=True)]
+    inputs, outputs, targets = shown["output"]
+    assert torch.equal(inputs, to_network(first[0], cpu))
+    assert torch.equal(targets, to_network(first[1], cpu))
+    assert outputs.std() > 0
+    assert not torch.equal(outputs, inputs)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +253,23 @@ def test_random_features_are_said_to_be_random(tiny_options, capsys):
     text = capsys.readouterr().out
     assert "Features: a RANDOM ResNet-18 (seed 0, width 0.0625)" in text
     assert "from scratch (seed 0)" in text
+
+
+def test_the_seed_decides_crops_weights_and_features_which_training_crops_calibrate(tiny_options):
+    options = replace(tiny_options, seed=4, colormap=False, pearson="channel")
+    with opened_run(options, ()) as run:
+        assert run.trainer.loss.scope == "channel"
+        start = UNet(0.0625, seed=4).state_dict()
+        assert all(torch.equal(start[k], v) for k, v in run.trainer.network.state_dict().items())
+        again = ContourPhotos(run.dataset.photos, 64, False, seed=4)
+        assert all(map(torch.equal, run.dataset[5], again[5]))
+        crops = torch.stack([run.dataset[number][1] for number in range(128)])
+        known = features.load("random", width=0.0625, seed=4)
+        batches = [to_network(part, torch.device("cpu")) for part in crops.split(16)]
+        features.calibrate(known, batches)
+        taps = run.trainer.loss.features(batches[0])
+        for found, wanted in zip(taps, features.frozen(known)(batches[0]), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_init_copies_and_names_tensors(tiny_options, tmp_path, capsys):

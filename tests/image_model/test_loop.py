@@ -132,6 +132,7 @@ def test_files_of_a_run(heads: Path, tmp_path: Path) -> None:
     for title in ("input", "output", "replay"):
         assert windows.shown[title][0].min() == 0
         assert windows.shown[title][0].max() == 1
+        assert len(windows.shown[title][0]) == 4  # a batch
     assert [x for x, _ in windows.shown["difference"]] == [2, 4, 5]
 
 

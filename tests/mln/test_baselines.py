@@ -8,6 +8,7 @@ from eyescream_py.mln.baselines import (
     conjugate_gradient,
     haar,
     inverse_haar,
+    largest_eigenvalue,
     wavelet_l1,
 )
 from eyescream_py.mln.data import Examples
@@ -52,6 +53,14 @@ def test_density_weights_make_cg_converge_faster() -> None:
     assert error(cg_sense(protocol.acquisition, batch.signal, 3, 0, weights), batch.label) < plain
 
 
+def test_a_ridge_makes_the_damped_least_squares_image() -> None:
+    acquisition = spiral_protocol().acquisition
+    signal = random_images(1, 3, 320)
+    found = cg_sense(acquisition, signal, 60, 0.5)
+    misfit = acquisition.adjoint(acquisition.forward(found) - signal)
+    torch.testing.assert_close(misfit + 0.5 * found, torch.zeros_like(found), atol=1e-4, rtol=0)
+
+
 def test_haar_is_orthonormal_and_keeps_the_mean_in_the_corner() -> None:
     images = random_images(2, 16, 16)
     coefficients = haar(images, 3)
@@ -68,6 +77,26 @@ def test_wavelet_l1_beats_zero_filling() -> None:
     signal = protocol.acquisition.forward(image[None])
     sparse = error(wavelet_l1(protocol.acquisition, signal, 40, 0.002), image[None])
     assert sparse < 0.5 * error(adjoint_image(protocol.acquisition, signal), image[None])
+
+
+def test_wavelet_steps_are_shrunken_gradient_steps_ahead_of_the_last() -> None:
+    """FISTA written out; the coarsest band is never shrunken, the transform shifted each time."""
+    acquisition = spiral_protocol().acquisition
+    right = acquisition.adjoint(signal := random_images(1, 3, 320))
+    step = 1 / largest_eigenvalue(acquisition, right)
+    limit = 0.05 * right.abs().max() * step
+    before = image = torch.zeros_like(right)
+    pace, share = 1.0, 0.0
+    for down, along in ((0, 0), (3, 5), (6, 2)):
+        ahead = image + share * (image - before)
+        moved = ahead - step * (acquisition.adjoint(acquisition.forward(ahead)) - right)
+        waves = haar(moved.roll((down, along), (-2, -1)), 3)
+        shrunken = waves * (1 - limit / waves.abs()).clamp_min(0)
+        shrunken[..., :2, :2] = waves[..., :2, :2]
+        before, image = image, inverse_haar(shrunken, 3).roll((-down, -along), (-2, -1))
+        following = (1 + (1 + 4 * pace**2) ** 0.5) / 2
+        pace, share = following, (pace - 1) / following
+    torch.testing.assert_close(wavelet_l1(acquisition, signal, 3, 0.05), image)
 
 
 def test_metrics() -> None:

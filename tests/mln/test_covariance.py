@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from eyescream_py.mln.analytic import noise_power
 from eyescream_py.mln.covariance import covariance_start, set_covariance_weights
 from eyescream_py.mln.data import Examples
 from eyescream_py.mln.forward import Acquisition
@@ -98,6 +99,21 @@ def test_a_start_that_knows_the_noise_does_better_on_noisy_samples() -> None:
         with torch.no_grad():
             errors.append(error(net(test.signal), test.label))
     assert errors[1] < 0.8 * errors[0]
+
+
+def test_noise_counts_in_both_parts_of_a_number() -> None:
+    protocol = spiral_protocol(coils=4)
+    shape = Shape(SIDE, SIDE, SIDE / 2, 4, 8, 4, k_grid="matched")
+    found, wanted = (build_network(shape, protocol.trajectory) for _ in range(2))
+    examples = Examples(small_params(), protocol, phantoms())
+    covariance_start(found, protocol, examples, 8, 1e-3, 4, noise=0.05)
+    squares = examples.simulate(list(range(8))).signal.abs().square()
+    power = squares.mean((0, 1))[found.k_layer.index].mean(1)
+    set_covariance_weights(wanted, protocol, 1e-3 + 2 * 0.05**2 / power, 4)
+    torch.testing.assert_close(found.k_layer.weight, wanted.k_layer.weight)
+    assert noise_power(squares.sqrt(), 0.1, 0.05) == pytest.approx(
+        8 * (0.1 * float(squares.mean()) + 2 * 0.05**2)
+    )
 
 
 @pytest.mark.parametrize(("grid", "k_max"), [("matched", SIDE / 2), ("legacy", SIDE / 2)])

@@ -7,13 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from eyescream_py.mln.baselines import largest_eigenvalue, linear_optimum, radial_power
+from eyescream_py.mln.baselines import (
+    adjoint_image,
+    cg_sense,
+    largest_eigenvalue,
+    linear_optimum,
+    radial_power,
+    wavelet_l1,
+)
 from eyescream_py.mln.data import Examples
-from eyescream_py.mln.methods import model_methods
+from eyescream_py.mln.methods import Settings, model_methods
 from eyescream_py.mln.networks import Shape, build_network
 from eyescream_py.mln.reconstruction import Score, best_cg_steps, compare, verdict
 from eyescream_py.mln.report import Outcome, outcome, table, write_report
+from eyescream_py.mln.simulation import Setup, make_protocol
 from eyescream_py.mln.total_variation import differences, differences_adjoint, total_variation
+from eyescream_py.mln.trajectories import density_compensation
 from tests.mln.small import SIDE, phantoms, random_images, small_params, spiral_protocol
 
 
@@ -76,6 +85,26 @@ def test_the_linear_optimum_is_the_wiener_solution() -> None:
     answer = torch.linalg.solve(middle, batch.signal.flatten(1).T.to(torch.complex128))
     exact = (covariance @ matrix.conj().T @ answer).T.reshape(-1, 1, SIDE, SIDE)
     assert (ours - exact).norm() < 2e-3 * exact.norm()
+
+
+def test_methods_follow_their_settings_and_the_adjoint_its_densities() -> None:
+    protocol, signal = spiral_protocol(), random_images(2, 3, 320)
+    acquisition, trajectory = protocol.acquisition, protocol.trajectory
+    weights = torch.from_numpy(density_compensation(trajectory))
+    expected = {
+        "adjoint": adjoint_image(acquisition, signal, weights),
+        "cg": cg_sense(acquisition, signal, 2),
+        "wavelet": wavelet_l1(acquisition, signal, 3, 0.02),
+        "tv": total_variation(acquisition, signal, 0.03, 4),
+    }
+    methods = model_methods(protocol, Settings(2, 3, 0.02, 4, 0.03))
+    assert methods.keys() == expected.keys()
+    for name, method in methods.items():
+        torch.testing.assert_close(method(signal), expected[name])
+    grid = make_protocol(Setup(side=SIDE, coils=2, kind="mask", acceleration=3))[0]
+    signal = random_images(1, 2, grid.samples)
+    zero_filled = model_methods(grid)["adjoint"](signal)
+    torch.testing.assert_close(zero_filled, grid.acquisition.adjoint(signal))
 
 
 def test_no_other_linear_method_does_better_inside_the_object() -> None:

@@ -7,10 +7,10 @@ import torch
 
 from eyescream_py.mln.mat import read_mat, write_mat
 from eyescream_py.mln.params import Params
-from eyescream_py.mln.protocol import load_protocol, network_shape, read_scan
+from eyescream_py.mln.protocol import load_protocol, network_shape, read_scan, write_b0, write_maps
 from eyescream_py.mln.simulation import Setup, make_protocol, write_simulation
 from eyescream_py.system.errors import UserError
-from tests.mln.small import SIDE, small_params, write_protocol_files
+from tests.mln.small import SIDE, random_images, small_params, write_protocol_files
 
 
 def params_for(folder: Path, **keys: object) -> Params:
@@ -25,6 +25,23 @@ def test_protocol_files_are_read(tmp_path: Path) -> None:
     assert protocol.acquisition.phases is None
     assert protocol.mask.shape == (1, SIDE, SIDE)
     assert network_shape(params_for(tmp_path), protocol).coils == 2
+
+
+def test_rows_columns_coils_and_bands_stay_what_they_are(tmp_path: Path) -> None:
+    write_protocol_files(tmp_path)
+    rng = np.random.default_rng(1)
+    maps = rng.standard_normal((SIDE, SIDE, 3, 2)) + 1j * rng.standard_normal((SIDE, SIDE, 3, 2))
+    mask = rng.integers(0, 2, (SIDE, SIDE, 2))
+    write_mat(tmp_path / "SensCC1.mat", {"SensCC": maps, "SensMsk": mask})
+    protocol = load_protocol(params_for(tmp_path))
+    for band in range(2):
+        np.testing.assert_array_equal(protocol.mask[band].numpy(), mask[..., band])
+        for coil, found in enumerate(protocol.acquisition.coils[band].numpy()):
+            np.testing.assert_allclose(found, maps[..., coil, band], rtol=1e-6)
+    write_maps(tmp_path / "again.mat", protocol.acquisition.coils[0], protocol.mask[0])
+    again = read_mat(tmp_path / "again.mat", ["SensCC", "SensMsk"])
+    np.testing.assert_array_equal(again["SensMsk"], mask[..., 0])
+    np.testing.assert_allclose(again["SensCC"], maps[..., 0] * mask[..., :1], rtol=1e-6)
 
 
 def test_all_disagreeing_numbers_are_listed(tmp_path: Path) -> None:
@@ -124,6 +141,18 @@ def test_hdf5_axes_come_back_in_matlabs_order(tmp_path: Path) -> None:
     found = read_mat(path, ["plain", "complex"])
     np.testing.assert_array_equal(found["plain"], values)
     np.testing.assert_array_equal(found["complex"], 1j * values)
+
+
+def test_b0_files_keep_rows_columns_and_segments(tmp_path: Path) -> None:
+    phases, shares = random_images(3, SIDE, SIDE), torch.rand(3, 320) + 0j
+    hz = torch.rand(SIDE, SIDE)
+    write_b0(tmp_path / "B0TS.mat", phases, shares, hz)
+    found = read_mat(tmp_path / "B0TS.mat", ["TSC", "TSBF", "B0_Hz"])
+    np.testing.assert_array_equal(found["B0_Hz"], hz.numpy())
+    write_protocol_files(tmp_path)
+    acquisition = load_protocol(params_for(tmp_path)).acquisition
+    torch.testing.assert_close(acquisition.phases[0], phases)
+    torch.testing.assert_close(acquisition.interpolation[0], shares)
 
 
 def test_missing_folder_flag_is_named() -> None:

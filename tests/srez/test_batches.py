@@ -144,6 +144,14 @@ def test_batches_follow_from_seed_and_number_alone(tiny):
     assert not torch.equal(reseeded.batch(7).label, other.batch(7).label)
 
 
+def test_the_seed_decides_both_the_order_and_what_is_drawn(tiny):
+    streams = [Batches(random_faces(6), dataclasses.replace(tiny, random_seed=seed), CPU)
+               for seed in range(3)]  # fmt: skip
+    orders = [torch.cat([stream._positions(k) for k in range(3)]).tolist() for stream in streams]
+    assert len(set(map(tuple, orders))) == 3
+    assert len({tuple(stream.batch(1).alpha.tolist()) for stream in streams}) == 3
+
+
 def test_every_face_comes_once_per_round(tiny):
     stream = Batches(random_faces(6), tiny, CPU)
     drawn = torch.cat([stream._positions(k) for k in range(3)]).tolist()  # 12 = two rounds of 6

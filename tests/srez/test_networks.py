@@ -143,6 +143,21 @@ def test_start_weights_are_truncated_normal_with_tf_deviation():
     assert not layer.bias.any()
 
 
+def test_each_layer_starts_with_its_own_factor():
+    torch.manual_seed(0)
+    residual = 4 * [1e-3]
+    for network, factors in (
+        (Generator(2, width=1 / 8), [1, *residual, 1, 1, *residual, 1, 2, 2, 1]),
+        (Generator(2, "deconv", width=1 / 8), [1, 1, 2, 2, 1]),
+        (Critic(width=1 / 8), 7 * [2]),
+    ):
+        layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+        for layer, factor in zip(layers, factors, strict=True):
+            spread = math.sqrt(layer.in_channels * layer.out_channels) * layer.kernel_size[0] ** 2
+            largest = float(layer.weight.detach().abs().max()) / math.sqrt(factor / spread)
+            assert 1.5 < largest <= 2.0001, (type(network), factor)
+
+
 def test_batch_norm_has_a_shift_and_no_scale_and_batch_or_running_statistics():
     norm = BatchShift(2)
     x = 5 + 3 * torch.randn(8, 2, 6, 6)
@@ -155,6 +170,29 @@ def test_batch_norm_has_a_shift_and_no_scale_and_batch_or_running_statistics():
     assert norm(x[:1] + 1).mean() > 0.2
     use_batch_statistics(norm, True)
     assert norm(x[:1] + 1).mean().abs() < 1e-4
+
+
+def test_normalisations_are_those_of_their_definition():
+    """Epsilon 1e-3 over a batch or with running statistics, 1e-12 over a picture: no more."""
+    x = 0.03 * torch.randn(4, 2, 6, 6, dtype=torch.double)
+    batch, layer = BatchShift(2).double(), LayerShift(2).double()
+    for norm in (batch, layer):
+        norm.shift.data.copy_(torch.tensor([0.5, -2.0]))
+    shift = torch.tensor([0.5, -2.0], dtype=torch.double)[:, None, None]
+
+    def normed(axes, epsilon):
+        variance = x.var(axes, correction=0, keepdim=True)
+        return (x - x.mean(axes, keepdim=True)) / (variance + epsilon).sqrt() + shift
+
+    assert torch.allclose(batch(x), normed((0, 2, 3), 1e-3))
+    assert torch.allclose(layer(x), normed((1, 2, 3), 1e-12))
+    batch.eval().running_mean.copy_(torch.tensor([0.1, 0.2]))
+    batch.running_var.copy_(torch.tensor([1e-3, 3e-3]))
+    mean = torch.tensor([0.1, 0.2], dtype=torch.double)[:, None, None]
+    deviation = torch.tensor([2e-3, 4e-3], dtype=torch.double).sqrt()[:, None, None]
+    assert torch.allclose(batch(x), (x - mean) / deviation + shift, rtol=1e-5)
+    use_batch_statistics(batch, True)
+    assert torch.allclose(batch(x), normed((0, 2, 3), 1e-3))
 
 
 def test_running_statistics_are_the_plain_mean_of_the_first_batches():
