@@ -18,7 +18,7 @@ from eyescream_py.system.signals import stoppable
 @options.place("--G_base", "adversarial.net", "File of G.")
 @options.place("--D_base", "adversarial.net", "File of D, where it is not G's own.")
 @options.place("--G_c2f32", "adversarial_c2f_16_to_32.net", "File of the upscaling G.")
-@options.place("--D_c2f32", "adversarial_c2f_16_to_32.net", "File of the upscaling D.")
+@options.place("--D_c2f32", "adversarial_c2f_16_to_32.net", "Its D, where it is not G's own.")
 @options.switch("--neighbours", "Show the best beside their nearest training pictures.")
 @options.number("--scale", 32, "Checked against the network if given.", int)
 @options.switch("--grayscale", "Checked against the network if given.")

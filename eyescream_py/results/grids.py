@@ -169,7 +169,9 @@ def load_refiner(options: SampleOptions, G: Generator, device: torch.device) -> 
     Raises UserError where a file that a person named is not there.
     """
     paths = []
-    for option, name in (("--G_c2f32", options.G_c2f32), ("--D_c2f32", options.D_c2f32)):
+    # as with --G_base, a file has both where nobody says otherwise
+    D_c2f32 = options.D_c2f32 if "D_c2f32" in options.typed else options.G_c2f32
+    for option, name in (("--G_c2f32", options.G_c2f32), ("--D_c2f32", D_c2f32)):
         try:
             paths.append(checkpoints.find(name, Path(options.save_c2f32), option))
         except UserError:

@@ -137,6 +137,16 @@ def test_pictures_that_are_no_squares_are_drawn_and_not_refined(wide, tmp_path):
         assert grid.width > 1.8 * grid.height
 
 
+def test_a_pair_in_one_file_is_named_once(G, tmp_path):
+    base, dims = write(tmp_path / "base.net", G=G), (1, 12, 12)
+    up = write(tmp_path / "up.net", G=models_c2f.create_G(dims), D=models_c2f.create_D(dims))
+    at = (f"--G_base={base}", f"--G_c2f32={up}", f"--writeto={tmp_path / 'out'}")
+    done = invoke("sample", *FLAGS, *at)
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "No refined" not in done.output
+    assert list((tmp_path / "out").glob("*c2f*"))
+
+
 @pytest.mark.parametrize("scale", [8, 16])
 def test_pictures_that_are_no_squares_have_no_scale(scale, wide):
     done = invoke("sample", *FLAGS, f"--G_base={wide}", f"--scale={scale}")
