@@ -1,13 +1,16 @@
+import contextlib
 import errno
+import fcntl
 import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 from eyescream_py.system.errors import UserError
-from eyescream_py.system.locks import HeldError, Lock, writing
+from eyescream_py.system.locks import HeldError, Lock, alone_in, writing
 
 HOLD = """
 import sys, time
@@ -75,6 +78,40 @@ def test_a_folder_without_locks_does_not_stop_the_work(tmp_path):
     with writing(tmp_path / "a.net", "wait"):  # a planted link is not followed
         pass
     assert (tmp_path / "there").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_where_the_file_system_has_no_locks_nobody_waits_or_is_refused(
+    number, tmp_path, monkeypatch
+):
+    def flock(descriptor, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    start = time.monotonic()
+    with writing(tmp_path / "a.net", "wait"), alone_in(tmp_path, patience_s=60):
+        pass
+    assert time.monotonic() - start < 30
+
+
+def test_who_wants_to_be_alone_waits_for_another_and_not_for_ever(tmp_path):
+    waited = []
+    for held in (True, False):
+        with alone_in(tmp_path) if held else contextlib.nullcontext():
+            start = time.monotonic()
+            with alone_in(tmp_path, patience_s=1.5):
+                waited.append(time.monotonic() - start)
+    assert waited[0] >= 1.5 > waited[1]
+
+
+def test_no_descriptor_stays_open(tmp_path):
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with (
+            writing(tmp_path / "a.net", "wait"), alone_in(tmp_path), pytest.raises(HeldError),
+        ):  # fmt: skip
+            Lock(tmp_path / "a.net")
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_many_at_once_one_holds(tmp_path):

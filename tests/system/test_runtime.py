@@ -113,12 +113,15 @@ def test_a_full_disk_delays_lines_but_loses_none(tmp_path, capsys):
     lines._file = Full()
     lines.write({"epoch": 2})
     lines.write({"epoch": 3})
+    assert capsys.readouterr().out.count("No space left on device") == 1
     lines._file = real
     lines.write({"epoch": 4})
+    lines._file = Full()
+    lines.write({"epoch": 5})  # full anew, which is told anew
+    assert capsys.readouterr().out.count("No space left on device") == 1
+    lines._file = real
     lines.close()
-    assert [r["epoch"] for r in read_json_lines(tmp_path / "m.jsonl")] == [1, 2, 3, 4]
-    said = capsys.readouterr().out
-    assert said.count("No space left on device") == 1
+    assert [r["epoch"] for r in read_json_lines(tmp_path / "m.jsonl")] == [1, 2, 3, 4, 5]
 
 
 def test_what_a_full_disk_delays_is_bounded(tmp_path, monkeypatch):

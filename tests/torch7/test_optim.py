@@ -25,10 +25,15 @@ def sgd(x, g, s):
     return x - 0.02 * s["v"]
 
 
+def plain_sgd(x, g, s):
+    return x - 0.02 * g
+
+
 CASES = {
     "adam": (adam, Adam),
     "adagrad": (adagrad, Adagrad),
     "sgd": (sgd, lambda p, **more: SGD(p, 0.02, 0.5, **more)),
+    "plain sgd": (plain_sgd, lambda p, **more: SGD(p, 0.02, **more)),
 }
 
 
