@@ -219,17 +219,19 @@ class Identity(nn.Identity):
 class Copy(nn.Module):
     """Lua's transfer between CPU and GPU or between types (nn.Copy).
 
-    Here networks live on one device; ``dtype`` None leaves the type as it is too.
+    Here networks live on one device; ``dtype`` None leaves the type as it is too, but for bytes and
+    the like, which become ``real``: in their own type a picture minus 128 would begin anew at 255.
     """
 
-    def __init__(self, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, dtype: torch.dtype | None = None, real: torch.dtype | None = None) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.real = dtype, real
 
     def forward(self, x: Any) -> Any:
-        if self.dtype is None:
-            return x
-        return [self.forward(part) for part in x] if isinstance(x, list) else x.to(self.dtype)
+        if isinstance(x, list):
+            return [self.forward(part) for part in x]
+        dtype = self.dtype or (None if x.is_floating_point() else self.real)
+        return x if dtype is None else x.to(dtype)
 
 
 class View(nn.Module):

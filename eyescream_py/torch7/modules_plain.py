@@ -33,8 +33,10 @@ def write_add_number(module: Any, writer: Writer) -> dict[str, Any]:
 def read_copy(node: Node) -> nn.Module:
     """The type to which it copies is that of its output, if types are kept at all."""
     output = node.obj.fields.get("output")
-    known = isinstance(output, Tensor) and output.is_floating_point()
-    return layers.Copy(output.dtype if known and node.reader.dtype is None else None)
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        return layers.Copy()
+    kept = node.reader.dtype
+    return layers.Copy(output.dtype) if kept is None else layers.Copy(None, kept)
 
 
 def read_clipped_relu(node: Node) -> nn.Module:

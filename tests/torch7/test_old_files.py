@@ -203,6 +203,21 @@ def test_soft_max_of_cudnn_is_over_all_of_an_image(shape: tuple[int, ...]) -> No
     assert from_module(logs).typename == "nn.LogSoftMax"
 
 
+def test_bytes_become_real_numbers_where_lua_copies_them() -> None:
+    """As crnn's network begins; of bytes 0 - 128 would be 128."""
+    parts = [("Copy", {"output": torch.empty(0)}), ("AddConstant", {"constant_scalar": -128}),
+             ("MulConstant", {"constant_scalar": 1 / 128})]  # fmt: skip
+    layers = [TorchObject(f"nn.{name}", Table(fields)) for name, fields in parts]
+    network = TorchObject("nn.Sequential", Table(modules=Table.from_list(layers)))
+    x = torch.tensor([0, 64, 255], dtype=torch.uint8)
+    for dtype in (torch.float32, torch.float64, None):
+        y = to_module(network, dtype)(x)
+        assert y.dtype == (dtype or torch.float32)
+        torch.testing.assert_close(y, ((x.double() - 128) / 128).to(y.dtype))
+    index = to_module(TorchObject("nn.Copy", Table(output=torch.empty(0, dtype=torch.int64))))
+    assert index(x) is x
+
+
 def test_soft_max_of_volumes_is_over_channels() -> None:
     x = torch.randn(2, 3, 2, 4, 4, generator=torch.Generator().manual_seed(7))
     expected = x.exp() / x.exp().sum(1, keepdim=True)
