@@ -66,6 +66,8 @@ def test_cubic_zoom_keeps_corners_and_straight_lines() -> None:
     np.testing.assert_allclose(column[[0, -1]], [0, 8], atol=1e-6)
     np.testing.assert_allclose(column[2:-2], np.linspace(0, 8, 17)[2:-2], atol=0.03)
     assert resize(planes, 9) is planes
+    curve = resize(planes**2, 17)[0, :, 5]  # between pixels straight lines would be 0.25 off
+    np.testing.assert_allclose(curve[4:-6], (np.linspace(0, 8, 17) ** 2)[4:-6], atol=0.05)
 
 
 def test_grey_and_colour_reading(tmp_path: Path) -> None:
@@ -143,6 +145,12 @@ def test_both_pictures_of_a_pair_are_mirrored_and_cut_alike() -> None:
     corners = upright[:, 0, 5, 5]
     assert corners.unique().numel() > 20
     assert upright.shape == place.shape
+
+
+def test_windows_reach_every_place_of_the_enlarged_picture() -> None:
+    place = torch.arange(8.0).repeat(200, 1, 8, 1) + 100 * torch.arange(8.0)[:, None]
+    (cut,) = Augmentation(crop=2)((place,), rng())
+    assert cut[:, 0, 3, 3].round(decimals=3).unique().numel() == 3 * 3
 
 
 def test_without_augmentation_nothing_is_drawn_for_it() -> None:

@@ -6,9 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
+from eyescream_py import features
 from eyescream_py.image_model.checkpoints import Checkpoint
 from eyescream_py.image_model.data import Pictures, ShuffledQueue
 from eyescream_py.image_model.generate import (
+    compared,
     generate_folder,
     gradient_energy,
     load_generator,
@@ -61,6 +63,7 @@ def test_names_stay_the_last_batch_is_short_and_each_file_gets_its_own_picture(t
     written = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert written == ["adam.png", "bob.png", "eve.png", "x.y.png", "zoe.png"]
     generator = load_generator(checkpoint(), CPU)
+    assert not generator.training
     for name in names:
         x = read_normalised(source / name, 16, 1)[None]
         with torch.no_grad():
@@ -150,12 +153,28 @@ def test_score_against_hand_made_pairs() -> None:
     assert scores.baseline_l1 == pytest.approx(0.25)  # the mean is off by 0.5 in half of the pixels
     assert scores.energy == scores.real_energy > 0
     assert scores.psnr == pytest.approx(100)
+    again = score(torch.nn.Identity(), pairs, stored.repeat(3, 1, 1, 1))  # the same mean photo
+    assert again.baseline_l1 == pytest.approx(0.25)
     assert scores.ssim == pytest.approx(1)
+
+
+def test_a_judge_sees_what_was_generated_beside_the_true_photos(monkeypatch) -> None:
+    monkeypatch.setattr(features, "judge", lambda name, truth: (name, truth))
+    monkeypatch.setattr(features, "compared", lambda *given: given)
+    outputs, photos = torch.rand(2, 5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    (name, shown), truth, sets = compared(outputs, photos, "lite0")
+    assert name == "lite0"
+    assert torch.equal(shown, to_unit(photos))
+    assert torch.equal(truth, to_unit(photos))
+    assert torch.equal(sets["generated"], to_unit(outputs))
+    assert compared(outputs, photos, "none") is None
 
 
 def test_psnr_and_ssim_by_known_answers() -> None:
     truth = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert signal_to_noise(truth + 0.1, truth) == pytest.approx(20, abs=1e-4)
+    off = torch.tensor([0.1, 0.01]).view(2, 1, 1, 1)
+    assert signal_to_noise(truth + off, truth) == pytest.approx((20 + 40) / 2, abs=1e-3)
     assert similarity(truth, truth) == pytest.approx(1)
     assert similarity(1 - truth, truth) < -0.5  # the same structure, turned over
 

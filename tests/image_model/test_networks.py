@@ -109,6 +109,43 @@ def test_normalisations_are_those_of_their_definition() -> None:
     assert (dense.eps, dense.momentum) == (1e-3, 0.1)
 
 
+def test_which_layers_are_normalised() -> None:
+    def bare(network: torch.nn.Module) -> list[str]:
+        layers = [(name, m) for name, m in network.named_modules() if isinstance(m, Conv)]
+        return [name for name, layer in layers if isinstance(layer.norm, torch.nn.Identity)]
+
+    for norm in ("batch", "conv", "instance"):
+        assert bare(build_generator("PIX", 1, 16, norm)) == ["first", "out"]
+        assert bare(build_critic("patch", 1, 16, norm)) == ["layers.0", "layers.3"]
+        assert bare(build_critic("dense", 1, 16, norm)) == []
+        for arch, out in (("U", "out"), ("V", "decoder.layers.2"), ("F", "4")):
+            wanted = [out] if norm == "instance" else []
+            assert bare(build_generator(arch, 1, 16, norm)) == wanted
+
+
+def test_layers_are_joined_as_in_the_papers() -> None:
+    torch.manual_seed(0)
+    x, noise, f = torch.randn(2, 1, 16, 16), torch.randn(2, 100), torch.nn.functional
+    nu, pix, patch = (
+        build_generator("NU", 1, 16), build_generator("PIX", 1, 16).eval(),
+        build_critic("patch", 1, 16),
+    )  # fmt: skip
+    full = nu.c1(x)
+    half = nu.c2(full)
+    plane = nu.mix.squeeze(nu.c3(half)).flatten(1)
+    mixed = nu.mix.dense(torch.cat([noise, plane], 1)).relu().view(2, 1, 4, 4)
+    up = nu.d2(torch.cat([half, nu.d1(nu.c4(nu.mix.widen(mixed)))], 1))
+    torch.testing.assert_close(nu(x, noise), nu.out(torch.cat([full, up], 1)))
+    first = pix.first(x)
+    second = pix.down[0](first)
+    up = torch.cat([second, pix.up[0](pix.down[1](second))], 1)
+    up = torch.cat([first, pix.up[1](up)], 1)
+    torch.testing.assert_close(pix(x), pix.out(up))
+    last = patch.layers[3].conv
+    scores = f.conv2d(patch.layers[:3](x), last.weight, last.bias).flatten(1)
+    torch.testing.assert_close(patch(x), scores)
+
+
 def test_pix_drops_half_in_its_two_innermost_layers() -> None:
     drops = [layer.p for layer in build_generator("PIX", 1, 64).modules()
              if isinstance(layer, torch.nn.Dropout)]  # fmt: skip

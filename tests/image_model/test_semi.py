@@ -6,6 +6,7 @@ import torch
 
 from eyescream_py.image_model.checkpoints import read_checkpoint, save_checkpoint
 from eyescream_py.image_model.data import load_folder, load_pairs, normalise
+from eyescream_py.image_model.loop import resume
 from eyescream_py.image_model.options import GanOptions, ImageOptions, SemiOptions
 from eyescream_py.image_model.semi import CrossEncoder, FrozenEncoderGan
 from eyescream_py.system.errors import UserError
@@ -53,6 +54,7 @@ def test_routes_use_one_encoder_and_the_targets_decoder(heads, routes, names) ->
     before = {k: [p.clone() for p in m.parameters()] for k, m in learner.modules.items()}
     metrics = learner.step()
     assert set(metrics) == {"L1", *names}
+    assert metrics["L1"] == pytest.approx(np.mean([metrics[name] for name in names]))
     for name, module in learner.modules.items():
         assert all(
             not torch.equal(a, b) for a, b in zip(module.parameters(), before[name], strict=True)
@@ -129,3 +131,15 @@ def test_an_encoder_of_another_shape_is_refused(heads: Path, tmp_path: Path) -> 
     checkpoint = saved(stage1(heads, norm="batch"), tmp_path / "s.safetensors")
     with pytest.raises(UserError, match="--norm"):
         stage2(heads).start_from(checkpoint, "real")
+
+
+@pytest.mark.parametrize("make", [stage1, stage2])
+def test_either_stage_goes_on_where_it_was_saved(heads: Path, tmp_path: Path, make) -> None:
+    whole, again = make(heads), make(heads)
+    for _ in range(2):
+        whole.step()
+    checkpoint = saved(whole, tmp_path / "s.safetensors")
+    expected = [whole.step() for _ in range(8)]  # through the end of a round
+    resume(again, checkpoint)
+    assert again.state() == checkpoint.state
+    assert [again.step() for _ in range(8)] == expected

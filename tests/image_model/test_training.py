@@ -225,6 +225,10 @@ def test_samples_show_the_last_batch(full: ImageModel) -> None:
     samples = full.samples()
     assert set(samples) == {"input", "output", "target", "reconstruction"}
     torch.testing.assert_close(samples["output"], generate(full.generator, samples["input"]))
+    depths, photos = full.domains.pairs.all()  # of which both sides are shown, where there are any
+    for shown, target in zip(samples["input"], samples["target"], strict=True):
+        number = next(i for i, depth in enumerate(depths) if torch.equal(shown, depth))
+        assert torch.equal(target, photos[number])
 
 
 def test_paired_l1_learns_more_than_the_mean_photo(heads: Path) -> None:

@@ -48,6 +48,13 @@ def test_crop_none_takes_the_centred_square_of_any_size(tmp_path):
     assert (window == (255, 0, 0)).all()
 
 
+def test_crop_none_reduces_by_the_means_of_boxes(tmp_path):
+    checks = np.where(np.add.outer(np.arange(288), np.arange(288)) % 2, 100, 200).astype(np.uint8)
+    Image.fromarray(checks).save(tmp_path / "checks.png")
+    window, _ = decode(tmp_path / "checks.png", "none")
+    assert (window == 150).all()
+
+
 def test_grey_and_transparent_pictures_become_rgb(tmp_path):
     for mode in ("L", "RGBA", "P", "1", "I;16"):
         path = tmp_path / f"{mode.replace(';', '')}.png"
@@ -283,9 +290,15 @@ def test_windows_that_another_decoder_cached_are_not_used(faces_folder, tmp_path
     assert len(list(cache.iterdir())) == 4
 
 
-def test_load_split_limits_the_training_faces(faces_folder):
+def test_load_split_limits_the_training_faces(faces_folder, tmp_path):
     train, test = load_split(str(faces_folder), "celeba", 4, 0, "", 10, "")
     assert (len(train), len(test)) == (10, 4)
+    listed = tmp_path / "list.txt"
+    listed.write_text("1 2")
+    few = [load_split(str(faces_folder), "celeba", 4, seed, str(listed), 10, "")[0].names
+           for seed in (0, 1)]  # fmt: skip
+    assert len(set(few[0])) == 10
+    assert few[0] != few[1]  # drawn, and not the first
     assert not set(train.rows.tolist()) & set(test.rows.tolist())
     windows, means = test.pick(torch.tensor([1, 1]))
     assert torch.equal(windows[0], train.windows[test.rows[1]])

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from eyescream_py.srez.batches import Batch, Batches, held_out_pictures
-from eyescream_py.srez.checkpoints import checkpoint_path, read_checkpoint
+from eyescream_py.srez.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
 from eyescream_py.srez.data import load_split
 from eyescream_py.srez.evaluation import generate, psnr
 from eyescream_py.srez.networks import build_generator
@@ -83,6 +83,15 @@ def test_noise_runs_write_strips(tiny):
     run_train(options, CPU, say=quiet)
     with Image.open(f"{options.train_dir}/gen_batch000001_out_s.png") as picture:
         assert picture.size == (4 * 32, 32)
+
+
+def test_minutes_go_on_counting_where_a_run_is_resumed(tiny):
+    run_train(dataclasses.replace(tiny, max_batches=1), CPU, say=quiet)
+    path = checkpoint_path(tiny.checkpoint_dir)
+    write_checkpoint(path, dataclasses.replace(read_checkpoint(path), seconds=1000.0))
+    options = dataclasses.replace(tiny, resume=True, max_batches=2, train_time=60)
+    run_train(options, CPU, say=quiet)
+    assert 1000 < read_checkpoint(path).seconds < 2000
 
 
 def test_minutes_stop_a_run(tiny):

@@ -9,15 +9,15 @@ from skimage import data
 from torch import nn
 
 from eyescream_py.srez.batches import held_out_pictures
-from eyescream_py.srez.checkpoints import load_generator, save_checkpoint
+from eyescream_py.srez.checkpoints import checkpoint_path, load_generator, save_checkpoint
 from eyescream_py.srez.data import load_split
 from eyescream_py.srez.evaluation import enlarge, psnr
 from eyescream_py.srez.faces import find_faces
 from eyescream_py.srez.options import Options
-from eyescream_py.srez.photos import Photo, open_photo, save_photo
+from eyescream_py.srez.photos import Photo, luma_of, open_photo, save_photo
 from eyescream_py.srez.pictures import bicubic
 from eyescream_py.srez.steps import build_networks
-from eyescream_py.srez.upscale import SHIPPED, run_upscale, upscale_tiled
+from eyescream_py.srez.upscale import SHIPPED, Painter, _paint, run_upscale, upscale_tiled
 from eyescream_py.system.errors import UserError
 
 CPU = torch.device("cpu")
@@ -57,6 +57,50 @@ def test_faces_become_squares_of_the_trained_size(told, tmp_path, faces_folder):
     for path in written:
         with Image.open(path) as picture:
             assert picture.size == (32, 32)
+
+
+def test_faces_are_reduced_by_the_means_of_boxes(told, tmp_path):
+    checks = np.where(np.add.outer(np.arange(32), np.arange(32)) % 2, 100, 200).astype(np.uint8)
+    Image.fromarray(checks).convert("RGB").save(tmp_path / "checks.png")
+    Image.new("RGB", (8, 8), (150, 150, 150)).save(tmp_path / "plain.png")
+    a, b = upscale(told, [tmp_path / "checks.png", tmp_path / "plain.png"], tmp_path)
+    assert np.array_equal(np.asarray(Image.open(a)), np.asarray(Image.open(b)))
+
+
+def test_luma_is_rec_601s():
+    assert luma_of(torch.eye(3)[:, None])[0, 0].tolist() == pytest.approx([0.299, 0.587, 0.114])
+
+
+def test_a_grey_network_s_brightness_gets_the_colours_enlarged_smoothly(told):
+    torch.manual_seed(0)
+    generator, small = (
+        load_generator(checkpoint_path(told.checkpoint_dir))[0],
+        torch.rand(2, 3, 8, 8),
+    )
+    luma = luma_of(small)
+    painted = enlarge(generator, luma.expand(-1, 3, -1, -1), told).mean(1, keepdim=True)
+    colour = nn.functional.interpolate(small - luma, (32, 32), mode="bicubic", antialias=True)
+    found = Painter(generator, 8, 4, True, told, CPU)(small)
+    assert torch.allclose(found, (painted + colour).clamp(0, 1), atol=1e-6)
+
+
+def test_a_painted_square_fades_into_the_photo():
+    class White:
+        side = 8
+
+        def __call__(self, small):
+            return torch.ones(1, 3, 32, 32)
+
+    canvas = np.zeros((60, 80, 3), np.uint8)
+    photo = Photo(np.full((30, 40, 3), 255, np.uint8))
+    _paint(White(), photo, canvas, (5, 3, 20), 2.0)
+    assert (canvas[26, 30] == 255).all()  # the middle of rows 6 to 45, columns 10 to 49
+    assert canvas[6:46, 10].max() < 30
+    assert canvas[6, 10:50].max() < 30
+    across = canvas[26, 10:30, 0].astype(int)
+    assert (np.diff(across) >= 0).all()
+    canvas[6:46, 10:50] = 0
+    assert not canvas.any()
 
 
 def test_the_celeba_window_is_cut_as_in_training(told, tmp_path):
