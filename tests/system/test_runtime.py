@@ -124,6 +124,20 @@ def test_a_full_disk_delays_lines_but_loses_none(tmp_path, capsys):
     assert [r["epoch"] for r in read_json_lines(tmp_path / "m.jsonl")] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    ("keep", "keep_old", "left", "old"),
+    [(None, False, [], True), (lambda r: r["n"] > 1, False, [2], False),
+     (lambda r: r["n"] > 1, True, [2], True)],
+)  # fmt: skip
+def test_what_a_new_log_leaves_of_an_earlier_one(keep, keep_old, left, old, tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"n": 1}\n{"n": 2}\n')
+    JsonLines(path, keep, keep_old=keep_old).close()
+    assert [record["n"] for record in read_json_lines(path)] == left
+    earlier = [record["n"] for record in read_json_lines(tmp_path / "m.jsonl.old")]
+    assert earlier == ([1, 2] if old else [])
+
+
 def test_what_a_full_disk_delays_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(json_lines, "MAX_UNWRITTEN", 100)
     lines = JsonLines(tmp_path / "m.jsonl")

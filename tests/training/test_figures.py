@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from eyescream_py import torch7
+from eyescream_py.data.dataset import load_dataset
 from eyescream_py.training import reconstruction
 from eyescream_py.training.game import GameTask
 from eyescream_py.training.reconstruct import absolute_error
@@ -56,11 +58,9 @@ def test_losses_of_given_back_pictures_are_means_over_pictures(tmp_path, monkeyp
         mean = (4 * sum(ours[:6]) + 3 * ours[6]) / 27
         assert record["train"] == pytest.approx([mean], rel=1e-5)
     network = torch7.to_module(torch7.load(tmp_path / "autoencoder.net")["AE"]).eval()
-    held = torch7.load(data)[27:]
-    # stored as bytes
-    held = (held * 255).round() / 255
-    expected = float(absolute_error(network(held), held))
-    assert metrics[1]["validation"] == pytest.approx([expected], rel=0.01)
+    held = load_dataset(str(data), 1, 4, torch.device("cpu")).floats(torch.arange(27, 30))
+    expected = float(absolute_error(network(held), held).detach())
+    assert metrics[1]["validation"] == pytest.approx([expected], rel=1e-5)
     assert f"validation {metrics[1]['validation'][0]:.5f}" in said
 
 
