@@ -305,28 +305,28 @@ class Reshape(nn.Module):
 
 
 class MulConstant(nn.Module):
-    """Multiply by a number (nn.MulConstant)."""
+    """Multiply by a number (nn.MulConstant). As in Lua bytes and the like become real numbers."""
 
     def __init__(self, constant: float) -> None:
         super().__init__()
         self.constant = constant
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.constant
+        return x * float(self.constant)
 
     def extra_repr(self) -> str:
         return f"{self.constant:g}"
 
 
 class AddConstant(nn.Module):
-    """Add a number (nn.AddConstant)."""
+    """Add a number (nn.AddConstant). As in Lua bytes and the like become real numbers."""
 
     def __init__(self, constant: float) -> None:
         super().__init__()
         self.constant = constant
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.constant
+        return x + float(self.constant)
 
     def extra_repr(self) -> str:
         return f"{self.constant:g}"

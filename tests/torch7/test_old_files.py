@@ -214,6 +214,10 @@ def test_bytes_become_real_numbers_where_lua_copies_them() -> None:
         y = to_module(network, dtype)(x)
         assert y.dtype == (dtype or torch.float32)
         torch.testing.assert_close(y, ((x.double() - 128) / 128).to(y.dtype))
+    alone = TorchObject("nn.Sequential", Table(modules=Table.from_list(layers[1:])))
+    torch.testing.assert_close(to_module(alone)(x), (x.float() - 128) / 128)
+    twice = to_module(TorchObject("nn.MulConstant", Table(constant_scalar=2)))
+    assert twice(x).tolist() == [0, 128, 510]
     index = to_module(TorchObject("nn.Copy", Table(output=torch.empty(0, dtype=torch.int64))))
     assert index(x) is x
 
