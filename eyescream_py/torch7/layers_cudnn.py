@@ -28,10 +28,10 @@ class CudnnRNN(Recurrent):
     (gates*H, inputs) and the matrix (gates*H, H); after all of those, in the same order, two
     biases (gates*H) each. Gates come in torch's order, which is cuDNN's.
 
-    ``remembers``: a call goes on where the last one ended, the first where the file's did.
-    ``hidden`` and ``cell`` (layers*directions,N,H): where every call begins if it remembers
-    nothing; None: at zeros. Source: RNN.lua of cudnn.torch, and cuDNN's documentation of
-    cudnnGetRNNLinLayerMatrixParams.
+    ``remembers``: a call goes on where the last one ended, the first where the file's did; a
+    batch of another size begins at zeros. ``hidden`` and ``cell`` (layers*directions,N,H): where
+    every call begins if it remembers nothing; None: at zeros. Source: RNN:updateOutput in RNN.lua
+    of cudnn.torch, and cuDNN's documentation of cudnnGetRNNLinLayerMatrixParams.
     """
 
     hidden: Tensor | None
@@ -88,15 +88,17 @@ class CudnnRNN(Recurrent):
 
     def _start(self, x: Tensor) -> list[Tensor]:
         """Hidden state and cell before the first step."""
-        past = self._past if self.remembers else [self.hidden, self.cell]
         zeros = x.new_zeros(self.layers * self.directions, x.shape[1], self.hidden_size)
-        state = [zeros if part is None else part for part in past or [None, None]]
-        if any(part.shape != zeros.shape for part in state):
-            batch = next(part.shape[1] for part in state if part.shape != zeros.shape)
-            raise ValueError(
-                f"a state of a batch of {batch} is remembered, the input has {x.shape[1]}: "
-                "forget() begins anew"
-            )
+        if self.remembers:
+            past = self._past or [zeros, zeros]
+            return past if past[0].shape == zeros.shape else [zeros, zeros]
+        state = [zeros if part is None else part for part in (self.hidden, self.cell)]
+        for part in state:
+            if part.shape != zeros.shape:
+                raise ValueError(
+                    f"its file has the state of a batch of {part.shape[1]}, the input has "
+                    f"{x.shape[1]}: set hidden and cell to None to begin at zeros"
+                )
         return state
 
     def extra_repr(self) -> str:

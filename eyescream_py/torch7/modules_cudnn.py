@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from .layers_cudnn import GATES, CudnnLogSoftMax, CudnnRNN, CudnnSoftMax, VolumetricSoftMax
@@ -38,21 +39,28 @@ def build_rnn(node: Node) -> nn.Module:
 
 
 def _with_state(module: Any, node: Node) -> nn.Module:
-    """Where the next call begins in Lua: at what its last one left, or at what a program set."""
+    """Where the next call begins in Lua: at what a program set, or where the last one ended."""
+    lead, size = module.layers * module.directions, module.hidden_size
     state: list[Any] = [None, None]
-    for number, name in enumerate(("hiddenInput", "cellInput")):
-        if node.has(name) and node.tensor(name).numel():
-            shape = node.tensor(name).shape
-            lead, size = module.layers * module.directions, module.hidden_size
-            if len(shape) != 3 or (shape[0], shape[2]) != (lead, size):
-                expected = f"({lead}, batch, {size})"
-                raise node.fail(f"{name} has shape {tuple(shape)}, expected {expected}")
+    for number, name in enumerate(_state_names(module)):
+        shape = node.tensor(name).shape if node.has(name) else ()
+        if len(shape) == 3 and (shape[0], shape[2]) == (lead, size):
             state[number] = node.buffer(name, shape)
-    if module.remembers:
-        module._past = state
-    else:
+        elif not module.remembers and 0 not in (*shape, len(shape)):
+            expected = f"({lead}, batch, {size})"
+            raise node.fail(f"{name} has shape {tuple(shape)}, expected {expected}")
+    if not module.remembers:
         module.hidden, module.cell = state
+    elif state[0] is not None:  # Lua takes a cell of another size for zeros
+        alike = state[1] is not None and state[1].shape == state[0].shape
+        module._past = [state[0], state[1] if alike else torch.zeros_like(state[0])]
     return module
+
+
+def _state_names(module: Any) -> tuple[str, str]:
+    """RNN.lua replaces the inputs by the outputs of the last call where it remembers."""
+    kind = "Output" if module.remembers else "Input"
+    return f"hidden{kind}", f"cell{kind}"
 
 
 def write_rnn(module: Any, writer: Writer) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def write_rnn(module: Any, writer: Writer) -> dict[str, Any]:
 
 def _state(module: Any, writer: Writer) -> dict[str, Any]:
     parts = module._past if module.remembers else [module.hidden, module.cell]
-    named = zip(("hiddenInput", "cellInput"), parts or [], strict=False)
+    named = zip(_state_names(module), parts or [], strict=False)
     return {name: writer.tensor(part) for name, part in named if part is not None}
 
 

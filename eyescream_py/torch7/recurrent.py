@@ -8,7 +8,7 @@ Lua file per class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -39,6 +39,11 @@ class Recurrent(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_past": detached(self._past)}  # a copy has no graph of gradients
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Recurrent:
+        super()._apply(fn, recurse)
+        self._past = _mapped(fn, self._past)  # what is remembered moves, and changes type, too
+        return self
+
 
 def _recurrent_layers(module: nn.Module) -> Iterator[Recurrent]:
     return (layer for layer in module.modules() if isinstance(layer, Recurrent))
@@ -52,9 +57,13 @@ def forget(module: nn.Module) -> None:
 
 def detached(value: Any) -> Any:
     """Nested lists of tensors without their history."""
+    return _mapped(Tensor.detach, value)
+
+
+def _mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.detach()
-    return [detached(entry) for entry in value] if isinstance(value, list) else value
+        return function(value)
+    return [_mapped(function, entry) for entry in value] if isinstance(value, list) else value
 
 
 def first_tensor(value: Any) -> Tensor:

@@ -107,23 +107,40 @@ def test_cudnn_recurrent_layers_remember_where_they_say_so() -> None:
 
 @pytest.mark.parametrize("remembers", [True, False])
 def test_cudnn_recurrent_layers_begin_with_the_state_in_their_file(remembers: bool) -> None:
-    """As RNN.lua does with hiddenInput and cellInput, whoever set them."""
+    """RNN.lua starts at the inputs that a program set; where it remembers, it replaces them by the
+    outputs of the last call, or by nothing if the batch had another size."""
     unit, obj = cudnn_rnn("CUDNN_LSTM", 2, 1, "LSTM")
-    x, state = torch.randn(3, 6, 5), torch.randn(2, 2, 6, 4)
-    first, after = unit(x, (state[0], state[1]))
-    second = unit(x, after if remembers else (state[0], state[1]))[0]
+    x, state = torch.randn(3, 6, 5), torch.randn(4, 2, 6, 4)
     obj.fields.update(hiddenInput=state[0], cellInput=state[1], rememberStates=remembers)
+    obj.fields.update(hiddenOutput=state[2], cellOutput=state[3])
+    start = (state[2], state[3]) if remembers else (state[0], state[1])
+    first, after = unit(x, start)
+    second = unit(x, after if remembers else start)[0]
     for module in (to_module(obj), to_module(from_module(to_module(obj)))):
         torch.testing.assert_close(module(x), first)
         torch.testing.assert_close(module(x), second)
-    with pytest.raises(ValueError, match=r"a batch of 6 .*, the input has 2: forget\(\)"):
-        module(x[:, :2])
+    double = to_module(obj).double()  # which takes along what is remembered
+    torch.testing.assert_close(double(x.double()), first.double(), atol=1e-5, rtol=1e-5)
+    obj.fields.update(hiddenInput=state[0, 0], hiddenOutput=state[0, 0])
     if remembers:
-        module.forget()
-        torch.testing.assert_close(module(x[:, :2]), unit(x[:, :2])[0])
-    obj.fields["hiddenInput"] = state[0, 0]
+        for again in (module, to_module(obj)):
+            torch.testing.assert_close(again(x[:, :2]), unit(x[:, :2])[0])
+        return
+    with pytest.raises(ValueError, match="a batch of 6, the input has 2: set hidden and cell"):
+        module(x[:, :2])
     with pytest.raises(T7Error, match=r"hiddenInput has shape \(6, 4\), expected \(2, batch, 4\)"):
         to_module(obj)
+
+
+@pytest.mark.parametrize("cell", [None, (2, 5, 4)])
+def test_a_remembered_cell_of_another_size_is_taken_for_zeros(cell: tuple[int, ...] | None) -> None:
+    unit, obj = cudnn_rnn("CUDNN_LSTM", 2, 1, "LSTM")
+    x, hidden = torch.randn(3, 6, 5), torch.randn(2, 6, 4)
+    obj.fields.update(hiddenOutput=hidden, rememberStates=True)
+    if cell:
+        obj.fields.update(cellOutput=torch.randn(cell))
+    first = unit(x, (hidden, torch.zeros(2, 6, 4)))[0]
+    torch.testing.assert_close(to_module(obj)(x), first)
 
 
 def test_cudnn_recurrent_layers_of_other_kinds_are_refused() -> None:
