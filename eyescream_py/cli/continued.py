@@ -70,9 +70,19 @@ def _stored(values: Mapping[str, Any]) -> tuple[Path, dict[str, Any], dict[str, 
     kept = content.get("opt")
     stored = {str(k): v for k, v in kept.items()} if isinstance(kept, Mapping) else {}
     shown = shown_options(content, path)
+    _demand_own_kind(shown, path)
     del content, kept
     gc.collect()  # a file's tables hold one another: all of it would stay until the run reads it
     return path, stored, {k: v for k, v in shown.items() if k in SIZES or k not in stored}
+
+
+def _demand_own_kind(shown: Mapping[str, Any], path: Path) -> None:
+    """Refuse the file of an upscaler where faces are trained, and the other way round: both hold a
+    G and a D, and would be found fault with layer by layer."""
+    refines = any("--fineSize" in p.opts for p in click.get_current_context().command.params)
+    if shown and ("fineSize" in shown) != refines:
+        kind = "no upscaler of train_c2f.py" if refines else "an upscaler, of train_c2f.py"
+        raise UserError(f"--network={path} holds {kind}; give a file of this trainer")
 
 
 def _differing(

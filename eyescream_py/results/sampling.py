@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.voice import counted
 from eyescream_py.torch7 import image
 
 
@@ -27,7 +28,9 @@ def judge(D: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
     with evaluating(D):
         said = torch.cat([D(part).reshape(-1) for part in images.split(batch)])
     if len(said) != len(images):
-        raise ValueError(f"it says {len(said)} numbers of {len(images)} pictures")
+        raise ValueError(
+            f"it says {counted(len(said), 'number')} of {counted(len(images), 'picture')}"
+        )
     return said
 
 

@@ -151,8 +151,6 @@ class PairTask(GameTask):
     `validation` are pictures that never train.
     """
 
-    series = "c2f"
-
     def __init__(
         self,
         options: PairOptions,
@@ -164,6 +162,7 @@ class PairTask(GameTask):
     ) -> None:
         super().__init__(options, f"{options.stem}.net", game, length, source, plots)
         self.feed: PairFeed = game.feed  # type: ignore[assignment]
+        self.series = options.stem.removeprefix("adversarial_")  # one --save may hold a chain
         self.validation, self.window = validation, options.window
         self.parzen_images, self.tries = options.parzen_images, options.batch_size
         self.best_path = Path(options.save) / f"{options.stem}.bestnet"

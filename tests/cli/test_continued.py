@@ -33,6 +33,19 @@ def test_the_file_says_what_shapes_its_networks(script, tmp_path, monkeypatch):
     assert {name for name in whole if whole[name] != cut[name]} <= {"save", "network"}
 
 
+@pytest.mark.parametrize(
+    ("made_by", "given_to", "words"),
+    [("train", "train_c2f", "holds no upscaler"), ("train_c2f", "train", "holds an upscaler")],
+)
+def test_the_file_of_another_trainer_is_called_so(made_by, given_to, words, tmp_path):
+    name = str(tmp_path / FILES[made_by])
+    small_run(made_by, tmp_path, pictures(tmp_path, made_by), "--epochs=1")
+    done = invoke(given_to, *SCRIPTS[given_to], f"--network={name}", f"--save={tmp_path / 'new'}")
+    assert (done.exit_code, done.output.splitlines()[-1]) == (
+        2, next(line for line in done.output.splitlines() if f"--network={name} {words}" in line),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
 @pytest.mark.parametrize("opt", [None, {"scale": 16, "noiseDim": 9, "fineSize": 6}])
 def test_networks_say_it_where_the_options_do_not(script, opt, tmp_path, monkeypatch):

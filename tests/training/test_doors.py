@@ -146,6 +146,15 @@ def test_a_run_from_elsewhere_does_not_go_on_with_an_earlier_run_s_log(tmp_path)
     assert (here / "metrics.jsonl.old").read_text() == before
 
 
+def test_upscalers_of_a_chain_share_a_folder(tmp_path):
+    """As 16 to 32 and 32 to 64 in `logs`: neither takes the other's grids for an earlier run's."""
+    data = pictures(tmp_path, "train_c2f")
+    small_run("train_c2f", tmp_path, data, "--epochs=1")
+    small_run("train_c2f", tmp_path, data, "--epochs=1", "--coarseSize=3")
+    found = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert found == ["c2f_2_to_4_epoch_000001.png", "c2f_3_to_4_epoch_000001.png"]
+
+
 class DrawingTask(ToyTask):
     def save_pictures(self, folder, epoch):
         folder.mkdir(parents=True, exist_ok=True)
