@@ -37,9 +37,14 @@ class VolumetricBatchNormalization(_OfOneSample, nn.BatchNorm3d):
 
 
 class InstanceNormalization(nn.InstanceNorm2d):
-    """InstanceNorm2d that also takes planes of one pixel, and makes the bias of them."""
+    """InstanceNorm2d that also takes planes of one pixel, and makes the bias of them.
+
+    (N,C,H,W), or (C,H,W), which AdaIN-style's class of that name takes too.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 3:
+            return self.forward(x[None])[0]
         if x.dim() != 4:
             raise ValueError(f"InstanceNormalization takes (N,C,H,W), not {x.dim()} dimensions")
         if x.shape[-2:] != (1, 1):

@@ -20,7 +20,8 @@ from eyescream_py.torch7.layers import StochasticLayer
 class NoiseFill(StochasticLayer):
     """The last ``planes`` are noise, uniform in 0 .. ``scale`` (texture_nets).
 
-    ``append``: noise of -``scale`` .. ``scale`` comes after all planes (a descendant's class).
+    ``append``: noise of -``scale`` .. ``scale`` comes after all planes (a descendant's class). As
+    in Lua the gradient of planes that noise replaces flows on to them.
     """
 
     def __init__(self, planes: int, scale: float = 1.0, append: bool = False) -> None:
@@ -28,10 +29,13 @@ class NoiseFill(StochasticLayer):
         self.planes, self.scale, self.append = planes, scale, append
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = x if self.append else x[:, : x.shape[1] - self.planes]
         noise = self._uniform(x.new_empty(len(x), self.planes, *x.shape[2:]))
-        noise = (noise * 2 - 1 if self.append else noise) * self.scale
-        return torch.cat([kept, noise], 1)
+        if self.append:
+            return torch.cat([x, (noise * 2 - 1) * self.scale], 1)
+        if self.planes > x.shape[1]:
+            raise ValueError(f"noise for {self.planes} planes, the input has {x.shape[1]}")
+        kept, replaced = x.split([x.shape[1] - self.planes, self.planes], 1)
+        return torch.cat([kept, noise * self.scale + (replaced - replaced.detach())], 1)
 
     def extra_repr(self) -> str:
         return f"{self.planes}, {self.scale:g}"
@@ -105,6 +109,8 @@ class StereoJoin1(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if len(x) % 2:
+            raise ValueError(f"StereoJoin1 takes pairs of images, not {len(x)}")
         return (x[::2] * x[1::2]).sum(1, keepdim=True)
 
 
@@ -120,7 +126,9 @@ class StereoJoin(nn.Module):
         self.disparities = disparities
 
     def forward(self, x: Tensor) -> Tensor:
-        left, right = x[0], x[1]
+        if x.dim() != 4 or len(x) != 2:
+            raise ValueError(f"StereoJoin takes (2,C,H,W), not {tuple(x.shape)}")
+        left, right = x
         width = x.shape[-1]
         costs = []
         for d in range(min(self.disparities, width)):

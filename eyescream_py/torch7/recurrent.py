@@ -156,7 +156,7 @@ class Recurrence(Recurrent):
             return [self._zeros(like, batch, part) for part in size]
         if like.is_floating_point():
             return like.new_zeros(*batch, *size)
-        weight = next(self.parameters())  # the input is of indices (LookupRNN)
+        weight = next(self.parameters(), like)  # the input is of indices (LookupRNN)
         return weight.new_zeros(*batch, *size)
 
 

@@ -140,8 +140,9 @@ def test_an_instance_of_one_pixel_becomes_the_bias() -> None:
         same(y[:, :, 0, 0], bias.expand(3, 2).tolist())
     wide = torch.randn(3, 2, 4, 5)
     same(module(wide), nn.functional.instance_norm(wide, None, None, weight, bias))
+    same(module(wide[0]), module(wide)[0])  # AdaIN-style's InstanceNormalization.lua
     with pytest.raises(ValueError, match=r"takes \(N,C,H,W\)"):
-        module(wide[0])
+        module(wide[0, 0])
 
 
 def test_a_norm_stabilizer_adds_the_slope_of_its_penalty() -> None:

@@ -40,6 +40,12 @@ def test_noise_fills_the_last_planes() -> None:
         assert torch.equal(y[:, :6], IMAGES)
         assert y.shape == (4, 8, 5, 7)
         assert -0.5 <= y[:, 6:].min() < -0.3 < 0.3 < y[:, 6:].max() <= 0.5
+    x = IMAGES.clone().requires_grad_()
+    layer = to_module(node("nn.NoiseFill", num_noise_channels=2), None)
+    layer(x).backward(IMAGES)  # gradInput is gradOutput
+    assert torch.equal(x.grad, IMAGES)
+    with pytest.raises(ValueError, match="noise for 2 planes, the input has 1"):
+        layer(IMAGES[:, :1])
     with pytest.raises(T7Error, match="version with masks"):
         to_module(node("nn.NoiseFill", num_noise_channels=2, n_colors=3))
 
@@ -101,6 +107,10 @@ def test_stereo_matching() -> None:
             expected[0, d, :, column] = -(x[0, :, :, column] * x[1, :, :, column - d]).sum(0)
     for module in opened_as("nn.StereoJoin", disp_max=9):
         np.testing.assert_allclose(module(IMAGES[:2]), expected, rtol=1e-12)
+        with pytest.raises(ValueError, match=r"takes \(2,C,H,W\), not \(3, 6, 5, 7\)"):
+            module(IMAGES[:3])
+    with pytest.raises(ValueError, match="pairs of images, not 3"):
+        to_module(node("nn.StereoJoin1"))(IMAGES[:3])  # one image would be spread over two
     weight, bias = random(3, 6).double(), random(1, 3, 1, 1).double()
     for module in opened_as("nn.SpatialConvolution1_fw", weight=weight, bias=bias):
         expected = np.einsum("of,nfhw->nohw", weight, x) + bias.numpy()

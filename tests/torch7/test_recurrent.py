@@ -290,6 +290,8 @@ def test_recurrence_begins_with_zeros_of_any_table():
     assert layer(x)[0].tolist() == [[2, 2, 2]] * 2
     layer.forget()
     assert layer(x)[1].tolist() == [[1]] * 2
+    layer.forget()  # without a weight whose type counts, of the input's
+    assert layer(x.long())[1].tolist() == [[1]] * 2
 
 
 def test_attention_looks_where_it_decides_to():
