@@ -219,8 +219,9 @@ class Run:
         if self.at.iteration < len(schedule):
             self.at.seconds = seconds
             return
-        # a broken network is found before it can replace a sound checkpoint
-        if not self._is_finite():
+        # a broken network is found before it can replace a sound checkpoint; to look at all that a
+        # file holds takes an average whose statistics are measured, some seconds for large networks
+        if not (self._is_finite() if self._saves_after(epoch) else self.task.is_finite()):
             self._not_finite()
             return
         collapse = self.task.collapse()
@@ -258,11 +259,14 @@ class Run:
         self.task.curves(epoch, record)
         self.at = _Position(epoch + 1)
         self.task.show(epoch)
-        # the last epoch is saved whatever the frequency, and a save that failed is made up for
-        last = epoch == self.options.epochs
-        if epoch % self.options.save_freq == 0 or last or self._overdue:
+        if self._saves_after(epoch):
             self._save()
             self._save_pictures(epoch)
+
+    def _saves_after(self, epoch: int) -> bool:
+        """The last epoch is saved whatever the frequency, and a save that failed is made up for."""
+        last = epoch == self.options.epochs
+        return epoch % self.options.save_freq == 0 or last or self._overdue
 
     def _save_pictures(self, epoch: int) -> None:
         if not self.leads:
