@@ -29,6 +29,8 @@ def started(program, folder, click_holds):
     return subprocess.run(
         [sys.executable, *program.split(), "--help"], cwd=ROOT, capture_output=True, text=True,
         timeout=60, env={**os.environ, "PYTHONPATH": paths},
+        # a shell's background jobs ignore Ctrl-C, and so would their children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
