@@ -304,32 +304,29 @@ class Reshape(nn.Module):
         return ", ".join(map(str, self.sizes))
 
 
-class MulConstant(nn.Module):
-    """Multiply by a number (nn.MulConstant). As in Lua bytes and the like become real numbers."""
+class _WithConstant(nn.Module):
+    """A layer of one number, by which bytes and the like become real numbers, as in Lua."""
 
     def __init__(self, constant: float) -> None:
         super().__init__()
         self.constant = constant
+
+    def extra_repr(self) -> str:
+        return f"{self.constant:g}"
+
+
+class MulConstant(_WithConstant):
+    """Multiply by a number (nn.MulConstant)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * float(self.constant)
 
-    def extra_repr(self) -> str:
-        return f"{self.constant:g}"
 
-
-class AddConstant(nn.Module):
-    """Add a number (nn.AddConstant). As in Lua bytes and the like become real numbers."""
-
-    def __init__(self, constant: float) -> None:
-        super().__init__()
-        self.constant = constant
+class AddConstant(_WithConstant):
+    """Add a number (nn.AddConstant)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + float(self.constant)
-
-    def extra_repr(self) -> str:
-        return f"{self.constant:g}"
 
 
 class LeakyReLU(nn.LeakyReLU):

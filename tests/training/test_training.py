@@ -96,9 +96,8 @@ def test_a_stop_before_the_first_iteration_saves_nothing(tmp_path, capsys):
     assert (tmp_path / "toy.net").read_bytes() == before
 
 
-def test_a_stop_never_saves_numbers_that_are_not_finite(tmp_path):
-    run(tmp_path)
-    before = (tmp_path / "toy.net").read_bytes()
+def stopped_in_a_broken_epoch():
+    """A task whose first epoch goes wrong, and the signal that comes after its first iteration."""
     task, stop = ToyTask(), StopSignal()
     task.poison_epoch = 1
     original = task.iteration
@@ -108,6 +107,13 @@ def test_a_stop_never_saves_numbers_that_are_not_finite(tmp_path):
         stop.requested, stop.name = True, "SIGTERM"
 
     task.iteration = iteration
+    return task, stop
+
+
+def test_a_stop_never_saves_numbers_that_are_not_finite(tmp_path):
+    run(tmp_path)
+    before = (tmp_path / "toy.net").read_bytes()
+    task, stop = stopped_in_a_broken_epoch()
     with pytest.raises(UserError, match="no longer a finite number"):
         run(tmp_path, task, stop)
     assert (tmp_path / "toy.net").read_bytes() == before
@@ -141,15 +147,7 @@ def test_a_signal_at_any_place_ends_with_a_saved_state(number, where, tmp_path, 
 def test_a_stop_in_a_broken_epoch_ends_the_run_and_goes_back_nowhere(tmp_path):
     run(tmp_path, epochs=1)
     before = (tmp_path / "toy.net").read_bytes()
-    task, stop = ToyTask(), StopSignal()
-    task.poison_epoch = 1
-    original = task.iteration
-
-    def iteration(n, log):
-        original(n, log)
-        stop.requested, stop.name = True, "SIGTERM"
-
-    task.iteration = iteration
+    task, stop = stopped_in_a_broken_epoch()
     with pytest.raises(UserError, match="holds the last good state"):
         run(tmp_path, task, stop, on_nan="rollback", network="toy.net")
     assert (tmp_path / "toy.net").read_bytes() == before
