@@ -52,6 +52,7 @@ def test_the_second_is_refused_with_the_first_ones_number(tmp_path):
         ("nonsense", r"another process is writing"),
         (f"{os.getppid()}", rf"process {os.getppid()} \(.*\) is writing"),
     ],
+    ids=["elsewhere", "nonsense", "parent"],
 )
 def test_a_holder_on_another_machine_is_no_process_of_this_one(told, said, tmp_path):
     with writing(tmp_path / "a.net", "wait"):

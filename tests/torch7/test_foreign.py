@@ -30,7 +30,7 @@ def pth(**options: bool) -> bytes:
 
 FILES = [
     (tar(), "a tar archive: unpack it first"),
-    (gzip.compress(bytes(4)), "compressed with gzip: unpack it first"),
+    (gzip.compress(bytes(4), mtime=0), "compressed with gzip: unpack it first"),
     (pth(), "a zip archive"),
     (pth(_use_new_zipfile_serialization=False), "a Python pickle"),
     (pickle.dumps({"a": [1]}, 0), "a Python pickle"),
