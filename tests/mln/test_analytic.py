@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from eyescream_py.mln.analytic import (
+    channel_maps,
     grid_spectra,
     grid_times,
     normal_factors,
@@ -16,6 +17,7 @@ from eyescream_py.mln.data import Examples
 from eyescream_py.mln.forward import Acquisition
 from eyescream_py.mln.networks import Shape, build_network
 from eyescream_py.mln.nufft import choose_operator
+from eyescream_py.mln.protocol import Protocol
 from eyescream_py.mln.simulation import Setup, make_protocol
 from eyescream_py.mln.trajectories import cartesian, density_compensation
 from tests.mln.small import SIDE, phantoms, random_images, small_params, spiral_protocol
@@ -51,6 +53,18 @@ def test_fourier_layers_invert_the_grid_spectra(grid: str) -> None:
     matrix = net.rows.matrix
     back = torch.einsum("ih,ile,lw->ehw", matrix, spectra.unflatten(0, (SIDE, SIDE)), matrix)
     assert error(back, images) < (1e-5 if grid == "matched" else 0.3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_combine_to_the_image_inside_the_mask_and_to_nothing_outside(
+    channels: int,
+) -> None:
+    made = spiral_protocol()
+    acquisition = Acquisition(made.acquisition.operator, random_images(1, 3, SIDE, SIDE))
+    protocol = Protocol(made.trajectory, acquisition, made.mask)  # whose maps go on beyond it
+    maps, combination = channel_maps(protocol, channels)
+    assert len(maps) == channels
+    torch.testing.assert_close((maps * combination).sum(0), made.mask[0] + 0j)
 
 
 def test_ridge_regression_is_the_least_squares_solution() -> None:

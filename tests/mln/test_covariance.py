@@ -79,6 +79,8 @@ def test_it_beats_few_examples_on_unseen_images_and_sweeps_help_further() -> Non
         examples = Examples(small_params(), protocol, phantoms())
         history = covariance_start(net, protocol, examples, 80, 1e-3, 4, sweeps)
         assert history == sorted(history, reverse=True)
+        # 0.62; 0.77 where the preconditioner is not of the power at each grid point
+        assert not history or history[-1] < 0.7 * history[0]
         with torch.no_grad():
             errors.append(error(net(test.signal), test.label))
     assert errors[0] < 0.15

@@ -15,10 +15,17 @@ from eyescream_py.mln.baselines import (
     radial_power,
     wavelet_l1,
 )
-from eyescream_py.mln.data import Examples
+from eyescream_py.mln.data import Batch, Examples
 from eyescream_py.mln.methods import Settings, model_methods
 from eyescream_py.mln.networks import Shape, build_network
-from eyescream_py.mln.reconstruction import Score, best_cg_steps, compare, verdict
+from eyescream_py.mln.protocol import Protocol
+from eyescream_py.mln.reconstruction import (
+    CG_STEPS,
+    Score,
+    best_cg_steps,
+    compare,
+    verdict,
+)
 from eyescream_py.mln.report import Outcome, outcome, table, write_report
 from eyescream_py.mln.simulation import Setup, make_protocol
 from eyescream_py.mln.total_variation import differences, differences_adjoint, total_variation
@@ -148,18 +155,30 @@ def test_nothing_is_missing_from_a_whole_comparison() -> None:
     assert verdict(whole)[0].endswith("next CG-SENSE, 12 steps 0.1000)")
 
 
+def cg_error(protocol: Protocol, batch: Batch, steps: int) -> float:
+    """Mean NRMSE of CG-SENSE inside the mask."""
+    found = cg_sense(protocol.acquisition, batch.signal, steps)
+    wrong, truth = (
+        (images * protocol.mask).flatten(1).norm(dim=1)
+        for images in (found - batch.label, batch.label)
+    )
+    return float((wrong / truth).mean())
+
+
 def test_the_comparison_tunes_cg_on_other_examples_and_can_add_wavelets_and_tv() -> None:
-    protocol = spiral_protocol()
+    protocol, best = spiral_protocol(), []
     network = build_network(Shape(SIDE, SIDE, 8, 3, 4, 1, k_grid="matched"), protocol.trajectory)
-    examples = Examples(small_params(noise_level=0.1), protocol, phantoms())
-    test, choose = examples.batch(0, 2), examples.batch(8, 2)
+    for noise in (0.02, 0.1):
+        examples = Examples(small_params(noise_level=noise), protocol, phantoms())
+        test, choose = examples.batch(0, 2), examples.batch(8, 2)
+        best.append(best_cg_steps(protocol, choose))
+        assert best[-1] == min(CG_STEPS, key=lambda steps: cg_error(protocol, choose, steps))
+    assert best[1] < best[0] < 12  # the more noise
     found = compare(network, protocol, test, choose, wavelet=True)
-    names = [score.method for score in found]
-    assert names[:3] == ["MLN", "adjoint", "CG-SENSE, 12 steps"]
-    assert names[-2:] == ["wavelet-L1", "TV"]
-    steps = best_cg_steps(protocol, choose)
-    assert steps < 12  # so much noise
-    assert f"CG-SENSE, best: {steps} steps" in names
+    names = ["MLN", "adjoint", "CG-SENSE, 12 steps", f"CG-SENSE, best: {best[1]} steps"]
+    assert [score.method for score in found] == [*names, "wavelet-L1", "TV"]
+    for score, steps in zip(found[2:4], (12, best[1]), strict=True):
+        assert score.nrmse == pytest.approx(cg_error(protocol, test, steps), rel=1e-4)
 
 
 def test_methods_are_judged_inside_the_mask_alone() -> None:
