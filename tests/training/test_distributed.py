@@ -1,6 +1,7 @@
 """Two processes have to compute what one process computes, for every trainer."""
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +26,8 @@ from eyescream_py.networks.models_c2f import PairSequential
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.layers import CAddTable, Dropout, JoinTable, SpatialDropout, View
-from eyescream_py.training import meeting, setup
+from eyescream_py.torch7.random import TorchSource
+from eyescream_py.training import distributed, meeting, setup
 from eyescream_py.training.distributed import joined
 from eyescream_py.training.run import Run
 from tests.commands import ROOT
@@ -171,8 +174,54 @@ def take_turns(rank, folder):
 
     with joined(Shared(-1), StopSignal()) as (group, _, _):
         (folder / f"turn_{rank}").write_text(group.in_turn(decode))
-        said = group.all_say(True), group.all_say(rank == 0)
+        said = group.all_say(True), group.all_say(rank == 0), group.agreed(lambda: rank)
         (folder / f"said_{rank}").write_text(str(said))
+        torch.save(made_of_batches(group), folder / f"made_{rank}.pt")
+
+
+def made_of_batches(group):
+    """What a group makes of a batch that two processes share and of one that they cannot."""
+    norm = nn.BatchNorm1d(3, momentum=0.3).double()
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
+        norm.bias.copy_(torch.tensor([0.0, -1.0, 1.0]))
+    group.share_statistics(norm)
+    source = group.source(TorchSource(3))
+    wholes = [torch.rand(n, 3, dtype=torch.float64, generator=seeded(n)) for n in (8, 6)]
+    made = {}
+    for whole in wholes:
+        with group.sharing(n := len(whole)) as ours:
+            made |= {f"{name} of {n}": value for name, value in of_rows(
+                group, norm, source, group.rows(whole).requires_grad_(), ours / n
+            ).items()}  # fmt: skip
+    made["outside"] = group.gather(group.rows(wholes[0]))
+    made["statistics"] = [value.clone() for value in norm.buffers()]
+    made["order"], made["drawn"] = source.permutation(9), source.state()["torch"]
+    made["evaluated"] = norm.eval()(wholes[1])
+    return made
+
+
+def of_rows(group, norm, source, x, share):
+    """Rows that all processes have in the end, in an order that does not hang on their number, and
+    means over them."""
+    y = norm(x)
+    slopes = torch.autograd.grad((y**3 * x.detach()).mean(), [x, norm.weight, norm.bias])
+    empty = torch.empty_like(x)
+    drawn = (
+        source.uniform_(empty.clone(), -1, 2), source.normal_(empty.clone(), 3, 2),
+        source.bernoulli_(empty.clone(), 0.3), source.indices_(empty.clone().long(), 9),
+    )  # fmt: skip
+    rows = torch.cat([x.detach(), y.detach(), slopes[0] * share, *drawn], 1)
+    rows = group.gather(rows.T.contiguous().T)  # however they lie in memory
+    flat, across = x.detach().mean(0), torch.stack([y.detach().mean(0)] * 2, 1).T
+    pair = [slopes[1].clone(), torch.stack([slopes[2], flat])]
+    for tensors in ([flat], [across], pair):
+        group.average_(tensors)
+    return {"rows": rows[rows[:, 0].argsort()], "means": [flat, across, *pair]}
+
+
+def seeded(number):
+    return torch.Generator().manual_seed(number)
 
 
 def free_ports(count):
@@ -284,7 +333,16 @@ def test_pictures_are_decoded_by_one_process_and_the_others_wait(folders):
     for rank in range(2):
         text = (folders[1] / f"turn_{rank}").read_text()
         assert text == f"{rank} has what was decoded by 0"
-        assert (folders[1] / f"said_{rank}").read_text() == "(True, False)"
+        assert (folders[1] / f"said_{rank}").read_text() == "(True, False, 0)"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_shared_batch_is_one_batch(folders, rank):
+    expected = made_of_batches(sharing.Alone())
+    found = torch.load(folders[1] / f"made_{rank}.pt")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name, rtol=1e-9, atol=1e-12)
 
 
 def test_only_the_first_process_shows_a_bar(monkeypatch):
@@ -293,6 +351,55 @@ def test_only_the_first_process_shows_a_bar(monkeypatch):
     for run, leads in zip(runs, (True, False), strict=True):
         run.leads = leads
     assert [run._shows_progress() for run in runs] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("rank", "failed", "gone", "host", "said"),
+    [
+        (0, None, [2], "here", r"rank 2 \(process 12\) ended, .*--network= continues"),
+        (1, None, [0], "here", r"rank 0 \(process 10\) ended"),
+        (2, None, [0], "here", None),  # rank 1 says it
+        (0, meeting.Failure(1, "no folder"), [], "here", "^rank 1 ended: no folder$"),
+        (1, meeting.Failure(0, "no folder"), [], "here", "^rank 0 ended: no folder$"),
+        (2, meeting.Failure(0, "no folder"), [], "here", None),
+        (0, None, [], "there", "a process on another machine ended"),
+        (0, None, [], "here", ""),  # the error is another
+    ],
+)
+def test_of_those_that_are_left_the_first_says_who_went(
+    rank, failed, gone, host, said, monkeypatch
+):
+    company = SimpleNamespace(
+        rank=rank, host="here", failure=lambda: failed, dead=lambda: gone,
+        processes=lambda: {0: ("here", 10), 1: (host, 11), 2: ("here", 12)},
+    )  # fmt: skip
+    monkeypatch.setattr(distributed, "GONE_PAUSE_S", 0)
+    alarms = []
+    monkeypatch.setattr(distributed.signal, "alarm", alarms.append)
+    if said == "":
+        distributed._tell_of_the_first(company)
+        assert alarms == []
+        return
+    with pytest.raises(SystemExit if said is None else UserError) as ended:
+        distributed._tell_of_the_first(company)
+    assert said is None or re.search(said, ended.value.message)
+    assert said or ended.value.code == 2
+    assert alarms == [20]  # whatever hangs then ends
+
+
+@pytest.mark.parametrize(
+    ("typed", "local", "threads"), [((), 2, 4), ((), None, 2), ((), 16, 1), (("threads",), 2, 3)]
+)
+def test_the_processes_of_a_machine_share_its_cores(typed, local, threads, monkeypatch):
+    monkeypatch.setattr(distributed, "usable_cores", lambda: 8)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        if local:
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
+        options = Shared(-1, batch_size=16, threads=3, typed=frozenset(typed))
+        found = distributed._options(options, 4, int(rank))
+        assert found == dataclasses.replace(options, threads=threads, noplot=rank == "1")
 
 
 def test_alone_nothing_is_shared():
@@ -306,8 +413,11 @@ def test_alone_nothing_is_shared():
     assert x.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(("to", "number", "code"), [("torchrun", 15, 1), ("rank 1", 2, 0)])
-def test_a_signal_to_torchrun_or_one_rank_saves_and_ends_all(to, number, code, tmp_path):
+@pytest.mark.parametrize(
+    ("to", "number", "code", "name"),
+    [("torchrun", 15, 1, "SIGTERM"), ("rank 1", 2, 0, "a signal to another process")],
+)
+def test_a_signal_to_torchrun_or_one_rank_saves_and_ends_all(to, number, code, name, tmp_path):
     options = ("--scale=8", "--grayscale", "--G_arch=conv", "--D_arch=small", "--batchSize=8")
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
@@ -322,7 +432,7 @@ def test_a_signal_to_torchrun_or_one_rank_saves_and_ends_all(to, number, code, t
         os.kill(process.pid if to == "torchrun" else rank_1_below(process.pid), number)
         rest = "".join(said)
         assert process.wait(60) == code
-    assert "Stopped by" in rest
+    assert rest.count("Stopped by") == rest.count(f"Stopped by {name}: saved") == 1
     assert torch7.load(tmp_path / "adversarial.net")["epoch"] >= 1
 
 
