@@ -47,12 +47,23 @@ def test_only_wide_convolutions_with_large_kernels_are_changed():
     network = nn.Sequential(
         nn.Conv2d(64, 128, 7, padding=3), nn.Conv2d(32, 54, 5, padding=2),
         nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(64, 128, 7, padding=3, stride=2),
-        nn.Conv2d(8, 8, 7, padding=3),
+        nn.Conv2d(31, 64, 7, padding=3), nn.Conv2d(64, 31, 7, padding=3),
+        nn.Conv2d(64, 64, 7, padding=2), nn.Conv2d(64, 64, (7, 3), padding=3),
+        nn.Conv2d(64, 64, 7, padding=3, dilation=2), nn.Conv2d(64, 64, 8, padding=3),
+        nn.Conv2d(64, 64, 7, padding=3, groups=2),
     )  # fmt: skip
     for rounded, expected in ((False, [True, True]), (True, [True, False])):
         twin = copy.deepcopy(network)
         convolve_by_fourier(twin, rounded)
-        assert ["forward" in vars(layer) for layer in twin] == [*expected, False, False, False]
+        assert ["forward" in vars(layer) for layer in twin] == [*expected, *9 * [False]]
+
+
+def test_a_layer_without_a_bias():
+    plain = nn.Conv2d(32, 32, 5, padding=2, bias=False)
+    fast, x = copy.deepcopy(plain), torch.rand(1, 32, 8, 8)
+    convolve_by_fourier(fast)
+    assert not torch.equal(fast(x), plain(x))
+    torch.testing.assert_close(fast(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_is_computed_in_full():

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from eyescream_py.networks.winograd import _Convolution, convolve_by_tiles
 
 
-def results(convolve, x, w, g):
-    y = convolve(x, w, None)
-    return [y, *torch.autograd.grad(y, (x, w), g)]
+def results(convolve, x, w, b, g):
+    y = convolve(x, w, b)
+    return [y, *torch.autograd.grad(y, (x, w, b), g)]
 
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 12), (16, 16)])
@@ -21,9 +21,10 @@ def test_values_and_gradients_are_those_of_conv2d(size, dtype):
     torch.manual_seed(0)
     x = torch.randn(3, 7, *size, dtype=torch.float64, requires_grad=True)
     w = torch.randn(5, 7, 3, 3, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(5, dtype=torch.float64, requires_grad=True)
     g = torch.randn(3, 5, *size, dtype=torch.float64)
-    expected = results(lambda x, w, b: F.conv2d(x, w, b, padding=1), x, w, g)
-    rounded = (t.detach().to(dtype) for t in (x, w, g))
+    expected = results(lambda x, w, b: F.conv2d(x, w, b, padding=1), x, w, b, g)
+    rounded = (t.detach().to(dtype) for t in (x, w, b, g))
     found = results(_Convolution.apply, *(t.requires_grad_() for t in rounded))
     bound = 1e-13 if dtype == torch.float64 else 5e-6
     for a, b in zip(expected, found, strict=True):
@@ -51,6 +52,8 @@ def test_a_layer_keeps_its_values_whatever_the_size(bias):
     for shape, changed in (
         ((16, 128, 8, 8), True), ((4, 128, 16, 16), True), ((2, 128, 8, 8), False),
         ((16, 128, 9, 8), False), ((4, 128, 20, 20), False), ((128, 8, 8), False),
+        ((16, 128, 8, 9), False), ((4, 128, 16, 20), False), ((4, 128, 20, 16), False),
+        ((15, 128, 8, 8), False),
         ((0, 128, 8, 8), False),
     ):  # fmt: skip
         x = torch.rand(shape)
@@ -66,6 +69,8 @@ def test_only_wide_3x3_convolutions_are_changed():
         nn.Conv2d(128, 256, 3, padding=1), nn.Conv2d(64, 128, 3, padding=1),
         nn.Conv2d(128, 128, 5, padding=2), nn.Conv2d(128, 128, 3),
         nn.Conv2d(128, 128, 3, 2, 1), nn.Conv2d(128, 128, 3, padding=1, groups=2),
+        nn.Conv2d(128, 128, (3, 1), padding=1), nn.Conv2d(128, 128, 3, padding=1, dilation=2),
+        nn.Conv2d(128, 64, 3, padding=1), nn.Conv2d(128, 128, 5, padding=1),
     )  # fmt: skip
     convolve_by_tiles(network)
-    assert ["forward" in vars(layer) for layer in network] == [True] + 5 * [False]
+    assert ["forward" in vars(layer) for layer in network] == [True] + 9 * [False]

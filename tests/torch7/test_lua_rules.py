@@ -214,6 +214,7 @@ def test_a_glimpse_of_another_scale_than_two_shrinks_bilinearly() -> None:
     y = run("nn.SpatialGlimpse", [image, torch.zeros(1, 2)], **fields)
     # the window of 6x6 begins at 2 of the image with 2 zeros around: all of it; corners aligned
     same(y[0, 1], [[0, 5], [30, 35]])
+    same(run("nn.SpatialGlimpse", [image[0], torch.zeros(2)], **fields), y[0])
 
 
 def test_total_dropout_scales_nothing_and_colour_noise_has_columns_as_components() -> None:
@@ -223,6 +224,101 @@ def test_total_dropout_scales_nothing_and_colour_noise_has_columns_as_components
     fields = {"inputChannels": 2, "eigenValues": torch.tensor([1.0, 0.0]), "std": 1.0}
     noise = to_module(node("nn.PCAColorTransform", **tensors, **fields))(torch.zeros(2, 1, 1))
     assert noise[1].item() == pytest.approx(3 * noise[0].item(), rel=1e-5)  # the first column
+
+
+def test_region_dropout_takes_rows_or_columns_of_any_of_the_four_sides() -> None:
+    torch.manual_seed(0)
+    layer, x = to_module(node("nn.SpatialRegionDropout", p=0.4)).train(), torch.ones(2, 5, 4)
+    found = {tuple(layer(x)[1].mul(0.6).round().int().flatten().tolist()) for _ in range(60)}
+    expected = [torch.ones(5, 4, dtype=torch.int) for _ in range(4)]
+    expected[0][:2], expected[1][3:], expected[2][:, :1], expected[3][:, 3:] = 0, 0, 0, 0
+    assert found == {tuple(mask.flatten().tolist()) for mask in expected}
+    assert layer(x).max().item() == pytest.approx(1 / 0.6)
+
+
+def test_a_crop_while_training_lies_anywhere_for_each_picture_by_itself() -> None:
+    """But for the last row and column, as Lua draws."""
+    torch.manual_seed(0)
+    layer = to_module(node("nn.SpatialUniformCrop", oheight=3, owidth=2)).train()
+    x = torch.arange(20.0).reshape(1, 4, 5).repeat(2, 1, 1, 1)
+    crops = torch.stack([layer(x) for _ in range(40)])
+    places = crops[..., 0, 0]
+    assert set(places.flatten().tolist()) == {0, 1, 2}  # one row, three columns
+    assert not torch.equal(places[:, 0], places[:, 1])
+    same(crops, places[..., None, None] + torch.tensor([[0, 1], [5, 6], [10, 11.0]]))
+    assert layer(x[0]).shape == (1, 3, 2)
+    assert run("nn.SpatialUniformCrop", x[0], oheight=3, owidth=2)[0, 0, 0] == 1  # ceil(3 / 2)
+    same(layer(x[..., :3, :2]), x[..., :3, :2])
+
+
+def drawn(name: str, x: Any, **fields: Any) -> Tensor:
+    """The output while training, or of a layer that draws in evaluation, too."""
+    torch.manual_seed(0)
+    layer = to_module(node(name, **fields), dtype=None).train(not fields.get("stochastic"))
+    y: Tensor = layer(x)
+    assert not y.requires_grad
+    return y
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_reinforce_layers_draw(stochastic: bool) -> None:
+    always = {"stochastic": stochastic}
+    mean = torch.full((4000, 1), 3.0, requires_grad=True)
+    for y in (
+        drawn("nn.ReinforceNormal", mean, stdev=0.5, **always),
+        drawn("nn.ReinforceNormal", [mean, torch.tensor(0.5)], **always),
+    ):
+        assert (y.mean().item(), y.std().item()) == pytest.approx((3, 0.5), rel=0.03)
+    p = torch.tensor([0.2, 0.5, 0.3]).expand(4000, 3)
+    y = drawn("nn.ReinforceBernoulli", p, **always)
+    assert set(y.unique().tolist()) == {0, 1}
+    assert y.mean(0).tolist() == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
+    y = drawn("nn.ReinforceCategorical", p, **always)
+    assert set(y.sum(1).tolist()) == {1}
+    assert y.mean(0).tolist() == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
+    for name in ("nn.ReinforceBernoulli", "nn.ReinforceCategorical"):
+        assert run(name, p) is p
+
+
+def test_colour_noise_is_one_number_for_all_pixels_of_a_plane() -> None:
+    spread = torch.tensor([0.5, 2.0])
+    fields = {"inputChannels": 2, "range": spread}
+    noise = drawn("nn.SimpleColorTransform", torch.ones(2000, 2, 2, 1), **fields) - 1
+    assert torch.equal(noise[..., 0, :], noise[..., 1, :])
+    share = noise[:, :, 0, 0] / spread
+    assert (share.min().item(), share.max().item()) == pytest.approx((-1, 1), abs=0.01)
+    assert share.mean(0).tolist() == pytest.approx([0, 0], abs=0.05)
+    fields = {"inputChannels": 2, "eigenVectors": torch.eye(2), "eigenValues": spread, "std": 3.0}
+    noise = drawn("nn.PCAColorTransform", torch.ones(4000, 2, 2, 1), **fields) - 1
+    assert noise.std(0)[:, 0, 0].tolist() == pytest.approx([1.5, 6], rel=0.05)
+    x = torch.ones(2, 2, 1)
+    assert run("nn.PCAColorTransform", x, **fields) is x
+
+
+def test_layers_that_norm_or_gate_go_by_the_last_dimension_whatever_the_others() -> None:
+    x = torch.tensor([3.0, -4.0])
+    for p, norm in ((2, 5.0), (1, 7.0), (float("inf"), 4.0)):
+        same(run("nn.Normalize", x, p=p), x / norm)
+        same(run("nn.Normalize", x[None], p=p), x[None] / norm)
+    deep = torch.zeros(1, 2, 4) + torch.tensor([1.0, 2.0, 0.0, 0.0])
+    same(run("nn.GatedLinearUnit", deep), [[[0.5, 1], [0.5, 1]]])
+
+
+def test_padding_counts_dimensions_from_the_end() -> None:
+    padded = run("nn.Padding", torch.ones(2, 2), dim=-1, pad=1, value=7)
+    same(padded, [[1, 1, 7], [1, 1, 7]])
+
+
+def test_a_constant_of_as_many_elements_is_added_by_elements() -> None:
+    constant = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    same(run("nn.AddConstant", torch.ones(4), constant_scalar=constant), [2, 3, 4, 5])
+
+
+def test_the_padding_row_of_a_table_with_a_largest_norm_has_no_gradient() -> None:
+    fields = {"weight": torch.ones(3, 1), "maxNorm": 9, "paddingValue": 1}
+    table = to_module(node("nn.LookupTable", **fields))
+    table(torch.tensor([1, 2])).sum().backward()
+    assert table.weight.grad.tolist() == [[0], [1], [0]]
 
 
 def test_gram_matrices_of_both_style_programs() -> None:
