@@ -187,17 +187,17 @@ def made_of_batches(group):
         norm.bias.copy_(torch.tensor([0.0, -1.0, 1.0]))
     group.share_statistics(norm)
     source = group.source(TorchSource(3))
-    wholes = [torch.rand(n, 3, dtype=torch.float64, generator=seeded(n)) for n in (8, 6)]
+    wholes = [torch.rand(n, 3, dtype=torch.float64, generator=seeded(n)) for n in (6, 8)]
     made = {}
     for whole in wholes:
         with group.sharing(n := len(whole)) as ours:
             made |= {f"{name} of {n}": value for name, value in of_rows(
                 group, norm, source, group.rows(whole).requires_grad_(), ours / n
             ).items()}  # fmt: skip
-    made["outside"] = group.gather(group.rows(wholes[0]))
+    made["outside"] = group.gather(group.rows(wholes[1]))
     made["statistics"] = [value.clone() for value in norm.buffers()]
     made["order"], made["drawn"] = source.permutation(9), source.state()["torch"]
-    made["evaluated"] = norm.eval()(wholes[1])
+    made["evaluated"] = norm.eval()(wholes[0])
     return made
 
 
