@@ -62,7 +62,7 @@ def _record(stem: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC  # for writing only, a pipe would be waited for
+    flags = os.O_RDWR | os.O_CREAT  # for writing only, a pipe would be waited for
     with open(os.open(path, flags, 0o666), "r+b", buffering=0) as file:
         # Without locks (some network file systems) two processes may do the same work.
         with contextlib.suppress(OSError):

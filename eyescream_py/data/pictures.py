@@ -155,7 +155,7 @@ def _stream(source: Source) -> Iterator[BinaryIO]:
         yield io.BytesIO(source)
         return
     # Not blocking: a named pipe would be waited for, perhaps for ever.
-    descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
         kind = os.fstat(descriptor)
         if not stat.S_ISREG(kind.st_mode):

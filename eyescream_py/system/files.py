@@ -40,14 +40,14 @@ def _host() -> str:
 
 def create_new(path: Path) -> BinaryIO:
     """Open a file that must not be there, not even as a link planted in its place. OSError."""
-    return open(path, "x+b", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+    return open(path, "x+b")
 
 
 def open_to_read(path: str | Path) -> BinaryIO:
     """Open a file, or a pipe (`<(command)`) that somebody writes to within PATIENCE_S seconds: one
     that nobody writes to would be waited for, perhaps for ever. OSError.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         kind = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(kind):

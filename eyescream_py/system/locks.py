@@ -90,7 +90,7 @@ def alone_in(folder: str | Path, patience_s: float = 1.0) -> Iterator[None]:
     stopped process, a file system without locks) the block runs all the same.
     """
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         yield
         return
@@ -115,7 +115,7 @@ def _taken(descriptor: int) -> bool:
 def _locked(lock: Path, path: Path) -> int | None:
     while True:
         try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError:
             return None
         try:

@@ -53,8 +53,11 @@ def cache_file(folder: Path, suffix: str) -> Path:
 
 def test_a_second_load_decodes_nothing(folder, decodings):
     check(folder)
+    left = folder.parent / ".cache" / f".faces.u8.{os.getpid()}.tmp"  # by one that was killed
+    left.touch()
     check(folder)
     assert decodings == [30]
+    assert not left.exists()
     check(folder, size=16)
     check(folder)
     assert decodings == [30, 30]
@@ -116,6 +119,7 @@ def claim_broken_file(path: Path) -> None:
         (".json", claim_broken_file),
         (".json", Path.unlink),
         (".json", lambda path: path.write_text("[]")),
+        (".json", lambda path: path.write_text("{}")),
         (".json", lambda path: path.write_bytes(b"\xff\xfe")),
     ],
 )
@@ -246,4 +250,7 @@ def test_rows_that_may_not_fit_into_memory_are_mapped_from_the_file(tmp_path, mo
         assert isinstance(rows, np.memmap)
         assert Path(rows.filename) == dataset_cache._data(tmp_path / "rows")
         assert rows.tolist() == [[7] * 3] * 10
+        rows[:] = 1  # which the file does not see
     assert not isinstance(cached_rows(tmp_path / "a", {}, (9, 3), lambda rows: {})[0], np.memmap)
+    other = cached_rows(tmp_path / "a", {}, (3, 9), lambda rows: rows.fill(5) or {})[0]
+    assert other.tolist() == [[5] * 9] * 3

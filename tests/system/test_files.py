@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import stat
 import subprocess
 import sys
 import threading
@@ -62,9 +63,11 @@ def test_the_previous_one_is_kept_where_files_have_one_name_only(tmp_path, monke
 
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(os, "replace", watched)
-    write(path, b"two", keep_old=True)
-    assert seen == [b"one", b"one"]
-    assert (path.read_bytes(), (tmp_path / "a.net.old").read_bytes()) == (b"two", b"one")
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append(os.fstat(fd).st_size))
+    write(path, b"newer", keep_old=True)
+    synced = [len(b"newer"), len(b"one")]  # the new file and the copy
+    assert seen[:4] == [*synced, b"one", b"one"]
+    assert (path.read_bytes(), (tmp_path / "a.net.old").read_bytes()) == (b"newer", b"one")
     assert names(tmp_path) == ["a.net", "a.net.old"]
 
 
@@ -110,11 +113,16 @@ def test_no_step_that_fails_costs_the_old_file(function, tmp_path, monkeypatch):
 
 def test_the_bytes_are_synced_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
     order = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("sync"), fsync(fd)))
+    replace = os.replace
+
+    def fsync(descriptor):
+        status = os.fstat(descriptor)
+        order.append("folder" if stat.S_ISDIR(status.st_mode) else status.st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b)))
     write(tmp_path / "a.net", b"one")
-    assert order == ["sync", "rename", "sync"]
+    assert order == [3, "rename", "folder"]
     with atomic_write(tmp_path / "b.png", synced=False) as file:
         file.write(b"two")
     assert order[3:] == ["rename"]
@@ -140,9 +148,19 @@ def test_temporaries_of_another_machine_stay_for_a_day(tmp_path):
     others = tmp_path / ours.name.replace(f".{host}", ".0123abcd")
     for file in (ours, others):
         file.write_bytes(b"half")
+    os.utime(others, (time.time() - 23 * 3600,) * 2)
     assert remove_stale_temporaries(tmp_path) == [ours]
-    os.utime(others, (time.time() - 2 * files.STALE_S,) * 2)
+    os.utime(others, (time.time() - 25 * 3600,) * 2)
     assert remove_stale_temporaries(tmp_path) == [others]
+
+
+def test_other_machines_and_containers_have_other_names(monkeypatch):
+    found = [files._host()]
+    for module, name in ((files.socket, "gethostname"), (os, "readlink")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, lambda *where: "another")
+            found.append(files._host())
+    assert len(set(found)) == 3
 
 
 def test_a_temporary_that_is_gone_meanwhile_is_nothing_to_remove(tmp_path, monkeypatch):
@@ -193,6 +211,17 @@ def test_what_an_ended_but_unreaped_process_left_is_stale(tmp_path):
     ended.wait()
 
 
+def test_a_running_process_is_no_zombie_whatever_its_name(tmp_path):
+    script = tmp_path / "a Z b"  # the kernel's word for a zombie, where others have theirs
+    script.write_text("#!/bin/sh\nread word\n")
+    script.chmod(0o755)
+    with subprocess.Popen([script], stdin=subprocess.PIPE) as process:
+        assert files.is_running(process.pid)
+        process.stdin.close()
+    assert not files.is_running(process.pid)
+    assert not files.is_running(10**30)
+
+
 def test_a_link_planted_at_the_temporary_name_is_never_followed(tmp_path, monkeypatch):
     """The old name could be foreseen; now it is random, and taken by nobody else."""
     victim = tmp_path / "victim"
@@ -234,6 +263,31 @@ def test_room_is_demanded_and_nothing_left(tmp_path):
     assert names(tmp_path) == ["pipe", "there"]
 
 
+def test_where_nothing_can_be_reserved_files_are_made_longer_and_never_shorter(
+    tmp_path, monkeypatch
+):
+    asked, errors = [], [errno.ENOSPC, errno.ENOSPC, errno.EINVAL, errno.EINVAL, errno.EOPNOTSUPP]
+
+    def refuse(descriptor, start, size):
+        asked.append((start, size))
+        raise OSError(code := errors.pop(), os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with open(tmp_path / "a", "w+b") as file:
+        file.write(b"abcde")
+        file.flush()
+        for start, size, length in ((4, 4, 8), (6, 4, 10), (1, 2, 10)):
+            files.reserve(file, size, start)
+            assert os.fstat(file.fileno()).st_size == length
+        with pytest.raises(OSError, match="No space"):
+            files.reserve(file, 1)
+        file.seek(0)
+        assert file.read() == b"abcde" + bytes(5)
+    with pytest.raises(OSError, match="No space"):
+        demand_room(tmp_path / "b")
+    assert asked[-1] == (0, 1)  # of 0 bytes the system would say nothing
+
+
 def test_names_of_255_bytes(tmp_path):
     path = tmp_path / ("ü" * 125 + ".net")
     write(path, b"one")
@@ -243,11 +297,18 @@ def test_names_of_255_bytes(tmp_path):
 def test_stale_temporaries_below(tmp_path):
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
                            capture_output=True, check=True)  # fmt: skip
-    stale = tmp_path / "step_4" / f".0.png.{int(ended.stdout)}.0123456789ab.tmp"
-    stale.parent.mkdir()
+    name = f".0.png.{int(ended.stdout)}.0123456789ab.tmp"
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    stale, folder, foreign = run / "grids" / "step_4" / name, run / name, elsewhere / name
+    for parent in (stale.parent, folder, elsewhere):
+        parent.mkdir(parents=True)
+    (run / "link").symlink_to(elsewhere)
     stale.touch()
-    assert remove_stale_temporaries(tmp_path) == []
-    assert remove_stale_temporaries(tmp_path, deep=True) == [stale]
+    foreign.touch()
+    assert remove_stale_temporaries(run) == []
+    assert remove_stale_temporaries(run, deep=True) == [stale]
+    assert folder.is_dir()
+    assert foreign.exists()
 
 
 def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path, monkeypatch):
@@ -268,11 +329,14 @@ def test_a_pipe_is_read_where_somebody_writes_to_it(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="a pipe that nobody writes to") as error:
         open_to_read(tmp_path / "pipe")
     assert error.value.filename == str(tmp_path / "pipe")
-    reading, writing = os.pipe()
-    os.write(writing, b"one")
-    os.close(writing)
-    with open_to_read(f"/dev/fd/{reading}") as file:  # as of `<(command)`
-        assert file.read() == b"one"
-    os.close(reading)
+    with (
+        subprocess.Popen(
+            ["sh", "-c", "printf one; sleep 0.1; printf two"], stdout=subprocess.PIPE
+        ) as slow,
+        open_to_read(f"/dev/fd/{slow.stdout.fileno()}") as file,
+    ):  # as of `<(command)`
+        assert file.read() == b"onetwo"
+    before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(IsADirectoryError):
         open_to_read(tmp_path)
+    assert set(os.listdir("/proc/self/fd")) <= before

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
+from eyescream_py.system import safe_tensors
 from eyescream_py.system.safe_tensors import (
     TensorsError,
     check_shapes,
@@ -50,6 +51,7 @@ def test_the_same_as_the_library_reads(tmp_path):
                (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64,
                 torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)}  # fmt: skip
     tensors |= {"empty": torch.empty(0, 7), "one": torch.tensor(3.5)}
+    tensors["axes"] = torch.arange(2.0).reshape(*[1] * 15, 2)
     path = written(tmp_path, file_of(tensors, {"facts": "José"}))
     header = read_header(path)
     ours, theirs = read_tensors(header), load_file(path)
@@ -80,6 +82,7 @@ F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         (b"", "more than 0 bytes"),
         (b"\xff" * 40, "a header of 18446744073709551615 bytes"),
         (struct.pack("<Q", 1 << 30) + b"{}", "a header of 1073741824 bytes"),
+        (struct.pack("<Q", 4) + b"{} ", "a header of 4 bytes"),
         (with_header(b"[" * 100_000), "no JSON"),
         (with_header(b"\xff\xfe{}"), "no JSON"),
         (with_header([]), "no table"),
@@ -111,7 +114,11 @@ def test_one_line_per_cause(content, reason, tmp_path):
         (lambda t: t.pop("norm.bias"), "norm.bias is missing"),
         (lambda t: t.update(more=torch.zeros(1)), "more is not part of the network"),
         (lambda t: t.update({"layer.bias": torch.zeros(6)}), "layer.bias is 6, not 5"),
-        (lambda t: t.update({"layer.bias": torch.zeros(5).half()}), "float16"),
+        (lambda t: t.update({"layer.bias": torch.tensor(0.0)}), "layer.bias is one number, not 5"),
+        (
+            lambda t: t.update({"layer.bias": torch.zeros(5).half()}),
+            "layer.bias is of torch.float16, not torch.float32",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(change, reason, tmp_path):
@@ -129,6 +136,41 @@ def test_a_header_that_asks_for_petabytes_allocates_nothing(tmp_path):
     with pytest.raises(TensorsError, match="and 3 more"):
         load_module(header, lambda: Net(2**48))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
+
+
+def test_a_header_larger_than_any_is_not_read(tmp_path):
+    path = written(tmp_path, struct.pack("<Q", 17 << 20))
+    os.truncate(path, 1 << 30)
+    with pytest.raises(TensorsError, match="a header of 17825792 bytes"):
+        read_header(path)
+
+
+def test_tensors_may_stand_in_any_order_and_a_bool_is_any_byte(tmp_path):
+    entries = {
+        "late": {"dtype": "BOOL", "shape": [3], "data_offsets": [4, 7]},
+        "early": F32,
+        "nothing": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]},
+    }
+    data = struct.pack("<f3B", 2.5, 0, 1, 2)
+    found = read_tensors(read_header(written(tmp_path, with_header(entries, data))))
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        "late": [False, True, True], "early": [2.5], "nothing": [],
+    }  # fmt: skip
+    assert found["late"].view(torch.uint8).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "a"), (3, "a, b, c"), (5, "a, b, c and 2 more")])
+def test_a_file_with_values_that_are_no_numbers_is_refused(count, said, tmp_path):
+    tensors = {name: torch.tensor([1.0, math.nan]) for name in "abcde"[:count]}
+    header = read_header(written(tmp_path, file_of({**tensors, "sound": torch.ones(2)})))
+    with pytest.raises(TensorsError, match=f"^{said} with values that are no numbers$"):
+        read_tensors(header)
+
+
+def test_more_tensors_than_any_network_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(safe_tensors, "MAX_TENSORS", 6)
+    with pytest.raises(TensorsError, match="it has 7 tensors, at most 6 are read"):
+        read_header(written(tmp_path, file_of(Net().state_dict())))
 
 
 def test_damaged_files_end_in_an_error_of_ours(tmp_path):
