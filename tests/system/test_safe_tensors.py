@@ -111,7 +111,11 @@ def test_one_line_per_cause(content, reason, tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda t: t.pop("norm.bias"), "norm.bias is missing"),
+        (lambda t: t.pop("norm.bias"), "header: norm.bias is missing"),
+        (
+            lambda t: [t.pop(f"norm.{name}") for name in ("weight", "bias", "running_var")],
+            "norm.weight is missing; norm.bias is missing; norm.running_var is missing",
+        ),
         (lambda t: t.update(more=torch.zeros(1)), "more is not part of the network"),
         (lambda t: t.update({"layer.bias": torch.zeros(6)}), "layer.bias is 6, not 5"),
         (lambda t: t.update({"layer.bias": torch.tensor(0.0)}), "layer.bias is one number, not 5"),
@@ -127,13 +131,13 @@ def test_what_does_not_fit_is_named(change, reason, tmp_path):
     header = read_header(written(tmp_path, file_of(tensors)))
     with pytest.raises(TensorsError, match="do not fit its own header") as refused:
         check_shapes(header, on_meta(Net))
-    assert reason in str(refused.value)
+    assert str(refused.value).endswith(reason)
 
 
 def test_a_header_that_asks_for_petabytes_allocates_nothing(tmp_path):
     header = read_header(written(tmp_path, file_of(Net().state_dict())))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(TensorsError, match="and 3 more"):
+    with pytest.raises(TensorsError, match=r"^[^;]*; [^;]*; [^;]* and 3 more$"):
         load_module(header, lambda: Net(2**48))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
 

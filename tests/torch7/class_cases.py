@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eyescream_py.torch7 import Storage, Table, TorchObject
+from eyescream_py.torch7 import Storage, Table, TorchObject, to_module
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -29,6 +29,14 @@ def node(name: str, **fields: Any) -> TorchObject:
 
 def modules(*children: TorchObject) -> Table:
     return Table.from_list(children)
+
+
+def run(name: str, x: Any, **fields: Any) -> Any:
+    return to_module(node(name, **fields), dtype=None).eval()(x)
+
+
+def same(got: Tensor, expected: Any) -> None:
+    torch.testing.assert_close(got, torch.as_tensor(expected, dtype=got.dtype))
 
 
 LINEAR = node("nn.Linear", weight=random(2, 3), bias=random(2))

@@ -26,11 +26,11 @@ from eyescream_py.networks.models_c2f import PairSequential
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.layers import CAddTable, Dropout, JoinTable, SpatialDropout, View
-from eyescream_py.torch7.random import TorchSource
 from eyescream_py.training import distributed, meeting, setup
 from eyescream_py.training.distributed import joined
 from eyescream_py.training.run import Run
 from tests.commands import ROOT
+from tests.game.test_group import made_of_batches
 from tests.training.test_on_cuda import Shared
 
 pytestmark = pytest.mark.timeout(900)  # three processes start, on busy machines slowly
@@ -174,54 +174,10 @@ def take_turns(rank, folder):
 
     with joined(Shared(-1), StopSignal()) as (group, _, _):
         (folder / f"turn_{rank}").write_text(group.in_turn(decode))
-        said = group.all_say(True), group.all_say(rank == 0), group.agreed(lambda: rank)
+        said = [group.all_say(True), group.all_say(rank == 0), group.agreed(lambda: f"by {rank}")]
+        group.agreed(lambda: said.append("alone"))
         (folder / f"said_{rank}").write_text(str(said))
         torch.save(made_of_batches(group), folder / f"made_{rank}.pt")
-
-
-def made_of_batches(group):
-    """What a group makes of a batch that two processes share and of one that they cannot."""
-    norm = nn.BatchNorm1d(3, momentum=0.3).double()
-    with torch.no_grad():
-        norm.weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
-        norm.bias.copy_(torch.tensor([0.0, -1.0, 1.0]))
-    group.share_statistics(norm)
-    source = group.source(TorchSource(3))
-    wholes = [torch.rand(n, 3, dtype=torch.float64, generator=seeded(n)) for n in (6, 8)]
-    made = {}
-    for whole in wholes:
-        with group.sharing(n := len(whole)) as ours:
-            made |= {f"{name} of {n}": value for name, value in of_rows(
-                group, norm, source, group.rows(whole).requires_grad_(), ours / n
-            ).items()}  # fmt: skip
-    made["outside"] = group.gather(group.rows(wholes[1]))
-    made["statistics"] = [value.clone() for value in norm.buffers()]
-    made["order"], made["drawn"] = source.permutation(9), source.state()["torch"]
-    made["evaluated"] = norm.eval()(wholes[0])
-    return made
-
-
-def of_rows(group, norm, source, x, share):
-    """Rows that all processes have in the end, in an order that does not hang on their number, and
-    means over them."""
-    y = norm(x)
-    slopes = torch.autograd.grad((y**3 * x.detach()).mean(), [x, norm.weight, norm.bias])
-    empty = torch.empty_like(x)
-    drawn = (
-        source.uniform_(empty.clone(), -1, 2), source.normal_(empty.clone(), 3, 2),
-        source.bernoulli_(empty.clone(), 0.3), source.indices_(empty.clone().long(), 9),
-    )  # fmt: skip
-    rows = torch.cat([x.detach(), y.detach(), slopes[0] * share, *drawn], 1)
-    rows = group.gather(rows.T.contiguous().T)  # however they lie in memory
-    flat, across = x.detach().mean(0), torch.stack([y.detach().mean(0)] * 2, 1).T
-    pair = [slopes[1].clone(), torch.stack([slopes[2], flat])]
-    for tensors in ([flat], [across], pair):
-        group.average_(tensors)
-    return {"rows": rows[rows[:, 0].argsort()], "means": [flat, across, *pair]}
-
-
-def seeded(number):
-    return torch.Generator().manual_seed(number)
 
 
 def free_ports(count):
@@ -333,7 +289,8 @@ def test_pictures_are_decoded_by_one_process_and_the_others_wait(folders):
     for rank in range(2):
         text = (folders[1] / f"turn_{rank}").read_text()
         assert text == f"{rank} has what was decoded by 0"
-        assert (folders[1] / f"said_{rank}").read_text() == "(True, False, 0)"
+        said = [True, False, "by 0", *(["alone"] if rank == 0 else [])]
+        assert (folders[1] / f"said_{rank}").read_text() == str(said)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -400,17 +357,6 @@ def test_the_processes_of_a_machine_share_its_cores(typed, local, threads, monke
         options = Shared(-1, batch_size=16, threads=3, typed=frozenset(typed))
         found = distributed._options(options, 4, int(rank))
         assert found == dataclasses.replace(options, threads=threads, noplot=rank == "1")
-
-
-def test_alone_nothing_is_shared():
-    group = sharing.Alone()
-    x = torch.arange(6.0)
-    with group.sharing(6) as n:
-        assert n == 6
-        assert group.rows(x) is x
-        assert group.gather(x) is x
-        group.average_([x])
-    assert x.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
