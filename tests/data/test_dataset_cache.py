@@ -250,7 +250,8 @@ def test_rows_that_may_not_fit_into_memory_are_mapped_from_the_file(tmp_path, mo
         assert isinstance(rows, np.memmap)
         assert Path(rows.filename) == dataset_cache._data(tmp_path / "rows")
         assert rows.tolist() == [[7] * 3] * 10
-        rows[:] = 1  # which the file does not see
+        rows[:] = 1
+        assert Path(rows.filename).read_bytes() == bytes([7] * 30)
     assert not isinstance(cached_rows(tmp_path / "a", {}, (9, 3), lambda rows: {})[0], np.memmap)
     other = cached_rows(tmp_path / "a", {}, (3, 9), lambda rows: rows.fill(5) or {})[0]
     assert other.tolist() == [[5] * 9] * 3

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eyescream_py.torch7 import T7Error, Table, from_module, to_module
 
-from .class_cases import node, run, same
+from .class_cases import modules, node, run, same
 
 
 def test_reinforce_layers_in_evaluation() -> None:
@@ -37,6 +37,11 @@ def test_reinforce_layers_are_written_as_they_were_read() -> None:
             k: torch.as_tensor(v).tolist() for k, v in fields.items() if k != "stochastic"
         }
         assert written.fields["stochastic"] is fields["stochastic"]
+
+
+def test_an_inception_takes_a_picture_without_a_batch() -> None:
+    x = torch.arange(12.0).reshape(3, 2, 2)
+    same(run("nn.Inception", x, modules=modules(node("nn.Square"))), x**2)
 
 
 def test_a_temporal_glimpse_is_a_window_in_a_sequence_with_zeros_around() -> None:

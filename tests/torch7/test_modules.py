@@ -314,6 +314,7 @@ def test_an_unknown_class_is_named_with_its_place() -> None:
         (TorchObject("nn.Transpose", Table(permutations=1)), "no list of pairs"),
         (TorchObject("nn.Transpose", Table(permutations=Table({1: 2}))), "no list of pairs"),
         (TorchObject("nn.Power", Table(pow="x")), "pow is no number but str"),
+        (TorchObject("nn.UpSampling", Table(scale_factor=2, mode="cubic")), "cubic"),
         (TorchObject("nn.LookupTable", Table(maxNorm=1)), "weight is missing"),
         (sequential(typename="nn.GPU"), "wraps no module"),
     ],
