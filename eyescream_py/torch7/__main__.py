@@ -6,14 +6,14 @@ import signal
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import errno
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 import click
+
+from .replacing import replaced
 
 # endings of formats that somebody may hope for
 OTHERS = (".npy", ".npz", ".json", ".pt", ".pth", ".h5", ".hdf5", ".mat", ".csv", ".pkl", ".pb")
@@ -166,14 +166,12 @@ def _convert_value(value: Any, out: str, safetensors: bool, ascii: bool, long_si
     from .export import safetensors_bytes
     from .serialization import save
 
-    def write(target: BinaryIO) -> None:
-        if safetensors:
-            target.write(safetensors_bytes(value))
-        else:
-            save(target, value, ascii=ascii, long_size=long_size)
-
     try:
-        _replace(Path(out), write)
+        with replaced(Path(out)) as target:
+            if safetensors:
+                target.write(safetensors_bytes(value))
+            else:
+                save(target, value, ascii=ascii, long_size=long_size)
     except (T7Error, OSError) as error:
         _fail(out, error)
 
@@ -194,13 +192,14 @@ def _convert_network(
             title = f"{obj.typename} of {Path(file).name}{f', {keys}' * bool(keys)}"
             seen_from_there = os.path.relpath(out, os.path.dirname(source) or ".")
             weights, text = converting.weights_and_source(module, seen_from_there, title)
-            _replace(Path(out), lambda target: target.write(weights))
-            _replace(Path(source), lambda target: target.write(text.encode()))
+            made = {out: weights, source: text.encode()}
         else:
             real = real_type(module)
             shapes = [converting.example_input(text, real) for text in inputs]
-            made = converting.exported(module, shapes, Path(out).suffix.lower())
-            _replace(Path(out), lambda target: target.write(made))
+            made = {out: converting.exported(module, shapes, Path(out).suffix.lower())}
+        for path, content in made.items():
+            with replaced(Path(path)) as target:
+                target.write(content)
     except (T7Error, OSError) as error:
         _fail(file if isinstance(error, T7Error) else out, error)
 
@@ -222,24 +221,6 @@ def _load(file: str, long_size: str | None, ascii: bool | None) -> Any:
 def _fail(path: str, error: Exception) -> NoReturn:
     reason = error.strerror if isinstance(error, OSError) else None
     raise _FileError(f"{path}: {reason or error}") from error
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file that then takes the place of `path`; on an error `path` stays.
-
-    Nobody can foresee the file's name and plant a link there; devices and pipes are no files.
-    """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "a device or pipe, no file", str(path))
-    temporary = path.with_name(f".{path.name[:120]}.{os.getpid()}.{secrets.token_hex(6)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

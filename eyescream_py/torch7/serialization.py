@@ -2,6 +2,7 @@
 
 import io
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
@@ -10,6 +11,7 @@ from .binary_format import BinaryReader, BinaryWriter
 from .errors import T7Error
 from .foreign import check_start
 from .reader import Reader
+from .replacing import replaced
 from .source import Source
 from .values import Limits
 from .writer import Writer
@@ -141,20 +143,30 @@ def save(
 ) -> bytes | None:
     """Write `value` as Lua's torch.save would to a path or binary file, or with None return bytes.
 
-    A path is overwritten in place. dict is written as a table, list and tuple as the table 1, 2,
-    ...; None, bool, int, float, str, bytes, numpy arrays and torch tensors as Lua's. A tensor
+    A file that stands at the path (or that a link there leads to) stays until the new one is
+    whole; devices and pipes are written to. dict is written as a table, list and tuple as the table
+    1, 2, ...; None, bool, int, float, str, bytes, numpy arrays and torch tensors as Lua's. A tensor
     that views part of its memory is written as that view and all the memory: clone it to write
-    only the part. Raises T7Error for a value that Torch 7 has no type for.
+    only the part. Raises T7Error for a value that Torch 7 has no type for, OSError where the path
+    cannot be written.
     """
     if long_size not in (4, 8):
         raise ValueError(f"long_size must be 4 or 8, not {long_size!r}")
     if isinstance(target, str | os.PathLike):
-        with open(Path(target), "wb") as file:
+        with _opened(target) as file:
             _write(file, value, ascii, long_size, referenced)
         return None
     buffer = io.BytesIO()
     _write(buffer if target is None else target, value, ascii, long_size, referenced)
     return buffer.getvalue() if target is None else None
+
+
+def _opened(target: str | os.PathLike[str]) -> AbstractContextManager[BinaryIO]:
+    path = Path(target)
+    is_stream = path.exists() and not (path.is_file() or path.is_dir())
+    if is_stream or not os.fspath(target):  # "", which open refuses by its name
+        return open(target, "wb")
+    return replaced(Path(os.path.realpath(path)))
 
 
 def _write(file: Any, value: Any, ascii: bool, long_size: int, referenced: bool) -> None:

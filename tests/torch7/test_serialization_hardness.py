@@ -1,6 +1,7 @@
 """Damaged, foreign and hostile files: a distinct error with its byte offset, and little memory."""
 
 import io
+import os
 import pickle
 import struct
 import tracemalloc
@@ -295,3 +296,59 @@ def test_a_text_file_object_is_refused(tmp_path):
 def test_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "none.t7")
+
+
+class Breaks:
+    """A value that no file can hold, after one that fills a buffer."""
+
+
+@pytest.mark.parametrize("through_link", [False, True])
+def test_a_save_that_fails_leaves_the_file_that_stood_there(tmp_path, through_link):
+    path = tmp_path / "a.t7"
+    save(path, torch.arange(4.0))
+    before, name = path.read_bytes(), path
+    if through_link:
+        name = tmp_path / "link.t7"
+        name.symlink_to(path)
+    with pytest.raises(T7Error):
+        save(name, [torch.rand(1 << 18), Breaks()])
+    assert path.read_bytes() == before
+    assert name.is_symlink() == through_link
+    save(name, torch.arange(5.0))
+    assert load(path).tolist() == [0, 1, 2, 3, 4]
+    assert name.is_symlink() == through_link
+    assert sorted(tmp_path.iterdir()) == sorted({path, name})
+
+
+def test_a_save_replaces_nothing_before_its_end(tmp_path, monkeypatch):
+    path = tmp_path / "a.t7"
+    save(path, 1)
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(load(path)))
+    save(path, 2)
+    assert seen == [1]
+    assert load(path) == 2
+
+
+def test_a_name_as_long_as_names_can_be_is_saved(tmp_path):
+    save(path := tmp_path / ("ä" * 125 + ".t7"), 3)
+    assert load(path) == 3
+
+
+def test_save_to_a_pipe_writes_to_it(tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        save(pipe, 7)
+        assert load(os.read(reader, 100)) == 7
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("name", ["", ".", "nowhere/a.t7"])
+def test_what_is_no_file_is_an_os_error_by_its_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((FileNotFoundError, IsADirectoryError)) as error:
+        save(name, 1)
+    assert error.value.filename in (name, str(tmp_path / name), str(tmp_path))
+    assert not list(tmp_path.iterdir())
