@@ -33,7 +33,7 @@ from eyescream_py.mln.options import (
 from eyescream_py.system.commands import Group
 from eyescream_py.system.files import demand_room
 from eyescream_py.system.numbers import PORT, Finite
-from eyescream_py.system.places import PATH
+from eyescream_py.system.places import PATH, as_module
 from eyescream_py.system.progress import still
 from eyescream_py.system.signals import BEFORE_TRAINING, StopSignal
 from eyescream_py.system.voice import as_typed, counted, say, warn
@@ -249,7 +249,7 @@ def simulate(out: str, **setup: Any) -> None:
 
     idle.tell_of_simulation(setup)
     write_simulation(Setup(**setup), Path(out))
-    say(f"python -m eyescream_py.mln train --params {as_typed(Path(out) / 'Params.txt')}")
+    say(f"{as_module('mln')} train --params {as_typed(Path(out) / 'Params.txt')}")
 
 
 @main.command("estimate-b0")

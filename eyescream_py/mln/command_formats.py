@@ -13,7 +13,7 @@ from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import demand_room
 from eyescream_py.system.folders import make_folder
-from eyescream_py.system.places import PATH
+from eyescream_py.system.places import PATH, as_module
 from eyescream_py.system.voice import as_typed, counted, say, warn
 
 
@@ -75,7 +75,7 @@ def import_scan(
         f"{counted(len(scan.signal), 'row')} of {params.samples} samples, "
         f"{counted(params.coils, 'coil')}, {scan.side} px; coil maps {taken}"
     )
-    say(f"python -m eyescream_py.mln train --params {as_typed(folder / 'Params.txt')}")
+    say(f"{as_module('mln')} train --params {as_typed(folder / 'Params.txt')}")
 
 
 def _scan(source: str, trajectory: str | None, maps: str | None, side: int, units: str) -> Any:

@@ -24,10 +24,10 @@ import click
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.places import as_module
 
 VISDOM_VERSION = "0.2.4"
 MANIFEST = Path(__file__).with_name("visdom_assets.txt")
-_BY_HAND = "python -m eyescream_py.plots.assets"
 _DOWNLOAD = (
     "import sys; from visdom.server.build import download_scripts as d; d(None, sys.argv[1])"
 )
@@ -75,7 +75,8 @@ def ensure_assets(assets: list[Asset], static: Path, timeout_s: float = 120.0) -
     if wanted:
         raise UserError(
             f"Visdom's page lacks {len(wanted)} of its script files (the first: {wanted[0].place}) "
-            f"and they could not be fetched: connect to the network and run `{_BY_HAND}`"
+            "and they could not be fetched: connect to the network and run "
+            f"`{as_module('plots.assets')}`"
         )
     _mark_complete(static)
 
@@ -152,8 +153,8 @@ def _write(path: Path, data: bytes) -> None:
             file.write(data)
     except OSError as error:
         raise UserError(
-            f"{path}: {why(error)}; Visdom's page needs this file: run `{_BY_HAND}` as a user "
-            "who may write there"
+            f"{path}: {why(error)}; Visdom's page needs this file: run "
+            f"`{as_module('plots.assets')}` as a user who may write there"
         ) from None
 
 

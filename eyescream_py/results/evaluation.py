@@ -27,6 +27,7 @@ from eyescream_py.system.files import atomic_write, open_to_read
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.idle import say_idle
 from eyescream_py.system.memory import demand_memory
+from eyescream_py.system.places import as_script
 from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
 
@@ -111,7 +112,7 @@ def load_subject(options: EvaluateOptions, device: torch.device) -> Subject:
     if options.subject.startswith(checkpoints.PRETRAINED):
         path = checkpoints.find(options.subject, Path(), "SUBJECT")
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; train one first: python train.py")
+        raise UserError(f"{path}: there is no such file; train one first: {as_script('train')}")
     G = load_generator(path, device, ema=options.ema)
     G.demand_squares(str(path))
     count = options.images

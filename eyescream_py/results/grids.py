@@ -22,7 +22,7 @@ from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import remove_stale_temporaries
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.idle import say_idle
-from eyescream_py.system.places import chosen_pictures
+from eyescream_py.system.places import as_script, chosen_pictures
 from eyescream_py.system.voice import counted
 from eyescream_py.torch7 import Table
 from eyescream_py.torch7.random import TorchSource
@@ -118,7 +118,7 @@ def _network_file(options: SampleOptions, name: str, option: str) -> Path:
             print(f"{folder} holds no {name}: taking the trained faces of the package ({BOXED}).")
             return checkpoints.find(BOXED, folder, option)
         raise UserError(
-            f"{error.message}; train one first: python train.py --scale=16 --grayscale"
+            f"{error.message}; train one first: {as_script('train')} --scale=16 --grayscale"
         ) from error
 
 
@@ -188,7 +188,7 @@ def load_refiner(options: SampleOptions, G: Generator, device: torch.device) -> 
         gray = " --grayscale" if channels == 1 else ""
         print(
             f"No refined pictures: {paths[0]} does not fit {counted(channels, 'channel')} at "
-            f"{size} px; make one that does with: python train_c2f.py "
+            f"{size} px; make one that does with: {as_script('train_c2f')} "
             f"--coarseSize={size} --fineSize={2 * size}{gray}"
         )
         return None

@@ -18,6 +18,7 @@ from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.json_lines import read_json_lines
+from eyescream_py.system.places import as_module
 from eyescream_py.system.voice import as_typed
 
 MAX_SHEET = 12  # grids on a contact sheet
@@ -160,7 +161,7 @@ def write_curves_if_possible(save: Path, trainer: str) -> None:
         print(f"Could not write the curves to {save}: {why(error)}.")
         return
     if path:
-        film = f"python -m eyescream_py movie {as_typed(save)}"
+        film = f"{as_module()} movie {as_typed(save)}"
         print(f"The loss curves are in {path}; {film} makes a film.")
 
 

@@ -32,6 +32,7 @@ from eyescream_py.system.device import free_memory
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write, reserve
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.places import as_module
 from eyescream_py.system.progress import Progress
 from eyescream_py.system.text import read_lines
 from eyescream_py.system.voice import counted, warn
@@ -95,9 +96,8 @@ def list_pictures(
         raise UserError(f"{flag}{folder}: this is a file, give the folder that holds it")
     if not folder.is_dir():
         raise UserError(
-            f"{flag}{folder}: no such folder; `python -m eyescream_py.srez.make_data` renders "
-            "test faces, "
-            "`python -m eyescream_py.srez.download_data` fetches CelebA"
+            f"{flag}{folder}: no such folder; `{as_module('srez.make_data')}` renders "
+            f"test faces, `{as_module('srez.download_data')}` fetches CelebA"
         )
     found = walk(folder, pictures.ENDINGS, without)
     if not found.names:

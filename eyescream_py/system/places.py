@@ -1,4 +1,4 @@
-"""Where the project keeps pictures when nobody says otherwise, and the type of path options."""
+"""Where the project and its pictures are, and the type of path options."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+
+from eyescream_py.system.voice import as_typed
 
 AWS_FOLDER = "/mnt/datasets/out_aug_64x64"  # where the Lua program's --aws looked
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -33,6 +35,29 @@ class PathText(click.ParamType):
 
 
 PATH = PathText()
+
+
+def as_module(name: str = "") -> str:
+    """`python -m eyescream_py.NAME`, as it works from the present folder."""
+    command = f"python -m eyescream_py.{name}" if name else "python -m eyescream_py"
+    return command if _found_here() else f"PYTHONPATH={as_typed(_CHECKOUT)} {command}"
+
+
+def as_script(name: str) -> str:
+    """`python NAME.py`, as it works from the present folder; installed, `eyescream NAME`."""
+    if not (_CHECKOUT / "train.py").is_file():
+        return f"eyescream {Path(name).name.replace('_', '-')}"
+    return f"python {as_typed(f'{name}.py' if _found_here() else _CHECKOUT / f'{name}.py')}"
+
+
+def _found_here() -> bool:
+    """Whether Python finds the package from the present folder: it is installed, or lies here."""
+    if not (_CHECKOUT / "train.py").is_file():
+        return True
+    try:
+        return os.path.samefile(os.curdir, _CHECKOUT)
+    except OSError:  # the present folder was removed
+        return False
 
 
 def dataset_folder() -> Path:

@@ -16,6 +16,7 @@ from eyescream_py.networks.models_autoencoder import DECODER_START
 from eyescream_py.networks.names import D_SMALL, G_SMALL
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.memory import built
+from eyescream_py.system.places import as_script
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.system.voice import as_typed
 from eyescream_py.torch7.random import RandomSource
@@ -184,8 +185,8 @@ def _denoiser(options: FaceOptions, device: torch.device) -> nn.Module | None:
     if not path.is_file():
         gray = " --grayscale" if options.grayscale else ""
         raise UserError(
-            f"--denoise needs {path}; make it with: python train_denoiser.py --scale={h}{gray} "
-            f"--save={as_typed(options.save)}"
+            f"--denoise needs {path}; make it with: {as_script('train_denoiser')} "
+            f"--scale={h}{gray} --save={as_typed(options.save)}"
         )
     content = checkpoints.read(path, "--denoise")
     parts = [
