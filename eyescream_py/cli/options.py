@@ -62,10 +62,12 @@ def choice(flags: str, choices: Sequence[str], text: str) -> Decorator:
     return _option(flags, "", type=kind, default=choices[0], show_default=True, help=text)
 
 
-def run_options(save_freq: int, batch_size: int, threads: int, gpu: int, window: int) -> Decorator:
-    """Where a run reads, writes, shows and computes."""
+def run_options(
+    save_freq: int, batch_size: int, threads: int, gpu: int, window: int, of: str = " of G"
+) -> Decorator:
+    """Where a run reads, writes, shows and computes; `of`: which network's step takes a batch."""
     return group(
-        number("--batchSize", batch_size, "Pictures per step of G.", int, "batch_size"),
+        number("--batchSize", batch_size, f"Pictures per step{of}.", int, "batch_size"),
         place("--save", "logs", "Folder for what the run writes."),
         number("--saveFreq", save_freq, "Save every so many epochs.", AT_LEAST_1, "save_freq"),
         place("--network", "", "Continue from this .net file (as given, else in --save)."),
@@ -116,7 +118,10 @@ def weight_penalties() -> Decorator:
 
 def own_options() -> Decorator:
     """Flags that the Lua program did not have."""
-    on_nan = "When losses are no numbers: stop, or (from a dead game too) go back at half the rate."
+    on_nan = (
+        "When losses become nan or inf: stop, or go back to the last save and on at half the "
+        "learning rate (then also when D or G no longer learns)."
+    )
     return group(
         place("--dataset", None, "Folder of pictures, or a .t7 file with an (N,C,H,W) tensor."),
         count("--epochs", "Epochs in all, resumed ones included; 0: until Ctrl-C."),
@@ -124,12 +129,13 @@ def own_options() -> Decorator:
         visdom_options("--save's name and a few letters"),
         choice(
             "--precision", ("auto", "fp32", "bf16", "fp64"),
-            "Arithmetic; auto: bf16 where that is quicker (processors: tried; resumed: as before).",
+            "Arithmetic; auto: bf16 where that is quicker (CPUs try it out first; a resumed run "
+            "keeps its own).",
         ),
         switch("--strict", "On CUDA: no TF32, which rounds the factors of fp32 products."),
         switch("--fast", "On CUDA: allow algorithms whose sums differ from run to run."),
-        switch("--no_capture", "Every iteration by Python, none replayed; for the careful."),
-        switch("--no_fuse", "On CUDA: torch's own kernels, a layer at a time; slower, likewise."),
+        switch("--no_capture", "To rule out a cause, slower: iterations by Python, none replayed."),
+        switch("--no_fuse", "Likewise: on CUDA torch's own kernels, no fused ones."),
         choice("--on_nan", ("stop", "rollback"), on_nan),
     )  # fmt: skip
 
@@ -137,7 +143,7 @@ def own_options() -> Decorator:
 def visdom_options(env: str) -> Decorator:
     """`env` says which environment it is where none is typed."""
     return group(
-        words("--visdom_server", "127.0.0.1", "Where Visdom listens."),
+        words("--visdom_server", "127.0.0.1", "Host that Visdom runs on."),
         number("--visdom_port", 8097, "Port of Visdom.", click.IntRange(1, 65535)),
         words("--visdom_env", "", f"Visdom environment (default: {env})."),
     )
@@ -187,13 +193,16 @@ def taming_options() -> Decorator:
     """What holds D back, none of it known to the Lua program."""
     bound = "Bound of the spectral norm of each of D's layers (0: none)."
     return group(
-        number("--D_smooth", 0.0, "D is to say 1 minus this of real pictures.", Finite(0, 0.5)),
+        number(
+            "--D_smooth", 0.0, "Label smoothing: 1 minus this is D's target of real pictures.",
+            Finite(0, 0.5),
+        ),
         click.option(
             "--D_augment", "D_augment", default="", type=Augmentations(), metavar="LIST",
             help=f"D sees pictures changed at random, some of: {','.join(AUGMENTATIONS)}.",
         ),
-        number("--D_r1", 0.0, "Weight of R1, on D's slope at real pictures.", NOT_NEGATIVE),
-        number("--D_r1_every", 4, "R1 is taken every so many steps, times as many.", AT_LEAST_1),
+        number("--D_r1", 0.0, "Weight of R1: penalty on D's slope at real pictures.", NOT_NEGATIVE),
+        number("--D_r1_every", 4, "Take R1 every so many D steps, as many times it.", AT_LEAST_1),
         number("--D_spectral", 0.0, bound, NOT_NEGATIVE),
     )  # fmt: skip
 

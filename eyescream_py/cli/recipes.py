@@ -40,8 +40,8 @@ def option(command: Any) -> Any:
         type=click.Choice(list(RECIPES)),
         default="lua",
         show_default=True,
-        help="For all flags not given: what drew the best faces in minutes; large: from 32 px and "
-        "ten minutes on.",
+        help="Defaults of the flags not given. lua: the Lua program's; best: of the best faces in "
+        "minutes; large: bigger networks, for 32 px and more and from ten minutes on.",
     )(command)
 
 

@@ -13,7 +13,7 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 
 
 @click.command(cls=Trainer, context_settings={"max_content_width": 100})
-@options.run_options(save_freq=50, batch_size=128, threads=8, gpu=0, window=10)
+@options.run_options(save_freq=50, batch_size=128, threads=8, gpu=0, window=10, of="")
 @options.weight_penalties()
 @options.number("--AE_clamp", 1.0, "Bound of each gradient element (0: none).", NOT_NEGATIVE)
 @options.scale_option(16)

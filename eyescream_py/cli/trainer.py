@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from eyescream_py.system.commands import Command
-from eyescream_py.system.ranks import several
+from eyescream_py.system.ranks import is_first, several
 
 
 class Trainer(Command):
@@ -17,7 +19,8 @@ class Trainer(Command):
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         try:
-            return super().make_context(*args, **options)
+            with _help_of_the_first():
+                return super().make_context(*args, **options)
         except click.ClickException as error:  # flags that only this process may have been given
             if several():
                 _quieten_torch()
@@ -34,6 +37,16 @@ class Trainer(Command):
 
         with context.scope(), met():
             return super().invoke(context)
+
+
+@contextlib.contextmanager
+def _help_of_the_first() -> Iterator[None]:
+    """Let --help, which is printed while flags are read, be that of one process."""
+    if is_first():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def _quieten_torch() -> None:

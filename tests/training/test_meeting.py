@@ -200,3 +200,12 @@ def test_one_process_is_alone(place, size):
     assert not several()
     with met() as company:
         assert company is None
+
+
+@pytest.mark.parametrize(("rank", "times"), [("0", 1), ("1", 0)])
+def test_the_help_is_that_of_the_first_process(place, rank, times):
+    place.setenv("RANK", rank)
+    for script in ("train", "train_c2f", "train_autoencoder", "train_denoiser"):
+        done = invoke(script, "--help")
+        assert done.exit_code == 0
+        assert done.stdout.count("--dataset PATH") == times
