@@ -33,10 +33,6 @@ def load_refiner(path: str | Path, device: str = "cpu") -> Refiner:
     faces (N,C,s,s) in 0..1 become (N,C,S,S), with S the run's --fineSize. Raises UserError where
     the file holds no such pair, or there is no such device. torch is imported by the call.
     """
-    from pathlib import Path
+    from eyescream_py.results.refiner import load_refiner as load
 
-    from eyescream_py.results.generator import usable_device
-    from eyescream_py.results.refiner import read_refiner
-
-    file = Path(path)
-    return read_refiner(file, file, usable_device(device))
+    return load(path, device)

@@ -24,7 +24,7 @@ from eyescream_py.data.pictures import ENDINGS, IN_WORDS
 from eyescream_py.data.walk import FoundFile, Walk, walk
 from eyescream_py.system.device import free_memory
 from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.places import dataset_folder
+from eyescream_py.system.places import as_script, dataset_folder
 from eyescream_py.system.voice import counted, printable, say
 
 DEFAULT_FOLDER = dataset_folder() / "out_aug_64x64"
@@ -120,13 +120,15 @@ def load_dataset(
     cache: bool = True,
     progress: bool = True,
     augment_seed: int = 43,
+    sized_by: str = "",
 ) -> Dataset:
     """Pictures as (N,channels,size,size) on `device`; prints what it loads in Lua's words.
 
     path: a folder of pictures (data/pictures.py says of which formats) at any depth, a `.t7` file
     that holds an (N,C,H,W) float tensor, `embedded`, or None for the default folder, without which
     the embedded faces are used. cache: keep the decoded pixels on disk and take them from there
-    when the folder has not changed. augment_seed: of the embedded faces' copies. Raises UserError
+    when the folder has not changed. augment_seed: of the embedded faces' copies. sized_by: the
+    flags that decide channels and size, for the error where a file has others. Raises UserError
     where the pictures cannot be had.
     """
     say("Loading new training data...")
@@ -135,10 +137,12 @@ def load_dataset(
         if not DEFAULT_FOLDER.exists():
             say(f"No folder {_shown(DEFAULT_FOLDER)}: using the {EMBEDDED_NAME}.")
             path = EMBEDDED
+    if not str(path):
+        raise UserError("the data set's path is empty; give a folder of pictures or a .t7 file")
     if path == EMBEDDED:
         data = _load_embedded(channels, size, augment_seed)
     elif Path(path).suffix.lower() == ".t7":
-        data = _load_t7(Path(path), channels, size)
+        data = _load_t7(Path(path), channels, size, sized_by)
     else:
         data = _load_folder(Path(path), channels, size, cache, progress)
     return _placed(data, torch.device(device))
@@ -169,7 +173,7 @@ def _load_embedded(channels: int, size: int, seed: int) -> Dataset:
     return Dataset(images, EMBEDDED_NAME, borders)
 
 
-def _load_t7(path: Path, channels: int, size: int) -> Dataset:
+def _load_t7(path: Path, channels: int, size: int, sized_by: str) -> Dataset:
     from eyescream_py.torch7 import T7Error, load
     from eyescream_py.torch7.memory import own
 
@@ -179,18 +183,19 @@ def _load_t7(path: Path, channels: int, size: int) -> Dataset:
             images = own(images)
     except (T7Error, OSError) as error:
         reason = why(error) if isinstance(error, OSError) else error
-        raise UserError(f"--dataset={path}: {reason}") from error
+        raise UserError(f"{path}: {reason}") from error
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images)
     if not isinstance(images, torch.Tensor) or images.ndim != 4 or not images.is_floating_point():
-        raise UserError(f"--dataset={path} holds no (N,C,H,W) tensor of floats")
+        raise UserError(f"{path}: holds no (N,C,H,W) tensor of floats")
     if tuple(images.shape[1:]) != (channels, size, size) or len(images) == 0:
+        remedy = f"change {sized_by}, or the file" if sized_by else "give a file that has them"
         raise UserError(
-            f"--dataset={path} holds images of {tuple(images.shape)}, but the options ask for "
-            f"(N,{channels},{size},{size}); change --scale or --grayscale, or the file"
+            f"{path}: holds images of {tuple(images.shape)}, and (N,{channels},{size},{size}) are "
+            f"needed; {remedy}"
         )
     if not bool(((images >= 0) & (images <= 1)).all()):
-        raise UserError(f"--dataset={path}: its values are not all within 0..1")
+        raise UserError(f"{path}: its values are not all within 0..1")
     say(f"<dataset> Loaded {len(images)} filepaths")
     return Dataset(images, _shown(path))
 
@@ -235,7 +240,7 @@ def _listed(folder: Path) -> Walk:
         left_out = f" ({found.line()})" if found.line() else ""
         raise UserError(
             f"no pictures ({IN_WORDS}) in the data set folder {_shown(folder)} or below it"
-            f"{left_out}; dataset/generate_dataset.py makes them from LFW"
+            f"{left_out}; {as_script('dataset/generate_dataset')} makes them from LFW"
         )
     return found
 

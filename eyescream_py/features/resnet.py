@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from eyescream_py.features.base import FeatureNetwork
+from eyescream_py.torch7.random import seeded
 
 CHANNELS = (64, 64, 128, 256, 512)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of red, green, blue in 0..1
@@ -118,7 +119,7 @@ def random_resnet(width: float = 1.0, seed: int = 0) -> ResNet18:
     """
     network = ResNet18(max(1, round(count * width)) for count in CHANNELS)
     network.title = f"a RANDOM ResNet-18 (seed {seed}, width {width:g})"
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels * math.prod(module.kernel_size)

@@ -13,6 +13,7 @@ from torch import nn
 from eyescream_py import torch7
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
+from eyescream_py.system.places import as_module
 from eyescream_py.system.voice import counted
 from eyescream_py.torch7.describe_layer import key_name
 from eyescream_py.torch7.layers import keep_batches
@@ -37,6 +38,16 @@ def find(name: str, folder: Path, option: str = "--network") -> Path:
     raise UserError(f"{option}={name}: neither {name} nor {folder / name} is a file")
 
 
+def given(path: str | Path, option: str) -> Path:
+    """`path`, by which somebody asks for one file. Raises UserError, which names `option`, where it
+    is empty or a folder."""
+    if not str(path):
+        raise UserError(f"{option} is empty; give the path of a .net file")
+    if Path(path).is_dir():
+        raise UserError(f"{option}={path}: is a folder; give a file in it")
+    return Path(path)
+
+
 def pretrained(name: str, option: str = "--network") -> Path:
     """The file of a network that comes with the package; a UserError lists their names."""
     names = sorted(path.stem for path in _BOX.glob("*.net"))
@@ -57,7 +68,7 @@ def read(path: Path, option: str = "--network") -> torch7.Table:
         kind = getattr(content, "typename", None) or type(content).__name__
         raise UserError(
             f"{option}={path} holds no table of networks, but one {kind}; give a .net file of a "
-            f"trainer (python -m eyescream_py.torch7 show tells what is in others)"
+            f"trainer ({as_module('torch7')} show tells what is in others)"
         )
     return content
 

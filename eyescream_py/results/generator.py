@@ -96,7 +96,7 @@ def load_generator(
     device = usable_device(device)
     if str(path).startswith(checkpoints.PRETRAINED):
         path = checkpoints.find(str(path), Path(), "FILE")
-    path = Path(path)
+    path = checkpoints.given(path, "FILE")
     if path.suffix.lower() == EXPORTED:
         try:
             network = _read_safetensors(path)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eyescream_py.networks import checkpoints
 from eyescream_py.networks.modes import evaluating
+from eyescream_py.results.generator import usable_device
 from eyescream_py.results.shown import shown_options
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7 import Table, image
@@ -89,6 +90,12 @@ def checked(pictures: Any) -> Tensor:
         low, high = pictures.min(), pictures.max()
         raise ValueError(f"pictures have values in 0..1, these go from {low:g} to {high:g}")
     return pictures.clamp(0, 1)
+
+
+def load_refiner(path: str | Path, device: torch.device | str = "cpu") -> Refiner:
+    """The pair in one file. Raises UserError where it holds none, or there is no such device."""
+    file = checkpoints.given(path, "FILE")
+    return read_refiner(file, file, usable_device(device))
 
 
 def read_refiner(

@@ -11,6 +11,7 @@ program drew.
 from __future__ import annotations
 
 import math
+import operator
 import struct
 from typing import Any, Protocol
 
@@ -53,6 +54,15 @@ class RandomSource(Protocol):
         ...
 
 
+def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """torch's generator of a device, begun with `seed`; TypeError for what is no whole number,
+    ValueError beyond the 64 bits that it takes."""
+    number = operator.index(seed)
+    if not -(2**63) <= number < 2**64:
+        raise ValueError("a seed is a whole number from -2**63 to 2**64 - 1")
+    return torch.Generator(device).manual_seed(number)
+
+
 STATE_BYTES = {"cpu": 5056, "cuda": 16}  # of torch's generators
 
 
@@ -63,7 +73,7 @@ class TorchSource:
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = seeded(seed, self.device)
 
     def uniform_(self, tensor: torch.Tensor, low: float, high: float) -> torch.Tensor:
         return tensor.uniform_(low, high, generator=self.generator)

@@ -6,7 +6,7 @@ import math
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ ADAGRAD_LR = {"D": 1e-3, "G": 3e-3}
 @dataclass(frozen=True, kw_only=True)
 class PairOptions(GameOptions):
     """The options of `train_c2f.py`."""
+
+    sized_by: ClassVar[str] = "--fineSize or --grayscale"
 
     D_sgd_lr: float
     G_sgd_lr: float

@@ -103,7 +103,9 @@ def check_counts(options: GameOptions) -> None:
 def load_pictures(options: GameOptions, device: torch.device, group: Alone) -> Dataset:
     """The run's pictures on the device; of several processes one decodes, the others wait."""
     path, (channels, size, _) = chosen_pictures(options.dataset, options.aws), options.dims
-    return group.in_turn(lambda: load_dataset(path, channels, size, device))
+    return group.in_turn(
+        lambda: load_dataset(path, channels, size, device, sized_by=options.sized_by)
+    )
 
 
 def epoch_length(options: GameOptions, data: Dataset) -> int:

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ DENOISER_VALIDATION = 256
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderOptions(setup.CommonOptions):
     """The options of `train_autoencoder.py`."""
+
+    sized_by: ClassVar[str] = "--scale"  # its pictures are gray
 
     learning_rate: float  # of SGD
     momentum: float  # of SGD
@@ -161,7 +164,9 @@ def _load(
 ) -> tuple[Dataset, Dataset]:
     """Pictures to train on and at most `validation` others."""
     channels, size, _ = options.dims
-    data = group.in_turn(lambda: load_dataset(path, channels, size, device))
+    data = group.in_turn(
+        lambda: load_dataset(path, channels, size, device, sized_by=options.sized_by)
+    )
     return split(data, validation)
 
 

@@ -9,7 +9,7 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -34,6 +34,8 @@ from eyescream_py.training.save_folder import demand_folder
 @dataclass(frozen=True, kw_only=True)
 class CommonOptions(RunOptions):
     """What every trainer's command line sets."""
+
+    sized_by: ClassVar[str] = "--scale or --grayscale"  # flags that decide the pictures' shape
 
     noplot: bool  # no Visdom windows
     batch_size: int  # pictures per step

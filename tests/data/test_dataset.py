@@ -113,7 +113,7 @@ def test_t7_tensor_keeps_its_values(tmp_path, dtype, capsys):
 def test_t7_that_does_not_fit_is_named(tmp_path, value, message):
     torch7.save(tmp_path / "faces.t7", value)
     with pytest.raises(UserError, match=message) as error:
-        load(tmp_path / "faces.t7", 3, 8)
+        load(tmp_path / "faces.t7", 3, 8, sized_by="--scale or --grayscale")
     assert "faces.t7" in error.value.message
 
 
@@ -121,6 +121,14 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "faces.t7")
     with pytest.raises(UserError, match="it is empty"):
         load(tmp_path / "faces.t7", 3, 8)
+
+
+def test_an_empty_path_is_not_the_present_folder(tmp_path, monkeypatch):
+    write_faces(tmp_path, 3)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="the data set's path is empty; give a folder"):
+        load("")
+    assert len(load(".")) == 3
 
 
 def test_t7_that_is_missing_or_no_torch_file_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """load_generator and export: a G that travels makes the same pictures."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from eyescream_py import load_generator, torch7
+from eyescream_py import load_generator, load_refiner, torch7
 from eyescream_py.networks import models, models_small
 from eyescream_py.results.generator import described, export
 from eyescream_py.results.generator_layers import _NAMES as KINDS
@@ -101,6 +102,24 @@ def test_defaults_of_a_notebook_change_no_picture(net, tmp_path, request):
 def test_a_device_that_is_none_is_named(device):
     with pytest.raises(UserError, match=f"device={device}: there is no such device"):
         load_generator(device=device)
+
+
+@pytest.mark.parametrize("opened", [load_generator, load_refiner])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("", "FILE is empty; give the path"), (".", "FILE=.: is a folder; give a file in it")],
+)
+def test_what_is_no_file_is_one_line(opened, name, words):
+    with pytest.raises(UserError, match=f"^{re.escape(words)}"):
+        opened(name)
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 10**400])
+def test_a_seed_beyond_the_range_is_refused_by_it(seed):
+    with pytest.raises(ValueError, match=r"from -2\*\*63 to 2\*\*64 - 1$"):
+        generator().sample(1, seed)
+    for within in (2**64 - 1, -(2**63)):
+        assert generator().sample(1, within).shape[0] == 1
 
 
 def test_a_pretrained_name_that_is_none_names_no_flag():
