@@ -32,10 +32,11 @@ from eyescream_py.plots.client import (
     post,
 )
 from eyescream_py.plots.contents import Curve, Pictures, Sliders, as_uint8
-from eyescream_py.plots.keys import new_key, read_key
+from eyescream_py.plots.keys import claim, new_key, read_key, release
 from eyescream_py.plots.server import ServerProcess
 from eyescream_py.plots.sliders import Slider
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.locks import HeldError, Lock
 from eyescream_py.system.voice import say
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Plots:
     def __init__(self, sender: _Sender | None) -> None:
         self._sender = sender
         self._complaints: set[str] = set()
+        self._claim: Lock | None = None
 
     @property
     def is_on(self) -> bool:
@@ -132,6 +134,20 @@ class Plots:
         self._sender.show(window, Sliders(title, sliders))
         return Moves(self._sender.address, self._sender.env, window)
 
+    def tell_of_others(self, kind: str) -> None:
+        """Say so where another process of this user on this machine shows windows of this `kind` in
+        the same environment: each would replace the other's."""
+        if self._sender is None:
+            return
+        address, env = self._sender.address(), self._sender.env
+        try:
+            self._claim = claim(f"{address.host}_{address.port}_{env}_{kind}")
+        except HeldError as error:
+            say(
+                f"--visdom_env={env}: {error.holder} shows the same windows there, and each "
+                "replaces the other's; give another name"
+            )
+
     @property
     def given_up(self) -> bool:
         """Whether no page will come any more."""
@@ -164,6 +180,9 @@ class Plots:
         if self._sender is not None:
             self._sender.finish()
             self._sender = None
+        if self._claim is not None:
+            release(self._claim)
+            self._claim = None
 
     def _complain(self, window: str, error: Exception) -> None:
         if window not in self._complaints:

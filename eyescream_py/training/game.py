@@ -156,6 +156,8 @@ class GameTask(abc.ABC):
     ) -> None:
         self.options, self.file_name, self.game = options, file_name, game
         self.source, self.plots = source, plots
+        if options.visdom_env:  # that of a --save is of one run of this trainer
+            plots.tell_of_others(file_name)
         batch = options.batch_size
         # Lua's loop: half of a batch is real, so an epoch passes at half a batch per iteration
         self.schedule = Schedule(length, batch, batch // 2, SMALLEST_BATCH, multiple=2)

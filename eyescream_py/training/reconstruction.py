@@ -26,7 +26,7 @@ from eyescream_py.torch7.random import RandomSource
 from eyescream_py.torch7.states import fill
 from eyescream_py.training.logs import LossLog
 from eyescream_py.training.setup import CommonOptions, go_on_drawing
-from eyescream_py.training.task import Schedule
+from eyescream_py.training.task import Schedule, window_of
 
 SHOWN = 100
 VALIDATION_BATCH = 256
@@ -53,6 +53,8 @@ class ReconstructionTask:
         self.model, self.named = model, dict(named)
         self.train, self.validation = train, validation
         self.source, self.plots = source, plots
+        if options.visdom_env:
+            plots.tell_of_others(file_name)
         self.schedule = Schedule(len(train), options.batch_size, options.batch_size, smallest=2)
         self.device = train.device
         self.dtype = next(model.stages[0].network.parameters()).dtype
@@ -165,7 +167,8 @@ class ReconstructionTask:
         number = self.options.window
         for name, pictures in self._examples():
             for label, images in zip(labels, pictures, strict=False):
-                self.plots.images(number, images, f"{self.options.save} ({label} {name})")
+                window = window_of(self.file_name, number)
+                self.plots.images(window, images, f"{self.options.save} ({label} {name})")
                 number += 1
 
     def save_pictures(self, folder: Path, epoch: int) -> None:
@@ -240,4 +243,5 @@ class DenoiserTask(ReconstructionTask):
         first, second = self.smallest
         values = dict(zip(("AE1", "AE2"), record.get("validation", []), strict=False))
         title = f"Loss at epoch {epoch} (min1={first:.5f}, min2={second:.5f})"
-        self.plots.curve(self.options.window + 6, epoch, values, title, "epoch", "loss")
+        window = window_of(self.file_name, self.options.window + 6)
+        self.plots.curve(window, epoch, values, title, "epoch", "loss")
