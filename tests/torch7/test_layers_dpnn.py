@@ -187,13 +187,21 @@ def test_noise_contrastive_likelihoods_while_training(fields: dict[str, Any]) ->
     assert isinstance(module.eval()([x, target]), list)  # it is not normalized
 
 
-def test_a_likelihood_constant_that_is_not_known_is_the_first_batchs() -> None:
-    unknown = {"Z": torch.tensor([-1.0], dtype=torch.double), "batchnoise": True}
-    module = to_module(node("nn.NCEModule", **WORDS, **unknown), dtype=None)
-    scores = (SENTENCE @ WORDS["weight"].t() + WORDS["bias"]).exp()
+@pytest.mark.parametrize("of_batch", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_likelihood_constant_that_is_not_known_is_the_first_batchs(
+    of_batch: bool, bias: bool
+) -> None:
+    """Of the noise's likelihoods where that is the batch's, else of the targets', too."""
+    fields = {**WORDS, "Z": torch.tensor([-1.0], dtype=torch.double), "batchnoise": of_batch}
+    fields = {**fields, "k": 1, "bias": WORDS["bias"] if bias else None}
+    module = to_module(node("nn.NCEModule", **fields), dtype=None)
+    scores = (SENTENCE @ WORDS["weight"].t() + (WORDS["bias"] if bias else 0)).exp()
     noisy = module([SENTENCE, torch.tensor([1, 2])])[1]
-    same(module.Z, [3 * scores[:, 2].mean()])
-    same(noisy, scores[:, [2, 2]] / module.Z)
+    targets = scores[[0, 1], [0, 1]]
+    seen = scores[:, 2] if of_batch else torch.cat([scores[:, 2], targets])
+    same(module.Z, [3 * seen.mean()])
+    same(noisy, scores[:, [2]] / module.Z)
     assert from_module(module).fields["Z"].tolist() == module.Z.tolist()
 
 

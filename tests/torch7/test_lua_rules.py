@@ -190,6 +190,12 @@ def test_padding_counts_dimensions_from_the_end() -> None:
     same(padded, [[1, 1, 7], [1, 1, 7]])
 
 
+def test_a_constant_is_repeated_for_each_sample_of_a_batch_only() -> None:
+    fields = {"value": torch.tensor([1.0, 2.0]), "nInputDim": 2}
+    same(run("nn.Constant", torch.ones(3, 1, 1), **fields), [[1, 2]] * 3)
+    same(run("nn.Constant", torch.ones(3, 1), **fields), [1, 2])
+
+
 def test_a_constant_of_as_many_elements_is_added_by_elements() -> None:
     constant = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     same(run("nn.AddConstant", torch.ones(4), constant_scalar=constant), [2, 3, 4, 5])

@@ -240,8 +240,8 @@ def test_neuraltalk_s_captions() -> None:
 
 
 def test_densecap_s_captions() -> None:
-    table = random(WORDS + 2, SIZE, seed=30).double()
-    encode, decode = linear(SIZE, 5, 31), linear(WORDS + 1, SIZE, 33)
+    table = 30 * random(WORDS + 2, SIZE, seed=30).double()  # that words follow from the last one
+    encode, decode = linear(SIZE, 5, 31), linear(WORDS + 1, SIZE, 44)
     weight, bias = random(2 * SIZE, 4 * SIZE, seed=35), random(4 * SIZE, seed=36)
     unit = node("nn.LSTM", weight=weight.double(), bias=bias.double(), input_dim=SIZE,
                 hidden_dim=SIZE, remember_states=False)  # fmt: skip
@@ -267,4 +267,5 @@ def test_densecap_s_captions() -> None:
         assert isinstance(model, DensecapModel)
         np.testing.assert_allclose(model([codes, words]).detach(), expected, rtol=1e-10)
     best = module.sample(codes)
+    assert len(best.unique()) == best.shape[1] == LENGTH
     assert torch.equal(module([codes, best[:, :-1]])[:, 1:].argmax(2) + 1, best)

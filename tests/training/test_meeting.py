@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,6 +85,28 @@ def test_a_failure_is_said_once(two, place, capsys, first, own, local, elsewhere
     assert not failed.is_said()
     error.show()
     assert (capsys.readouterr().err == "") == is_said
+
+
+def test_an_error_shows_itself_where_the_store_is_gone(two, place, capsys):
+    def gone(*words):
+        raise meeting.dist.DistError("closed")
+
+    company = two[1]
+    company.store = SimpleNamespace(check=gone, compare_set=gone)
+    error = UserError("x")
+    meeting._end(company, error)
+    error.show()
+    assert capsys.readouterr().err == "Error: x\n"
+
+
+def test_another_machine_is_asked_by_its_own_name(place):
+    def asked(host, *settings, **more):
+        raise RuntimeError(f"asked {host}")
+
+    place.setattr(meeting.dist, "TCPStore", asked)
+    place.setenv("MASTER_ADDR", "127.0.0.2")
+    with pytest.raises(UserError, match=r"\(asked 127\.0\.0\.2\)"):
+        Company()
 
 
 def test_rank_0_stays_until_the_others_have_read_why_it_ends(two, monkeypatch):
@@ -171,7 +194,7 @@ def test_one_that_never_comes_is_not_waited_for_without_end(place, capsys):
     assert capsys.readouterr().out == "Waiting for 1 of 2 processes.\n"
     place.setenv("RANK", "1")
     place.setenv("MASTER_PORT", str(free_ports(1)[0]))
-    with pytest.raises(UserError, match=r"Connection refused.*unset WORLD_SIZE"):
+    with pytest.raises(UserError, match=r"there \(Connection refused\); unset WORLD_SIZE"):
         Company()
 
 
@@ -181,6 +204,7 @@ def test_one_that_never_comes_is_not_waited_for_without_end(place, capsys):
         ("RANK", "", "RANK is not set"),
         ("RANK", "2", "its own"),
         ("RANK", "x", "RANK=x"),
+        ("RANK", "²", "RANK=²"),
         ("WORLD_SIZE", "many", "WORLD_SIZE=many"),
         ("MASTER_ADDR", "", "MASTER_ADDR is not set"),
         ("MASTER_ADDR", "no.such.host.invalid", "cannot meet there"),
