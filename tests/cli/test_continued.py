@@ -87,8 +87,19 @@ def opt_of(folder):
     return torch7.load(folder / "adversarial.net")["opt"]
 
 
+OF_ANOTHER_PLACE = {
+    "saveFreq": 9, "noplot": False, "plot": True, "threads": 3, "gpu": 7, "window": 5, "aws": True,
+    "dataset": "faces", "log_every": 9, "visdom_server": "there", "visdom_port": 9, "seed": 9,
+    "visdom_env": "x", "precision": "fp64", "strict": True, "fast": True, "no_capture": True,
+    "no_fuse": True, "on_nan": "rollback", "recipe": "best", "denoise": True, "weightsVisFreq": 9,
+    "evaluate_every": 9, "K": 9, "hidden_G": 9, "hidden_D": 9, "save": "x", "network": "x.net",
+}  # fmt: skip
+
+
 def test_other_options_are_a_hint_only(kept, tmp_path):
-    done = invoke("train", *kept(D_L2=0, D_clamp=0.5, D_smooth="x", gpu=7), "--D_clamp=0.25")
+    flags = kept(D_L2=0, D_clamp=0.5, D_smooth="x", **OF_ANOTHER_PLACE)
+    own = [flag for flag in flags if not flag.startswith(("--threads", "--gpu"))]
+    done = invoke("train", *own, "--D_clamp=0.25")
     assert done.exit_code == 0, done.output
     hint = next(line for line in done.output.splitlines() if line.startswith("Type these"))
     assert hint == f"Type these to go on as {tmp_path / 'adversarial.net'} did: --D_L2=0"

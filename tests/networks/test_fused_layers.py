@@ -13,7 +13,15 @@ from torch import nn
 from eyescream_py.game.answers import Logits
 from eyescream_py.game.taming import SlopePenalty
 from eyescream_py.networks import models, models_c2f, models_small
-from eyescream_py.networks.fused_layers import Beside, Passed, Rectifier, Tools, fuse, fuse_head
+from eyescream_py.networks.fused_layers import (
+    Beside,
+    Head,
+    Passed,
+    Rectifier,
+    Tools,
+    fuse,
+    fuse_head,
+)
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
 from eyescream_py.system import kernels_in_torch
@@ -174,14 +182,15 @@ def test_a_sample_without_a_batch():
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
-def test_filling_planes_up_rounds_the_picture_to_the_same_bits():
+@pytest.mark.parametrize("planes", [3, 8])
+def test_filling_planes_up_rounds_the_picture_to_the_same_bits(planes):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(), nn.Conv2d(8, 2, 3))
+    net = nn.Sequential(nn.Conv2d(planes, 8, 3), nn.PReLU(), nn.Conv2d(8, 2, 3))
     net.to(memory_format=torch.channels_last)
     fuse(net, FILLED)
     found = []
     for round_first in (False, True):
-        picture = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+        picture = torch.rand(2, planes, 6, 6, generator=torch.Generator().manual_seed(1))
         picture.requires_grad_()
         with torch.autocast("cpu", torch.bfloat16):
             y = net(picture.bfloat16() if round_first else picture)
@@ -222,6 +231,7 @@ def test_the_head_computes_in_full_and_so_does_its_copy():
     fused = copy.deepcopy(network)
     plain, asked = Logits(network), Logits(fused)
     fuse_head(fused, TOOLS)
+    assert isinstance(fused[2].forward, Head)
     expected, found = (results(net, inputs) for net in (plain.network, fused))
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from eyescream_py.networks.pixels_first import as_planes, lies_so, planes_first
 from eyescream_py.networks.winograd import _Convolution, convolve_by_tiles
 
 
@@ -30,6 +31,15 @@ def test_values_and_gradients_are_those_of_conv2d(size, dtype):
     for a, b in zip(expected, found, strict=True):
         assert b.dtype == dtype
         assert (a - b).norm() <= bound * a.norm()
+
+
+def test_slopes_of_the_pixels_lie_in_memory_as_the_pixels_do():
+    pixels = torch.randn(4, 8, 2, 3)
+    for x in (as_planes(pixels, 2), planes_first(as_planes(pixels, 2))):
+        y = _Convolution.apply(x.requires_grad_(), torch.randn(5, 3, 3, 3), None)
+        (slopes,) = torch.autograd.grad(y.sum(), x)
+        assert lies_so(slopes) == lies_so(x)
+        assert slopes.is_contiguous() == x.is_contiguous()
 
 
 def test_slopes_of_the_weights_alone_and_of_the_pixels_alone():

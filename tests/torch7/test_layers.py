@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.torch7 import layers, layers_more, layers_tables, to_module
+from eyescream_py.torch7 import layers, layers_more, layers_pooling, layers_tables, to_module
 from eyescream_py.torch7.layers_inplace import InPlace, without_overwriting
 from eyescream_py.torch7.random import LuaSource, TorchSource
 
@@ -248,6 +248,15 @@ def test_squeeze_keeps_a_batch_of_one_when_told() -> None:
     assert layers_more.Squeeze(None, 2)(x).shape == (1, 3)
     assert layers_more.Squeeze(1, 2)(x).shape == (1, 3)
     assert layers_more.Unsqueeze(1, 2)(x).shape == (1, 1, 1, 3)
+
+
+def test_fractional_pooling_places_its_windows_anew_unless_they_are_fixed() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 9, 9)
+    for fixed in (False, True):
+        layer = layers_pooling.FractionalMaxPooling((2, 2), (5, 5), fixed=fixed)
+        assert torch.equal(layer(x), layer(x)) == fixed
+        assert layer(x[0]).shape == (3, 5, 5)  # of another batch: drawn for that
 
 
 def test_depth_concat_centres_smaller_maps() -> None:
