@@ -98,7 +98,7 @@ OF_ANOTHER_PLACE = {
 
 def test_other_options_are_a_hint_only(kept, tmp_path):
     flags = kept(D_L2=0, D_clamp=0.5, D_smooth="x", **OF_ANOTHER_PLACE)
-    own = [flag for flag in flags if not flag.startswith(("--threads", "--gpu"))]
+    own = [flag for flag in flags if not flag.startswith(("--threads", "--gpu", "--precision"))]
     done = invoke("train", *own, "--D_clamp=0.25")
     assert done.exit_code == 0, done.output
     hint = next(line for line in done.output.splitlines() if line.startswith("Type these"))

@@ -89,8 +89,23 @@ def test_a_pool_of_other_pictures_is_not_taken_over(keep):
     assert pool.set_state(stored)
     assert pool.state()["pool"].tolist() == [3, 2, 1, 9]
     assert (pool.floats(torch.tensor([3])) * 255).round().unique().tolist() == [9]
-    with pytest.raises(ValueError, match="there are not"):
-        pool.set_state({"pool": torch.tensor([0, 1, 2, 12]), "pictures": 12})
+    assert pool.set_state({"pool": torch.tensor([1, 2, 3, 4])})  # as older files have it
+    for wrong, words in (
+        ({"pool": torch.tensor([0, 1, 2, 12])}, "there are not"),
+        ({"pool": torch.tensor([-1, 0, 1, 2])}, "there are not"),
+        ({"pool": torch.ones(4)}, "whole numbers"),
+        ({"next": torch.tensor([0, 1, 2, 12])}, "there are not"),
+        ({"next": torch.tensor([0, 1, 2])}, "there are not"),
+        ({"next": torch.ones(4)}, "whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            pool.set_state({**stored, **wrong})
+    assert pool.numbers.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_pool_larger_than_the_set_is_the_set(keep):
+    assert len(EpochPool(counted(), 40, keep)) == 12
 
 
 @pytest.mark.parametrize("pinned", [False, True])
