@@ -18,7 +18,7 @@ from eyescream_py.networks.fused_layers import Beside
 from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.torch7.flat import Flat
-from eyescream_py.training import distributed, players, setup
+from eyescream_py.training import distributed, meeting, players, setup
 from eyescream_py.training import game as games
 from tests.fake_cuda import CUDA, on_cuda, pretend_capability
 from tests.game.small_game import game as small_game
@@ -239,8 +239,8 @@ def test_the_device_is_prepared_before_anything_is_computed(monkeypatch, capsys)
 
 @pytest.fixture
 def second_of_two(monkeypatch):
-    """The environment that torchrun makes, and what torch.distributed was asked for; the first
-    process has come wherever they meet.
+    """The environment that torchrun makes, and what torch.distributed and those who meet were asked
+    for; the first process has come wherever they meet.
     """
     asked = []
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -260,7 +260,13 @@ def second_of_two(monkeypatch):
         ),
     )
     monkeypatch.setattr(dist, "destroy_process_group", lambda: asked.append("destroyed"))
-    monkeypatch.setattr(dist, "all_gather_object", lambda places, ours: None)
+    gather, processes = meeting.Company.gather, meeting.Company.processes
+    monkeypatch.setattr(
+        meeting.Company, "gather", lambda self, where: asked.append(where) or gather(self, where)
+    )
+    monkeypatch.setattr(
+        meeting.Company, "processes", lambda self: asked.append("who is who") or processes(self)
+    )
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     yield asked
@@ -269,7 +275,9 @@ def second_of_two(monkeypatch):
 
 @pytest.mark.parametrize("gpu", [0, -1])
 @pytest.mark.parametrize("fails", [False, True])
-def test_processes_join_on_their_own_gpus_and_leave_after_their_graphs(gpu, fails, second_of_two):
+def test_processes_join_on_their_own_gpus_and_leave_after_their_graphs(
+    gpu, fails, second_of_two, capsys
+):
     task = SimpleNamespace(close=lambda: second_of_two.append("graphs let go"))
     ended = pytest.raises(RuntimeError) if fails else contextlib.nullcontext()
     with (
@@ -280,11 +288,14 @@ def test_processes_join_on_their_own_gpus_and_leave_after_their_graphs(gpu, fail
         assert (group.rank, group.size) == (1, 2)
         assert chosen.gpu == (1 if gpu == 0 else -1)
         assert chosen.noplot
+        print("said by the second process")
         if fails:
             raise RuntimeError("the run fails")
     joining = (
-        [("set", torch.device("cuda", 1)), ("cpu:gloo,cuda:nccl", 1, 2, 2)]
+        [("set", torch.device("cuda", 1)), "joined", ("cpu:gloo,cuda:nccl", 1, 2, 2)]
         if gpu == 0
-        else [("gloo", 1, 2, 2)]
+        else ["joined", ("gloo", 1, 2, 2)]
     )
-    assert second_of_two == [*joining, "graphs let go", "destroyed"]
+    # who is who: while the first, which holds the store, is there to say it
+    assert second_of_two == ["met", *joining, "who is who", "graphs let go", "destroyed"]
+    assert capsys.readouterr().out == ""
