@@ -39,7 +39,6 @@ from eyescream_py.training.game import (
 )
 from eyescream_py.training.players import build_game
 from eyescream_py.training.run import Run
-from eyescream_py.training.task import window_of
 
 ROWS_SHOWN = 20
 LUA_PARZEN = 200  # pictures of a score, however few there are
@@ -230,9 +229,7 @@ class PairTask(GameTask):
     def show(self, epoch: int) -> None:
         if self.plots.is_on:
             title = f"Coarse, GT, G img, GT diff, G diff ({self.best_path.parent} epoch {epoch})"
-            self.plots.images(
-                window_of(self.file_name, self.window), self._table(), title, columns=5
-            )
+            self.plots.images(self.window, self._table(), title, columns=5)
 
     def save_pictures(self, folder: Path, epoch: int) -> None:
         save_grid(folder / grid_name(self.series, epoch), self._table(), 20)

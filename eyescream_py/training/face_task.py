@@ -23,7 +23,6 @@ from eyescream_py.results.story import grid_name
 from eyescream_py.torch7.random import RandomSource, TorchSource
 from eyescream_py.training.game import GameOptions, GameTask, mean_deviation
 from eyescream_py.training.logs import LossLog
-from eyescream_py.training.task import FACES_FILE
 
 TITLES = {
     0: "semi-random generated images (before G)",
@@ -96,7 +95,7 @@ class FaceTask(GameTask):
         decoder: nn.Module | None = None,
         denoiser: nn.Module | None = None,
     ) -> None:
-        super().__init__(options, FACES_FILE, game, length, source, plots)
+        super().__init__(options, "adversarial.net", game, length, source, plots)
         self.feed: FaceFeed = game.feed  # type: ignore[assignment]
         self.evaluate_every, self.window = options.evaluate_every, options.window
         self.activity_every = options.weights_vis_freq if plots.is_on else 0

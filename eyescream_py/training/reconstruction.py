@@ -26,7 +26,7 @@ from eyescream_py.torch7.random import RandomSource
 from eyescream_py.torch7.states import fill
 from eyescream_py.training.logs import LossLog
 from eyescream_py.training.setup import CommonOptions, go_on_drawing
-from eyescream_py.training.task import Schedule, window_of
+from eyescream_py.training.task import Schedule
 
 SHOWN = 100
 VALIDATION_BATCH = 256
@@ -167,8 +167,7 @@ class ReconstructionTask:
         number = self.options.window
         for name, pictures in self._examples():
             for label, images in zip(labels, pictures, strict=False):
-                window = window_of(self.file_name, number)
-                self.plots.images(window, images, f"{self.options.save} ({label} {name})")
+                self.plots.images(number, images, f"{self.options.save} ({label} {name})")
                 number += 1
 
     def save_pictures(self, folder: Path, epoch: int) -> None:
@@ -243,5 +242,4 @@ class DenoiserTask(ReconstructionTask):
         first, second = self.smallest
         values = dict(zip(("AE1", "AE2"), record.get("validation", []), strict=False))
         title = f"Loss at epoch {epoch} (min1={first:.5f}, min2={second:.5f})"
-        window = window_of(self.file_name, self.options.window + 6)
-        self.plots.curve(window, epoch, values, title, "epoch", "loss")
+        self.plots.curve(self.options.window + 6, epoch, values, title, "epoch", "loss")

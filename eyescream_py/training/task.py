@@ -11,8 +11,6 @@ from torch import nn
 from eyescream_py.system.locks import Lock
 from eyescream_py.training.logs import LossLog
 
-FACES_FILE = "adversarial.net"  # of train.py
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -116,9 +114,3 @@ class Task(Protocol):
 def trainer_of(task: Task) -> str:
     """Whose lines a log holds: `adversarial`, `adversarial_c2f_16_to_32`, `autoencoder`, ..."""
     return Path(task.file_name).stem
-
-
-def window_of(file_name: str, number: int) -> int | str:
-    """A window of pictures by the number that it has in Lua: in train.py's runs that itself, in the
-    other trainers' behind the name of their file, as several may show theirs on one page."""
-    return number if file_name == FACES_FILE else f"{Path(file_name).stem}_{number}"
