@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import math
 import os
 import re
 import shutil
@@ -113,6 +114,25 @@ def train_until_one_goes(rank, folder):
             (folder.parent / "said.txt").write_text(error.message)
 
 
+def train_through_a_nan(rank, folder):
+    """A weight of rank 1's G is no number before the second of three epochs."""
+    iterations, broken = Run._iterations, []
+
+    def breaking(run):
+        if run.at.epoch == 2 and not broken:
+            broken.append(run)
+            if rank == 1:
+                with torch.no_grad():
+                    next(run.task.game.G.network.parameters()).view(-1)[0] = math.nan
+        iterations(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_iterations", breaking)
+        train("faces", folder / "nan", "--epochs=3", "--saveFreq=1", "--on_nan=rollback")
+    weights = [net.state_dict() for net in broken[0].task.networks().values()]
+    torch.save(weights, folder / f"after_nan_{rank}.pt")
+
+
 def fail(rank, folder, ports):
     """Each process in turn cannot go on, once before they are joined and once after; each writes
     what it says in the end."""
@@ -157,6 +177,8 @@ def work(rank, port, folder):
             train("faces", folder / job, "--epochs=2", "--network=adversarial.net")
         else:
             train(job, folder / job, "--epochs=1")
+    os.environ["MASTER_PORT"] = str(port[len(JOBS) + 1])
+    train_through_a_nan(rank, folder)
     fail(rank, folder, list(port[-5:-2]))
     os.environ["MASTER_PORT"] = str(port[-2])
     train_until_one_goes(rank, folder / "left")
@@ -198,7 +220,7 @@ def folders(tmp_path_factory):
     for job in JOBS:
         train(job, one / job, "--epochs=1")
     shutil.copytree(one / "faces", two / "resumed")
-    multiprocessing.spawn(work, (free_ports(len(JOBS) + 6), two), nprocs=2)
+    multiprocessing.spawn(work, (free_ports(len(JOBS) + 7), two), nprocs=2)
     shutil.copytree(two / "faces", one / "resumed")
     train("faces", one / "resumed", "--epochs=2", "--network=adversarial.net")
     return one, two
@@ -227,6 +249,16 @@ def test_a_run_goes_on_with_another_number_of_processes(folders):
     assert to_one[-1]["epoch"] == 2
     for a, b in zip(to_one, to_two, strict=True):
         assert a["skipped"] or b["loss"] == pytest.approx(a["loss"], rel=1e-5)
+
+
+def test_a_nan_in_one_process_sends_all_back_to_one_file(folders):
+    stored = torch7.load(folders[1] / "nan" / "adversarial.net")
+    assert (stored["epoch"], stored["resume"]["halvings"]) == (3, 1)
+    first, second = (torch.load(folders[1] / f"after_nan_{rank}.pt") for rank in (0, 1))
+    for ours, theirs in zip(first, second, strict=True):
+        for name, values in ours.items():
+            assert torch.equal(values, theirs[name]), name
+            assert values.isfinite().all()
 
 
 def test_a_process_that_goes_is_named_and_no_other_machine_could_join(folders):
