@@ -50,10 +50,10 @@ def joined(options: Options, stop: StopSignal) -> Iterator[tuple[Alone, Options,
         if cuda:
             torch.cuda.set_device(torch.device("cuda", options.gpu))
         company.gather("joined")  # whoever failed until here has told the others
-        # signals to stop are agreed upon by the CPUs: no process waits for its GPU to hear of them
-        _join("cpu:gloo,cuda:nccl" if cuda else "gloo", company)
         company.processes()  # while there is a store that knows them
         try:
+            # signals to stop are agreed upon by CPUs: no process waits for its GPU to hear of them
+            _join("cpu:gloo,cuda:nccl" if cuda else "gloo", company)
             with _silence(company.rank > 0):
                 yield Group(), options, SharedStop(stop)
         except BaseException as error:
@@ -62,7 +62,8 @@ def joined(options: Options, stop: StopSignal) -> Iterator[tuple[Alone, Options,
             company.tell(error)  # before the connections close, which all notice
             raise
         finally:
-            dist.destroy_process_group()
+            if dist.is_initialized():  # else one that had joined was gone before this one
+                dist.destroy_process_group()
 
 
 def _join(backend: str, company: Company) -> None:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -340,40 +339,6 @@ def test_only_the_first_process_shows_a_bar(monkeypatch):
     for run, leads in zip(runs, (True, False), strict=True):
         run.leads = leads
     assert [run._shows_progress() for run in runs] == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("rank", "failed", "gone", "host", "said"),
-    [
-        (0, None, [2], "here", r"rank 2 \(process 12\) ended, .*--network= continues"),
-        (1, None, [0], "here", r"rank 0 \(process 10\) ended"),
-        (2, None, [0], "here", None),  # rank 1 says it
-        (0, meeting.Failure(1, "no folder"), [], "here", "^rank 1 ended: no folder$"),
-        (1, meeting.Failure(0, "no folder"), [], "here", "^rank 0 ended: no folder$"),
-        (2, meeting.Failure(0, "no folder"), [], "here", None),
-        (0, None, [], "there", "a process on another machine ended"),
-        (0, None, [], "here", ""),  # the error is another
-    ],
-)
-def test_of_those_that_are_left_the_first_says_who_went(
-    rank, failed, gone, host, said, monkeypatch
-):
-    company = SimpleNamespace(
-        rank=rank, host="here", failure=lambda: failed, dead=lambda: gone,
-        processes=lambda: {0: ("here", 10), 1: (host, 11), 2: ("here", 12)},
-    )  # fmt: skip
-    monkeypatch.setattr(distributed, "GONE_PAUSE_S", 0)
-    alarms = []
-    monkeypatch.setattr(distributed.signal, "alarm", alarms.append)
-    if said == "":
-        distributed._tell_of_the_first(company)
-        assert alarms == []
-        return
-    with pytest.raises(SystemExit if said is None else UserError) as ended:
-        distributed._tell_of_the_first(company)
-    assert said is None or re.search(said, ended.value.message)
-    assert said or ended.value.code == 2
-    assert alarms == [20]  # whatever hangs then ends
 
 
 @pytest.mark.parametrize(
