@@ -139,7 +139,6 @@ def _prepare(job: Job, names: list[str], overwrite: bool) -> None:
                 f"{job.augmented} holds {counted(len(faces), 'picture')} made from other photos "
                 "or with another seed; give --overwrite to replace them"
             )
-        record.unlink(missing_ok=True)
         for face in [*faces, *(job.plain / f.name for f in faces)]:
             face.unlink(missing_ok=True)
     with atomic_write(record) as file:

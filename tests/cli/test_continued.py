@@ -164,6 +164,17 @@ def test_a_file_without_options_is_continued_by_flags(opt, kept, tmp_path):
     assert done.exit_code == 0, done.output
 
 
+def test_networks_of_other_planes_go_on(tmp_path):
+    data = pictures(tmp_path, "train")
+    wide = ("--G_arch=conv", "--D_arch=small", "--G_planes=24", "--D_planes=16")
+    small_run("train", tmp_path, data, *wide, "--epochs=1")
+    place = ("--noplot", "--batchSize=4", "--N_epoch=12", "--gpu=-1", "--threads=1", "--epochs=2")
+    again = (f"--save={tmp_path}", f"--dataset={data}", "--network=adversarial.net", *place)
+    done = invoke("train", *again, "--precision=fp32")
+    assert done.exit_code == 0, done.output
+    assert (opt_of(tmp_path)["G_planes"], opt_of(tmp_path)["D_planes"]) == (24, 16)
+
+
 def test_the_faces_of_the_package_learn_on(tmp_path):
     """Fine-tuning: the file of another size, architecture and recipe, by its name alone."""
     places = (f"--save={tmp_path}", "--dataset=embedded", "--noplot", "--gpu=-1", "--threads=1")

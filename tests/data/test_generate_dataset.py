@@ -46,6 +46,7 @@ def made(photos, tmp_path_factory) -> dict[str, bytes]:
     done = generate(photos, out, "--jobs=1")
     assert done.returncode == 0, done.stderr
     assert f"{PHOTOS} photos: {20 * PHOTOS} pictures in {out}/out_aug_64x64" in done.stdout
+    assert "Done already" not in done.stdout
     return contents(out)
 
 
@@ -72,18 +73,22 @@ def test_two_jobs_make_the_same_bytes_from_inside_the_folder(made, photos, tmp_p
 
 def test_killed_and_run_again_it_makes_the_same_bytes(made, photos, tmp_path):
     killed = subprocess.Popen(command(photos, tmp_path, "--jobs=2"), start_new_session=True)
-    augmented = tmp_path / "out_aug_64x64"
+    augmented, plain = tmp_path / "out_aug_64x64", tmp_path / "out_unaug_64x64"
     deadline = time.monotonic() + 300
-    while len(list(augmented.glob("*.jpg"))) < 60 and time.monotonic() < deadline:
+    whole = [augmented / f"{index:06d}_019.jpg" for index in (1, 17)]  # the second of each worker
+    while not all(last.exists() for last in whole) and time.monotonic() < deadline:
         time.sleep(0.005)
     killed.kill()
     killed.wait()
     time.sleep(0.5)  # its workers notice that it is gone
     done = len(list(augmented.glob("*.jpg")))
-    assert 60 <= done < 20 * PHOTOS
+    assert 80 <= done < 20 * PHOTOS
     time.sleep(0.3)
     assert len(list(augmented.glob("*.jpg"))) == done  # nobody goes on writing
-    (augmented / "000000_007.jpg").unlink(missing_ok=True)
+    (augmented / "000000_007.jpg").unlink()
+    (plain / "000016_000.jpg").unlink()
+    for folder in (augmented, plain):
+        (folder / f".000003_000.jpg.{killed.pid}.tmp").write_bytes(b"half")
     again = generate(photos, tmp_path, "--jobs=1")
     assert again.returncode == 0, again.stderr
     assert "Done already: " in again.stdout
@@ -103,18 +108,22 @@ def test_ctrl_c_ends_with_one_line(photos, tmp_path):
     assert error.strip() == "Error: interrupted; run the same command again to go on"
 
 
-def test_other_seed_is_refused_until_overwrite(made, photos, tmp_path):
+def test_other_photos_or_seed_are_refused_until_overwrite(made, photos, tmp_path):
     shutil.copytree(photos / "Person_00", tmp_path / "few")
     out = tmp_path / "out"
     assert generate(tmp_path / "few", out).returncode == 0
     before = contents(out)
-    refused = generate(tmp_path / "few", out, "--seed=7")
-    assert refused.returncode == 2
-    assert "--overwrite" in one_line(refused)
+    for other in (
+        generate(tmp_path / "few", out, "--seed=7"),
+        generate(photos / "Person_01", out),  # as many photos of other names
+    ):
+        assert other.returncode == 2
+        assert "--overwrite" in one_line(other)
     assert contents(out) == before
+    (tmp_path / "few" / "Person_00_0002.jpg").unlink()
     assert generate(tmp_path / "few", out, "--seed=7", "--overwrite").returncode == 0
     after = contents(out)
-    assert after.keys() == before.keys()
+    assert after.keys() == {name for name in before if "/000001_" not in name}
     plain, copy = "out_aug_64x64/000000_000.jpg", "out_aug_64x64/000000_001.jpg"
     assert after[plain] == before[plain]
     assert after[copy] != before[copy]

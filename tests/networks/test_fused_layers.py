@@ -134,6 +134,11 @@ def test_so_are_values_in_evaluation_mode_and_of_a_copy(name):
         torch.testing.assert_close(twin(*inputs), expected, rtol=1e-10, atol=1e-11)
 
 
+def test_planes_of_16_bits_are_filled_up_to_eights():
+    for dtype, filled in ((torch.bfloat16, [8, 8, 16]), (torch.float32, [1, 8, 9])):
+        assert [TOOLS.filled(planes, dtype) for planes in (1, 8, 9)] == filled
+
+
 def test_what_is_joined():
     D = models.create_D(GRAY)
     fuse(D, TOOLS)

@@ -52,6 +52,18 @@ def test_a_temporal_glimpse_is_a_window_in_a_sequence_with_zeros_around() -> Non
     same(run("nn.TemporalGlimpse", [steps[0], places[1]], size=3)[:, 0], [2, 3, 4])
 
 
+def test_a_glimpse_need_not_be_square() -> None:
+    image = torch.arange(25.0).reshape(1, 1, 5, 5)
+    for height, width, seen in ((3, 1, [[7], [12], [17]]), (1, 3, [[11, 12, 13]])):
+        fields = {"height": height, "width": width, "depth": 1}
+        same(run("nn.SpatialGlimpse", [image, torch.zeros(1, 2)], **fields), [[seen]])
+    corner = [image, torch.tensor([[-1.0, 1.0]])]
+    same(
+        run("nn.SpatialGlimpse", corner, height=3, width=3, depth=1)[0, 0],
+        [[0, 0, 0], [3, 4, 0], [8, 9, 0]],
+    )
+
+
 def test_a_glimpse_of_another_scale_than_two_shrinks_bilinearly() -> None:
     image = torch.arange(36.0).reshape(1, 1, 6, 6)
     fields = {"height": 2, "width": 2, "depth": 2, "scale": 3}

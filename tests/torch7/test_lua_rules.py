@@ -158,8 +158,9 @@ def test_a_tree_in_circles_ends() -> None:
 def test_a_conversion_of_any_dimensions_changes_the_type_alone() -> None:
     fields = {"inputShape": "b*", "outputShape": "b*", "nInputDim": -1, "nOutputDim": -1}
     layer = to_module(node("nn.Convert", **fields, _type="torch.DoubleTensor"), dtype=None)
-    y = layer(torch.arange(3))
-    assert (y.dtype, y.tolist()) == (torch.float64, [0, 1, 2])
+    for x in (torch.arange(3), torch.arange(8).reshape(2, 2, 2)):
+        y = layer(x)
+        assert (y.dtype, y.tolist()) == (torch.float64, x.tolist())
     written = from_module(layer, as_read=False).fields
     assert {name: written[name] for name in fields} == fields
 

@@ -311,6 +311,7 @@ def test_an_unknown_class_is_named_with_its_place() -> None:
         (TorchObject("nn.HardTanh", Table(min_val=2, max_val=1)), "torch refuses the layer"),
         (TorchObject("nn.View", Table(size="x")), "size is no list of sizes"),
         (TorchObject("nn.View", Table(size=Table.from_list([-1, -1]))), "at most one may be -1"),
+        (TorchObject("nn.View", Table(size=Table.from_list([4, -2]))), "none less"),
         (TorchObject("nn.Transpose", Table(permutations=1)), "no list of pairs"),
         (TorchObject("nn.Transpose", Table(permutations=Table({1: 2}))), "no list of pairs"),
         (TorchObject("nn.Power", Table(pow="x")), "pow is no number but str"),

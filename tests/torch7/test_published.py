@@ -72,6 +72,9 @@ def test_symmetric_padding_repeats_the_border() -> None:
         expected = torch.zeros_like(x)
         expected[:, :, :-1] = grad[:, :, 3:, 2:-1]
         assert torch.equal(x.grad, expected)
+    whole = {"pad_l": 0, "pad_r": 0, "pad_t": 5, "pad_b": 0}
+    twice = to_module(node("nn.SpatialSymmetricPadding", **whole))(IMAGES)
+    assert torch.equal(twice[:, :, :5], IMAGES.flip(2))
     with pytest.raises(ValueError, match="5 pixels cannot be mirrored 6 wide"):
         to_module(node("nn.SpatialSymmetricPadding", pad_l=0, pad_r=0, pad_t=6, pad_b=0))(IMAGES)
 

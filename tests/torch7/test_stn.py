@@ -54,6 +54,8 @@ def test_a_spatial_transformer() -> None:
     [
         ((False, False, False), [1.0, 2, 3, 4, 5, 6], [[1, 2, 3], [4, 5, 6]]),
         ((True, False, False), [math.pi / 2], [[0, -1, 0], [1, 0, 0]]),
+        ((False, True, False), [2.0], [[2, 0, 0], [0, 2, 0]]),
+        ((False, False, True), [4.0, 5], [[1, 0, 4], [0, 1, 5]]),
         ((False, True, True), [2.0, 3, 4, 5], [[2, 0, 8], [0, 3, 15]]),
         ((False, True, True), [2.0, 4, 5], [[2, 0, 8], [0, 2, 10]]),
         ((True, True, True), [math.pi / 2, 2, 4, 5], [[0, -2, -10], [2, 0, 8]]),
