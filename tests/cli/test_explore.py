@@ -146,6 +146,14 @@ def test_a_colour_generator_and_a_pair_that_refines(tmp_path: Path) -> None:
         moved = ("face", "way", "refined")
         wait_until(lambda: all(pictures(port).get(name) != first[name] for name in moved))
         assert pictures(port)["seeds"] == first["seeds"]
+        shown = {name: (w["title"], w["width"]) for name, w in windows(port, "here").items()}
+        assert shown == {
+            "sliders": ("adversarial: steps in standard deviations of the noise", 440),
+            "face": ("1 to 2, t = 0.5", 12 * 8),
+            "refined": ("refined to 16 px", 12 * 16),
+            "way": ("the way from A to B", 440),
+            "seeds": ("seeds 1 to 50, row by row", 440),
+        }
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 0
