@@ -151,17 +151,19 @@ def test_what_is_joined():
     assert conv[8].forward.flat  # its pictures are read as rows behind it
 
 
-def test_dropout_is_drawn_as_often_and_scaled():
-    net = nn.Sequential(nn.Linear(4, 400), nn.PReLU(), Dropout(0.25))
+@pytest.mark.parametrize(("scaled", "kept", "evaluated"), [(True, 4.0, 3.0), (False, 3.0, 2.25)])
+def test_dropout_is_drawn_as_often_and_scaled(scaled, kept, evaluated):
+    net = nn.Sequential(nn.Linear(4, 400), nn.PReLU(), Dropout(0.25, scaled))
     fuse(net, TOOLS)
     set_random_source(net, TorchSource(0))
     with torch.no_grad():
         net[0].weight.zero_()
         net[0].bias.fill_(3)
     values = net(torch.zeros(50, 4)).unique()
-    torch.testing.assert_close(values, torch.tensor([0.0, 4.0]))
+    torch.testing.assert_close(values, torch.tensor([0.0, kept]))
     dropped = (net(torch.zeros(50, 4)) == 0).float().mean()
     assert abs(float(dropped) - 0.25) < 0.02
+    assert net.eval()(torch.zeros(2, 4)).unique().tolist() == [evaluated]
 
 
 def test_the_slope_penalty_takes_the_layers_themselves():

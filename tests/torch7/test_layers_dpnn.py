@@ -244,3 +244,11 @@ def test_noise_without_likelihoods_is_refused(change: dict[str, Any], message: s
     module = to_module(node("nn.NCEModule", **normalized), dtype=None)
     with pytest.raises(ValueError, match="no unigrams"):
         module([SENTENCE, torch.tensor([1, 2])])
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_in_evaluation_a_normalized_one_says_how_likely_each_word_is(log: bool) -> None:
+    found = run("nn.NCEModule", [SENTENCE, None], **WORDS, normalized=True, logsoftmax=log)
+    scores = SENTENCE @ WORDS["weight"].t() + WORDS["bias"]
+    likely = scores.exp() / scores.exp().sum(1, keepdim=True)
+    same(found, likely.log() if log else likely)
