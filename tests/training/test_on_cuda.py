@@ -201,6 +201,7 @@ def test_a_run_that_goes_on_by_other_kernels_says_so(stored, now, said, capsys):
         log_every=1,
         precision="fp32",
         lr_fall=1,
+        visdom_env="",
     )
     task = SmallTask(options, "x.net", game, 40, source, None)
     assert "fused" not in task.state()  # a processor's
@@ -259,6 +260,7 @@ def second_of_two(monkeypatch):
             (backend, rank, world_size, timeout.days)
         ),
     )
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: asked.append("destroyed"))
     gather, processes = meeting.Company.gather, meeting.Company.processes
     monkeypatch.setattr(
@@ -291,11 +293,9 @@ def test_processes_join_on_their_own_gpus_and_leave_after_their_graphs(
         print("said by the second process")
         if fails:
             raise RuntimeError("the run fails")
-    joining = (
-        [("set", torch.device("cuda", 1)), "joined", ("cpu:gloo,cuda:nccl", 1, 2, 2)]
-        if gpu == 0
-        else ["joined", ("gloo", 1, 2, 2)]
-    )
+    device = [("set", torch.device("cuda", 1))] if gpu == 0 else []
+    backend = "cpu:gloo,cuda:nccl" if gpu == 0 else "gloo"
     # who is who: while the first, which holds the store, is there to say it
-    assert second_of_two == ["met", *joining, "who is who", "graphs let go", "destroyed"]
+    joining = ["joined", "who is who", (backend, 1, 2, 2)]
+    assert second_of_two == ["met", *device, *joining, "graphs let go", "destroyed"]
     assert capsys.readouterr().out == ""
