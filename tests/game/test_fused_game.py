@@ -128,7 +128,7 @@ def test_fused_steps_are_the_steps(bound):
 def gradients_in_file(made):
     """gradWeight and gradBias of D and G as a file would hold them."""
     options = SimpleNamespace(batch_size=BATCH, G_ema=0, G_ema_power=0, no_capture=True,
-                              log_every=0, lr_fall=1)  # fmt: skip
+                              log_every=0, lr_fall=1, visdom_env="")  # fmt: skip
     task = SmallTask(options, "x.net", made, 40, None, None)
     for _ in range(2):  # the second time as the first
         networks = task.networks()

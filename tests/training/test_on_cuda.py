@@ -173,8 +173,9 @@ def test_an_iteration_is_recorded(device, no_capture, captured, monkeypatch, cap
     game, source = small_game("adam", True)
     game.figures.device = device
     options = SimpleNamespace(
-        batch_size=8, G_ema=0, G_ema_power=0, no_capture=no_capture, log_every=1, lr_fall=1
-    )
+        batch_size=8, G_ema=0, G_ema_power=0, no_capture=no_capture, log_every=1, lr_fall=1,
+        visdom_env="",
+    )  # fmt: skip
     task = SmallTask(options, "x.net", game, 40, source, None)
     assert isinstance(task._step, CapturedIteration) is captured
     told = "--log_every=1 leaves" in capsys.readouterr().out
