@@ -23,6 +23,8 @@ from eyescream_py.system.numbers import bounded
 from eyescream_py.system.places import TYPED, PathText
 from eyescream_py.system.voice import make_unfailing, printable
 
+BUSY = 2.0  # processes that want to run, per processor, in the last minute
+SHORT_WAIT = "2000"  # turns of OpenMP's waiting loop; by itself it takes 300,000
 _LOOP = "Symlink loop from "
 
 
@@ -41,6 +43,10 @@ class Command(click.Command):
         make_unfailing()
         _quieten()
         return super().main(*args, **options)
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        _wait_asleep_where_busy()
+        return super().make_context(*args, **options)
 
     def invoke(self, context: click.Context) -> Any:
         _demand_folder()
@@ -63,6 +69,20 @@ def _quieten() -> None:
     """Let libraries keep to themselves what is no one's to mend: matplotlib that a home folder
     takes no cache of fonts."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
+def _wait_asleep_where_busy() -> None:
+    """Before torch is imported: where many want the processors, let OpenMP's threads (GNU's, in
+    torch's wheels) soon sleep while they wait for one another. By default each turns for some
+    milliseconds on a processor that the other may be waiting for (benchmarks/results/changes.md).
+    Where they are alone it stays so, as to be woken takes time, too.
+    """
+    try:
+        busy = os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+    except OSError:
+        return
+    if busy and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SHORT_WAIT
 
 
 def _demand_folder() -> None:

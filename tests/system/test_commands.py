@@ -137,3 +137,54 @@ def test_matplotlib_says_nothing_of_a_home_that_takes_no_cache(tmp_path):
         [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("load", "typed", "expected"),
+    [
+        (9.0, {}, {"GOMP_SPINCOUNT": "2000"}),
+        (7.9, {}, {}),  # two processes a processor, which may be this one's last run
+        (99.0, {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        (99.0, {"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        (None, {}, {}),  # a system that does not tell
+    ],
+)
+@pytest.mark.parametrize(("command", "first"), [(group, ["inner"]), (alone, [])])
+def test_openmp_waits_asleep_where_many_want_the_processors(
+    load, typed, expected, command, first, monkeypatch, tmp_path
+):
+    def loads():
+        if load is None:
+            raise OSError
+        return load, 0.0, 0.0
+
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    for name in names:  # set and deleted, so that what the command sets goes again
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in typed.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "getloadavg", loads)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    (tmp_path / "a").touch()
+    assert not CliRunner().invoke(command, [*first, str(tmp_path / "a")]).exit_code
+    assert {name: os.environ[name] for name in names if name in os.environ} == expected
+
+
+def test_torch_is_not_there_before_its_threads_know_how_to_wait():
+    """OpenMP reads the variable when torch loads it."""
+    code = (
+        "import os, sys; os.getloadavg = lambda: (1e9, 0, 0)\n"
+        "from eyescream_py.system import commands\n"
+        "wait = commands._wait_asleep_where_busy\n"
+        "def seen(): print('torch' in sys.modules); wait()\n"
+        "commands._wait_asleep_where_busy = seen\n"
+        "from eyescream_py.cli.{} import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+    )
+    for script in ("train", "train_c2f", "train_autoencoder", "train_denoiser", "sample"):
+        told = subprocess.run(
+            [sys.executable, "-c", code.replace("{}", script)], cwd=ROOT, text=True,
+            capture_output=True, check=True,
+        )  # fmt: skip
+        assert told.stdout.startswith("False\n")
