@@ -11,6 +11,7 @@ from .memory import Copies
 from .values import BooleanKey, LuaFunction, Storage, Table, TorchObject
 
 MAX_NAMES = 2**27  # characters of all names
+RESERVED = "__metadata__"  # the header's own key
 
 
 def safetensors_bytes(value: Any) -> bytes:
@@ -39,7 +40,7 @@ def safetensors_bytes(value: Any) -> bytes:
                 part.encode("utf-8", "backslashreplace").decode() if isinstance(part, str) else part
             )
             metadata[_free(name or "value", metadata, more)] = str(shown)
-    return save_safetensors(tensors, metadata)
+    return save_safetensors(tensors, metadata or None)  # an empty one beside no tensor: bad JSON
 
 
 def named_parts(value: Any) -> Iterator[tuple[str, Any]]:
@@ -73,12 +74,13 @@ def _join(name: str, key: Any) -> str:
 
 
 def _free(name: str, taken: dict[str, Any], numbers: dict[str, int]) -> str:
-    """`name`, or where a key 1 and a key "1" give one name, that with the next free number.
+    """`name`, or where a key 1 and a key "1" give one name (or it is the header's), that with the
+    next free number.
 
     ``numbers``: the last one of each name, as all keys that are tables give one name.
     """
     free = name
-    while free in taken:
+    while free in taken or free == RESERVED:
         numbers[name] = numbers.get(name, 1) + 1
         free = f"{name}~{numbers[name]}"
     return free

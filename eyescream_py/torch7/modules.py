@@ -81,8 +81,10 @@ def to_module(obj: Any, dtype: torch.dtype | None = torch.float32, place: str = 
 
     Raises T7Error, which says where in the network: a class that has no counterpart, a field that
     is missing or of a wrong kind, a container that holds itself, more than MAX_DEPTH levels or
-    MAX_LAYERS layers.
+    MAX_LAYERS layers; TypeError for a ``dtype`` of another kind.
     """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype is a type of real numbers, as torch.float32, or None; not {dtype}")
     with torch.device("cpu"):  # whatever torch.set_default_device says
         return _Reading(dtype).module(obj, f"{place}:" if place else "")
 
@@ -180,8 +182,11 @@ def from_module(module: nn.Module, as_read: bool = True) -> TorchObject:
     came from, to the last bit but for weights, statistics, gradients that it has and the mode;
     not if that is of cudnn or of another type. False writes everything anew.
 
-    Raises T7Error, which says where in the module, for a class or an option that Lua nn lacks.
+    Raises T7Error, which says where in the module, for a class or an option that Lua nn lacks, and
+    TypeError for what is no module.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"from_module takes a torch module, not {module!r:.60}")
     return _Writing(module, as_read).obj(module)
 
 

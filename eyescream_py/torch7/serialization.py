@@ -32,12 +32,15 @@ def load(
     run. What shares memory or identity in the file does so here.
 
     `long_size` is 4 or 8 bytes and `ascii` the text form; None finds them out. Raises T7Error for
-    a file that is damaged, foreign or beyond `limits`, and OSError where it cannot be opened.
+    a file that is damaged, foreign or beyond `limits`, TypeError for a source of another kind, and
+    OSError where it cannot be opened.
     """
     if long_size not in (None, 4, 8):
         raise ValueError(f"long_size must be None, 4 or 8, not {long_size!r}")
     if isinstance(source, str | os.PathLike):
         return load_file(source, long_size, ascii, limits)[0]
+    if not isinstance(source, bytes | bytearray | memoryview) and not hasattr(source, "read"):
+        raise TypeError(f"load takes a path, bytes or a binary file, not {type(source).__name__}")
     value, rest = _load(Source(source), long_size, ascii, limits or Limits())
     if isinstance(source, bytes | bytearray | memoryview):
         _refuse_nil_alone(value, rest)
@@ -147,8 +150,8 @@ def save(
     whole; devices and pipes are written to. dict is written as a table, list and tuple as the table
     1, 2, ...; None, bool, int, float, str, bytes, numpy arrays and torch tensors as Lua's. A tensor
     that views part of its memory is written as that view and all the memory: clone it to write
-    only the part. Raises T7Error for a value that Torch 7 has no type for, OSError where the path
-    cannot be written.
+    only the part. Raises T7Error for a value that Torch 7 has no type for, TypeError where the two
+    are swapped, OSError where the path cannot be written.
     """
     if long_size not in (4, 8):
         raise ValueError(f"long_size must be 4 or 8, not {long_size!r}")
@@ -156,6 +159,9 @@ def save(
         with _opened(target) as file:
             _write(file, value, ascii, long_size, referenced)
         return None
+    if target is not None and not hasattr(target, "write"):
+        kind = type(target).__name__  # torch.save of today has them the other way round
+        raise TypeError(f"save(target, value): the target is a path, a file or None, not {kind}")
     buffer = io.BytesIO()
     _write(buffer if target is None else target, value, ascii, long_size, referenced)
     return buffer.getvalue() if target is None else None

@@ -118,6 +118,22 @@ def test_safetensors_of_every_kind_of_value(tmp_path):
         assert file.metadata()["boolkey.True"] == "T"
 
 
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (Table(), []),
+        (Table(function=None), []),
+        ({"__metadata__": torch.ones(2), "a": torch.ones(1)}, ["__metadata__~2", "a"]),
+        ({"__metadata__": "text"}, []),
+    ],
+)
+def test_every_safetensors_file_opens(value, names, tmp_path):
+    save(tmp_path / "value.t7", value)
+    assert run("convert", tmp_path / "value.t7", tmp_path / "v.safetensors").exit_code == 0
+    with safe_open(tmp_path / "v.safetensors", "pt") as file:
+        assert sorted(file.keys()) == names
+
+
 @pytest.mark.parametrize("command", [["show"], ["convert"]])
 def test_errors_are_one_line_and_status_2(command, tmp_path):
     (tmp_path / "page.net").write_text("<html>not found</html>")

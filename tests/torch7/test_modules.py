@@ -180,6 +180,15 @@ def test_types_become_float_unless_told_otherwise() -> None:
     assert half.fields["weight"].dtype == torch.float32
 
 
+def test_arguments_of_another_kind_are_told() -> None:
+    for dtype in ("float", torch.int64):
+        with pytest.raises(TypeError, match=f"not {dtype}"):
+            module_of(from_module(nn.Tanh()), dtype)
+    for module in (None, nn.Linear):
+        with pytest.raises(TypeError, match="from_module takes a torch module, not "):
+            from_module(module)
+
+
 def test_shared_modules_stay_shared() -> None:
     shared = linear(3, 3)
     net = module_of(sequential(shared, sequential(shared)))

@@ -293,6 +293,14 @@ def test_a_text_file_object_is_refused(tmp_path):
         load(file)
 
 
+def test_swapped_or_missing_arguments_are_told(tmp_path):
+    with pytest.raises(TypeError, match=r"save\(target, value\): the target is .* not Table"):
+        save(Table(a=1), tmp_path / "a.t7")
+    with pytest.raises(TypeError, match="load takes a path, bytes or a binary file, not NoneType"):
+        load(None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "none.t7")
