@@ -41,7 +41,7 @@ _AUGMENTED_NAME = re.compile(r"(\d{6})_\d{3}\.\w+$")  # generate_dataset.py's II
 class Dataset:
     """Pictures and the words that name them.
 
-    images: uint8 (N,C,H,W), or float in 0..1 as a Torch 7 file gave them. borders: ascending row
+    images: uint8 (N,C,H,W), or float in 0..1 where a Torch 7 file gave such. borders: ascending row
     numbers at which a new source picture begins; None: every row is a picture of its own. target:
     the device that rows are handed out on, where it is not the one that holds them.
     """
@@ -125,11 +125,11 @@ def load_dataset(
     """Pictures as (N,channels,size,size) on `device`; prints what it loads in Lua's words.
 
     path: a folder of pictures (data/pictures.py says of which formats) at any depth, a `.t7` file
-    that holds an (N,C,H,W) float tensor, `embedded`, or None for the default folder, without which
-    the embedded faces are used. cache: keep the decoded pixels on disk and take them from there
-    when the folder has not changed. augment_seed: of the embedded faces' copies. sized_by: the
-    flags that decide channels and size, for the error where a file has others. Raises UserError
-    where the pictures cannot be had.
+    that holds an (N,C,H,W) tensor (floats in 0..1, or bytes), `embedded`, or None for the default
+    folder, without which the embedded faces are used. cache: keep the decoded pixels on disk and
+    take them from there when the folder has not changed. augment_seed: of the embedded faces'
+    copies. sized_by: the flags that decide channels and size, for the error where a file has
+    others. Raises UserError where the pictures cannot be had.
     """
     say("Loading new training data...")
     if path is None:
@@ -186,15 +186,16 @@ def _load_t7(path: Path, channels: int, size: int, sized_by: str) -> Dataset:
         raise UserError(f"{path}: {reason}") from error
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(images)
-    if not isinstance(images, torch.Tensor) or images.ndim != 4 or not images.is_floating_point():
-        raise UserError(f"{path}: holds no (N,C,H,W) tensor of floats")
+    is_tensor = isinstance(images, torch.Tensor) and images.ndim == 4
+    if not is_tensor or not (images.is_floating_point() or images.dtype == torch.uint8):
+        raise UserError(f"{path}: holds no (N,C,H,W) tensor of floats or bytes")
     if tuple(images.shape[1:]) != (channels, size, size) or len(images) == 0:
         remedy = f"change {sized_by}, or the file" if sized_by else "give a file that has them"
         raise UserError(
             f"{path}: holds images of {tuple(images.shape)}, and (N,{channels},{size},{size}) are "
             f"needed; {remedy}"
         )
-    if not bool(((images >= 0) & (images <= 1)).all()):
+    if images.dtype != torch.uint8 and not bool(((images >= 0) & (images <= 1)).all()):
         raise UserError(f"{path}: its values are not all within 0..1")
     say(f"<dataset> Loaded {len(images)} filepaths")
     return Dataset(images, _shown(path))

@@ -30,6 +30,7 @@ MAX_ANSWER = 1 << 20  # bytes; a page has 3 kB
 LOCKED = "X-Eyescream-Visdom"  # plots/page.py sends it with every refusal
 _MOVED = (301, 302, 303, 307, 308)
 _PLAIN = re.compile(r"[\w./-]*", re.ASCII)  # of a base URL
+_IPV6 = re.compile(r"[\da-f.]*:[\da-f.]*:[\da-f.:]*", re.ASCII | re.IGNORECASE)  # no brackets
 _NAME = re.compile(r"[\w.:-]+")  # of a host; colons in an IPv6 address
 # Panes of this width stand three in a row on a page of 1400 px.
 PANE_WIDTH, _CURVE_HEIGHT, _TITLE_HEIGHT = 440, 275, 20
@@ -86,7 +87,8 @@ class Address:
         if not 1 <= port <= 65535:
             raise UserError(f"{flags.port}={port}: give a number from 1 to 65535")
         try:
-            url = urllib.parse.urlsplit(server if "://" in server else f"http://{server}")
+            typed = f"[{server}]" if _IPV6.fullmatch(server) else server
+            url = urllib.parse.urlsplit(typed if "://" in typed else f"http://{typed}")
             host, typed_port = url.hostname, url.port
             (host or "").encode("idna")  # what the resolver will be asked for
         except ValueError:

@@ -48,7 +48,7 @@ def tell(save: Path, film_suffix: str = ".gif", seconds: float = 0.25) -> list[P
             films.write_pictures(film, frames, seconds)
             written += [sheet, film]
     except OSError as error:
-        raise UserError(f"{save}: {error.filename or ''} {why(error)}") from error
+        raise UserError(f"{error.filename or save}: {why(error)}") from error
     if not written:
         raise UserError(
             f"{save} holds neither two epochs in metrics.jsonl nor grids in pictures/: train first"

@@ -28,6 +28,7 @@ from eyescream_py.srez.steps import Networks
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.numbers import batches_done
+from eyescream_py.system.places import as_module
 from eyescream_py.system.safe_tensors import TensorsError, on_meta, read_header, read_tensors
 
 FORMAT = "srez-2"
@@ -113,8 +114,8 @@ def read_checkpoint(path: str | Path) -> Stored:
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"--checkpoint_dir={path.parent}: no such checkpoint, {path.name}; `eyescream srez "
-            "train` writes one"
+            f"--checkpoint_dir={path.parent}: no such checkpoint, {path.name}; "
+            f"`{as_module('srez')} --run=train` writes one"
         )
     try:
         header = read_header(path)

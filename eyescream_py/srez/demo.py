@@ -14,6 +14,7 @@ from eyescream_py.srez.data import open_picture
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write, temporary_name
+from eyescream_py.system.places import as_module
 from eyescream_py.system.voice import counted
 
 FRAMES_PER_SECOND = 30
@@ -47,9 +48,8 @@ def _frames(folder: Path) -> list[Path]:
     names = sorted(p for p in folder.glob("*.png")) if folder.is_dir() else []
     family = next((f for f in FAMILIES if any(re.fullmatch(f, p.name) for p in names)), None)
     if family is None:
-        raise UserError(
-            f"--train_dir={folder}: no sample pictures in it; `eyescream srez train` writes them"
-        )
+        command = f"{as_module('srez')} --run=train"
+        raise UserError(f"--train_dir={folder}: no sample pictures in it; `{command}` writes them")
     frames = [p for p in names if re.fullmatch(family, p.name)]
     size = open_picture(frames[0]).size
     for frame in frames:

@@ -36,6 +36,7 @@ from eyescream_py.srez.pictures import back_project
 from eyescream_py.system import voice
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.folders import make_folder
+from eyescream_py.system.places import as_module
 from eyescream_py.system.voice import counted
 
 SHIPPED = Path(__file__).with_name("model") / "lfw_grey.safetensors"
@@ -81,7 +82,8 @@ def run_upscale(
     UserError before any work where a named picture cannot be done.
     """
     if not images:
-        raise UserError("name the pictures, e.g. `eyescream srez upscale me.jpg you.png`")
+        command = f"{as_module('srez')} --run=upscale"
+        raise UserError(f"name the pictures, e.g. `{command} me.jpg you.png`")
     painter = _painter(told, device, say)
     times = float(painter.scale if outscale is None else outscale)
     if not (math.isfinite(times) and 1 <= times <= 64):

@@ -15,6 +15,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from .describe import is_network
+from .describe_layer import printable
 from .errors import T7Error
 from .functional import without_memory
 from .graph import GraphModule
@@ -98,7 +99,7 @@ def example_input(text: str, real: torch.dtype = torch.float32) -> Tensor:
 def weights_and_source(module: nn.Module, weights: str, title: str) -> tuple[bytes, str]:
     """The safetensors file of the name ``weights``, and the Python file that loads it."""
     source = network_source(module, weights, title)
-    return save_safetensors(network_weights(module), {"network": title}), source
+    return save_safetensors(network_weights(module), {"network": printable(title)}), source
 
 
 class _Arguments(nn.Module):

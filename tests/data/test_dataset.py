@@ -98,13 +98,21 @@ def test_t7_tensor_keeps_its_values(tmp_path, dtype, capsys):
     assert "<dataset> Loaded 6 filepaths" in capsys.readouterr().out
 
 
+def test_a_t7_of_bytes_is_0_to_255(tmp_path):
+    values = torch.arange(6 * 3 * 8 * 8).remainder(256).byte().view(6, 3, 8, 8)
+    torch7.save(tmp_path / "faces.t7", values)
+    data = load(tmp_path / "faces.t7", 3, 8)
+    assert torch.equal(data.images, values)
+    assert torch.equal(data.floats(torch.tensor([5, 0])), values[[5, 0]].float() / 255)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         (torch.rand(6, 3, 9, 9), r"\(6, 3, 9, 9\).*--scale"),
         (torch.rand(6, 1, 8, 8), "--grayscale"),
         (torch.rand(3, 8, 8), "no .N,C,H,W. tensor"),
-        (torch.zeros(6, 3, 8, 8, dtype=torch.uint8), "tensor of floats"),
+        (torch.zeros(6, 3, 8, 8, dtype=torch.int64), "tensor of floats or bytes"),
         (torch.full((6, 3, 8, 8), 1.5), "within 0..1"),
         (torch.full((6, 3, 8, 8), float("nan")), "within 0..1"),
         ("words", "no .N,C,H,W. tensor"),

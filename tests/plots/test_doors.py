@@ -386,9 +386,10 @@ def test_keys_that_others_could_have_written_are_not_used(
 def test_addresses() -> None:
     assert Address.parse("http://host/a/b/", 1).page("e") == "http://host:1/a/b/env/e"
     assert Address.parse("http://[::1]", 8097).page("e") == "http://[::1]:8097/env/e"
+    assert Address.parse("::1", 8097) == Address.parse("[::1]", 8097) == Address("::1", 8097)
     assert Address.parse("bücher.example", 1).page("e") == "http://bücher.example:1/env/e"
     odd_paths = ("http://a?b", "http://u@a", "http://a/#x", "http://a/%00", "http://a/ b", "a/é")
-    for server in (*odd_paths, "a" * 64, "a..b", ".", "a b", "a%00", "{}", "a\u200b"):
+    for server in (*odd_paths, "a" * 64, "a..b", ".", "a b", "a%00", "{}", "a\u200b", "1::2::3"):
         with pytest.raises(UserError, match="--visdom_server"):
             Address.parse(server, 8097)
 

@@ -1,6 +1,7 @@
 """A run told in pictures: curves, contact sheets, films; curves that survive a resume."""
 
 import json
+import os
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -106,6 +107,13 @@ def test_a_name_in_a_log_is_no_path(tmp_path):
 
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(UserError, match="train first"):
+        story.tell(tmp_path)
+
+
+def test_what_cannot_be_read_is_named_once(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    os.mkfifo(log)
+    with pytest.raises(UserError, match=f"^{log}: a pipe that nobody writes to$"):
         story.tell(tmp_path)
 
 

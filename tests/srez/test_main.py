@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from eyescream_py.srez.__main__ import main
 from eyescream_py.srez.checkpoints import save_checkpoint
 from eyescream_py.srez.options import Options
 from eyescream_py.srez.steps import build_networks
+from scripts.check_commands import problem
+from tests.commands import ROOT
 
 FLOATS = Options.__dataclass_fields__
 
@@ -81,6 +84,15 @@ def test_no_float_takes_what_is_no_number(tmp_path, name, value):
     assert result.exit_code == 2
     assert f"--{name}" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("action", ["demo", "upscale", "evaluate"])
+def test_quoted_commands_parse(tmp_path, monkeypatch, action):
+    monkeypatch.chdir(ROOT)
+    output = run("--run", action, *places(tmp_path), "--gpu", -1, "--threads", 1).output
+    (quoted,) = re.findall("`(.+?)`", output)
+    assert quoted.startswith("python -m eyescream_py.srez --run=")
+    assert problem(quoted) == ""
 
 
 def test_home_folders_are_found(tmp_path, monkeypatch):

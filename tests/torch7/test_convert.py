@@ -56,6 +56,16 @@ def test_files_that_are_there_stay_unless_told_otherwise(tmp_path):
     assert (tmp_path / "model.py").read_text() == "mine"
 
 
+def test_names_that_are_no_text(tmp_path):
+    old = tmp_path / os.fsdecode(b'Jos\xe9\'\n""".t7')
+    save(old, from_module(nn.Linear(2, 1)))
+    model = tmp_path / "model.py"
+    result = run("convert", old, tmp_path / "w.safetensors", "--source", model)
+    assert (result.exit_code, result.output) == (0, "")
+    done = subprocess.run([sys.executable, model], cwd="/", capture_output=True, text=True)
+    assert "Linear" in done.stdout, done.stderr
+
+
 def test_source_and_weights_may_be_moved_and_stand_apart(tmp_path):
     save(tmp_path / "old.t7", from_module(nn.Linear(2, 1)))
     (tmp_path / "a/b").mkdir(parents=True)
