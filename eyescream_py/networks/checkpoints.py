@@ -14,6 +14,7 @@ from eyescream_py import torch7
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.places import as_module
+from eyescream_py.system.safe_tensors import not_finite
 from eyescream_py.system.voice import counted
 from eyescream_py.torch7.describe_layer import key_name
 from eyescream_py.torch7.layers import keep_batches
@@ -80,15 +81,22 @@ def module(
     option: str = "--network",
     dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
-    """The network under `key` as a torch module; UserError where it is missing or unknown."""
+    """The network under `key` as a torch module; UserError where it is missing or unknown, or holds
+    numbers that are not finite: the Lua program saved networks whose training had diverged."""
     if not isinstance(content.get(key), torch7.TorchObject):
         names = ", ".join(map(key_name, list(content)[:_KEYS_TOLD]))
         names += f" and {len(content) - _KEYS_TOLD} more" * (len(content) > _KEYS_TOLD)
         raise UserError(f"{option}={path} holds no network {key} (it holds: {names})")
     try:
-        return keep_batches(torch7.to_module(content[key], dtype))
+        network = keep_batches(torch7.to_module(content[key], dtype))
     except torch7.T7Error as error:
         raise UserError(f"{option}={path}: network {key}: {error}") from error
+    if not_finite(network.state_dict()):
+        raise UserError(
+            f"{option}={path}: network {key} holds numbers that are not finite, as its training "
+            "had diverged; give an earlier file"
+        )
+    return network
 
 
 @torch.no_grad()

@@ -186,6 +186,8 @@ def described(network: nn.Module, name: str) -> Generator:
         ) from error
     if picture.ndim != 4 or picture.shape[1] not in (1, 3):
         raise UserError(f"{name}: G makes {tuple(picture.shape[1:])}, not pictures")
+    if not picture.isfinite().all():  # of a variance below 0, for example
+        raise UserError(f"{name}: G makes numbers that are not finite, not pictures")
     dims = (picture.shape[1], picture.shape[2], picture.shape[3])
     return Generator(network, noise_dim, dims, first.device)
 

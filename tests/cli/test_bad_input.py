@@ -149,6 +149,7 @@ OTHERS = [
     ("sample", "--G_base={text}", "not a Torch 7 file"),
     ("sample", "--G_base={cut_net}", "cut.net"),
     ("sample", "--G_base={no_G_net}", "no network G"),
+    ("sample", "--G_base={nan_net}", "nan.net: network G holds numbers that are not finite"),
     ("sample", "--G_base={swapped_net}", "swapped.net"),
     ("sample", "--D_base=nowhere.net", "nowhere.net"),
     ("sample", "--scale=64", "--scale"),

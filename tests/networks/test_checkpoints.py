@@ -55,6 +55,16 @@ def test_other_sizes_and_other_counts_change_nothing(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e300])
+def test_a_network_that_diverged_is_refused(tmp_path, value):
+    for name in ("0.weight", "1.running_var"):
+        net = network().double()
+        net.state_dict()[name].view(-1)[-1] = value  # 1e300 is infinite in single precision
+        table = torch7.Table(net=torch7.from_module(net))
+        with pytest.raises(UserError, match="network net holds numbers that are not finite"):
+            checkpoints.module(table, "net", tmp_path / "a.net")
+
+
 def test_what_is_no_table_of_networks(tmp_path):
     for name, value, words in (
         ("number", 3.0, "holds no table of networks"),

@@ -64,6 +64,13 @@ def test_a_net_gives_the_pictures_of_its_averaged_G(net):
     assert torch.equal(plain.sample(6, seed=7), networks["G"](noise).detach())
 
 
+def test_what_makes_no_numbers_makes_no_pictures():
+    G = nn.Sequential(nn.Linear(4, 64), nn.BatchNorm1d(64), View(1, 8, 8)).eval()
+    G[1].running_var[5] = -1
+    with pytest.raises(UserError, match="a test: G makes numbers"):
+        described(G, "a test")
+
+
 def test_the_first_pictures_do_not_depend_on_the_number():
     G = generator()
     assert torch.allclose(G.sample(3, 2), G.sample(40, 2)[:3], atol=1e-6)
