@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import websocket
 from torch import nn
 
 from eyescream_py import torch7
-from eyescream_py.cli.explore import _follow, place_of, sliders_of
+from eyescream_py.cli.explore import _follow, _pair_is_there, place_of, sliders_of
 from eyescream_py.networks import models_c2f
 from eyescream_py.plots.keys import read_key
 from eyescream_py.plots.sliders import move_message
@@ -73,7 +74,16 @@ def test_a_page_s_flags_without_a_page() -> None:
 
 
 def test_a_seed_that_a_page_cannot_hold() -> None:
-    assert "--seed=9007199254740993" in one_line("--seed=9007199254740993")
+    last = 2**53 - 1  # which face B would go beyond
+    assert f"--seed={last}" in one_line(f"--seed={last}")
+
+
+def test_a_pair_is_asked_for_by_its_flags_or_by_being_there(tmp_path: Path) -> None:
+    assert "none.net" in one_line("--G_c2f32=none.net", f"--save_c2f32={tmp_path}")
+    options: Any = SimpleNamespace(typed=set(), save_c2f32=str(tmp_path), G_c2f32="up.net")
+    assert not _pair_is_there(options)
+    (tmp_path / "up.net").touch()
+    assert _pair_is_there(options)
 
 
 def test_without_visdom_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
