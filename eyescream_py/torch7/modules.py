@@ -77,6 +77,8 @@ def to_module(obj: Any, dtype: torch.dtype | None = torch.float32, place: str = 
 
     Parameters and buffers have ``dtype``, whatever the file's type; None keeps the file's (double
     networks stay double). Each layer's ``training`` is the file's ``train`` (missing: True).
+    Memory that is shared in another shape or order, as a tied decoder's transposed weight, becomes
+    parameters of their own, which training lets drift apart.
     ``place`` names the object in errors, such as "D" for the network of that key.
 
     Raises T7Error, which says where in the network: a class that has no counterpart, a field that
@@ -127,6 +129,8 @@ class _Reading:
             raise node.fail(f"torch refuses the layer: {error}") from error
         finally:
             self._counts[id(obj)] = self._open.pop()
+        if not isinstance(module, nn.Module):  # a registered function that forgot its return
+            raise node.fail(f"what is registered for it makes {_kind(module)}, no torch module")
         trains = node.boolean("train", True)
         layer, name = module, obj.typename.rpartition(".")[2]
         if name in LUA_CLASSES and node.boolean("inplace", False):

@@ -60,8 +60,10 @@ def register(
     of the file and returns the torch module. For the way back give ``python``, the module's class,
     and ``fields``, which takes the module and a `Writer` and returns the object's fields, if any.
 
-    Raises ValueError for a name that no Lua class can have.
+    Raises ValueError for a name that no Lua class can have, TypeError for what cannot be called.
     """
+    if not callable(build) or not callable(fields):
+        raise TypeError(f"register({typename!r}, build, ...): build and fields are functions")
     if not typename or not all(part.isidentifier() for part in typename.split(".")):
         raise ValueError(f"{typename!r} is no name of a Lua class, such as nn.ShaveImage")
     REGISTRY.add(typename, Codec((), python, build, fields, written=typename))

@@ -211,6 +211,16 @@ def test_parameters_that_share_memory_stay_shared() -> None:
     assert len(list(again.parameters())) == 3
 
 
+def test_a_transposed_tie_becomes_two_parameters_with_its_numbers() -> None:
+    weight = torch.rand(2, 4, generator=torch.Generator().manual_seed(1))
+    sides = [TorchObject("nn.Linear", Table(weight=w)) for w in (weight, weight.t())]
+    network = module_of(TorchObject("nn.Sequential", Table(modules=Table.from_list(sides))))
+    encoder, decoder = network.parameters()
+    assert torch.equal(encoder, weight)
+    assert torch.equal(decoder, weight.t())
+    assert encoder.data_ptr() != decoder.data_ptr()
+
+
 def test_a_view_of_a_larger_memory_is_written_alone() -> None:
     layer = nn.Linear(2, 2)
     layer.weight.data = torch.randn(10_000)[:4].view(2, 2)

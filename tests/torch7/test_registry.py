@@ -16,6 +16,7 @@ from eyescream_py.torch7 import (
     unregister,
 )
 from eyescream_py.torch7.layers_projects import ShaveImage, TotalVariation
+from eyescream_py.torch7.registry import REGISTRY
 
 
 class Doubling(nn.Module):
@@ -52,6 +53,23 @@ def test_a_copy_is_written_as_its_file_too(doubling):
 def test_what_a_layer_asks_for_is_checked(doubling):
     with pytest.raises(T7Error, match=r"my\.Doubling: the field factor is no number but str"):
         to_module(TorchObject("my.Doubling", Table(factor="x")))
+
+
+@pytest.mark.parametrize(("made", "words"), [(None, "makes nothing"), (3, "makes a int")])
+def test_a_function_that_forgets_its_return_is_told(made, words):
+    register("my.Doubling", lambda layer: made)
+    try:
+        with pytest.raises(T7Error, match=rf"my\.Doubling: what is registered for it {words}"):
+            to_module(TorchObject("my.Doubling", Table()))
+    finally:
+        unregister("my.Doubling")
+
+
+def test_what_cannot_be_called_is_not_registered():
+    for functions in ([None], [lambda layer: nn.Tanh(), nn.Tanh, {}]):
+        with pytest.raises(TypeError, match="build and fields are functions"):
+            register("my.Doubling", *functions)
+    assert REGISTRY.get("my.Doubling") is None
 
 
 def test_the_way_back():
