@@ -8,6 +8,7 @@ import pytest
 
 from eyescream_py import torch7
 from eyescream_py.game.group import Alone
+from eyescream_py.system import files
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.saves import MOST_FAILED
 from eyescream_py.system.signals import StopSignal
@@ -29,7 +30,7 @@ class Disk:
 
     def __init__(self, monkeypatch, function, number):
         self.broken, self.failures = False, 0
-        original = getattr(os, function)
+        original = open if function == "open" else getattr(os, function)
 
         def faulty(target, *args, **kwargs):
             if self.broken and (function == "fsync" or "toy.net" in str(target)):
@@ -37,7 +38,7 @@ class Disk:
                 raise OSError(number, os.strerror(number), str(target))
             return original(target, *args, **kwargs)
 
-        monkeypatch.setattr(os, function, faulty)
+        monkeypatch.setattr(files if function == "open" else os, function, faulty, raising=False)
 
 
 def options(tmp_path, **more):
