@@ -52,8 +52,10 @@ def network_of(value: Any, keys: str) -> TorchObject:
             raise T7Error(f"there is no network under {keys!r}")
         return value
     found = dict(_networks(value))
+    if not found:
+        raise T7Error("there is no network in it; --source, .pt2 and .onnx need one")
     if len(found) != 1:
-        names = ", ".join(sorted(found)[:20]) or "none"
+        names = ", ".join(sorted(found)[:20])
         raise T7Error(f"choose one of its networks with --network: {names}")
     return next(iter(found.values()))
 
