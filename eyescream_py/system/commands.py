@@ -23,7 +23,8 @@ from eyescream_py.system.numbers import bounded
 from eyescream_py.system.places import TYPED, PathText
 from eyescream_py.system.voice import make_unfailing, printable
 
-BUSY = 2.0  # processes that want to run, per processor, in the last minute
+BUSY = 2.0  # processes that want to run, per processor
+LOADS = Path("/proc/loadavg")  # of Linux: how many did in the last minute, ..., do now
 SHORT_WAIT = "2000"  # turns of OpenMP's waiting loop; by itself it takes 300,000
 _LOOP = "Symlink loop from "
 
@@ -77,12 +78,19 @@ def _wait_asleep_where_busy() -> None:
     milliseconds on a processor that the other may be waiting for (benchmarks/results/changes.md).
     Where they are alone it stays so, as to be woken takes time, too.
     """
-    try:
-        busy = os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
-    except OSError:
-        return
-    if busy and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    if _busy() and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SHORT_WAIT
+
+
+def _busy() -> bool:
+    """Whether many want the processors, now and in the last minute: what was there before may have
+    ended a moment ago, and what is there now may end in a moment."""
+    try:
+        minute, _, _, now, _ = LOADS.read_text().split()
+        wanting = min(float(minute), int(now.partition("/")[0]))
+    except (OSError, ValueError):
+        return False
+    return wanting > BUSY * (os.cpu_count() or 1)
 
 
 def _demand_folder() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from eyescream_py.system import commands
 from eyescream_py.system.commands import Command, Group
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.places import PATH
@@ -142,10 +143,12 @@ def test_matplotlib_says_nothing_of_a_home_that_takes_no_cache(tmp_path):
 @pytest.mark.parametrize(
     ("load", "typed", "expected"),
     [
-        (9.0, {}, {"GOMP_SPINCOUNT": "2000"}),
-        (7.9, {}, {}),  # two processes a processor, which may be this one's last run
-        (99.0, {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
-        (99.0, {"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ("9.00 0.00 0.00 9/345 678", {}, {"GOMP_SPINCOUNT": "2000"}),
+        ("7.90 99.0 99.0 99/345 678", {}, {}),  # it began a moment ago
+        ("99.0 99.0 99.0 8/345 678", {}, {}),  # it ended a moment ago
+        ("99.0 0.0 0.0 99/345 1", {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ("99.0 0.0 0.0 99/345 1", {"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ("much", {}, {}),
         (None, {}, {}),  # a system that does not tell
     ],
 )
@@ -153,18 +156,15 @@ def test_matplotlib_says_nothing_of_a_home_that_takes_no_cache(tmp_path):
 def test_openmp_waits_asleep_where_many_want_the_processors(
     load, typed, expected, command, first, monkeypatch, tmp_path
 ):
-    def loads():
-        if load is None:
-            raise OSError
-        return load, 0.0, 0.0
-
+    if load:
+        (tmp_path / "loads").write_text(load + "\n")
     names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
     for name in names:  # set and deleted, so that what the command sets goes again
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     for name, value in typed.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(os, "getloadavg", loads)
+    monkeypatch.setattr(commands, "LOADS", tmp_path / "loads")
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     (tmp_path / "a").touch()
     assert not CliRunner().invoke(command, [*first, str(tmp_path / "a")]).exit_code
@@ -174,7 +174,7 @@ def test_openmp_waits_asleep_where_many_want_the_processors(
 def test_torch_is_not_there_before_its_threads_know_how_to_wait():
     """OpenMP reads the variable when torch loads it."""
     code = (
-        "import os, sys; os.getloadavg = lambda: (1e9, 0, 0)\n"
+        "import sys\n"
         "from eyescream_py.system import commands\n"
         "wait = commands._wait_asleep_where_busy\n"
         "def seen(): print('torch' in sys.modules); wait()\n"
