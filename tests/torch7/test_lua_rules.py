@@ -174,6 +174,26 @@ def test_layers_that_norm_or_gate_go_by_the_last_dimension_whatever_the_others()
     same(run("nn.GatedLinearUnit", deep), [[[0.5, 1], [0.5, 1]]])
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"), [("", (2,)), ("Spatial", (2, 3, 1)), ("Volumetric", (2, 1, 3, 1))]
+)
+def test_batch_normalization_of_one_sample_in_evaluation(name: str, shape: tuple[int, ...]) -> None:
+    fields = {"running_mean": torch.ones(2), "running_var": torch.full((2,), 4.0), "eps": 0}
+    layer = to_module(node(f"nn.{name}BatchNormalization", **fields, affine=False)).eval()
+    same(layer(torch.full(shape, 7.0)), torch.full(shape, 3.0))
+    with pytest.raises(ValueError, match=r"expected|dimension"):
+        layer.train()(torch.full(shape, 7.0))
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
+def test_slopes_of_rows_of_norm_one_are_those_of_the_formula(p: float) -> None:
+    x = torch.tensor([[3.0, -4.0, 0.5]], dtype=torch.double, requires_grad=True)
+    weights = torch.tensor([1.0, 2.0, -1.0], dtype=torch.double)
+    found = torch.autograd.grad((run("nn.Normalize", x, p=p) * weights).sum(), x)[0]
+    expected = torch.autograd.grad((x / x.abs().pow(p).sum() ** (1 / p) * weights).sum(), x)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+
+
 def test_values_of_an_index_linear_are_shares_of_the_largest_seen_while_training() -> None:
     weight = torch.tensor([[2.0, 0.5, 1.0, 10.0, 3.0], [4.0, 0.25, 1.0, 0.0, 5.0]])
     fields = {"weight": weight, "bias": torch.tensor([1.0]), "normalize": 4}

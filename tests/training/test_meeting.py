@@ -53,6 +53,24 @@ def test_they_go_on_when_all_have_come(two):
     assert first.failure() is None
 
 
+def test_who_comes_first_waits_for_rank_0_to_open_the_store(place):
+    tries, connect = [], socket.create_connection
+
+    def tried(*where, **more):
+        tries.append(where)
+        return connect(*where, **more)
+
+    place.setattr(socket, "create_connection", tried)
+    place.setenv("RANK", "1")
+    with ThreadPoolExecutor() as pool:
+        early = pool.submit(Company)
+        wait_until(lambda: tries)
+        place.setenv("RANK", "0")
+        first = Company()
+        assert early.result(20).rank == 1
+    assert first.rank == 0
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_who_waits_hears_why_another_ended(two, which):
     failed, waiting = two[which], two[1 - which]
@@ -118,7 +136,7 @@ def test_rank_0_stays_until_the_others_have_read_why_it_ends(two, monkeypatch):
     time.sleep(0.1)
     assert leaving.is_alive()
     assert second.failure().words == "it was stopped"
-    leaving.join(20)
+    leaving.join(10)
     assert not leaving.is_alive()
 
 
