@@ -23,7 +23,9 @@ def key_name(key: Any) -> str:
 
 
 def summary(value: Any) -> str:
-    """One line about anything but a table or a network."""
+    """One line about anything but a network."""
+    if isinstance(value, Table):
+        return f"table of {len(value)}"
     if isinstance(value, torch.Tensor):
         size = f" of size {by(value.shape)}" if value.numel() else ", empty"
         return lua_class(value)[0] + size
@@ -136,4 +138,4 @@ def _matrix(module: TorchObject) -> str:
 def _told(fields: Table, name: str) -> str:
     """A number as it is; whatever else a file puts in its place in a word or two."""
     value = fields.get(name)
-    return f"table of {len(value)}" if isinstance(value, Table) else printable(summary(value))
+    return printable(summary(value))

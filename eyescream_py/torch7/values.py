@@ -46,6 +46,9 @@ def table_key(key: Any) -> Any:
     return key
 
 
+MAX_SHOWN, _MAX_DEPTH_SHOWN = 1000, 20  # entries and levels in a table's text
+
+
 class Table(dict[Any, Any]):
     """A Lua table: a dict that keeps its order, and whose keys are told apart as Lua does.
 
@@ -72,6 +75,11 @@ class Table(dict[Any, Any]):
         return values
 
     __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """As a dict's, up to MAX_SHOWN entries in all: tables of a graph hold one another, and the
+        text of a small file's could have no end."""
+        return _shown(self, [MAX_SHOWN], 0)
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(table_key(key))
@@ -102,6 +110,22 @@ class Table(dict[Any, Any]):
 
     def copy(self) -> "Table":
         return Table(self)
+
+
+def _shown(value: Any, left: list[int], depth: int) -> str:
+    """repr(value), with tables as far as entries (in `left`) and levels suffice."""
+    if not isinstance(value, Table):
+        return repr(value)
+    if depth > _MAX_DEPTH_SHOWN:
+        return "{...}"
+    entries = []
+    for key, entry in value.items():
+        left[0] -= 1
+        if left[0] < 0:
+            entries.append("...")
+            break
+        entries.append(f"{_shown(key, left, depth + 1)}: {_shown(entry, left, depth + 1)}")
+    return f"{{{', '.join(entries)}}}"
 
 
 @dataclass(eq=False)

@@ -60,6 +60,31 @@ def test_a_key_that_is_a_table_has_a_short_name() -> None:
         to_module(keyed)
 
 
+@pytest.mark.parametrize(
+    ("field", "kind"), [("selectindex", "entry"), ("nSplitOutputs", "split in")]
+)
+def test_a_table_in_place_of_a_nodes_number_has_a_short_name(field: str, kind: str) -> None:
+    node = TorchObject("nngraph.Node", Table(data=Table({field: doubled(60)})))
+    graph = TorchObject("nn.gModule", Table(forwardnodes=Table.from_list([node])))
+    assert any(line.endswith(f"(1): {kind} table of 2") for line in describe(graph))
+
+
+def test_the_text_of_a_table_has_an_end() -> None:
+    short = Table({1: "a", "b": Table(c=2.5), "d": None})
+    short[True] = 1
+    assert repr(short) == "{1: 'a', 'b': {'c': 2.5}, 'd': None, True: 1}"
+    assert len(repr(doubled(60))) < 50_000
+    assert len(str(of_itself(500, Table()))) < 50_000
+    assert len(f"{Table.from_list(range(10**6))}") < 50_000
+    keyed = Table()
+    keyed[keyed] = Table()
+    assert len(repr(keyed)) < 200
+    deep = Table()
+    for _ in range(10**5):
+        deep = Table.from_list([deep])
+    assert repr(deep).endswith("{...}" + 21 * "}")
+
+
 def test_networks_are_looked_for_in_each_table_once() -> None:
     net = TorchObject("nn.Tanh")
     table = of_itself(500, Table(opt=doubled(60), model=Table(deep=Table(modules=Table(net=net)))))
