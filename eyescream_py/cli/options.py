@@ -123,7 +123,7 @@ def own_options() -> Decorator:
         "learning rate (then also when D or G no longer learns)."
     )
     return group(
-        place("--dataset", None, "Folder of pictures, or a .t7 file with an (N,C,H,W) tensor."),
+        place("--dataset", None, "Folder of pictures, or a .t7: an (N,C,H,W) tensor, {data=...}."),
         count("--epochs", "Epochs in all, resumed ones included; 0: until Ctrl-C."),
         count("--log_every", "A line in SAVE/losses.jsonl every so many iterations."),
         visdom_options("--save's name and a few letters"),

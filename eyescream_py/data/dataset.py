@@ -125,7 +125,7 @@ def load_dataset(
     """Pictures as (N,channels,size,size) on `device`; prints what it loads in Lua's words.
 
     path: a folder of pictures (data/pictures.py says of which formats) at any depth, a `.t7` file
-    that holds an (N,C,H,W) tensor (floats in 0..1, or bytes), `embedded`, or None for the default
+    of pictures (data/tensor_files.py says in which forms), `embedded`, or None for the default
     folder, without which the embedded faces are used. cache: keep the decoded pixels on disk and
     take them from there when the folder has not changed. augment_seed: of the embedded faces'
     copies. sized_by: the flags that decide channels and size, for the error where a file has
@@ -174,29 +174,10 @@ def _load_embedded(channels: int, size: int, seed: int) -> Dataset:
 
 
 def _load_t7(path: Path, channels: int, size: int, sized_by: str) -> Dataset:
-    from eyescream_py.torch7 import T7Error, load
-    from eyescream_py.torch7.memory import own
+    # imported here, since most runs have no use for Torch 7's reader
+    from eyescream_py.data.tensor_files import read_pictures
 
-    try:
-        images = load(path)
-        if isinstance(images, torch.Tensor):
-            images = own(images)
-    except (T7Error, OSError) as error:
-        reason = why(error) if isinstance(error, OSError) else error
-        raise UserError(f"{path}: {reason}") from error
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(images)
-    is_tensor = isinstance(images, torch.Tensor) and images.ndim == 4
-    if not is_tensor or not (images.is_floating_point() or images.dtype == torch.uint8):
-        raise UserError(f"{path}: holds no (N,C,H,W) tensor of floats or bytes")
-    if tuple(images.shape[1:]) != (channels, size, size) or len(images) == 0:
-        remedy = f"change {sized_by}, or the file" if sized_by else "give a file that has them"
-        raise UserError(
-            f"{path}: holds images of {tuple(images.shape)}, and (N,{channels},{size},{size}) are "
-            f"needed; {remedy}"
-        )
-    if images.dtype != torch.uint8 and not bool(((images >= 0) & (images <= 1)).all()):
-        raise UserError(f"{path}: its values are not all within 0..1")
+    images = read_pictures(path, channels, size, sized_by)
     say(f"<dataset> Loaded {len(images)} filepaths")
     return Dataset(images, _shown(path))
 

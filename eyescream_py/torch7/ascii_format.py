@@ -1,6 +1,7 @@
 """The items of an ASCII Torch 7 file: numbers in lines, characters and bytes as they are."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,10 @@ _RAW_DTYPES = (torch.uint8, torch.int8)
 _CHUNK_BYTES = 1 << 20
 
 BOM = b"\xef\xbb\xbf"  # which an editor of Windows puts before a text
+
+# Infinity and NaN of Windows' printf: 1.#INF, -1.#IND, 1.#QNAN until 2015, then -nan(ind)
+_WINDOWS_INF = re.compile(rb"1\.#INF0*")
+_WINDOWS_NAN = re.compile(rb"1\.#(?:IND|QNAN|SNAN)0*|nan\((?:ind|snan)\)")
 
 
 class AsciiReader:
@@ -116,6 +121,8 @@ def _parse(line: bytes, parse: Callable[[bytes], Any], start: int) -> list[Any]:
     try:
         if b"," in line and parse is float:  # where a program of qlua had set the locale
             line = line.replace(b",", b".")
+        if parse is float and (b"#" in line or b"(" in line):
+            line = _WINDOWS_NAN.sub(b"nan", _WINDOWS_INF.sub(b"inf", line))
         return [parse(word) for word in line.split()]
     except ValueError as error:
         raise T7Error(f"a number expected, found {line[:40]!r}", start) from error

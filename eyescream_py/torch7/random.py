@@ -244,6 +244,9 @@ class LuaSource:
     """
 
     def __init__(self, seed: int) -> None:
+        """`seed`: a whole number, as Lua's doubles hold it. ValueError beyond 2**1023."""
+        if abs(operator.index(seed)) > 2**1023:
+            raise ValueError("a seed is a whole number of at most 2**1023 in size")
         self.tensors = TorchRandom(seed)
         self.numbers = LuaJITRandom(seed)
 

@@ -200,6 +200,8 @@ class Writer:
         self._bytes(name_bytes)
 
     def _array(self, value: np.ndarray) -> None:
+        if isinstance(value, np.ma.MaskedArray):
+            raise T7Error("a Torch 7 file has no masks: give the array's filled(value)")
         if id(value) not in self._known:
             try:
                 tensor = torch.from_numpy(np.require(value, requirements=["C", "W"]))

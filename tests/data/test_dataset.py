@@ -111,11 +111,11 @@ def test_a_t7_of_bytes_is_0_to_255(tmp_path):
     [
         (torch.rand(6, 3, 9, 9), r"\(6, 3, 9, 9\).*--scale"),
         (torch.rand(6, 1, 8, 8), "--grayscale"),
-        (torch.rand(3, 8, 8), "no .N,C,H,W. tensor"),
-        (torch.zeros(6, 3, 8, 8, dtype=torch.int64), "tensor of floats or bytes"),
-        (torch.full((6, 3, 8, 8), 1.5), "within 0..1"),
+        (torch.rand(3, 8, 8), r"\(3, 8, 8\), and \(N,3,8,8\) are needed"),
+        (torch.rand(6, 3, 8, 8) + 0.5, "neither all within 0..1 nor all whole numbers of 0 to 255"),
+        (torch.full((6, 3, 8, 8), 256), "within 0..1"),
         (torch.full((6, 3, 8, 8), float("nan")), "within 0..1"),
-        ("words", "no .N,C,H,W. tensor"),
+        ("words", "holds no pictures: an .N,C,H,W. tensor, a list of pictures, or a table with"),
     ],
 )
 def test_t7_that_does_not_fit_is_named(tmp_path, value, message):

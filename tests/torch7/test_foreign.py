@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import math
 import pickle
 import tarfile
 
@@ -83,3 +84,19 @@ def test_decimal_commas_of_a_locale_in_an_ascii_file():
     assert save(None, load(turned), ascii=True) == lines
     with pytest.raises(T7Error, match="a number expected"):
         load(turned.replace(b"0,0625", b"0,06,25"))
+
+
+def test_infinity_and_nan_of_windows_in_an_ascii_file():
+    """printf of Microsoft's runtime, until 2015 and since; as elements and as numbers."""
+    for nan, minus_nan in ((b"1.#QNAN", b"-1.#IND"), (b"1.#SNAN", b"-nan(ind)"), (b"nan", b"-nan")):
+        for inf in (b"1.#INF", b"1.#INF000", b"inf"):
+            line = b" ".join([b"0.5", inf, b"-" + inf, nan, minus_nan])
+            storage = b"4\n1\n3\nV 1\n18\ntorch.FloatStorage\n5\n" + line + b"\n"
+            values = load(storage).tensor
+            assert values[:3].tolist() == [0.5, math.inf, -math.inf]
+            assert values.isnan().tolist() == [False] * 3 + [True] * 2
+            assert values.signbit().tolist() == [False, False, True, False, True]
+            assert load(b"1\n-" + inf.replace(b".", b",") + b"\n") == -math.inf
+    for wrong in (b"1.#INFO", b"2.#INF", b"1.#", b"nan(", b"1.#J", b"#"):
+        with pytest.raises(T7Error, match="a number expected, found"):
+            load(b"1\n" + wrong + b"\n")

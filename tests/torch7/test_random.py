@@ -62,6 +62,16 @@ def test_luajit_math_random(seed):
     np.testing.assert_allclose(floats, GOLDEN[f"seed_{seed}"]["math_random_float"], rtol=1e-15)
 
 
+def test_seeds_that_no_double_holds_are_refused():
+    for seed in (2**1023, -(2**1023)):
+        assert 0 <= LuaSource(seed).numbers.random() < 1
+    for seed in (2**1023 + 1, -(10**400)):
+        with pytest.raises(ValueError, match=r"a whole number of at most 2\*\*1023 in size"):
+            LuaSource(seed)
+    with pytest.raises(TypeError):
+        LuaSource(1.5)
+
+
 @pytest.mark.parametrize("make", [LuaSource, TorchSource])
 def test_state_continues_every_kind_of_draw(make):
     source = make(5)

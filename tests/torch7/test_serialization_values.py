@@ -129,6 +129,8 @@ def test_dtypes_that_torch7_lacks():
             save(None, tensor)
     with pytest.raises(T7Error, match="cannot hold an array of <U1"):
         save(None, np.array(["a"]))
+    with pytest.raises(T7Error, match="no masks: give the array's filled"):
+        save(None, np.ma.array([1.0, 2.0], mask=[False, True]))
     with pytest.raises(T7Error, match=r"cannot hold a value of type complex \(in a.2\)"):
         save(None, {"a": [1, 1j]})
 
