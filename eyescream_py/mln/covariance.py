@@ -29,7 +29,7 @@ from eyescream_py.mln.analytic import (
     turns_per_readout,
 )
 from eyescream_py.mln.data import Examples
-from eyescream_py.mln.networks import MinimalLinearNetwork, fourier_line
+from eyescream_py.mln.networks import MinimalLinearNetwork, fourier_line, pixel_shift
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.protocol import Protocol
 from eyescream_py.mln.trajectories import is_on_grid
@@ -229,7 +229,7 @@ def _target_scale(network: MinimalLinearNetwork) -> Tensor:
     shape = network.shape
     line = fourier_line(shape)
     step = float(line[1] - line[0]) if len(line) > 1 else 1.0
-    shift = 0.0 if shape.k_grid == "matched" else 0.5  # of the legacy pixels
+    shift = pixel_shift(shape)
     waves = torch.from_numpy(np.exp(-2j * np.pi * line * shift / shape.image_side))
     waves = waves.to(network.k_layer.weight) * step
     return (waves[:, None] * waves).flatten() / shape.image_side

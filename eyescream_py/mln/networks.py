@@ -50,7 +50,7 @@ def grid_line(shape: Shape) -> Floats:
     matched.
     """
     if shape.k_grid == "matched":
-        return np.arange(shape.grid_side) - shape.grid_side / 2
+        return np.arange(shape.grid_side) - float(shape.grid_side // 2)
     step = 2 * shape.k_max / shape.grid_side
     return -shape.k_max + (np.arange(shape.grid_side) + 0.5) * step
 
@@ -65,14 +65,17 @@ def fourier_line(shape: Shape) -> Floats:
 
 
 def fourier_matrix(shape: Shape) -> NDArray[np.complex128]:
-    """F (K, N) = exp(i f x), without normalisation; x = 2 pi (h - N/2) / N, half a pixel later in
-    legacy.
+    """F (K, N) = exp(i f x), without normalisation; x = 2 pi / N times the pixels' places."""
+    side = shape.image_side
+    places = np.arange(side) - side // 2 + pixel_shift(shape)
+    return np.exp(1j * np.outer(fourier_line(shape), 2 * np.pi * places / side))
+
+
+def pixel_shift(shape: Shape) -> float:
+    """Pixels by which the Fourier layers' images lie beside the acquisition's: the original's grid,
+    legacy, is symmetric, so that no pixel of an even side is its origin.
     """
-    half = 0.0 if shape.k_grid == "matched" else 0.5
-    pixels = (
-        2 * np.pi * (np.arange(shape.image_side) + half - shape.image_side / 2) / shape.image_side
-    )
-    return np.exp(1j * np.outer(fourier_line(shape), pixels))
+    return 0.5 if shape.k_grid == "legacy" and shape.image_side % 2 == 0 else 0.0
 
 
 def neighbour_table(trajectory: Floats, shape: Shape) -> NDArray[np.int64]:

@@ -1,5 +1,5 @@
 """Single-coil Fourier operators between an N x N image and k-space samples at (2, M) positions in
-1/FOV.
+1/FOV. Where N is odd, N/2 stands for its whole part.
 
 All compute s(j) = 1/N sum_{r,u} x(r,u) exp(-2 pi i [k1(j)(r - N/2) + k2(j)(u - N/2)] / N), k1 with
 image axis 0. `forward` maps (..., N, N) to (..., M); `adjoint` is its exact adjoint. Both let
@@ -171,6 +171,8 @@ class GriddedNUFFT:
         device: torch.device | str = "cpu",
     ) -> None:
         self.side, self.samples, self._padded = side, trajectory.shape[1], 2 * side
+        start = side - side // 2  # then pixel N/2, the origin, is the middle of the padded image
+        self._middle = slice(start, start + side)
         beta = math.pi * math.sqrt((width / 2) ** 2 * 1.5**2 - 0.8)
         positions = 2 * trajectory  # on the oversampled grid, DC at 0
         first = np.ceil(positions - width / 2).astype(np.int64)
@@ -201,11 +203,8 @@ class GriddedNUFFT:
         return _Linear.apply(signal, self._adjoint, self._forward)
 
     def _forward(self, images: Tensor) -> Tensor:
-        start = self.side // 2
         padded = images.new_zeros((*images.shape[:-2], self._padded, self._padded))
-        padded[..., start : start + self.side, start : start + self.side] = (
-            images * self._correction
-        )
+        padded[..., self._middle, self._middle] = images * self._correction
         grid = torch.fft.fft2(torch.fft.ifftshift(padded, dim=(-2, -1)))
         flat = grid.reshape(-1, self._padded**2)
         values = self._gathered(flat) if flat.is_cuda else self._multiplied(flat)
@@ -226,8 +225,7 @@ class GriddedNUFFT:
         grid = (self._spread @ signal.reshape(-1, self.samples).t().contiguous()).t()
         grid = grid.reshape(*signal.shape[:-1], self._padded, self._padded)
         padded = torch.fft.fftshift(torch.fft.ifft2(grid, norm="forward"), dim=(-2, -1))
-        start = self.side // 2
-        return padded[..., start : start + self.side, start : start + self.side] * self._correction
+        return padded[..., self._middle, self._middle] * self._correction
 
 
 def _kaiser_bessel(distance: Floats, width: int, beta: float) -> Floats:

@@ -74,17 +74,18 @@ def _disc_mask(order: NDArray[np.int64], distance: Floats, calibration: int) -> 
         columns = np.arange(left, min(side, int(column + reach) + 1))
         near = (rows[:, None] - row) ** 2 + (columns[None, :] - column) ** 2 < reach**2
         blocked[np.ix_(rows, columns)] |= near
-    middle = slice(side // 2 - calibration // 2, side // 2 + calibration // 2)
+    first = max(0, side // 2 - calibration // 2)
+    middle = slice(first, first + calibration)
     mask[middle, middle] = True
     return mask
 
 
 def is_on_grid(trajectory: Floats, side: int) -> bool:
-    """Whether every sample lies on an integer k inside -side/2 .. side/2 - 1, so that a plain FFT
-    serves.
+    """Whether every sample lies on an integer k that a plain FFT of `side` pixels serves, -side/2
+    .. side/2 - 1 where `side` is even.
     """
     whole = bool(np.array_equal(trajectory, np.round(trajectory)))
-    return whole and trajectory.min() >= -(side // 2) and trajectory.max() < side // 2
+    return whole and trajectory.min() >= -(side // 2) and trajectory.max() < side - side // 2
 
 
 def density_compensation(trajectory: Floats, sweeps: int = 15, width: float = 1.0) -> Floats:

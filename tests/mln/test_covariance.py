@@ -32,14 +32,15 @@ def white_images(protocol: Protocol, count: int, seed: int = 0) -> torch.Tensor:
     return random_images(count, 1, SIDE, SIDE, seed=seed) * protocol.mask
 
 
-def test_one_coil_and_all_samples_are_inverted_exactly() -> None:
-    trajectory = cartesian(np.ones((SIDE, SIDE), bool))
-    coils = torch.ones(1, 1, SIDE, SIDE, dtype=torch.complex64)
-    acquisition = Acquisition(choose_operator(trajectory, SIDE), coils)
-    protocol = Protocol(trajectory, acquisition, torch.ones(1, SIDE, SIDE))
-    net = build_network(Shape(SIDE, SIDE, SIDE / 2, 1, 1, 1, k_grid="matched"), trajectory)
+@pytest.mark.parametrize("side", [SIDE, 9])
+def test_one_coil_and_all_samples_are_inverted_exactly(side: int) -> None:
+    trajectory = cartesian(np.ones((side, side), bool))
+    coils = torch.ones(1, 1, side, side, dtype=torch.complex64)
+    acquisition = Acquisition(choose_operator(trajectory, side), coils)
+    protocol = Protocol(trajectory, acquisition, torch.ones(1, side, side))
+    net = build_network(Shape(side, side, side / 2, 1, 1, 1, k_grid="matched"), trajectory)
     set_covariance_weights(net, protocol, 1e-7)
-    images = random_images(2, 1, SIDE, SIDE)
+    images = random_images(2, 1, side, side)
     with torch.no_grad():
         assert error(net(acquisition.forward(images)), images) < 1e-5
 
@@ -118,12 +119,15 @@ def test_noise_counts_in_both_parts_of_a_number() -> None:
     )
 
 
-@pytest.mark.parametrize(("grid", "k_max"), [("matched", SIDE / 2), ("legacy", SIDE / 2)])
-def test_both_grids_are_served(grid: str, k_max: float) -> None:
-    protocol = spiral_protocol(coils=4)
-    net = build_network(Shape(SIDE, SIDE, k_max, 4, 8, 4, k_grid=grid), protocol.trajectory)
+@pytest.mark.parametrize("grid", ["matched", "legacy"])
+@pytest.mark.parametrize("side", [SIDE, 19])
+def test_both_grids_are_served(side: int, grid: str) -> None:
+    protocol = spiral_protocol(coils=4, side=side)
+    net = build_network(Shape(side, side, side / 2, 4, 8, 4, k_grid=grid), protocol.trajectory)
     set_covariance_weights(net, protocol, 1e-3, 4)
-    test = Examples(small_params(), protocol, phantoms(), seed=9).simulate(list(range(4)))
+    sizes = dict.fromkeys(("LabelsH", "LabelsW", "aDataH", "aDataW"), side)
+    params = small_params(**sizes, kMax=side / 2)
+    test = Examples(params, protocol, phantoms(), seed=9).simulate(list(range(4)))
     with torch.no_grad():
         assert error(net(test.signal), test.label) < 0.2
 

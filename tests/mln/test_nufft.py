@@ -65,6 +65,15 @@ def test_fast_transforms_agree_with_the_exact_one(operator: object, error: float
     assert relative(operator.adjoint(signal), exact.adjoint(signal)) < error
 
 
+def test_an_odd_side_has_its_origin_at_the_middle_pixel() -> None:
+    images, positions = random_images(9, 9, dtype=DOUBLE), spiral(80, 3, 4.5)
+    expected = double_sum(positions, images.numpy())
+    for fast in (Finufft(positions, 9, 1e-9, DOUBLE), GriddedNUFFT(positions, 9, dtype=DOUBLE)):
+        assert relative(fast.forward(images), torch.from_numpy(expected)) < 1e-4
+        signal = random_images(80, dtype=DOUBLE)
+        assert inner_product_error(fast, images, signal) < 1e-10
+
+
 @pytest.mark.parametrize(
     "operator",
     [
@@ -79,13 +88,15 @@ def test_adjoints(operator: object) -> None:
     assert inner_product_error(operator, images, signal) < 1e-10
 
 
-def test_cartesian_fft_is_exact_and_adjoint() -> None:
-    mask = np.random.default_rng(3).random((SIDE, SIDE)) < 0.4
+@pytest.mark.parametrize("side", [SIDE, 9])
+def test_cartesian_fft_is_exact_and_adjoint(side: int) -> None:
+    mask = np.random.default_rng(3).random((side, side)) < 0.4
+    mask[0, -1] = mask[-1, 0] = True
     trajectory = cartesian(mask)
-    operator = choose_operator(trajectory, SIDE)
+    operator = choose_operator(trajectory, side)
     assert isinstance(operator, CartesianFFT)
-    images = random_images(2, SIDE, SIDE, dtype=DOUBLE)
-    exact = ExactDFT(trajectory, SIDE, DOUBLE)
+    images = random_images(2, side, side, dtype=DOUBLE)
+    exact = ExactDFT(trajectory, side, DOUBLE)
     assert relative(operator.forward(images), exact.forward(images)) < 1e-12
     signal = random_images(2, trajectory.shape[1], dtype=DOUBLE)
     assert inner_product_error(operator, images, signal) < 1e-12

@@ -42,12 +42,17 @@ def test_cartesian_positions() -> None:
     assert is_on_grid(cartesian(mask), 4)
     assert not is_on_grid(np.array([[0.5], [0]]), 4)
     assert not is_on_grid(np.array([[2.0], [0]]), 4)
+    assert is_on_grid(cartesian(np.ones((5, 5), bool)), 5)
+    assert not is_on_grid(np.array([[3.0], [0]]), 5)
 
 
 def test_poisson_disc_mask_hits_its_acceleration_and_is_densest_in_the_middle() -> None:
     mask = poisson_disc_mask(48, 6, np.random.default_rng(0), calibration=6)
     assert 48**2 / mask.sum() == pytest.approx(6, rel=0.15)
     assert mask[21:27, 21:27].all()
+    odd, small = (poisson_disc_mask(n, 20, np.random.default_rng(0), 5) for n in (24, 4))
+    assert odd[10:15, 10:15].all()
+    assert small.all()
     assert mask[16:32, 16:32].mean() > 2 * mask.mean()
 
 
