@@ -165,6 +165,8 @@ def test_the_command_on_an_array_is_repeatable(tmp_path, real):
     ("array", "words"),
     [
         (np.zeros((3, 8, 9)), "square"),
+        (np.zeros((30, 2, 8, 8)), "holds (30, 2, 8, 8), not"),
+        (np.zeros((8, 8)), "holds (8, 8), not"),
         (np.full((30, 8, 8), 7.0), "0..1"),
         (np.zeros((5, 8, 8)), "only 5 pictures"),
         (np.array([{}], object), "no readable array"),

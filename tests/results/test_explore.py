@@ -116,11 +116,12 @@ class TestFaces:
 
 
 class TestBetween:
-    def test_an_arc_keeps_the_length(self):
-        a, b = torch.tensor([[2.0, 0, 0]]), torch.tensor([[0, 2.0, 0]])
-        third = between(a, b, 1 / 3)
-        expected = [[2 * math.cos(math.pi / 6), 2 * math.sin(math.pi / 6), 0]]
-        torch.testing.assert_close(third, torch.tensor(expected))
+    @pytest.mark.parametrize("angle", [math.pi / 2, math.pi / 4])
+    def test_an_arc_keeps_the_length(self, angle):
+        a, b, third = (
+            torch.tensor([[2 * math.cos(x), 2 * math.sin(x), 0]]) for x in (0, angle, angle / 3)
+        )
+        torch.testing.assert_close(between(a, b, 1 / 3), third)
 
     @pytest.mark.parametrize("factor", [1.0, -1.0, 0.5])
     def test_along_one_line_it_is_straight(self, factor):

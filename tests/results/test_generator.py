@@ -71,6 +71,13 @@ def test_what_makes_no_numbers_makes_no_pictures():
         described(G, "a test")
 
 
+@pytest.mark.parametrize("shape", [(1, 64), (2, 4, 8)])
+def test_what_has_neither_one_channel_nor_three_is_no_picture(shape):
+    G = nn.Sequential(nn.Linear(4, 64), View(*shape))
+    with pytest.raises(UserError, match=re.escape(f"a test: G makes {shape}, not pictures")):
+        described(G.eval(), "a test")
+
+
 def test_the_first_pictures_do_not_depend_on_the_number():
     G = generator()
     assert torch.allclose(G.sample(3, 2), G.sample(40, 2)[:3], atol=1e-6)

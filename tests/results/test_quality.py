@@ -108,6 +108,7 @@ def test_diversity_and_nearest_by_brute_force():
     a, b = pictures(6, 2, 4, 1), pictures(9, 2, 4, 2)
     pairs = [np.linalg.norm(a[i] - a[j]) for i in range(6) for j in range(6) if i != j]
     assert quality.diversity(torch.from_numpy(a)) == pytest.approx(np.mean(pairs), rel=1e-6)
+    assert quality.diversity(torch.from_numpy(a[:2])) == pytest.approx(pairs[0], rel=1e-6)
     nearest = [min(np.linalg.norm(x - y) for y in b) for x in a]
     ours = quality.nearest_distances(torch.from_numpy(a), torch.from_numpy(b))
     assert np.allclose(ours.numpy(), nearest, rtol=1e-4)
