@@ -1,4 +1,8 @@
-"""The items of a binary Torch 7 file: little-endian integers, doubles, characters and arrays."""
+"""The items of a binary Torch 7 file: integers, doubles, characters and arrays.
+
+Torch writes in its machine's order, which is little-endian on all but a few (PowerPC), or in the
+one that a program asked for (`bigEndianEncoding`): both are read, and little-endian is written.
+"""
 
 import struct
 from collections.abc import Sequence
@@ -19,9 +23,11 @@ class BinaryReader:
 
     entry_bytes = 12  # of a table, at least: a boolean key (tag, value) and a nil (tag)
 
-    def __init__(self, source: Source, long_size: int):
+    def __init__(self, source: Source, long_size: int, big_endian: bool = False):
         self.position = 0
         self.long_size = long_size
+        self._order = ">" if big_endian else "<"
+        self._int, self._double = struct.Struct(f"{self._order}i"), struct.Struct(f"{self._order}d")
         self.longs_read = 0
         self._source = source
 
@@ -33,18 +39,18 @@ class BinaryReader:
     def int32(self) -> int:
         """The next 4-byte integer."""
         index = self._advance(4, "an integer")
-        return _INT.unpack_from(self._source.window, index)[0]
+        return self._int.unpack_from(self._source.window, index)[0]
 
     def double(self) -> float:
         """The next number."""
         index = self._advance(8, "a number")
-        return _DOUBLE.unpack_from(self._source.window, index)[0]
+        return self._double.unpack_from(self._source.window, index)[0]
 
     def longs(self, count: int) -> tuple[int, ...]:
         """The next `count` sizes, of 4 or 8 bytes each."""
         self.longs_read += count
         index = self._advance(count * self.long_size, "sizes")
-        code = f"<{count}{_LONG_CODE[self.long_size]}"
+        code = f"{self._order}{count}{_LONG_CODE[self.long_size]}"
         return struct.unpack_from(code, self._source.window, index)
 
     def chars(self, count: int) -> bytes:
@@ -66,6 +72,8 @@ class BinaryReader:
         tensor = torch.empty(count, dtype=torch.int32 if narrow else dtype, device="cpu")
         self._source.read_into(self.position, storage_bytes(tensor))
         self.position += count * tensor.element_size()
+        if self._order == ">":
+            tensor.numpy().byteswap(inplace=True)
         return tensor.to(dtype)
 
     def _advance(self, count: int, what: str) -> int:

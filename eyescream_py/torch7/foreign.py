@@ -45,13 +45,17 @@ def check_start(source: Source, ascii: bool | None) -> bool:
         raise T7Error("this file is ASCII, but was opened as binary", 0)
     if ascii and not looks_ascii:
         raise T7Error("this file is not ASCII, but was opened as such", 0)
-    if not any(start[:3]) and start[3:4] in (b"\1", b"\2", b"\3", b"\4", b"\5"):
-        raise T7Error("in big-endian order, which is not supported", 0)
     if kind := _kind(start, source.size):
         raise T7Error(f"not a Torch 7 file: it is {kind}", 0)
-    if not looks_ascii and (start[0] > 8 or any(start[1:4])):
+    tag = start[3::-1] if is_big_endian(source) else start[:4]
+    if not looks_ascii and (tag[0] > 8 or any(tag[1:])):
         raise T7Error(f"not a Torch 7 file: it begins with {start[:8]!r}", 0)
     return looks_ascii
+
+
+def is_big_endian(source: Source) -> bool:
+    """Whether the file's first integer is a tag, and not 0, with the highest byte first."""
+    return source.size > 3 and not any(source.window[:3]) and 1 <= source.window[3] <= 8
 
 
 def _kind(start: bytes, size: int) -> str:

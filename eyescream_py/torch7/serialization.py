@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, overload
 from .ascii_format import AsciiReader, AsciiWriter
 from .binary_format import BinaryReader, BinaryWriter
 from .errors import T7Error
-from .foreign import check_start
+from .foreign import check_start, is_big_endian
 from .reader import Reader
 from .replacing import replaced
 from .source import Source
@@ -93,10 +93,10 @@ def _load(
 
 def _load_binary(source: Source, long_size: int | None, limits: Limits) -> tuple[Any, BinaryReader]:
     """Read with 8-byte longs and, where the file makes no sense so, with 4-byte longs."""
-    sizes = (4, 8) if long_size == 4 else (8, 4)
+    sizes, big_endian = (4, 8) if long_size == 4 else (8, 4), is_big_endian(source)
     failures: list[tuple[int, T7Error]] = []
     for size in sizes:
-        items = BinaryReader(source, size)
+        items = BinaryReader(source, size, big_endian)
         reader = Reader(items, limits)
         try:
             value = reader.read()

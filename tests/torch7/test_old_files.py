@@ -38,6 +38,37 @@ def number(value: float) -> bytes:
     return item(1, float(value))
 
 
+@pytest.mark.parametrize("long_size", [8, 4])
+def test_files_of_big_endian_machines(long_size: int) -> None:
+    """Each kind of item, as a PowerPC or `bigEndianEncoding` writes it; written little-endian."""
+
+    def big(code: str, *values: float) -> bytes:
+        return struct.pack(">" + code.replace("l", "q" if long_size == 8 else "i"), *values)
+
+    def named(name: str) -> bytes:
+        return big("i3si", 3, b"V 1", len(name)) + name.encode()
+
+    floats = named("torch.FloatStorage") + big("l3f", 3, 0.5, -2.0, 1e-20)
+    tensor = big("2i", 4, 2) + named("torch.FloatTensor") + big("i3l", 1, 2, 1, 2)
+    tensor += big("2i", 4, 3) + floats
+    sizes = big("2i", 4, 4) + named("torch.LongStorage") + big("3l", 2, 7, -300)
+    halves = big("2i", 4, 5) + named("torch.HalfStorage") + big("l2e", 2, 1.5, -8.0)
+    small = big("2i", 4, 6) + named("torch.ByteStorage") + big("l3B", 3, 1, 2, 255)
+    values = [tensor, sizes, halves, small, big("id", 1, -0.1), big("ii", 5, 1)]
+    keys = [big("iis", 2, 1, b"a"), *(big("id", 1, i) for i in range(2, 7))]
+    data = big("3i", 3, 1, 6) + b"".join(k + v for k, v in zip(keys, values, strict=True))
+    for form in (data, save(None, load(data))):
+        read = load(form)
+        assert torch.equal(read["a"], torch.tensor([-2.0, 1e-20]))
+        assert read[2].tolist() == [7, -300]
+        assert read[3].tolist() == [1.5, -8.0]
+        assert read[4].tolist() == [1, 2, 255]
+        assert (read[5], read[6]) == (-0.1, True)
+    assert save(None, load(data))[:4] == item(3)
+    with pytest.raises(T7Error, match="truncated"):
+        load(data[:-1])
+
+
 SQUARE = item(4, 7, "V 1", "nn.Square", table(8))
 
 
