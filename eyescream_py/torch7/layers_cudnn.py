@@ -26,7 +26,8 @@ class CudnnRNN(Recurrent):
 
     ``weight`` is all that cuDNN has in one: of each layer, and in it of each direction, the matrix
     (gates*H, inputs) and the matrix (gates*H, H); after all of those, in the same order, two
-    biases (gates*H) each. Gates come in torch's order, which is cuDNN's.
+    biases (gates*H) each. Gates come in torch's order, which is cuDNN's. ``skips``: the first
+    layer has no matrix for its inputs, and adds them as they are to each gate; they are H.
 
     ``remembers``: a call goes on where the last one ended, the first where the file's did; a
     batch of another size begins at zeros. ``hidden`` and ``cell`` (layers*directions,N,H): where
@@ -47,12 +48,17 @@ class CudnnRNN(Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         remembers: bool = False,
+        skips: bool = False,
     ) -> None:
         super().__init__()
+        self.skips = skips
         self.mode, self.input_size, self.hidden_size = mode, input_size, hidden_size
         self.layers, self.directions = layers, directions
         self.batch_first, self.dropout, self.remembers = batch_first, dropout, remembers
-        self.weight = nn.Parameter(torch.zeros(sum(rows * size for rows, size in self.shapes())))
+        count = sum(rows * size for rows, size in self.shapes())
+        if skips:
+            count -= directions * GATES[mode] * hidden_size * input_size
+        self.weight = nn.Parameter(torch.zeros(count))
         self.register_buffer("hidden", None)
         self.register_buffer("cell", None)
 
@@ -68,11 +74,21 @@ class CudnnRNN(Recurrent):
     def _parts(self) -> list[Tensor]:
         """Both matrices and both biases of the first layer, then of the next, as torch has them."""
         shapes = self.shapes()
-        parts = self.weight.split([rows * size for rows, size in shapes])
+        weight = self._with_inputs() if self.skips else self.weight
+        parts = weight.split([rows * size for rows, size in shapes])
         half = len(parts) // 2
         matrices = [part.view(shape) for part, shape in zip(parts[:half], shapes, strict=False)]
         pairs = range(0, half, 2)
         return [p for i in pairs for p in (*matrices[i : i + 2], *parts[half + i : half + i + 2])]
+
+    def _with_inputs(self) -> Tensor:
+        """The weight, with a unit matrix for each gate where inputs are skipped."""
+        gates, size = GATES[self.mode], self.hidden_size
+        unit = torch.eye(size, dtype=self.weight.dtype, device=self.weight.device)
+        unit = unit.repeat(gates, 1).view(-1)
+        first, rest = self.weight.tensor_split([self.directions * len(unit)])
+        parts = [part for matrix in first.view(self.directions, -1) for part in (unit, matrix)]
+        return torch.cat([*parts, rest])
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 3:

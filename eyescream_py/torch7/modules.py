@@ -35,6 +35,8 @@ from .describe import is_network
 from .describe_layer import key_name
 from .errors import T7Error
 from .layers_inplace import LUA_CLASSES, InPlace
+from .modules_batch_last import register_batch_last
+from .modules_blocks import register_blocks
 from .modules_codec import Codec, Node, Reader, Writer
 from .modules_cudnn import register_cudnn
 from .modules_origin import Origin, Rewriting, origin_of, remember
@@ -68,6 +70,8 @@ _PACKAGES = ("nn", "cudnn", "")
 register_projects()
 register_cudnn()
 register_stn()
+register_blocks()
+register_batch_last()
 _CPU = ("torch.FloatTensor", "torch.DoubleTensor")
 _TORCH_REFUSES = (ValueError, RuntimeError, TypeError, ArithmeticError, AssertionError)
 

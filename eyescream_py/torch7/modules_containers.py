@@ -175,7 +175,7 @@ CONTAINERS = [
         write_parallel_table,
     ),
     Codec(
-        ("Concat",),
+        ("Concat", "ModelParallel"),  # the latter of fbcunn: branches on a GPU each
         layers.Concat,
         lambda node: layers.Concat(node.integer("dimension"), *node.children()),
         write_concat,
@@ -189,7 +189,7 @@ CONTAINERS = [
     Codec(("DontCast",), None, read_dont_cast),
     Codec(
         (
-            *("Decorator", "NoBackprop", "GPU", "DataParallelTable"),
+            *("Decorator", "NoBackprop", "GPU", "DataParallelTable", "DataParallel"),
             *("Serial", "NaN", "Profile", "FireModule", "ReverseUnreverse"),
         ),
         None,

@@ -14,6 +14,7 @@ from .registry import register
 
 NAMES = ("RNN", "RNNReLU", "RNNTanh", "LSTM", "GRU", "BLSTM", "BGRU")
 MAX_LAYERS = 1000
+_INPUTS = ("CUDNN_LINEAR_INPUT", "CUDNN_SKIP_INPUT")
 _BUFFERS = ("reserve", "hiddenOutput", "cellOutput", "gradHiddenInput", "gradCellInput")
 
 
@@ -21,11 +22,14 @@ def build_rnn(node: Node) -> nn.Module:
     mode, inputs = node.text("mode"), node.text("inputMode", "CUDNN_LINEAR_INPUT")
     if mode not in GATES:
         raise node.fail(f"the mode {mode} is none of {', '.join(GATES)}")
-    if inputs != "CUDNN_LINEAR_INPUT":
-        raise node.fail(f"the inputMode {inputs} is not supported, only CUDNN_LINEAR_INPUT")
+    if inputs not in _INPUTS:
+        raise node.fail(f"the inputMode {inputs} is none of {', '.join(_INPUTS)}")
     sizes = node.count("inputSize"), node.count("hiddenSize"), node.count("numLayers")
     if sizes[2] > MAX_LAYERS:
         raise node.fail(f"{sizes[2]} layers are more than {MAX_LAYERS}")
+    skips = inputs == _INPUTS[1]
+    if skips and sizes[0] != sizes[1]:
+        raise node.fail(f"{inputs} takes as many inputs as outputs, not {sizes[0]} for {sizes[1]}")
     directions = node.count("numDirections", 1)
     if directions > 2:
         raise node.fail(f"there are two directions, not {directions}")
@@ -33,6 +37,7 @@ def build_rnn(node: Node) -> nn.Module:
         "batch_first": node.boolean("batchFirst", False),
         "dropout": node.number("dropout", 0),
         "remembers": node.boolean("rememberStates", False),
+        "skips": skips,
     }
     module: Any = without_memory(lambda: CudnnRNN(mode, *sizes, directions, **options))
     return node.fill(_with_state(module, node))
@@ -67,7 +72,7 @@ def write_rnn(module: Any, writer: Writer) -> dict[str, Any]:
     both = module.directions == 2
     return {
         "mode": module.mode,
-        "inputMode": "CUDNN_LINEAR_INPUT",
+        "inputMode": _INPUTS[module.skips],
         "datatype": "CUDNN_DATA_FLOAT",
         "inputSize": module.input_size,
         "hiddenSize": module.hidden_size,

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from . import layers, layers_projects, layers_published, layers_simple
+from . import layers, layers_more, layers_projects, layers_published, layers_simple
 from .modules_codec import Node, Writer
 from .modules_weights import MAX_PLANES, without_memory
 from .registry import register
@@ -150,6 +150,7 @@ def _register_published() -> None:
     )
     register("nn.BinActiveZ", lambda layer: ours.BinActiveZ(), ours.BinActiveZ)
     register("nn.Normalize2", lambda layer: ours.Normalize2(), ours.Normalize2)
+    register("nn.L2Normalize", lambda layer: layers_more.Normalize(2, 0))  # nn's of 2015
     register("nn.StereoJoin1", lambda layer: ours.StereoJoin1(), ours.StereoJoin1)
 
 

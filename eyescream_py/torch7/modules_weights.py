@@ -283,7 +283,7 @@ CODECS = [
         fits=is_dilated,
     ),
     Codec(
-        ("SpatialConvolution", "SpatialConvolutionMM"),
+        ("SpatialConvolution", "SpatialConvolutionMM", "SpatialConvolutionCuFFT"),
         nn.Conv2d,
         read_convolution,
         write_convolution,

@@ -210,6 +210,12 @@ CONTAINERS = [
         {"dimension": 2, "modules": modules(SQUARE, node("nn.Identity"))},
     ),
     Case(
+        "nn.ModelParallel",
+        ROWS,
+        lambda x: torch.hstack([x**2, x]),
+        {"dimension": 2, "gpu_assignments": Table(), "modules": modules(SQUARE, node("nn.Copy"))},
+    ),
+    Case(
         "nn.DepthConcat",
         IMAGES,
         depth_concat,
@@ -226,6 +232,7 @@ CONTAINERS = [
             "NoBackprop",
             "GPU",
             "DataParallelTable",
+            "DataParallel",
             "ReverseUnreverse",
         )
     ),

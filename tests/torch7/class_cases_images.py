@@ -58,6 +58,12 @@ WEIGHTS = [
         {**PLANES, "dW": 1, "dH": 2, "padW": 2, "padH": 1, "weight": KERNELS, "bias": OFFSETS},
     ),
     Case(
+        "nn.SpatialConvolutionCuFFT",
+        IMAGES,
+        convolve,
+        {**PLANES, "dW": 1, "dH": 1, "weight": KERNELS, "bias": OFFSETS},
+    ),
+    Case(
         "nn.SpatialConvolutionMM",
         IMAGES,
         lambda x: convolve(x, padding=1),

@@ -98,6 +98,28 @@ UNITS = {
 }
 
 
+@pytest.mark.parametrize("mode", UNITS)
+def test_cudnn_recurrent_layers_whose_inputs_are_skipped(mode: str) -> None:
+    """No matrix for the first layer's inputs: they are added to each gate (a unit matrix)."""
+    kind, options = UNITS[mode]
+    torch.manual_seed(3)
+    unit = kind(4, 4, 2, bidirectional=True, **options)
+    parts = dict(unit.named_parameters())
+    with torch.no_grad():
+        for name in ("weight_ih_l0", "weight_ih_l0_reverse"):
+            parts[name].copy_(torch.eye(4).repeat(len(parts[name]) // 4, 1))
+    kept = [n for n in parts if n.startswith("weight") and "ih_l0" not in n]
+    kept += [n for n in parts if n.startswith("bias")]
+    obj = TorchObject("cudnn.RNN", Table(
+        mode=mode, inputSize=4, hiddenSize=4, numLayers=2, numDirections=2,
+        inputMode="CUDNN_SKIP_INPUT", dropout=0, batchFirst=False, rememberStates=False,
+        weight=torch.cat([parts[name].detach().reshape(-1) for name in kept]),
+    ))  # fmt: skip
+    x = torch.randn(7, 2, 4)
+    for module in (to_module(obj), to_module(from_module(to_module(obj), as_read=False))):
+        torch.testing.assert_close(module(x), unit(x)[0])
+
+
 def cudnn_rnn(
     mode: str, layers: int, directions: int, name: str = "RNN", **fields: object
 ) -> tuple[nn.Module, TorchObject]:
@@ -177,7 +199,8 @@ def test_a_remembered_cell_of_another_size_is_taken_for_zeros(cell: tuple[int, .
 def test_cudnn_recurrent_layers_of_other_kinds_are_refused() -> None:
     _, obj = cudnn_rnn("CUDNN_LSTM", 1, 2, "BLSTM")
     for field, value, why in [
-        ("inputMode", "CUDNN_SKIP_INPUT", "only CUDNN_LINEAR_INPUT"),
+        ("inputMode", "CUDNN_INPUT", "none of CUDNN_LINEAR_INPUT, CUDNN_SKIP_INPUT"),
+        ("inputMode", "CUDNN_SKIP_INPUT", "as many inputs as outputs, not 5 for 4"),
         ("mode", "LSTM", "none of CUDNN_LSTM"),
         ("numDirections", 3, "two directions"),
         ("hiddenSize", 3, "weight has shape"),

@@ -101,6 +101,9 @@ def test_stereo_matching() -> None:
     norm = np.sqrt((x**2).sum(1, keepdims=True) + 1e-5)
     for module in opened_as("nn.Normalize2"):
         np.testing.assert_allclose(module(IMAGES), x / norm, rtol=1e-12)
+    for module in opened_as("nn.L2Normalize"):
+        rows = IMAGES[:, 0, 0]
+        np.testing.assert_allclose(module(rows), rows / rows.norm(dim=1, keepdim=True), rtol=1e-12)
     for module in opened_as("nn.StereoJoin1"):
         expected = np.stack([(x[0] * x[1]).sum(0), (x[2] * x[3]).sum(0)])[:, None]
         np.testing.assert_allclose(module(IMAGES), expected, rtol=1e-12)
