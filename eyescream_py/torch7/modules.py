@@ -39,6 +39,7 @@ from .modules_batch_last import register_batch_last
 from .modules_blocks import register_blocks
 from .modules_codec import Codec, Node, Reader, Writer
 from .modules_cudnn import register_cudnn
+from .modules_nnx import register_nnx
 from .modules_origin import Origin, Rewriting, origin_of, remember
 from .modules_projects import register_projects
 from .modules_stn import register_stn
@@ -72,6 +73,7 @@ register_cudnn()
 register_stn()
 register_blocks()
 register_batch_last()
+register_nnx()
 _CPU = ("torch.FloatTensor", "torch.DoubleTensor")
 _TORCH_REFUSES = (ValueError, RuntimeError, TypeError, ArithmeticError, AssertionError)
 

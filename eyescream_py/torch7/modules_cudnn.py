@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .layers_cudnn import GATES, CudnnLogSoftMax, CudnnRNN, CudnnSoftMax, VolumetricSoftMax
+from .layers_inplace import InPlace
 from .modules_codec import Node, Writer
 from .modules_weights import without_memory
 from .registry import register
@@ -102,6 +103,7 @@ def register_cudnn() -> None:
     register("cudnn.RNN", build_rnn, CudnnRNN, write_rnn)
     for name in NAMES[1:]:
         register(f"cudnn.{name}", build_rnn)
+    register("cudnn.ReLUInPlace", lambda node: InPlace(nn.ReLU()))  # the first cudnn.torch's
     # written as nn's, which run on a CPU and are the same for (F) and (N,F)
     register("cudnn.SoftMax", lambda node: CudnnSoftMax())
     register("cudnn.LogSoftMax", lambda node: CudnnLogSoftMax())

@@ -302,3 +302,14 @@ def test_soft_max_of_volumes_is_over_channels() -> None:
     torch.testing.assert_close(soft(x), expected)
     torch.testing.assert_close(soft(x[0]), expected[0])
     torch.testing.assert_close(logs(x), expected.log())
+
+
+def test_the_first_cudnn_had_a_class_that_overwrites() -> None:
+    """Its name says what later is a field; a branch beside it sees what it wrote."""
+    relu = TorchObject("cudnn.ReLUInPlace", Table(mode="CUDNN_ACTIVATION_RELU"))
+    beside = TorchObject("nn.Square", Table())
+    both = TorchObject("nn.ConcatTable", Table(modules=Table.from_list([relu, beside])))
+    for module in (to_module(both), to_module(load(save(None, from_module(to_module(both)))))):
+        x = torch.tensor([[-2.0, 3.0]])
+        y = module(x)
+        assert [part.tolist() for part in (*y, x)] == [[[0, 3]], [[0, 9]], [[0, 3]]]
