@@ -34,12 +34,13 @@ from eyescream_py.torch7.layers_more import (
     Unsqueeze,
 )
 from eyescream_py.torch7.layers_simple import AddConstantTensor
+from eyescream_py.torch7.layers_stn import ConstAffine
 from eyescream_py.torch7.layers_tables import FlattenTable, NarrowTable, SelectTable, SplitTable
 
 # The classes whose Lua constructor has an option for it; cudnn's Sigmoid and Tanh have it too.
 LUA_CLASSES = (
     *("ReLU", "ReLU6", "Threshold", "LeakyReLU", "ELU", "HardTanh", "Clamp", "RReLU", "Dropout"),
-    *("MulConstant", "AddConstant", "Sigmoid", "Tanh", "ClippedReLU"),
+    *("MulConstant", "AddConstant", "Sigmoid", "Tanh", "ClippedReLU", "SpatialConstDiagonal"),
 )
 
 
@@ -240,7 +241,7 @@ def _keeps_slope(layer: nn.Module) -> bool:
 
 def _is_touched(layer: nn.Module, later: Sequence[nn.Module], shares: bool) -> bool:
     """Whether what comes later on the memory of a layer's output may change its slope."""
-    fixed = isinstance(layer, (*DRAWS, MulConstant, AddConstant))
+    fixed = isinstance(layer, (*DRAWS, MulConstant, AddConstant, ConstAffine))
     for child in later:
         if isinstance(child, _SAME_VALUES):
             continue

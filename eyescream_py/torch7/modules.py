@@ -37,6 +37,7 @@ from .errors import T7Error
 from .layers_inplace import LUA_CLASSES, InPlace
 from .modules_batch_last import register_batch_last
 from .modules_blocks import register_blocks
+from .modules_boxes import register_boxes
 from .modules_codec import Codec, Node, Reader, Writer
 from .modules_cudnn import register_cudnn
 from .modules_nnx import register_nnx
@@ -74,6 +75,7 @@ register_stn()
 register_blocks()
 register_batch_last()
 register_nnx()
+register_boxes()
 _CPU = ("torch.FloatTensor", "torch.DoubleTensor")
 _TORCH_REFUSES = (ValueError, RuntimeError, TypeError, ArithmeticError, AssertionError)
 

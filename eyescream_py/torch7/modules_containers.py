@@ -157,7 +157,7 @@ def read_padding(node: Node) -> nn.Module:
 
 CONTAINERS = [
     Codec(
-        ("Sequential", "SpatialLPPooling", "LayerNormalization", "Maxout"),
+        ("Sequential", "SpatialLPPooling", "LayerNormalization", "Maxout", "SequentialSplitBatch"),
         nn.Sequential,
         read_sequential,
         write_modules,
@@ -175,7 +175,8 @@ CONTAINERS = [
         write_parallel_table,
     ),
     Codec(
-        ("Concat", "ModelParallel"),  # the latter of fbcunn: branches on a GPU each
+        # two of fbcunn and multipathnet: branches on a GPU each
+        ("Concat", "ModelParallel", "ModelParallelTable"),
         layers.Concat,
         lambda node: layers.Concat(node.integer("dimension"), *node.children()),
         write_concat,

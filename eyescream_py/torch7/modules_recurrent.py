@@ -352,7 +352,7 @@ SEQUENCES = [
     Codec(("TrimZero",), _Seq.TrimZero, read_mask(_Seq.TrimZero), write_mask),
     plain("SeqReverseSequence", _Seq.SeqReverseSequence, Plain("dim", "dim", int)),
     Codec(("LookupTableMaskZero",), _Seq.LookupTableMaskZero, read_mask_lookup, write_mask_lookup),
-    Codec(("LinearNoBias",), None, read_linear_no_bias, write_weights),
+    Codec(("LinearNoBias", "LinearNB"), None, read_linear_no_bias, write_weights),
     plain(
         "SAdd", _Seq.SAdd, Plain("addend", "addend", float), Plain("negate", "negate", bool, False)
     ),

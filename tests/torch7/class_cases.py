@@ -209,11 +209,20 @@ CONTAINERS = [
         lambda x: torch.hstack([x**2, x]),
         {"dimension": 2, "modules": modules(SQUARE, node("nn.Identity"))},
     ),
+    *(
+        Case(
+            f"nn.{name}",
+            ROWS,
+            lambda x: torch.hstack([x**2, x]),
+            {"dimension": 2, "modules": modules(SQUARE, node("nn.Copy"))},
+        )
+        for name in ("ModelParallel", "ModelParallelTable")
+    ),
     Case(
-        "nn.ModelParallel",
+        "nn.SequentialSplitBatch",
         ROWS,
-        lambda x: torch.hstack([x**2, x]),
-        {"dimension": 2, "gpu_assignments": Table(), "modules": modules(SQUARE, node("nn.Copy"))},
+        lambda x: x**4,
+        {"batch_size": 3, "modules": modules(SQUARE, SQUARE)},
     ),
     Case(
         "nn.DepthConcat",

@@ -39,6 +39,12 @@ WEIGHTS = [
         lambda x: torch.einsum("ni,oi->no", x, LINEAR.fields["weight"]),
         {"weight": LINEAR.fields["weight"]},
     ),
+    Case(
+        "nn.LinearNB",
+        ROWS[:, :3],
+        lambda x: torch.einsum("ni,oi->no", x, LINEAR.fields["weight"]),
+        {"weight": LINEAR.fields["weight"]},
+    ),
     Case("nn.Add", ROWS, lambda x: x + MEAN[0], {"bias": MEAN[:1], "scalar": True}),
     Case("nn.Add", IMAGES, lambda x: x + random(4, 6, 5), {"bias": random(120)}),
     Case("nn.Mul", ROWS, lambda x: x * 3, {"weight": torch.tensor([3.0])}),
