@@ -27,12 +27,13 @@ def load_generator(
     return load(path, device, ema)
 
 
-def load_refiner(path: str | Path, device: str = "cpu") -> Refiner:
+def load_refiner(path: str | Path, device: str = "cpu", ema: bool = True) -> Refiner:
     """The pair that `train_c2f.py` saved: `load_refiner(path).refine(faces)` enlarges faces.
 
-    faces (N,C,s,s) in 0..1 become (N,C,S,S), with S the run's --fineSize. Raises UserError where
-    the file holds no such pair, or there is no such device. torch is imported by the call.
+    faces (N,C,s,s) in 0..1 become (N,C,S,S), with S the run's --fineSize; of a file with an
+    averaged G that one is taken, unless `ema` is False. Raises UserError where the file holds no
+    such pair, or there is no such device. torch is imported by the call.
     """
     from eyescream_py.results.refiner import load_refiner as load
 
-    return load(path, device)
+    return load(path, device, ema)

@@ -74,7 +74,8 @@ class Generator:
         return TorchSource(seed, self.device).uniform_(noise, -1, 1)
 
     def sample(self, n: int, seed: int = 1) -> Tensor:
-        """`n` pictures as float32 [n,C,H,W] in 0..1: the first ones of `sample.py --seed`.
+        """`n` pictures as float32 [n,C,H,W] in 0..1: the first ones of `sample.py --seed`, also
+        where the caller is under an autocast.
 
         Raises ValueError for n below 1, TypeError for what is no whole number, UserError where the
         pictures do not fit into memory.
@@ -82,7 +83,8 @@ class Generator:
         n, seed = operator.index(n), operator.index(seed)  # NumPy's integers, but no 2.5
         if n < 1:
             raise ValueError(f"{n} pictures cannot be made")
-        with memory_in_words("ask for fewer pictures at once"):
+        in_full = torch.autocast(self.device.type, enabled=False)
+        with memory_in_words("ask for fewer pictures at once"), in_full:
             return generate(self.network, self.noise(n, seed)).clamp(0, 1)
 
 

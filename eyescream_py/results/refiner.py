@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eyescream_py.networks import checkpoints
 from eyescream_py.networks.modes import evaluating
-from eyescream_py.results.generator import usable_device
+from eyescream_py.results.generator import G_of, usable_device
 from eyescream_py.results.shown import shown_options
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7 import Table, image
@@ -48,7 +48,8 @@ class Refiner:
         if pictures.ndim != 4 or shape[2] != shape[3] or not self.takes(shape[1], shape[3]):
             raise ValueError(f"pictures of shape {tuple(pictures.shape)} cannot be refined")
         device = next(self.G.parameters()).device
-        return self.choose(pictures.to(device), TorchSource(seed, device), tries)
+        with torch.autocast(device.type, enabled=False):  # rounded scores choose others
+            return self.choose(pictures.to(device), TorchSource(seed, device), tries)
 
     def choose(self, pictures: Tensor, source: RandomSource, tries: int = TRIES) -> Tensor:
         """`refine` with noise from `source`, on the networks' device."""
@@ -92,10 +93,13 @@ def checked(pictures: Any) -> Tensor:
     return pictures.clamp(0, 1)
 
 
-def load_refiner(path: str | Path, device: torch.device | str = "cpu") -> Refiner:
-    """The pair in one file. Raises UserError where it holds none, or there is no such device."""
+def load_refiner(path: str | Path, device: torch.device | str = "cpu", ema: bool = True) -> Refiner:
+    """The pair in one file, with `ema` its averaged G where there is one.
+
+    Raises UserError where it holds none, or there is no such device.
+    """
     file = checkpoints.given(path, "FILE")
-    return read_refiner(file, file, usable_device(device))
+    return read_refiner(file, file, usable_device(device), ema=ema)
 
 
 def read_refiner(
@@ -103,14 +107,16 @@ def read_refiner(
     D_file: Path,
     device: torch.device,
     options: tuple[str, str] = ("FILE", "FILE"),
+    ema: bool = True,
 ) -> Refiner:
-    """G and D of two .net files (or one); `options` name them in errors.
+    """G (with `ema` the averaged one, where there is one) and D of two .net files, or of one;
+    `options` name them in errors.
 
     Raises UserError where a file does not open or holds no such network.
     """
     content = checkpoints.read(G_file, options[0])
     other = content if D_file == G_file else checkpoints.read(D_file, options[1])
-    G = checkpoints.module(content, "G", G_file, options[0])
+    G = G_of(content, G_file, options[0], ema)
     D = checkpoints.module(other, "D", D_file, options[1])
     refiner = Refiner(G.to(device), D.to(device), _fine_size(content, G_file, options[0]))
     if not any(refiner.takes(channels, refiner.size - 1) for channels in (1, 3)):

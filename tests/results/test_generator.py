@@ -64,6 +64,15 @@ def test_a_net_gives_the_pictures_of_its_averaged_G(net):
     assert torch.equal(plain.sample(6, seed=7), networks["G"](noise).detach())
 
 
+def test_an_autocast_around_it_changes_nothing(net):
+    G = load_generator(net[0])
+    expected = G.sample(6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = G.sample(6)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
 def test_what_makes_no_numbers_makes_no_pictures():
     G = nn.Sequential(nn.Linear(4, 64), nn.BatchNorm1d(64), View(1, 8, 8)).eval()
     G[1].running_var[5] = -1

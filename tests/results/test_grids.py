@@ -147,6 +147,27 @@ def test_a_pair_in_one_file_is_named_once(G, tmp_path):
     assert list((tmp_path / "out").glob("*c2f*"))
 
 
+def adding(value: float, dims: tuple[int, int, int]) -> torch.nn.Module:
+    """An upscaler that adds `value` to every pixel."""
+    upscaler = models_c2f.create_G(dims)
+    for weights in upscaler.parameters():
+        nn.init.zeros_(weights)
+    nn.init.constant_(upscaler[-1].bias, value)
+    return upscaler
+
+
+@pytest.mark.parametrize(("flag", "level"), [("--ema", 255), ("--no-ema", 0)])
+def test_the_averaged_upscaler_refines_unless_no_ema_is_typed(G, flag, level, tmp_path):
+    base, dims = write(tmp_path / "base.net", G=G), (1, 12, 12)
+    both = {"G": adding(-1, dims), "G_ema": adding(1, dims)}
+    up = write(tmp_path / "up.net", **both, D=models_c2f.create_D(dims))
+    at = (f"--G_base={base}", f"--G_c2f32={up}", f"--writeto={tmp_path / 'out'}")
+    done = invoke("sample", *FLAGS, *at, flag)
+    assert done.exit_code == 0, (done.output, done.exception)
+    with Image.open(tmp_path / "out" / "random_0001_c2f_12.jpg") as grid:
+        assert np.abs(np.asarray(grid, int) - level).max() < 3
+
+
 @pytest.mark.parametrize("scale", [8, 16])
 def test_pictures_that_are_no_squares_have_no_scale(scale, wide):
     done = invoke("sample", *FLAGS, f"--G_base={wide}", f"--scale={scale}")

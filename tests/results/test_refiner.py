@@ -53,6 +53,26 @@ def test_the_try_that_D_likes_best_is_kept(pair, faces):
         assert torch.allclose(found[number], (many[0] + diffs[best]).clamp(0, 1), atol=1e-5)
 
 
+def test_the_averaged_G_refines_unless_it_is_not_wanted(pair, faces, tmp_path):
+    path, _ = pair
+    plain = load_refiner(path).refine(faces)
+    averaged = models_c2f.create_G(DIMS)
+    content = {**torch7.load(path), "G_ema": torch7.from_module(averaged)}
+    torch7.save(tmp_path / "both.net", content)
+    torch7.save(tmp_path / "averaged.net", {**content, "G": content["G_ema"]})
+    wanted = load_refiner(tmp_path / "averaged.net", ema=False).refine(faces)
+    assert not torch.equal(wanted, plain)
+    assert torch.equal(load_refiner(tmp_path / "both.net").refine(faces), wanted)
+    assert torch.equal(load_refiner(tmp_path / "both.net", ema=False).refine(faces), plain)
+
+
+def test_an_autocast_around_it_changes_nothing(pair, faces):
+    refiner = load_refiner(pair[0])
+    expected = refiner.refine(faces)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(refiner.refine(faces), expected)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 16, 16), (1, 8, 8), (2, 1, 4, 8)])
 def test_pictures_that_do_not_fit(pair, shape):
     with pytest.raises(ValueError, match="cannot be refined"):
