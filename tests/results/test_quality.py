@@ -114,6 +114,12 @@ def test_diversity_and_nearest_by_brute_force():
     assert np.allclose(ours.numpy(), nearest, rtol=1e-4)
 
 
+def test_a_copy_is_at_distance_0_and_no_nearer_to_one_set_than_to_another():
+    images = torch.rand(300, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    for candidates in (images, images.flip(0)):
+        assert not quality.nearest_distances(images, candidates).any()
+
+
 def test_auc_and_roc_by_brute_force():
     rng = np.random.default_rng(1)
     positive, negative = rng.integers(0, 8, 30) / 8 + 0.125, rng.integers(0, 8, 20) / 8
