@@ -52,6 +52,8 @@ def follow(values: Mapping[str, Any], typed: frozenset[str]) -> dict[str, Any]:
     """
     chosen = RECIPES[values["recipe"]]
     ours = {name: value for name, value in chosen.items() if name not in typed}
+    if "G_ema" in typed:  # which --G_ema_power would silence
+        ours.pop("G_ema_power", None)
     ours = of_use(values, ours)
     click.get_current_context().params.update(ours)
     return {name: v for name, v in {**values, **ours}.items() if name != "recipe"}

@@ -55,6 +55,14 @@ def test_what_is_typed_wins_even_where_it_is_the_default(parsed):
     assert saved["D_r1"] == 0
 
 
+@pytest.mark.parametrize("decay", [0.999, 0])
+def test_a_typed_average_takes_the_place_of_the_recipes(parsed, decay):
+    used, saved = parsed("--recipe=best", f"--G_ema={decay}")
+    assert (used["G_ema"], used["G_ema_power"], saved["G_ema_power"]) == (decay, 0, 0)
+    used, _ = parsed("--recipe=best", f"--G_ema={decay}", "--G_ema_power=3")
+    assert used["G_ema_power"] == 3
+
+
 def test_every_recipe_names_real_parameters():
     names = {p.name for p in train.main.params}
     for recipe in recipes.RECIPES.values():
