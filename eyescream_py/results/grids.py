@@ -179,7 +179,8 @@ def load_refiner(options: SampleOptions, G: Generator, device: torch.device) -> 
                 raise
             print(f"No refined pictures: there is no {Path(options.save_c2f32) / name}.")
             return None
-    refiner = read_refiner(*paths, device, ("--G_c2f32", "--D_c2f32"), options.ema)
+    flags = "--G_c2f32", "--D_c2f32"
+    refiner = read_refiner(paths[0], paths[1], device, flags, options.ema)
     channels, size, width = G.dims
     if width != size:
         print(f"No refined pictures: {paths[0]} takes squares, G draws {G.size_in_words}.")
