@@ -1,8 +1,8 @@
 """Layers that published models hold, and that are no part of nn: of programs for single tasks.
 
-texture_nets (NoiseFill, GenNoise), DeepMask (SpatialSymmetricPadding), XNOR-Net (BinActiveZ),
-mc-cnn (Normalize2, StereoJoin1, StereoJoin), waifu2x (ShakeShakeTable), OpenNMT (Network). Images
-are (N,C,H,W).
+texture_nets (NoiseFill, MaskedNoiseFill, GenNoise), DeepMask (SpatialSymmetricPadding), XNOR-Net
+(BinActiveZ), mc-cnn (Normalize2, StereoJoin1, StereoJoin), waifu2x (ShakeShakeTable), OpenNMT
+(Network). Images are (N,C,H,W).
 """
 
 from __future__ import annotations
@@ -39,6 +39,28 @@ class NoiseFill(StochasticLayer):
 
     def extra_repr(self) -> str:
         return f"{self.planes}, {self.scale:g}"
+
+
+class MaskedNoiseFill(StochasticLayer):
+    """The masks (N,colors,H,W), ``times`` times noise within them, and ``planes`` of noise alone,
+    uniform in 0 .. ``mask_scale`` and 0 .. ``scale`` (texture_nets' doodles)."""
+
+    def __init__(
+        self, colors: int, times: int, planes: int, mask_scale: float = 1.0, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.colors, self.times, self.planes = colors, times, planes
+        self.mask_scale, self.scale = mask_scale, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.colors:
+            raise ValueError(f"{self.colors} masks are needed, the input has {x.shape[1]}")
+        within = [self._uniform(x) * x * self.mask_scale for _ in range(self.times)]
+        noise = self._uniform(x.new_empty(len(x), self.planes, *x.shape[2:])) * self.scale
+        return torch.cat([x, *within, noise], 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.colors}, {self.times}, {self.planes}"
 
 
 class GenNoise(StochasticLayer):

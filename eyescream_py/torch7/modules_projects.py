@@ -11,6 +11,7 @@ from .modules_codec import Node, Writer
 from .modules_weights import MAX_PLANES, without_memory
 from .registry import register
 
+_MASKED = ("n_colors", "num_mask_noise_times", "num_noise_channels")
 _MEASURES = ("nn.ContentLoss", "nn.StyleLoss", "nn.DeepDreamLoss")
 
 
@@ -85,9 +86,13 @@ def write_total_variation(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 def build_noise_fill(node: Node) -> nn.Module:
-    """The first version has no ``mult``; one that appends has a buffer."""
+    """The first version has no ``mult``; one that appends has a buffer; one takes masks."""
     if node.has("n_colors"):
-        raise node.fail("the version with masks (n_colors) is not supported")
+        colors, times, planes = (node.integer(name) for name in _MASKED)
+        if not 0 <= colors * (times + 1) + planes <= MAX_PLANES or min(colors, times, planes) < 0:
+            raise node.fail(f"{colors} masks, {times} times, and {planes} planes cannot be")
+        scales = node.number("mult_noise_mask", 1.0), node.number("mult_noise", 1.0)
+        return layers_published.MaskedNoiseFill(colors, times, planes, *scales)
     planes, scale = node.integer("num_noise_channels"), node.number("mult", 1.0)
     if not 0 <= planes <= MAX_PLANES:
         raise node.fail(f"the field num_noise_channels is not 0 to {MAX_PLANES}: {planes}")

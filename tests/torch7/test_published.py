@@ -46,8 +46,26 @@ def test_noise_fills_the_last_planes() -> None:
     assert torch.equal(x.grad, IMAGES)
     with pytest.raises(ValueError, match="noise for 2 planes, the input has 1"):
         layer(IMAGES[:, :1])
-    with pytest.raises(T7Error, match="version with masks"):
-        to_module(node("nn.NoiseFill", num_noise_channels=2, n_colors=3))
+
+
+def test_noise_within_masks() -> None:
+    """texture_nets' doodles: the masks, noise times the masks, and noise alone, drawn in turn."""
+    fields = {"n_colors": 6, "num_mask_noise_times": 2, "num_noise_channels": 3}
+    scales = {"mult_noise_mask": 3.0, "mult_noise": 0.5}
+    obj = node("nn.NoiseFill", **fields, **scales)
+    module = to_module(obj, None)
+    for opened in (module, to_module(load(save(None, from_module(module))), None)):
+        set_random_source(opened, LuaSource(5))
+        draws = LuaSource(5)
+        noise = [draws.uniform_(torch.empty(4, n, 5, 7).double(), 0, 1) for n in (6, 6, 3)]
+        within = [3 * part * IMAGES for part in noise[:2]]
+        expected = torch.cat([IMAGES, *within, noise[2] / 2], 1)
+        torch.testing.assert_close(opened(IMAGES), expected)
+    with pytest.raises(ValueError, match="6 masks are needed, the input has 2"):
+        module(IMAGES[:, :2])
+    for name in fields:
+        with pytest.raises(T7Error, match="planes cannot be"):
+            to_module(node("nn.NoiseFill", **{**fields, name: -1}))
 
 
 def test_noise_of_the_input_s_size() -> None:
