@@ -209,8 +209,6 @@ class Pictures:
         """A normalised batch (number, C, S, S) per side, augmented."""
         drawn_now = torch.tensor(self.queue.draw(number))
         indices = drawn_now.to(self.sides[0].device, non_blocking=True)
-        if self.augmentation == Augmentation():
-            return tuple(normalise(side[indices]) for side in self.sides)
         drawn = tuple(side[indices].float() / 255 for side in self.sides)
         return tuple(centred(side) for side in self.augmentation(drawn, self.queue.rng))
 

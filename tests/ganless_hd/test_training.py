@@ -100,6 +100,9 @@ def test_resumed_run_equals_an_uninterrupted_one(tiny_options, averaging):
     assert all(torch.equal(expected[name], tensors[name]) for name in expected)
     means = [[record["mean"] for record in records(run, "epoch")] for run in (whole, parts)]
     assert means[0] == means[1]
+    old = state_file(parts.folder).with_name("latest.safetensors.old")
+    _, before = read_tensors(old.rename(old.with_suffix("")))
+    assert before["progress"]["iteration"] == 6
 
 
 def test_resuming_drops_metrics_from_behind_the_state(tiny_options):
@@ -334,4 +337,5 @@ def test_a_folder_that_was_removed_comes_back(tiny_options, capsys):
         shutil.rmtree(tiny_options.folder)
         run.train()
     assert state_file(tiny_options.folder).is_file()
+    assert fingerprint(tiny_options.folder / "features.safetensors") == run.about["features"]
     assert "saves was removed or renamed: made again." in capsys.readouterr().out

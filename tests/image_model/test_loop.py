@@ -1,6 +1,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from eyescream_py.image_model import replay
 from eyescream_py.image_model.checkpoints import read_checkpoint
-from eyescream_py.image_model.loop import Run, new_run_folder, resume
+from eyescream_py.image_model.loop import Run, new_run_folder, rates_of, resume, set_rates
 from eyescream_py.image_model.options import GanOptions, ImageOptions, ModelOptions, RunOptions
 from eyescream_py.image_model.replay import open_for_run
 from eyescream_py.image_model.training import ImageModel, load_domains
@@ -70,6 +71,7 @@ def run_for(
         ckpt_freq=4,
         gen_num=2,
         decay_steps=decay_steps,
+        command_line="train --flip",
     )
     run = Run(learner, frequencies, folder, windows)
     try:
@@ -117,10 +119,18 @@ def test_a_run_killed_after_its_checkpoint_is_resumed_with_the_same_replay(
     }
 
 
+def test_each_optimizer_gets_a_share_of_its_own_rate() -> None:
+    named = {rate: torch.optim.SGD([torch.zeros(1)], rate) for rate in (0.5, 0.25)}
+    learner = SimpleNamespace(optimizers=named)
+    set_rates(learner, rates_of(learner), 0.5)
+    assert rates_of(learner) == {0.5: 0.25, 0.25: 0.125}
+
+
 def test_files_of_a_run(heads: Path, tmp_path: Path) -> None:
     windows = run_for(heads, tmp_path / "run", 5)
     names = {p.name for p in (tmp_path / "run").iterdir()}
-    assert {"hyperparams.txt", "metrics.jsonl", "replay.npy", "step_3", "step_5"} <= names
+    assert {"metrics.jsonl", "replay.npy", "step_3", "step_5"} <= names
+    assert (tmp_path / "run/hyperparams.txt").read_text() == "train --flip\n"
     assert {"model.ckpt-4.safetensors", "model.ckpt-5.safetensors"} <= names
     assert sorted(p.name for p in (tmp_path / "run/step_3").iterdir()) == ["0.png", "1.png"]
     with Image.open(tmp_path / "run/step_3/0.png") as file:

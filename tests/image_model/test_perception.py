@@ -61,6 +61,7 @@ def test_the_weight_scales_the_step_and_not_the_report(heads: Path) -> None:
         report = model.l1_step(*batch)
         pairs = zip(model.generator.parameters(), before, strict=True)
         found.append((report, sum((a - b).norm() for a, b in pairs).item()))
+    assert model.l1_step(*batch)["features"] < report["features"]
     (plain, _), (light, near), (heavy, far) = found
     assert list(plain) == ["L1"]
     assert plain["L1"] == light["L1"] == heavy["L1"]

@@ -76,9 +76,11 @@ def test_surface_points_spread_by_area() -> None:
     np.testing.assert_allclose(large.mean(0), [1, 1 / 3, 0], atol=0.02)
 
 
-def test_points_without_faces_are_the_vertices() -> None:
+def test_points_without_faces_are_the_vertices(tmp_path: Path) -> None:
     cloud = Mesh(TETRAHEDRON.vertices, np.empty((0, 3), np.int64))
     assert cloud.surface_points(10, np.random.default_rng(0)) is cloud.vertices
+    write_ply(tmp_path / "cloud.ply", cloud)
+    assert read_ply(tmp_path / "cloud.ply").triangles.shape == (0, 3)
 
 
 BOMB = b"ply\nformat binary_little_endian 1.0\nelement face 2000000000\n"

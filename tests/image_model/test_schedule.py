@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eyescream_py.image_model.schedule import CriticSchedule, DifferenceSchedule
+from eyescream_py.image_model.schedule import CriticSchedule, DifferenceSchedule, rate_share
 
 
 def steps_of_a_turn(schedule, differences) -> int:
@@ -48,6 +48,11 @@ def test_a_hopeless_discriminator_does_not_hold_the_turn_for_ever() -> None:
 )
 def test_every_turn_ends_within_the_limit(low, high, limit, start, answers) -> None:
     assert steps_of_a_turn(DifferenceSchedule(low, high, limit, start), answers) <= limit
+
+
+def test_rates_fall_in_a_straight_line_that_ends_one_step_after_the_run() -> None:
+    assert [rate_share(step, 6, 3) for step in range(1, 8)] == [1, 1, 1, 0.75, 0.5, 0.25, 0]
+    assert [rate_share(step, 6, 0) for step in (1, 6)] == [1, 1]
 
 
 def test_critic_schedule_is_thorough_at_first_and_each_thousandth_turn() -> None:

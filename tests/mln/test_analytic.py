@@ -117,6 +117,18 @@ def test_sweeps_lower_the_error_and_time_parts_help_under_strong_off_resonance()
     assert 0 <= times.min() < 0.1 < 0.9 < times.max() <= 1
 
 
+def test_each_grid_point_sees_the_phase_of_its_own_time() -> None:
+    protocol, _ = make_protocol(Setup(side=SIDE, coils=3, samples=500, turns=6, b0_hz=150))
+    acquisition = protocol.acquisition
+    shape = Shape(SIDE, SIDE, SIDE / 2, 3, 6, 3, k_grid="matched")
+    net, images = build_network(shape, protocol.trajectory), random_images(2, SIDE, SIDE)
+    at_first = torch.arange(SIDE**2) % 2 == 0
+    found = grid_spectra(net, acquisition, images, 1.0 - at_first.float())
+    for part, phase in ((at_first, 1.0), (~at_first, acquisition.phases[0, -1])):
+        expected = grid_spectra(net, acquisition, images * phase, None)
+        torch.testing.assert_close(found[part], expected[part])
+
+
 def test_sweeps_end_at_the_kernels_of_least_error_under_the_noise() -> None:
     """Where the slope of |A R - label|^2 + noise mean|L|^2 N^2 |R|^2 is zero; more sweeps than that
     takes leave them there (rounding, amplified, made 1e12 of them).

@@ -65,6 +65,30 @@ def test_maps_of_an_undersampled_centre_need_the_joint_estimate() -> None:
     assert joint_error < 0.6 * alone_error
 
 
+def test_the_difference_of_maps_is_the_sine_of_their_angle() -> None:
+    maps = torch.tensor([3.0, 4.0j]).view(2, 1, 1).expand(2, 1, 3)
+    other = torch.tensor([[2j, 1, 9], [0, 4j / 3, 0]]).view(2, 1, 3)  # sines 0.8 and 0
+    mask = torch.tensor([[1.0, 1, 0]])
+    assert map_difference(maps, other, mask) == pytest.approx(0.8 / 2**0.5, rel=1e-3)
+
+
+def test_the_gap_of_a_centre_is_looked_for_on_all_its_sides() -> None:
+    line = np.arange(-8, 8)
+    grid = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
+    for corner in ((4, 4), (-4, 4), (4, -4), (-4, -4)):
+        left = grid[np.abs(grid - corner).max(1) > 1]
+        assert coil_estimation._centre_gap(left.T, 16) == 2
+    assert coil_estimation._centre_gap(grid.T, 16) == 0
+
+
+def test_columns_of_pixels_in_turn_give_the_same_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    centre = random_images(3, 8, 8)
+    whole = espirit(centre, 12, 4)
+    monkeypatch.setattr(coil_estimation, "BLOCK_BYTES", 16 * 3**2 * 12 * 2)  # two columns
+    for found, expected in zip(espirit(centre, 12, 4), whole, strict=True):
+        torch.testing.assert_close(found.abs(), expected.abs())
+
+
 def test_a_few_virtual_coils_hold_most_of_the_signal() -> None:
     signal = random_images(2, 300)
     mixed = random_images(6, 2, seed=1) @ signal + 1e-3 * random_images(6, 300, seed=2)

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from eyescream_py.mln import covariance
 from eyescream_py.mln.analytic import noise_power
 from eyescream_py.mln.covariance import covariance_start, set_covariance_weights
 from eyescream_py.mln.data import Examples
@@ -130,6 +133,29 @@ def test_both_grids_are_served(side: int, grid: str) -> None:
     test = Examples(params, protocol, phantoms(), seed=9).simulate(list(range(4)))
     with torch.no_grad():
         assert error(net(test.signal), test.label) < 0.2
+
+
+def test_places_are_rounded_to_quarters_at_the_coarsest(monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = spiral_protocol(coils=4)
+    fine, coarse = (
+        build_network(Shape(SIDE, SIDE, SIDE / 2, 4, 8, 4, k_grid="matched"), protocol.trajectory)
+        for _ in range(2)
+    )
+    set_covariance_weights(fine, protocol, 1e-2, 4)
+    monkeypatch.setattr(covariance, "TABLE_BYTES", 0)
+    set_covariance_weights(coarse, protocol, 1e-2, 4)
+    assert 0.01 < error(coarse.k_layer.weight, fine.k_layer.weight) < 0.5
+
+
+def test_times_are_as_fine_for_fields_below_as_above_the_scanner_s() -> None:
+    protocol, _ = make_protocol(Setup(side=SIDE, coils=4, samples=500, turns=6, b0_hz=150))
+    net = build_network(Shape(SIDE, SIDE, SIDE / 2, 4, 8, 4, k_grid="matched"), protocol.trajectory)
+    phases, steps = protocol.acquisition.phases, []
+    for turned in (phases, phases.conj()):
+        acquisition = replace(protocol.acquisition, phases=turned)
+        steps.append(covariance._places(net, replace(protocol, acquisition=acquisition), None)[2])
+    assert steps[0] == steps[1]
+    assert steps[0][1] == pytest.approx(1 / 48)  # 1.5 turns at most, 32 steps a turn
 
 
 def test_off_resonance_is_undone() -> None:

@@ -129,13 +129,15 @@ def test_examples_are_a_function_of_their_number() -> None:
     assert (first.label.abs() * (1 - protocol.mask)).max() == 0
 
 
-def test_bank_simulates_each_slot_once_per_period() -> None:
+def test_bank_simulates_each_slot_once_per_period(monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = spiral_protocol()
     fresh = Examples(small_params(), protocol, phantoms())
     banked = Examples(small_params(BankSize=4, BankK=2), protocol, phantoms())
     torch.testing.assert_close(banked.batch(0, 4).label, fresh.batch(0, 4).label)
     torch.testing.assert_close(banked.batch(4, 4).label, fresh.batch(0, 4).label)  # used again
     torch.testing.assert_close(banked.batch(8, 4).label, fresh.batch(8, 4).label)  # next period
+    monkeypatch.setattr(banked, "simulate", None)  # all that comes now is kept
+    torch.testing.assert_close(banked.batch(12, 4).label, fresh.batch(8, 4).label)
 
 
 def test_a_resumed_bank_gives_the_same_batches() -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eyescream_py.mln import series
 from eyescream_py.mln.pictures import batch_picture, write_demo, write_png
 from eyescream_py.system.errors import UserError
 from tests.mln.small import random_images
@@ -49,3 +50,9 @@ def test_demo_says_when_there_is_nothing(tmp_path: Path) -> None:
     (tmp_path / "batch000000_out.png").write_bytes(b"x")
     with pytest.raises(UserError, match="cannot be read"):
         write_demo(tmp_path, tmp_path / "d.gif")
+
+
+def test_magnitudes_are_white_at_their_brightest_but_for_a_few() -> None:
+    rows = np.array([[[3 + 4j, 0]], [[2.5, 50]]])  # the 99.7th percentile is 49.595
+    assert series.picture(rows).tolist() == [[26, 0], [13, 255]]
+    assert series.picture(0 * rows).max() == 0

@@ -3,6 +3,7 @@ import pytest
 
 from eyescream_py.mln import trajectories
 from eyescream_py.mln.trajectories import (
+    _disc_mask,
     cartesian,
     density_compensation,
     is_on_grid,
@@ -44,6 +45,13 @@ def test_cartesian_positions() -> None:
     assert not is_on_grid(np.array([[2.0], [0]]), 4)
     assert is_on_grid(cartesian(np.ones((5, 5), bool)), 5)
     assert not is_on_grid(np.array([[3.0], [0]]), 5)
+
+
+def test_no_sample_is_nearer_to_another_than_the_disc_of_the_earlier_one() -> None:
+    order, distance = np.random.default_rng(0).permutation(400), np.full((20, 20), 3.5)
+    places = np.argwhere(_disc_mask(order, distance, calibration=0))
+    between = np.linalg.norm(places[:, None] - places, axis=2)
+    assert between[~np.eye(len(places), dtype=bool)].min() >= 3.5
 
 
 def test_poisson_disc_mask_hits_its_acceleration_and_is_densest_in_the_middle() -> None:

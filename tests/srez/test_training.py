@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eyescream_py.srez import training
 from eyescream_py.srez.batches import Batch, Batches, held_out_pictures
 from eyescream_py.srez.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
 from eyescream_py.srez.data import load_split
@@ -53,6 +54,15 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tiny, tmp_path, obje
     a, b = tensors(whole), tensors(parts)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_both_networks_learn_at_the_rate_of_their_batch(tiny, monkeypatch):
+    options = dataclasses.replace(tiny, max_batches=3, learning_rate_half_life=1)
+    networks = build_networks(options, CPU)
+    monkeypatch.setattr(training, "build_networks", lambda *_: networks)
+    run_train(options, CPU, say=quiet)
+    for optimizer in (networks.generator_optimizer, networks.critic_optimizer):
+        assert float(optimizer.param_groups[0]["lr"]) == learning_rate(options, 2)
 
 
 def test_what_a_run_writes(tiny):

@@ -71,6 +71,12 @@ def test_luma_is_rec_601s():
     assert luma_of(torch.eye(3)[:, None])[0, 0].tolist() == pytest.approx([0.299, 0.587, 0.114])
 
 
+def test_a_part_of_a_photo_repeats_its_edge_outside():
+    photo = Photo(np.random.default_rng(0).integers(0, 256, (4, 7, 3), np.uint8))
+    wide = np.pad(photo.pixels, ((2, 3), (1, 4), (0, 0)), "edge") / np.float32(255)
+    assert torch.equal(photo.part((-1, -2, 11, 7)), torch.from_numpy(wide).permute(2, 0, 1))
+
+
 def test_a_grey_network_s_brightness_gets_the_colours_enlarged_smoothly(told):
     torch.manual_seed(0)
     generator, small = (
