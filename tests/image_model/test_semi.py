@@ -8,6 +8,7 @@ from eyescream_py.image_model.checkpoints import read_checkpoint, save_checkpoin
 from eyescream_py.image_model.data import load_folder, load_pairs, normalise
 from eyescream_py.image_model.loop import resume
 from eyescream_py.image_model.options import GanOptions, ImageOptions, SemiOptions
+from eyescream_py.image_model.replay import ReplayCache
 from eyescream_py.image_model.semi import CrossEncoder, FrozenEncoderGan
 from eyescream_py.system.errors import UserError
 
@@ -85,6 +86,18 @@ def test_stage_two_never_moves_the_encoder_even_with_batch_norm(heads: Path) -> 
     for name, module in learner.modules.items():
         same = all(torch.equal(v, before[name][n]) for n, v in module.state_dict().items())
         assert same == (name == "encoder"), name
+
+
+def test_stage_two_settles_its_replayed_pictures_with_each_checkpoint(heads, tmp_path) -> None:
+    learner, cache = stage2(heads), (tmp_path / "replay", 9, (1, 32, 32))
+    learner.game.replay = ReplayCache.create(*cache)
+    learner.step()
+    learner.saved()
+    learner.step()
+    learner.close()
+    again = ReplayCache.open(*cache)
+    assert (again.pushes, again.count) == (1, 4)
+    again.close()
 
 
 def test_code_constancy_is_the_l1_of_codes_and_reaches_the_decoder(heads: Path) -> None:
