@@ -48,9 +48,10 @@ def test_sheet_of_a_photograph(network_file, tmp_path):
     assert abs(shown - target).max() <= 3  # the input's contours are white, so values hardly move
 
 
-def test_tiles_give_the_picture_of_one_piece():
+@pytest.mark.parametrize("size", [(128, 832), (832, 64)])
+def test_tiles_give_the_picture_of_one_piece(size):
     network = UNet(0.03125, seed=2).eval()
-    inputs = torch.randint(0, 256, (3, 128, 832), dtype=torch.uint8)
+    inputs = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     whole = Painter(network, CPU, 64, True)(inputs)
     tiled = Painter(network, CPU, 64, True, tile=64)(inputs)
     assert whole.std() > 0.01

@@ -336,6 +336,8 @@ def test_a_folder_that_was_removed_comes_back(tiny_options, capsys):
     with opened_run(replace(tiny_options, max_steps=2), ()) as run:
         shutil.rmtree(tiny_options.folder)
         run.train()
+        (tiny_options.folder / "features.safetensors").unlink()
+        run._save_state()
     assert state_file(tiny_options.folder).is_file()
     assert fingerprint(tiny_options.folder / "features.safetensors") == run.about["features"]
     assert "saves was removed or renamed: made again." in capsys.readouterr().out
