@@ -192,6 +192,7 @@ class Augmentations(click.ParamType):
 def taming_options() -> Decorator:
     """What holds D back, none of it known to the Lua program."""
     bound = "Bound of the spectral norm of each of D's layers (0: none)."
+    r1 = "Weight of R1, a penalty on D's slope at real pictures: an eighth of the papers' gamma."
     return group(
         number(
             "--D_smooth", 0.0, "Label smoothing: 1 minus this is D's target of real pictures.",
@@ -201,7 +202,7 @@ def taming_options() -> Decorator:
             "--D_augment", "D_augment", default="", type=Augmentations(), metavar="LIST",
             help=f"D sees pictures changed at random, some of: {','.join(AUGMENTATIONS)}.",
         ),
-        number("--D_r1", 0.0, "Weight of R1: penalty on D's slope at real pictures.", NOT_NEGATIVE),
+        number("--D_r1", 0.0, r1, NOT_NEGATIVE),
         number("--D_r1_every", 4, "Take R1 every so many D steps, as many times it.", AT_LEAST_1),
         number("--D_spectral", 0.0, bound, NOT_NEGATIVE),
     )  # fmt: skip

@@ -28,17 +28,23 @@ class DiffAugment:
     changed at random, so that a small data set is harder to learn by heart.
 
     `kinds` are some of `cli.options.AUGMENTATIONS`. Pictures [N,C,H,W] in 0..1 become pictures of
-    the same shape, which may leave 0..1. Seven numbers per picture are drawn, whatever the kinds.
+    the same shape, which may leave 0..1. Seven numbers per picture are drawn, whatever the kinds,
+    and an eighth where the saturation of "colour" is changed, too.
     """
 
     def __init__(self, kinds: Sequence[str], source: RandomSource) -> None:
         self.kinds, self.source = tuple(kinds), source
 
     def __call__(self, images: Tensor) -> Tensor:
-        draws = self.source.uniform_(torch.empty(len(images), 7, device=images.device), 0, 1)
-        brightness, contrast, down, right, top, left, side = draws.to(images.dtype).T
+        saturated = "colour" in self.kinds and images.shape[1] == 3
+        draws = torch.empty(len(images), 7 + saturated, device=images.device)
+        draws = self.source.uniform_(draws, 0, 1).to(images.dtype)
+        brightness, contrast, down, right, top, left, side, *saturation = draws.T
         if "colour" in self.kinds:
             images = images + (_each(brightness) - 0.5) / 2
+            for share in saturation:
+                grey = images.mean(1, keepdim=True)
+                images = (images - grey) * (2 * _each(share)) + grey
             mean = images.mean((1, 2, 3), keepdim=True)
             images = (images - mean) * (_each(contrast) + 0.5) + mean
         if "mirror" in self.kinds:
@@ -57,7 +63,8 @@ def _each(values: Tensor) -> Tensor:
 def shifted(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """Each picture moved by whole pixels, at most SHIFT of its side; zeros come in at the border.
 
-    `down` and `right` [N] lie in [-1,1].
+    `down` and `right` [N] lie in [-1,1]; where they are uniform, the farthest moves come half as
+    often as each other one.
     """
     n, _, height, width = images.shape
     most = max(1, round(SHIFT * height))
@@ -106,7 +113,9 @@ class SlopePenalty:
     """R1 of Mescheder et al. 2018: weight/2 * mean squared slope of D's logit at real pictures.
 
     It is computed in every `every`-th step only, with `every` times the weight (Karras et al.
-    2020), in a pass of its own by layers that can be differentiated twice.
+    2020), in a pass of its own by layers that can be differentiated twice. `weight` is an eighth
+    of the papers' gamma: D's loss is a mean over real and generated pictures, theirs a sum, and
+    pictures in 0..1 make slopes twice as steep as those in -1..1.
     """
 
     def __init__(self, weight: float, every: int = 1) -> None:

@@ -41,19 +41,19 @@ def test_each_kind_of_view_changes_the_pictures_and_lets_gradients_through(kind)
 
 
 class Drawn:
-    """Gives out the same seven numbers for every picture."""
+    """Gives out the same eight numbers, or the first seven, for every picture."""
 
     def __init__(self, *numbers):
         self.numbers = torch.tensor(numbers)
 
     def uniform_(self, tensor, low, high):
         assert (low, high) == (0, 1)
-        return tensor.copy_(self.numbers)
+        return tensor.copy_(self.numbers[: tensor.shape[1]])
 
 
 def test_each_kind_of_view_takes_its_own_numbers():
     """Brightness and contrast in 0..1 as about half a picture; the hole comes last."""
-    images = pictures(3)
+    images = pictures(3, 1)
     source = Drawn(0.9, 0.8, 1.0, 0.0, 0.5, 0.25, 0.7)  # down by two, left by two; side: mirrored
     bright = images + 0.2
     mean = bright.mean((1, 2, 3), keepdim=True)
@@ -67,6 +67,41 @@ def test_each_kind_of_view_takes_its_own_numbers():
     ):  # fmt: skip
         torch.testing.assert_close(DiffAugment([kind], source)(images), expected)
     assert not DiffAugment(["cutout", "translation"], source)(images)[:, :, 4:12, :8].any()
+
+
+def test_colour_changes_brightness_then_saturation_then_contrast():
+    """As in Zhao et al. 2020: a saturation of 0 leaves each pixel the mean of its channels."""
+    images = pictures(3)
+    for share in (0.0, 0.5, 0.75):
+        bright = images + 0.2
+        grey = bright.mean(1, keepdim=True)
+        mean = bright.mean((1, 2, 3), keepdim=True)
+        expected = 1.3 * (grey + 2 * share * (bright - grey) - mean) + mean
+        source = Drawn(0.9, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0, share)
+        torch.testing.assert_close(DiffAugment(["colour"], source)(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "channels", "count"),
+    [("colour,mirror", 3, 8), ("colour,mirror", 1, 7), ("translation,mirror", 3, 7)],
+)
+def test_an_eighth_number_is_drawn_where_there_is_saturation(kinds, channels, count):
+    views, twin = DiffAugment(kinds.split(","), TorchSource(1)), TorchSource(1)
+    views(pictures(4, channels))
+    twin.uniform_(torch.empty(4, count), 0, 1)
+    following = [source.uniform_(torch.empty(3), 0, 1) for source in (views.source, twin)]
+    assert torch.equal(*following)
+
+
+def test_r1_is_an_eighth_of_the_papers_gamma():
+    """With D(x) = w.x of pictures in -1..1 the loss is half that of Mescheder et al."""
+    D = nn.Sequential(View(16), nn.Linear(16, 1), nn.Sigmoid())
+    images = pictures(4, 1, 4)
+    scaled = (2 * images - 1).requires_grad_()  # the D of this picture is D of images
+    slope = torch.autograd.grad(Logits(D)((scaled + 1) / 2).sum(), scaled)[0]
+    papers = 8 * 0.3 / 2 * slope.square().sum((1, 2, 3)).mean()
+    ours = torch.as_tensor(SlopePenalty(0.3)(Logits(D), images))
+    assert float(ours.detach()) == pytest.approx(float(papers) / 2, rel=1e-4)
 
 
 def test_no_kinds_leave_the_pictures_alone():
