@@ -62,7 +62,8 @@ class NeuraltalkModel(nn.Module):
 class DensecapModel(nn.Module):
     """densecap: {codes of regions (N,D), words (N,T)} -> scores (N,T+2,M+1).
 
-    Those of the word after the region, after the start, and after each word. ``encoder``: (N,D) ->
+    Those of the word after the region, after the start, and after each word. Words in an empty
+    tensor (0) are asked for: the likeliest ones (N,length) come back. ``encoder``: (N,D) ->
     (N,1,W); ``rnn``: (N,T,W) -> (N,T,M+1).
     """
 
@@ -75,6 +76,8 @@ class DensecapModel(nn.Module):
 
     def forward(self, inputs: Any) -> Tensor:
         codes, words = inputs
+        if words.dim() == 1 and not len(words):
+            return self.sample(codes)
         words = words.long()
         start = torch.full((len(codes), 1), self.words + 1, device=codes.device)
         known = torch.where(words == 0, self.words + 2, words)

@@ -43,6 +43,7 @@ from .modules_cudnn import register_cudnn
 from .modules_nnx import register_nnx
 from .modules_origin import Origin, Rewriting, origin_of, remember
 from .modules_projects import register_projects
+from .modules_regions import register_regions
 from .modules_stn import register_stn
 from .registry import REGISTRY
 from .values import Table, TorchObject
@@ -76,6 +77,7 @@ register_blocks()
 register_batch_last()
 register_nnx()
 register_boxes()
+register_regions()
 _CPU = ("torch.FloatTensor", "torch.DoubleTensor")
 _TORCH_REFUSES = (ValueError, RuntimeError, TypeError, ArithmeticError, AssertionError)
 

@@ -157,11 +157,11 @@ def test_shake_shake() -> None:
 
 
 def test_an_unknown_class_tells_what_may_open_alone() -> None:
-    """Some programs keep their networks in fields, densecap in a table."""
+    """Some programs keep their networks in fields, some in a table."""
     mask = node("nn.Detector", trunk=node("nn.Tanh"), branch=node("nn.Tanh"), fSz=10)
     with pytest.raises(T7Error, match=r"may open alone: trunk, branch$"):
         to_module(mask)
-    caption = node("nn.DenseCapModel", nets=Table(recog_base=node("nn.Tanh")), net=node("nn.Tanh"))
+    caption = node("nn.Captioner", nets=Table(recog_base=node("nn.Tanh")), net=node("nn.Tanh"))
     with pytest.raises(T7Error, match=r"may open alone: net, nets\.recog_base$"):
         to_module(caption)
 
