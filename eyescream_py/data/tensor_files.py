@@ -55,7 +55,9 @@ def _find(value: Any, copies: Copies, levels: int) -> Tensor | None:
     for key in _KEYS:
         if key in fields:
             found = _find(fields[key], copies, levels - 1)
-            return found.transpose(2, 3) if found is not None and _of_matlab(fields) else found
+            if found is not None and key == "X" and _of_matlab(fields):
+                return found.transpose(2, 3)
+            return found
     return _stacked(fields, copies)
 
 

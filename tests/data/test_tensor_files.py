@@ -24,6 +24,7 @@ LAYOUTS = {
     "cifar-10-batches-t7": (table(COLOR.view(6, 192).t()), COLOR),
     "cifar-10 in rows": (table(COLOR.view(6, 192)), COLOR),
     "SVHN by mattorch": (Table(X=COLOR.transpose(2, 3), y=LABELS.view(1, 6)), COLOR),
+    "data before X": (Table(X=COLOR, y=LABELS.view(1, 6), data=GRAY.squeeze(1)), GRAY),
     "X and y": (Table(X=COLOR, y=LABELS), COLOR),
     "fb.resnet.torch": (Table(val=table(COLOR[:1]), train=table(COLOR)), COLOR),
     "cifar.torch's provider": (
