@@ -128,10 +128,11 @@ def epoch_length(options: GameOptions, data: Dataset) -> int:
 
 def falling(epoch: int, epochs: int, start: float) -> float:
     """Factor of the learning rates: 1 up to the share `start` of the epochs, then straight to
-    LAST_RATE in the last one; 1 for ever where nobody said how many epochs there are.
+    LAST_RATE in the last one; 1 for ever where nobody said how many epochs there are, and in an
+    only one, which would learn next to nothing.
     """
     flat = start * epochs
-    if not epochs or epoch <= flat:
+    if epochs <= 1 or epoch <= flat:
         return 1.0
     return 1 - (1 - LAST_RATE) * min(1.0, (epoch - flat) / (epochs - flat))
 

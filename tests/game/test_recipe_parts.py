@@ -11,7 +11,7 @@ from eyescream_py.training.game import LAST_RATE, falling
 @pytest.mark.parametrize(
     ("epoch", "epochs", "start", "factor"),
     [(1, 10, 0.5, 1.0), (5, 10, 0.5, 1.0), (10, 10, 0.5, LAST_RATE), (7, 0, 0.5, 1.0),
-     (10, 10, 1.0, 1.0), (12, 10, 0.5, LAST_RATE), (9, 12, 0.5, 1 - 0.98 / 2)],
+     (10, 10, 1.0, 1.0), (12, 10, 0.5, LAST_RATE), (9, 12, 0.5, 1 - 0.98 / 2), (1, 1, 0.5, 1.0)],
 )  # fmt: skip
 def test_rates_fall_in_the_last_part(epoch, epochs, start, factor):
     assert falling(epoch, epochs, start) == pytest.approx(factor)
