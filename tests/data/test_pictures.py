@@ -51,6 +51,16 @@ def test_depth_is_kept_as_fractions():
 
 
 RED = (254, 0, 0)
+
+
+def test_the_luma_of_colours_keeps_its_fractions_and_grey_can_be_colour():
+    colours = np.array([[[255, 0, 0], [10, 20, 30]]], np.uint8)
+    luma = read_pixels(saved(colours, "PNG"), "L")
+    assert luma[0].tolist() == pytest.approx([0.299 * 255, 18.15], abs=1e-3)
+    grey = saved(np.array([[7, 9]], np.uint8), "PNG")
+    assert read_pixels(grey, "RGB").tolist() == [[[7] * 3, [9] * 3]]
+
+
 CLEAR = {
     "RGBA": saved(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "PNG"),
     "LA": saved(Image.new("LA", (8, 8), (0, 0)), "PNG"),

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from eyescream_py.mln.analytic import (
     channel_maps,
+    check_start,
     grid_spectra,
     grid_times,
     normal_factors,
@@ -153,3 +156,8 @@ def test_wrong_shapes_are_refused() -> None:
     examples = Examples(small_params(), protocol, phantoms())
     with pytest.raises(ValueError, match="2 channels do not divide 3 segments"):
         set_regression_weights(net, protocol, examples, 8, 1e-3, 2)
+    relaxed = Shape(SIDE, SIDE, SIDE / 2, 3, 4, 3, trainable_fourier=True)
+    check_start(build_network(relaxed, protocol.trajectory), protocol, 3)
+    mixing = build_network(replace(relaxed, shared_fourier=False), protocol.trajectory)
+    with pytest.raises(ValueError, match="with Fourier layers only"):
+        check_start(mixing, protocol, 3)

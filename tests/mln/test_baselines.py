@@ -9,6 +9,7 @@ from eyescream_py.mln.baselines import (
     haar,
     inverse_haar,
     largest_eigenvalue,
+    radial_power,
     wavelet_l1,
 )
 from eyescream_py.mln.data import Examples
@@ -21,6 +22,15 @@ from tests.mln.small import phantoms, random_images, small_params, spiral_protoc
 
 def error(image: torch.Tensor, truth: torch.Tensor) -> float:
     return ((image - truth).norm() / truth.norm()).item()
+
+
+def test_radial_power_is_the_mean_over_images_and_rings() -> None:
+    images = random_images(3, 6, 6)
+    spectra = np.abs(np.fft.fft2(images.numpy(), norm="ortho")) ** 2
+    line = [0, 1, 2, -3, -2, -1]
+    ring = np.array([[round(np.hypot(a, b)) for b in line] for a in line])
+    expected = [[spectra[:, ring == ring[a, b]].mean() for b in range(6)] for a in range(6)]
+    np.testing.assert_allclose(radial_power(images).numpy(), expected, rtol=1e-5)
 
 
 def test_conjugate_gradient_solves_each_item() -> None:

@@ -32,9 +32,9 @@ def test_hdf5_images_are_read_by_name(tmp_path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["HCPData"] = stack
         file["other"] = np.zeros((2, 3, 4))
-    np.testing.assert_array_equal(load_images(path, 3, 16), stack[:3])
-    with pytest.raises(UserError, match="20 x 20 are smaller than LabelsH 32"):
-        load_images(path, 3, 32)
+    np.testing.assert_array_equal(load_images(path, 3, 20), stack[:3])
+    with pytest.raises(UserError, match="20 x 20 are smaller than LabelsH 21"):
+        load_images(path, 3, 21)
 
 
 @pytest.mark.parametrize("shape", [(100, 24, 32), (5, 24, 32), (32, 24, 31), (24, 100, 32)])

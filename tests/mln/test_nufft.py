@@ -141,6 +141,12 @@ def test_matrix_nufft_reads_the_originals_layout() -> None:
     assert inner_product_error(operator, image, signal) < 1e-12
 
 
+def test_the_fastest_operator_that_is_there_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(choose_operator(TRAJECTORY, SIDE), Finufft)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert isinstance(choose_operator(TRAJECTORY, SIDE), GriddedNUFFT)
+
+
 def test_empty_batches() -> None:
     operator = Finufft(TRAJECTORY, SIDE)
     assert operator.forward(torch.zeros(0, SIDE, SIDE, dtype=torch.complex64)).shape == (0, 500)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+import torch.distributed as dist
 
 from eyescream_py.system.errors import UserError
 from eyescream_py.training import meeting
@@ -31,6 +32,12 @@ def place(monkeypatch):
     monkeypatch.setattr(meeting, "MEETING_S", 20.0)
     monkeypatch.setattr(meeting, "LOOK_S", 0.01)
     return monkeypatch
+
+
+def test_a_store_that_went_away_is_told(place):
+    company = Company()
+    with pytest.raises(UserError, match="rank 0 ended before"), company._store_may_go():
+        raise dist.DistError("Broken pipe")
 
 
 @pytest.fixture
