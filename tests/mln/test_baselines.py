@@ -118,3 +118,4 @@ def test_metrics() -> None:
     assert ssim(truth * 1j, truth) == pytest.approx(1)
     assert ssim(truth[::-1], truth) < 0.9
     assert magnitude_correlation(2 * truth, -truth, np.ones((32, 32))) == pytest.approx(1)
+    assert magnitude_correlation(np.where(half, truth, 9), truth, half) == pytest.approx(1)

@@ -129,6 +129,12 @@ def test_the_autoencoder(built):
     assert (len(task.train), len(task.validation)) == (18, 2)
     task.halve_learning_rate()
     assert stage.optimizer.lr == 0.055
+    orders = []
+    for _ in range(2):
+        task.begin_epoch()
+        orders.append(task.order.tolist())
+        assert sorted(orders[-1]) == list(range(18))
+    assert orders[0] != orders[1]
 
 
 @pytest.mark.parametrize("rng", ["torch", "lua"])
