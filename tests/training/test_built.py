@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from eyescream_py import torch7
+from eyescream_py.data.dataset import Dataset
 from eyescream_py.game.adversarial import FaultyPenalty, Penalty
 from eyescream_py.game.adversarial_c2f import PairFeed, StalePairFeed
 from eyescream_py.game.answers import Logits, Probabilities, bce_loss
@@ -135,6 +136,16 @@ def test_the_autoencoder(built):
         orders.append(task.order.tolist())
         assert sorted(orders[-1]) == list(range(18))
     assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize(
+    ("borders", "cut"), [(None, 36), ((0, 20, 36), 36), ((0, 20, 37), 20), ((0, 36, 37), 36)]
+)
+def test_copies_of_a_picture_train_or_validate(borders, cut):
+    rows = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
+    train, rest = reconstruct.split(Dataset(rows, "copies", borders), 9)
+    assert train.images.flatten().tolist() == list(range(cut))
+    assert rest.images.flatten().tolist() == list(range(cut, cut + 4))  # a tenth at most
 
 
 @pytest.mark.parametrize("rng", ["torch", "lua"])
