@@ -18,7 +18,7 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.memory import built
 from eyescream_py.system.places import as_script
 from eyescream_py.system.signals import StopSignal
-from eyescream_py.system.voice import as_typed
+from eyescream_py.system.voice import as_typed, counted
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.training import setup
 from eyescream_py.training.distributed import joined
@@ -172,7 +172,7 @@ def _decoder(options: FaceOptions, device: torch.device) -> nn.Module | None:
     if pixels != channels * size * size:
         raise UserError(
             f"--autoencoder={path} makes pictures of {pixels} values, --scale={size} with "
-            f"{channels} channels needs {channels * size * size}"
+            f"{counted(channels, 'channel')} needs {channels * size * size}"
         )
     return nn.Sequential(*layers[DECODER_START:]).to(device).requires_grad_(False).eval()
 

@@ -15,7 +15,7 @@ from eyescream_py.torch7.optim import SGD, Adagrad, Adam
 from eyescream_py.training import c2f, faces, reconstruct
 from eyescream_py.training.game import LAST_RATE
 from eyescream_py.training.reconstruct import absolute_error
-from tests.small_runs import pictures, small_run, use_small_networks
+from tests.small_runs import SCRIPTS, invoke, pictures, small_run, use_small_networks
 
 OWNERS = {"train": faces, "train_c2f": c2f}  # of `Run`; the other two are built in one file
 
@@ -164,6 +164,25 @@ def test_the_denoisers_stages_start_alike(rng, built):
     assert task.model.as_lua == (rng == "lua")
     task.halve_learning_rate()
     assert [stage.optimizer.lr for stage in (first, second)] == [0.0005, 0.0005]
+
+
+@pytest.mark.parametrize(
+    ("whole", "words"),
+    [
+        (create_autoencoder((1, 8, 8), 4)[:10], "is no autoencoder of train_autoencoder.py"),
+        (create_autoencoder((1, 8, 8), 5), "has a code of 5 numbers; give --noiseDim=5"),
+        (
+            create_autoencoder((1, 6, 6), 4),
+            "36 values, --scale=8 with 1 channel needs 64",
+        ),
+    ],
+)
+def test_decoders_that_do_not_fit_are_refused(whole, words, tmp_path):
+    torch7.save(tmp_path / "other.net", {"AE": torch7.from_module(whole)})
+    given = f"--dataset={pictures(tmp_path, 'train')}", f"--autoencoder={tmp_path / 'other.net'}"
+    done = invoke("train", *SCRIPTS["train"], f"--save={tmp_path}", *given)
+    assert done.exit_code == 2
+    assert words in done.output
 
 
 def test_a_decoder_stands_before_G_and_never_learns(built, tmp_path):

@@ -14,7 +14,9 @@ from eyescream_py.game.reconstruction import Reconstruction
 from eyescream_py.training.run import Run
 from tests.small_runs import (
     FILES,
+    SCRIPTS,
     assert_same,
+    invoke,
     pictures,
     records,
     signal_at,
@@ -100,6 +102,22 @@ def test_the_comparison_sees_one_different_step(tmp_path, monkeypatch):
     small_run("train", tmp_path / "b", data, "--epochs=1", "--seed=2")
     with pytest.raises(AssertionError):
         assert_same_runs("train", tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("script", "flag"),
+    [("train", "--D_optmethod=adagrad"), ("train", "--G_optmethod=adagrad"),
+     ("train_autoencoder", "--optmethod=adagrad")],
+)  # fmt: skip
+def test_another_optimizer_than_the_checkpoint_s_is_refused(script, flag, tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    given = (*SCRIPTS[script], f"--save={tmp_path}", f"--dataset={pictures(tmp_path, script)}")
+    assert invoke(script, *given, "--epochs=1").exit_code == 0
+    done = invoke(script, *given, "--epochs=2", flag, f"--network={FILES[script]}")
+    assert done.exit_code == 2
+    given, asked, _ = done.output.splitlines()[-1].rpartition("it was trained with")
+    assert asked
+    assert flag.partition("=")[0] in given
 
 
 def test_stopping_in_an_epochs_first_iteration(tmp_path, monkeypatch):
