@@ -168,6 +168,11 @@ def test_vectors_do_not_depend_on_batches(seeing):
     torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-3)
 
 
+def test_a_network_is_asked_about_four_pictures_and_more():
+    asked = [features.suffices(judge, n) for judge in ("lite0", "none") for n in (3, 4, 50)]
+    assert asked == [False, True, True, False, False, False]
+
+
 def test_too_few_pictures_are_refused():
     with pytest.raises(ValueError, match="4 vectors at least"):
         features.kernel_distance(normal(3, 2, 0), normal(9, 2, 0))

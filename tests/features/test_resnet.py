@@ -119,3 +119,8 @@ def test_a_trained_classifiers_network_normalises_its_pictures_and_keeps_to_it(t
         torch.testing.assert_close(
             features.load(str(tmp_path / "bare.pth"))(PICTURES), small(PICTURES)
         )
+
+
+def test_shortcuts_of_any_widths():
+    taps = ResNet18((2, 3, 3, 4, 4))(torch.zeros(1, 3, 64, 64))
+    assert [tuple(tap.shape[1:3]) for tap in taps] == [(2, 16), (3, 16), (3, 8), (4, 4), (4, 2)]
