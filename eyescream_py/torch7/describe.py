@@ -11,6 +11,7 @@ from .values import LuaFunction, Storage, Table, TorchObject
 _ENTRIES_SHOWN = 200
 _DEPTH_SHOWN = 4
 _NODES_SHOWN = 10_000
+_TABLES = ("nets", "refs")  # of modules by name: densecap's, SharpMask's
 _NO_NETWORKS = ("tds", "torch", "optim", "tnt", "graph", "nngraph", "threads")  # packages
 
 
@@ -80,21 +81,24 @@ def _table_order(key: Any) -> tuple[bool, Any]:
 
 
 def children(module: TorchObject) -> list[tuple[str, TorchObject]]:
-    """The modules of a container, or the module that a decorator holds, with their labels.
+    """The modules of a container, or those that a module holds by name, with their labels.
 
     Of a graph its nodes, which say whom they read; those without a module are named for what
     they do.
     """
     if nodes := graph_nodes(module):
         return nodes
-    found = []
+    found, named = [], []
     for key, value in module.fields.items():
         if isinstance(value, Table):
-            parts = value.items() if key == "modules" else ()
-            found += [(f"({key_name(k)})", part) for k, part in parts if is_network(part)]
+            parts = [(key_name(k), part) for k, part in value.items() if is_network(part)]
+            if key == "modules":
+                found += [(f"({name})", part) for name, part in parts]
+            elif key in _TABLES:
+                named += [(f"{key}.{name}", part) for name, part in parts]
         elif is_network(value):
             found.append((key_name(key), value))
-    return found
+    return found + named  # densecap's model has most of its nets in its net, too
 
 
 def graph_nodes(module: TorchObject) -> list[tuple[str, TorchObject]]:

@@ -7,6 +7,7 @@ from torch import nn
 from . import layers_boxes
 from .modules_codec import Node
 from .modules_stn import build_affine
+from .modules_weights import MAX_PLANES
 from .registry import register
 from .values import Table
 
@@ -30,6 +31,8 @@ def build_sharp_mask(node: Node) -> nn.Module:
 
 def build_roi_pooling(node: Node) -> nn.Module:
     height, width = node.count("H"), node.count("W")
+    if height * width > MAX_PLANES:
+        raise node.fail(f"{height} x {width} parts of a box are more than {MAX_PLANES}")
     scale, second = float(node.number("spatial_scale", 1)), node.boolean("v2", False)
     return layers_boxes.ROIPooling(height, width, scale, second)
 

@@ -89,7 +89,8 @@ def build_noise_fill(node: Node) -> nn.Module:
     """The first version has no ``mult``; one that appends has a buffer; one takes masks."""
     if node.has("n_colors"):
         colors, times, planes = (node.integer(name) for name in _MASKED)
-        if not 0 <= colors * (times + 1) + planes <= MAX_PLANES or min(colors, times, planes) < 0:
+        made = colors * (times + 1) + planes
+        if colors < 1 or min(times, planes) < 0 or made > MAX_PLANES:
             raise node.fail(f"{colors} masks, {times} times, and {planes} planes cannot be")
         scales = node.number("mult_noise_mask", 1.0), node.number("mult_noise", 1.0)
         return layers_published.MaskedNoiseFill(colors, times, planes, *scales)

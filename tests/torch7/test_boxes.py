@@ -64,6 +64,12 @@ def test_maxima_of_boxes(second: bool, scale: float, height: int, width: int) ->
         assert x.grad.nonzero()[:, 0].tolist() == [1] * 3
 
 
+def test_boxes_of_too_many_parts_are_refused() -> None:
+    for height, width in ((2**30, 1), (2000, 2000)):
+        with pytest.raises(T7Error, match=f"{height} x {width} parts of a box are more than"):
+            to_module(node("inn.ROIPooling", H=height, W=width))
+
+
 def test_boxes_are_made_and_moved() -> None:
     for module in both_ways(node("nn.Foveal")):
         y = module(BOXES).view(4, 4, 5).numpy()

@@ -5,7 +5,7 @@ import torch
 
 from eyescream_py.torch7 import Storage, T7Error, Table, TorchObject, to_module
 from eyescream_py.torch7.convert import network_of
-from eyescream_py.torch7.describe import count_parameters, describe
+from eyescream_py.torch7.describe import count_parameters, describe, network_lines
 from eyescream_py.torch7.describe_layer import describe_module
 
 from .golden_classes import Entry, case_of, entries
@@ -62,6 +62,31 @@ LAYERS = [
 @pytest.mark.parametrize(("obj", "expected"), LAYERS)
 def test_a_layer_has_its_own_sizes(obj: TorchObject, expected: str) -> None:
     assert describe_module(obj).endswith(expected)
+
+
+def test_networks_in_tables_by_name_are_shown_and_counted() -> None:
+    """densecap's regions and SharpMask's refinements; of densecap's nets most are in its net."""
+    linear, shared = (layer("Linear", weight=torch.zeros(2, 3)) for _ in range(2))
+    regions = layer("LocalizationLayer", nets=Table(rpn=linear))
+    net = layer("Sequential", modules=Table({1: shared}))
+    model = layer("DenseCapModel", nets=Table(base=shared), net=net)
+    refined = layer("SharpMask", refs=Table({0: linear, 1: regions}))
+    assert count_parameters(refined) == 6
+    assert list(network_lines(refined)) == [
+        "nn.SharpMask {",
+        "  refs.0: nn.Linear(3 -> 2)   # weight 2x3",
+        "  refs.1: nn.LocalizationLayer {",
+        "    nets.rpn: the same nn.Linear(3 -> 2)",
+        "  }",
+        "}",
+    ]
+    assert list(network_lines(model))[1:] == [
+        "  net: nn.Sequential {",
+        "    (1): nn.Linear(3 -> 2)   # weight 2x3",
+        "  }",
+        "  nets.base: the same nn.Linear(3 -> 2)",
+        "}",
+    ]
 
 
 def test_objects_that_are_no_networks_are_shown_as_what_they_hold() -> None:

@@ -66,6 +66,8 @@ def test_noise_within_masks() -> None:
     for name in fields:
         with pytest.raises(T7Error, match="planes cannot be"):
             to_module(node("nn.NoiseFill", **{**fields, name: -1}))
+    with pytest.raises(T7Error, match="planes cannot be"):  # each would be an empty draw
+        to_module(node("nn.NoiseFill", **{**fields, "n_colors": 0, "num_mask_noise_times": 2**30}))
 
 
 def test_noise_of_the_input_s_size() -> None:
