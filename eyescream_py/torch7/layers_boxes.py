@@ -71,7 +71,7 @@ class ROIPooling(nn.Module):
         images, boxes = inputs
         if boxes.dim() != 2 or boxes.shape[1] != 5:
             raise ValueError(f"boxes are (R,5), not {tuple(boxes.shape)}")
-        corners = _rounded((boxes[:, 1:].detach().float() - 1) * self.scale).tolist()
+        corners = _rounded((boxes[:, 1:].float() - 1) * self.scale).tolist()
         pooled = [
             self._pooled(self._image(images, number), box)
             for number, box in zip(boxes[:, 0].tolist(), corners, strict=True)

@@ -26,6 +26,7 @@ LAYOUTS = {
     "SVHN by mattorch": (Table(X=COLOR.transpose(2, 3), y=LABELS.view(1, 6)), COLOR),
     "data before X": (Table(X=COLOR, y=LABELS.view(1, 6), data=GRAY.squeeze(1)), GRAY),
     "X and y": (Table(X=COLOR, y=LABELS), COLOR),
+    "images": (Table(images=COLOR, labels=LABELS), COLOR),
     "fb.resnet.torch": (Table(val=table(COLOR[:1]), train=table(COLOR)), COLOR),
     "cifar.torch's provider": (
         TorchObject("Provider", Table(trainData=table(COLOR.float()), testData=table(COLOR[:1]))),
