@@ -44,7 +44,7 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.choice("--G_arch", ("mlp", "upsampling", *G_SMALL), "Generator.")
 @options.choice("--D_arch", ("default", "b", *D_SMALL), "Discriminator.")
 @options.count("--G_planes", "Widest layer of --G_arch=conv or deep (0: 128; 256 from 64 px on).")
-@options.count("--D_planes", "Widest layer of --D_arch=small or deep (0: 128).")
+@options.count("--D_planes", "Widest layer of --D_arch=small, deep or residual (0: 128).")
 def main(**values: Any) -> None:
     """Train a generator (G) and a discriminator (D) of faces; Ctrl-C saves and stops.
 

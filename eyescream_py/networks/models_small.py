@@ -16,6 +16,8 @@ from eyescream_py.networks.models import Dims
 from eyescream_py.system.errors import UserError
 from eyescream_py.torch7.layers import (
     AddConstant,
+    CAddTable,
+    ConcatTable,
     LeakyReLU,
     MulConstant,
     SpatialUpSamplingNearest,
@@ -62,28 +64,46 @@ def _normalised(planes: int, made: int) -> list[nn.Module]:
     return [nn.Conv2d(planes, made, 3, padding=1), nn.BatchNorm2d(made), LeakyReLU(SLOPE)]
 
 
-def create_D(dims: Dims, planes: int = 0, deep: bool = False) -> nn.Sequential:
+def create_D(
+    dims: Dims, planes: int = 0, deep: bool = False, residual: bool = False
+) -> nn.Sequential:
     """Pictures (N,C,H,W) in 0..1 -> probability of being real (N,1), by strided convolutions.
 
     It ends with so many `planes` (0: 128) and begins with 16 or more; `deep`: a 3x3 convolution
-    follows each halving to 64 planes or more. No dropout and no batch normalisation: a penalty on
-    its slope (`--D_r1`) is what holds it. Raises UserError for pictures that are no squares.
+    follows each halving to 64 planes or more; `residual`: a deep one with a shortcut past each
+    halving (Karras et al. 2020, arXiv 1912.04958) and one more convolution at the end. No dropout
+    and no batch normalisation: a penalty on its slope (`--D_r1`) is what holds it. Raises UserError
+    for pictures that are no squares.
     """
     channels, side, levels = dims[0], *_levels(dims)
     planes = max(NARROWEST, (planes or WIDEST) >> levels)
     layers: list[nn.Module] = [
         AddConstant(-0.5),
         MulConstant(4.0),  # pictures of unit variance, more or less
-        nn.Conv2d(channels, planes, 3, padding=1),
-        LeakyReLU(SLOPE),
+        *_rectified(nn.Conv2d(channels, planes, 3, padding=1)),
     ]
     for _ in range(levels):
-        layers += [nn.Conv2d(planes, 2 * planes, 4, stride=2, padding=1), LeakyReLU(SLOPE)]
-        planes *= 2
-        if deep and planes >= DEEP_PLANES:
-            layers += [nn.Conv2d(planes, planes, 3, padding=1), LeakyReLU(SLOPE)]
+        made = 2 * planes
+        halving = _rectified(nn.Conv2d(planes, made, 4, stride=2, padding=1))
+        if (deep or residual) and made >= DEEP_PLANES:
+            halving += _rectified(nn.Conv2d(made, made, 3, padding=1))
+        layers += _with_shortcut(halving, planes, made) if residual else halving
+        planes = made
+    if residual:  # which joins what came by the last two ways
+        layers += _rectified(nn.Conv2d(planes, planes, 3, padding=1))
     flat = planes * side * side
     return nn.Sequential(*layers, View(flat), nn.Linear(flat, 1), nn.Sigmoid())
+
+
+def _rectified(convolution: nn.Conv2d) -> list[nn.Module]:
+    return [convolution, LeakyReLU(SLOPE)]
+
+
+def _with_shortcut(halving: list[nn.Module], planes: int, made: int) -> list[nn.Module]:
+    """The layers, and what they get, pooled and mixed, added to what they make, at one variance."""
+    shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(planes, made, 1))
+    both = ConcatTable(nn.Sequential(*halving), shortcut)
+    return [both, CAddTable(), MulConstant(math.sqrt(0.5))]
 
 
 def _levels(dims: Dims) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from eyescream_py import torch7
 from eyescream_py.networks import models_small
@@ -39,6 +40,29 @@ def test_deep_networks_have_a_second_convolution_on_their_coarse_levels():
     assert D(pictures).shape == (3, 1)
 
 
+def test_a_residual_D_adds_shortcuts_to_a_deep_one():
+    torch.manual_seed(1)
+    D = models_small.create_D((1, 16, 16), 64, residual=True).double()
+    every = [m for m in D.modules() if isinstance(m, torch.nn.Conv2d)]
+    shapes = [(m.out_channels, m.kernel_size[0], m.stride[0]) for m in every]
+    halvings = [[(32, 4, 2), (32, 1, 1)], [(64, 4, 2), (64, 3, 1), (64, 1, 1)]]
+    assert shapes == [(16, 3, 1), *halvings[0], *halvings[1], (64, 3, 1)]
+
+    # the same by hand: convolutions in the order that they are listed in
+    def convolved(x, place, slope=0.2):
+        m = every[place]
+        y = F.conv2d(x, m.weight, m.bias, m.stride, m.padding)
+        return F.leaky_relu(y, slope)
+
+    pictures = torch.rand(3, 1, 16, 16, dtype=torch.float64)
+    x = convolved((pictures - 0.5) * 4, 0)
+    x = (convolved(x, 1) + convolved(F.avg_pool2d(x, 2), 2, slope=1)) / 2**0.5
+    x = (convolved(convolved(x, 3), 4) + convolved(F.avg_pool2d(x, 2), 5, slope=1)) / 2**0.5
+    last = D[-2]
+    answers = torch.sigmoid(F.linear(convolved(x, 6).flatten(1), last.weight, last.bias))
+    torch.testing.assert_close(D(pictures), answers, rtol=1e-12, atol=1e-12)
+
+
 def test_planes_set_the_widths():
     G, D = models_small.create_G((1, 32, 32), planes=192), models_small.create_D((1, 32, 32), 192)
     assert (widths(G), widths(D)) == ([96, 48, 24, 1], [24, 48, 96, 192])
@@ -47,15 +71,20 @@ def test_planes_set_the_widths():
 
 
 def test_start_weights_keep_the_variance_of_real_pictures():
-    source, D = TorchSource(1), models_small.create_D((1, 16, 16)).double()
-    models_small.draw_small_weights(D, source)
     pictures = torch.rand(200, 1, 16, 16, dtype=torch.float64)
-    assert 0.3 < float(D[:-1](pictures).std()) < 3
+    for residual in (False, True):
+        D = models_small.create_D((1, 16, 16), residual=residual).double()
+        models_small.draw_small_weights(D, TorchSource(1))
+        assert 0.3 < float(D[:-1](pictures).std()) < 3
 
 
 def test_a_net_file_keeps_them(tmp_path):
-    networks = models_small.create_G((1, 16, 16)), models_small.create_D((1, 16, 16))
-    for network, x in zip(networks, (torch.rand(2, 100), torch.rand(2, 1, 16, 16)), strict=True):
+    noise, pictures = torch.rand(2, 100), torch.rand(2, 1, 16, 16)
+    for network, x in (
+        (models_small.create_G((1, 16, 16)), noise),
+        (models_small.create_D((1, 16, 16)), pictures),
+        (models_small.create_D((1, 16, 16), residual=True), pictures),
+    ):
         models_small.draw_small_weights(network, TorchSource(1))
         network.to(memory_format=torch.channels_last).eval()
         file = io.BytesIO()

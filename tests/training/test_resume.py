@@ -39,6 +39,8 @@ CASES = {
     "upsampling": ("train", "--G_arch=upsampling"),
     "deep": ("train", "--recipe=best", "--G_arch=deep", "--D_arch=deep", "--G_planes=32",
              "--D_planes=64", "--lr_fall=1"),
+    "residual": ("train", "--recipe=large", "--D_arch=residual", "--G_planes=32",
+                 "--D_planes=64", "--lr_fall=1"),
     "c2f": ("train_c2f", "--G_ema=0.9"),
     # the iteration that follows the stop is a shorter one, which finds rows of the one before
     "c2f_lua": ("train_c2f", "--rng=lua", "--batchSize=8", "--N_epoch=14"),

@@ -56,6 +56,8 @@ def gpu(monkeypatch):
         ("train", (*GAME, "--D_r1=1", "--D_r1_every=2", "--G_ema=0.9", "--precision=bf16",
                    "--D_augment=translation,cutout")),
         ("train", (*GAME, "--D_spectral=2", "--D_optmethod=sgd", "--G_optmethod=adagrad")),
+        ("train", (*GAME, "--recipe=large", "--D_arch=residual", "--G_planes=16",
+                   "--D_planes=64", "--precision=bf16")),
         ("train_c2f", (*GAME, "--precision=bf16")),
     ],
 )  # fmt: skip
