@@ -207,7 +207,7 @@ def things(tmp_path_factory):
     put("pickle.net", b"\x80\x02}q\x00." + bytes(100))
     shutil.copy(MINI, home / MINI.name)
     named["mini_net"] = home / MINI.name
-    save("ints.t7", torch.zeros(4, 1, 8, 8, dtype=torch.int64))
+    save("ints.t7", torch.full((4, 1, 8, 8), 256))
     save("other_size.t7", torch.zeros(4, 1, 9, 9))
     save("out_of_range.t7", torch.full((4, 1, 8, 8), 1.5))
     save("three.t7", torch.zeros(3, 1, 8, 8))
