@@ -113,8 +113,8 @@ def create_networks(options: FaceOptions) -> tuple[nn.Sequential, nn.Sequential]
     dims, noise_dim = options.dims, options.noise_dim
     small_D, small_G = _small(options)
     if small_D:
-        kind = {"deep": options.D_arch == "deep", "residual": options.D_arch == "residual"}
-        D = models_small.create_D(dims, options.D_planes, **kind)
+        deep, residual = options.D_arch == "deep", options.D_arch == "residual"
+        D = models_small.create_D(dims, options.D_planes, deep, residual)
     else:
         D = models.create_D(dims, options.D_arch)
     if options.autoencoder:
