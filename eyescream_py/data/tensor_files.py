@@ -53,11 +53,10 @@ def _find(value: Any, copies: Copies, levels: int) -> Tensor | None:
     if not isinstance(fields, Table) or levels == 0:
         return None
     for key in _KEYS:
-        if key in fields:
-            found = _find(fields[key], copies, levels - 1)
-            if found is not None and key == "X" and _of_matlab(fields):
-                return found.transpose(2, 3)
-            return found
+        found = _find(fields.get(key), copies, levels - 1)
+        if found is not None:  # else the pictures may be under another key
+            turned = key == "X" and _of_matlab(fields)
+            return found.transpose(2, 3) if turned else found
     return _stacked(fields, copies)
 
 

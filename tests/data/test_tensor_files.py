@@ -26,6 +26,9 @@ LAYOUTS = {
     "SVHN by mattorch": (Table(X=COLOR.transpose(2, 3), y=LABELS.view(1, 6)), COLOR),
     "data before X": (Table(X=COLOR, y=LABELS.view(1, 6), data=GRAY.squeeze(1)), GRAY),
     "X and y": (Table(X=COLOR, y=LABELS), COLOR),
+    "names as data": (Table(data=["a.png"] * 6, X=COLOR, y=LABELS), COLOR),
+    "SVHN with other data": (Table(data=LABELS, X=COLOR.transpose(2, 3), y=LABELS[None]), COLOR),
+    "pictures beside an empty table": (Table({1: COLOR[0], 2: COLOR[1], "X": Table()}), COLOR[:2]),
     "images": (Table(images=COLOR, labels=LABELS), COLOR),
     "fb.resnet.torch": (Table(val=table(COLOR[:1]), train=table(COLOR)), COLOR),
     "cifar.torch's provider": (
