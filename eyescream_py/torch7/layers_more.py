@@ -313,10 +313,16 @@ class LogSoftMax(nn.Module):
 
 
 class PReLU(nn.PReLU):
-    """PReLU with a slope for each feature of (F), (N,F), (C,H,W) or (N,C,H,W) (nn.PReLU(n))."""
+    """PReLU with a slope for each feature of (F), (N,F) or (N,F,...) (nn.PReLU(n)).
+
+    Lua's took three dimensions for (F,H,W) until 2017, since then for (N,F,L); so does this where
+    the second fits.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x[None])[0] if x.dim() in (1, 3) else super().forward(x)
+        slopes = self.num_parameters
+        alone = x.dim() == 1 or (x.dim() == 3 and x.shape[1] != slopes == x.shape[0])
+        return super().forward(x[None])[0] if alone else super().forward(x)
 
 
 class Add(nn.Module):

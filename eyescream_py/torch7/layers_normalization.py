@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class _OfOneSample:
-    """Batch normalization that in evaluation also takes a sample without a batch, as Lua's does."""
+class _AsInLua:
+    """Batch normalization of what torch's layers refuse.
+
+    In evaluation a sample without a batch becomes a batch of one, as in Lua. In training a batch of
+    one number for each feature has no deviation: as in Lua since August 2017 it is normalized as in
+    evaluation, and leaves the statistics as they are.
+    Planes of one value become the bias where ``eps`` is 0, which torch refuses in training.
+    """
 
     sample_dims: int
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == self.sample_dims and not self.training:  # type: ignore[attr-defined]
-            return super().forward(x[None])[0]  # type: ignore[misc]
+        layer: Any = self
+        if x.dim() == self.sample_dims and not layer.training:
+            return super().forward(x[None])  # type: ignore[misc]
+        if layer.training and x.dim() == self.sample_dims + 1:
+            if x.numel() == x.shape[1]:
+                statistics = layer.running_mean, layer.running_var, layer.weight, layer.bias
+                return F.batch_norm(x, *statistics, eps=layer.eps)
+            if layer.eps == 0:
+                return _without_eps(layer, x)
         return super().forward(x)  # type: ignore[misc]
 
 
-class BatchNormalization(_OfOneSample, nn.BatchNorm1d):
+def _without_eps(layer: Any, x: Tensor) -> Tensor:
+    """Batch normalization in training, with the running statistics, whose ``eps`` is 0."""
+    dims, shape = [0, *range(2, x.dim())], (-1, *(1,) * (x.dim() - 2))
+    centred = x - x.mean(dims, keepdim=True)
+    variance = centred.square().mean(dims, keepdim=True)
+    flat = variance == 0
+    y = centred * torch.where(flat, 0, torch.where(flat, 1, variance).rsqrt())
+    with torch.no_grad():
+        count = x.numel() // x.shape[1]
+        layer.running_mean.lerp_(x.mean(dims), layer.momentum)
+        layer.running_var.lerp_(variance.reshape(-1) * count / (count - 1), layer.momentum)
+    if layer.affine:
+        y = y * layer.weight.reshape(shape) + layer.bias.reshape(shape)
+    return y
+
+
+class BatchNormalization(_AsInLua, nn.BatchNorm1d):
     """BatchNorm1d (nn.BatchNormalization)."""
 
     sample_dims = 1
 
 
-class SpatialBatchNormalization(_OfOneSample, nn.BatchNorm2d):
+class SpatialBatchNormalization(_AsInLua, nn.BatchNorm2d):
     """BatchNorm2d (nn.SpatialBatchNormalization)."""
 
     sample_dims = 3
 
 
-class VolumetricBatchNormalization(_OfOneSample, nn.BatchNorm3d):
+class VolumetricBatchNormalization(_AsInLua, nn.BatchNorm3d):
     """BatchNorm3d (nn.VolumetricBatchNormalization)."""
 
     sample_dims = 4

@@ -178,11 +178,60 @@ def test_layers_that_norm_or_gate_go_by_the_last_dimension_whatever_the_others()
     ("name", "shape"), [("", (2,)), ("Spatial", (2, 3, 1)), ("Volumetric", (2, 1, 3, 1))]
 )
 def test_batch_normalization_of_one_sample_in_evaluation(name: str, shape: tuple[int, ...]) -> None:
+    """Lua's makeBatch gives the input a first dimension of one, and the output has it too."""
     fields = {"running_mean": torch.ones(2), "running_var": torch.full((2,), 4.0), "eps": 0}
     layer = to_module(node(f"nn.{name}BatchNormalization", **fields, affine=False)).eval()
-    same(layer(torch.full(shape, 7.0)), torch.full(shape, 3.0))
+    same(layer(torch.full(shape, 7.0)), torch.full((1, *shape), 3.0))
     with pytest.raises(ValueError, match=r"expected|dimension"):
         layer.train()(torch.full(shape, 7.0))
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 2, 1, 1), (1, 2, 1, 1, 1)])
+def test_one_number_for_each_feature_is_normalized_as_in_evaluation(shape: tuple[int, ...]) -> None:
+    name = {2: "", 4: "Spatial", 5: "Volumetric"}[len(shape)]
+    statistics = {"running_mean": torch.ones(2), "running_var": torch.tensor([4.0, 9])}
+    weights = {"weight": torch.tensor([2.0, 3]), "bias": torch.tensor([0.0, 1])}
+    layer = to_module(node(f"nn.{name}BatchNormalization", **statistics, **weights, eps=0))
+    x = torch.full(shape, 7.0, requires_grad=True)
+    y = layer.train()(x)
+    same(y, torch.tensor([6.0, 7]).reshape(shape))
+    y.sum().backward()
+    assert x.grad is not None
+    same(x.grad, torch.ones(shape))
+    assert layer.running_mean.tolist() == [1, 1]
+    assert layer.running_var.tolist() == [4, 9]
+    more = torch.randn(3, *shape[1:], generator=torch.Generator().manual_seed(1))
+    same(layer(more).mean(0).reshape(-1), [0, 1])
+    assert layer.running_mean.tolist() != [1, 1]
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_without_eps_a_plane_of_one_value_becomes_the_bias(affine: bool) -> None:
+    statistics = {"running_mean": torch.zeros(2), "running_var": torch.ones(2), "momentum": 0.25}
+    weights = {"weight": torch.tensor([2.0, 3]), "bias": torch.tensor([5.0, 1])} if affine else {}
+    layer = to_module(node("nn.BatchNormalization", **statistics, **weights, eps=0, affine=affine))
+    x = torch.tensor([[4.0, 1], [4, 3], [4, 8]], requires_grad=True)
+    y = layer(x)
+    steps = (x[:, 1].detach() - 4) / (26 / 3) ** 0.5
+    expected = [torch.full((3,), 5.0), 3 * steps + 1] if affine else [0 * steps, steps]
+    same(y, torch.stack(expected, 1))
+    y[0].sum().backward()
+    assert x.grad is not None
+    assert x.grad[:, 0].tolist() == [0, 0, 0]
+    slope = (1 - 1 / 3 - steps[0] * steps / 3) - torch.tensor([0.0, 1, 1])
+    slope = slope / (26 / 3) ** 0.5 * (3 if affine else 1)
+    same(x.grad[:, 1], slope)
+    same(layer.running_mean, [1, 1])
+    same(layer.running_var, [0.75, 0.75 + 13 / 4])
+
+
+def test_slopes_of_three_dimensions_are_of_the_features_that_fit() -> None:
+    fields = {"weight": torch.tensor([0.5, 0.25]), "nOutputPlane": 2}
+    minus = -torch.ones(3, 2, 4)
+    same(run("nn.PReLU", minus, **fields)[:, :, 0], [[-0.5, -0.25]] * 3)  # (N,F,L)
+    same(run("nn.PReLU", minus.transpose(0, 1), **fields)[:, :, 0], [[-0.5] * 3, [-0.25] * 3])
+    same(run("nn.PReLU", -torch.ones(2, 2, 1), **fields)[:, :, 0], [[-0.5, -0.25]] * 2)
+    same(run("nn.PReLU", -torch.ones(1, 2, 1, 1, 1), **fields).reshape(-1), [-0.5, -0.25])
 
 
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3])
