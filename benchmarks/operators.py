@@ -27,7 +27,7 @@ from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.fused_layers import Tools
 from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.lanes import Lanes
-from eyescream_py.torch7.layers import set_random_source
+from eyescream_py.torch7.layers.stochastic import set_random_source
 from eyescream_py.torch7.random import TorchSource
 
 CPU = torch.device("cpu")

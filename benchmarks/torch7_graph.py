@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks.report import machine
 from eyescream_py import torch7
 from eyescream_py.torch7.graph import GraphModule, GraphNode
-from eyescream_py.torch7.layers import CAddTable
+from eyescream_py.torch7.layers.tables import CAddTable
 
 PLANES = 256
 

@@ -35,7 +35,7 @@ from eyescream_py.system.device import choose_device, keep_memory, prepare_cuda,
 from eyescream_py.system.fusing import fused_kernels
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.flat import Flat
-from eyescream_py.torch7.layers import set_random_source
+from eyescream_py.torch7.layers.stochastic import set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
 from eyescream_py.training.players import logits_of

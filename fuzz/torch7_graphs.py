@@ -33,7 +33,7 @@ from eyescream_py.torch7 import (  # noqa: E402
     to_module,
 )
 from eyescream_py.torch7.describe import describe  # noqa: E402
-from eyescream_py.torch7.source_code import network_source  # noqa: E402
+from eyescream_py.torch7.export.source_code import network_source  # noqa: E402
 from tests.torch7.golden_classes import case_of, entries  # noqa: E402
 
 _GONE: Any = object()

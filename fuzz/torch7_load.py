@@ -40,9 +40,9 @@ from eyescream_py.torch7 import (  # noqa: E402
     save,
     to_module,
 )
-from eyescream_py.torch7.binary_format import BinaryReader  # noqa: E402
-from eyescream_py.torch7.reader import Reader  # noqa: E402
-from eyescream_py.torch7.source import Source  # noqa: E402
+from eyescream_py.torch7.files.binary_format import BinaryReader  # noqa: E402
+from eyescream_py.torch7.files.reader import Reader  # noqa: E402
+from eyescream_py.torch7.files.source import Source  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden"
 ZOOS = ("zoo.t7", "zoo_b32.t7", "zoo_ascii.t7", "zoo_unreferenced.t7")

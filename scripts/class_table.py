@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eyescream_py.torch7 import modules
-from eyescream_py.torch7.modules_codec import Codec
-from eyescream_py.torch7.registry import REGISTRY
+from eyescream_py.torch7.modules import conversion as modules
+from eyescream_py.torch7.modules.codec import Codec
+from eyescream_py.torch7.modules.registry import REGISTRY
 from tests.torch7 import golden_classes as golden
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "torch7-classes.md"

@@ -14,7 +14,8 @@ from torch import nn
 from eyescream_py import torch7
 from eyescream_py.networks import models
 from eyescream_py.results import story
-from eyescream_py.torch7.layers import Dropout, SpatialDropout, View
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.training.task import Schedule
 

@@ -15,7 +15,7 @@ LIKE_PYTHONS = {"copy", "flush", "get", "pop", "setdefault", "tolist"}
 def definitions():
     """(place, name, node) of each public function and class, of each method of a public class."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        if path.parent.name == "torch7" and path.name.startswith("modules_"):
+        if path.parent.name == "modules":
             continue  # pairs of read_X and write_X; the class is in the table that names both
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name[0] != "_":

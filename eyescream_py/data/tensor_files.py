@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eyescream_py.system.errors import UserError, why
 from eyescream_py.torch7 import T7Error, Table, TorchObject, load
-from eyescream_py.torch7.memory import Copies
+from eyescream_py.torch7.files.memory import Copies
 
 # where {data=, labels=}, {X=, y=} and {train={data=, ...}, val=} have their pictures
 _KEYS = ("data", "X", "images", "train", "trainData")

@@ -17,7 +17,7 @@ from eyescream_py.system.places import as_module
 from eyescream_py.system.safe_tensors import not_finite
 from eyescream_py.system.voice import counted
 from eyescream_py.torch7.describe_layer import key_name
-from eyescream_py.torch7.layers import keep_batches
+from eyescream_py.torch7.layers.shapes import keep_batches
 
 PRETRAINED = "pretrained:"  # before the name of a network that comes with the package
 _KEYS_TOLD = 12

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eyescream_py.networks.modes import FastForward, full_precision
-from eyescream_py.torch7.layers import SpatialUpSamplingNearest
+from eyescream_py.torch7.layers.pooling import SpatialUpSamplingNearest
 
 PIXELS = 64  # of a small picture, from where on this was measured to be faster
 

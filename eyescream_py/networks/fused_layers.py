@@ -21,7 +21,9 @@ from eyescream_py.networks.joinable import is_plain, is_rectifier, joined, left_
 from eyescream_py.networks.modes import FastForward, InFull, rounded
 from eyescream_py.networks.wide_slopes import suits, weight_slopes
 from eyescream_py.system.lanes import Lanes
-from eyescream_py.torch7.layers import ConcatTable, Dropout, SpatialDropout, View
+from eyescream_py.torch7.layers.containers import ConcatTable
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
 
 NO_POOL, AVERAGE, MAXIMUM = 0, 1, 2  # as `system.gpu_kernels` counts them
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from eyescream_py.torch7.inplace_order import ConcatTableInOrder, SequentialInOrder
-from eyescream_py.torch7.layers import Dropout, SpatialDropout
+from eyescream_py.torch7.layers.inplace_order import ConcatTableInOrder, SequentialInOrder
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
 
 
 def left_alone(network: nn.Module) -> set[nn.Module]:

@@ -14,17 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import (
-    CAddTable,
-    ConcatTable,
-    Dropout,
-    Identity,
-    JoinTable,
-    MulConstant,
-    SpatialDropout,
-    SpatialUpSamplingNearest,
-    View,
-)
+from eyescream_py.torch7.layers.arithmetic import MulConstant
+from eyescream_py.torch7.layers.containers import ConcatTable
+from eyescream_py.torch7.layers.pooling import SpatialUpSamplingNearest
+from eyescream_py.torch7.layers.shapes import Identity, View
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
+from eyescream_py.torch7.layers.tables import CAddTable, JoinTable
 from eyescream_py.torch7.random import RandomSource
 
 Dims = tuple[int, int, int]

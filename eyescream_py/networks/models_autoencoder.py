@@ -7,7 +7,8 @@ import math
 from torch import nn
 
 from eyescream_py.networks.models import Dims
-from eyescream_py.torch7.layers import Dropout, View
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.stochastic import Dropout
 
 DECODER_START = 6  # 0-based: the layers from here on make pictures of a code
 

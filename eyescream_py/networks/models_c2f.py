@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from eyescream_py.networks.models import Dims
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import CAddTable, Copy, Dropout, JoinTable, View
+from eyescream_py.torch7.layers.shapes import Copy, View
+from eyescream_py.torch7.layers.stochastic import Dropout
+from eyescream_py.torch7.layers.tables import CAddTable, JoinTable
 
 # (output planes, kernel) of each convolution but the last, then the last one's kernel
 _G_LAYERS = {

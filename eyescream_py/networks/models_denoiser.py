@@ -10,7 +10,9 @@ from torch import nn
 
 from eyescream_py.networks.models import Dims
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import Dropout, LeakyReLU, View, WhiteNoise
+from eyescream_py.torch7.layers.activations import LeakyReLU
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.stochastic import Dropout, WhiteNoise
 
 
 def create_encoder() -> nn.Sequential:

@@ -14,15 +14,12 @@ from torch import nn
 
 from eyescream_py.networks.models import Dims
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import (
-    AddConstant,
-    CAddTable,
-    ConcatTable,
-    LeakyReLU,
-    MulConstant,
-    SpatialUpSamplingNearest,
-    View,
-)
+from eyescream_py.torch7.layers.activations import LeakyReLU
+from eyescream_py.torch7.layers.arithmetic import AddConstant, MulConstant
+from eyescream_py.torch7.layers.containers import ConcatTable
+from eyescream_py.torch7.layers.pooling import SpatialUpSamplingNearest
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.tables import CAddTable
 from eyescream_py.torch7.random import RandomSource
 
 SLOPE = 0.2  # of the leaky rectifiers

@@ -8,9 +8,14 @@ from typing import Any
 from torch import nn
 
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7 import layers as t7
-from eyescream_py.torch7.layers_activations import ReLU
-from eyescream_py.torch7.layers_normalization import BatchNormalization, SpatialBatchNormalization
+from eyescream_py.torch7.layers.activations import LeakyReLU, ReLU
+from eyescream_py.torch7.layers.arithmetic import MulConstant
+from eyescream_py.torch7.layers.containers import ConcatTable
+from eyescream_py.torch7.layers.normalization import BatchNormalization, SpatialBatchNormalization
+from eyescream_py.torch7.layers.pooling import SpatialUpSamplingNearest
+from eyescream_py.torch7.layers.shapes import Identity, View
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
+from eyescream_py.torch7.layers.tables import CAddTable
 
 # class -> its constructor's arguments, read from a module
 _ARGUMENTS: dict[type[nn.Module], Callable[[Any], list[Any]]] = {
@@ -23,15 +28,15 @@ _ARGUMENTS: dict[type[nn.Module], Callable[[Any], list[Any]]] = {
     nn.BatchNorm1d: lambda m: [m.num_features, m.eps, m.momentum],
     nn.PReLU: lambda m: [m.num_parameters],
     nn.ReLU: lambda m: [],
-    t7.LeakyReLU: lambda m: [m.negative_slope],
+    LeakyReLU: lambda m: [m.negative_slope],
     nn.Sigmoid: lambda m: [],
     nn.Tanh: lambda m: [],
     nn.Identity: lambda m: [],
-    t7.Identity: lambda m: [],
-    t7.CAddTable: lambda m: [],
-    t7.MulConstant: lambda m: [m.constant],
-    t7.SpatialUpSamplingNearest: lambda m: [m.scale_factor],
-    t7.View: lambda m: list(m.sizes),
+    Identity: lambda m: [],
+    CAddTable: lambda m: [],
+    MulConstant: lambda m: [m.constant],
+    SpatialUpSamplingNearest: lambda m: [m.scale_factor],
+    View: lambda m: list(m.sizes),
 }  # fmt: skip
 # layers of Lua's files that differ from torch's only for a sample without a batch, or for NaN
 _SAME: dict[type[nn.Module], type[nn.Module]] = {
@@ -39,12 +44,20 @@ _SAME: dict[type[nn.Module], type[nn.Module]] = {
     BatchNormalization: nn.BatchNorm1d,
     SpatialBatchNormalization: nn.BatchNorm2d,
 }
-_LEAVES = {kind.__module__.rpartition(".")[2] + "." + kind.__name__: kind for kind in _ARGUMENTS}
+
+
+def _name_in_files(kind: type[nn.Module]) -> str:
+    """Of torch's layers with their module; ours are "layers." wherever the class stands today."""
+    ours = kind.__module__.startswith("eyescream_py.")
+    return f"{'layers' if ours else kind.__module__.rpartition('.')[2]}.{kind.__name__}"
+
+
+_LEAVES = {_name_in_files(kind): kind for kind in _ARGUMENTS}
 _NAMES = {kind: name for name, kind in _LEAVES.items()}
 _CONTAINERS: dict[str, type[nn.Module]] = {
-    "Sequential": nn.Sequential, "ConcatTable": t7.ConcatTable,
+    "Sequential": nn.Sequential, "ConcatTable": ConcatTable,
 }  # fmt: skip
-_DROPOUTS = (t7.Dropout, t7.SpatialDropout, nn.Dropout, nn.Dropout2d)
+_DROPOUTS = (Dropout, SpatialDropout, nn.Dropout, nn.Dropout2d)
 
 
 def describe(network: nn.Module) -> dict[str, Any]:
@@ -69,8 +82,8 @@ def describe(network: nn.Module) -> dict[str, Any]:
 
 def _in_evaluation(dropout: Any) -> nn.Module:
     """The identity, or for Lua's layers that do not scale while they drop: times 1-p."""
-    unscaled = isinstance(dropout, t7.SpatialDropout) or not getattr(dropout, "scaled", True)
-    return t7.MulConstant(1 - dropout.p) if unscaled else nn.Identity()
+    unscaled = isinstance(dropout, SpatialDropout) or not getattr(dropout, "scaled", True)
+    return MulConstant(1 - dropout.p) if unscaled else nn.Identity()
 
 
 def build(description: dict[str, Any]) -> nn.Module:

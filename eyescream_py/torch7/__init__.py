@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import T7Error
-    from .modules import from_module, to_module
-    from .registry import register, unregister
-    from .serialization import load, save
-    from .values import Limits, LuaFunction, Storage, Table, TorchObject
+    from .files.serialization import load, save
+    from .files.values import Limits, LuaFunction, Storage, Table, TorchObject
+    from .modules.conversion import from_module, to_module
+    from .modules.registry import register, unregister
 
 __all__ = [
     "Limits",
@@ -30,17 +30,17 @@ __all__ = [
 
 _HOME = {
     "T7Error": "errors",
-    "Limits": "values",
-    "LuaFunction": "values",
-    "Storage": "values",
-    "Table": "values",
-    "TorchObject": "values",
-    "load": "serialization",
-    "save": "serialization",
-    "from_module": "modules",
-    "register": "registry",
-    "to_module": "modules",
-    "unregister": "registry",
+    "Limits": "files.values",
+    "LuaFunction": "files.values",
+    "Storage": "files.values",
+    "Table": "files.values",
+    "TorchObject": "files.values",
+    "load": "files.serialization",
+    "save": "files.serialization",
+    "from_module": "modules.conversion",
+    "register": "modules.registry",
+    "to_module": "modules.conversion",
+    "unregister": "modules.registry",
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .replacing import replaced
+from .files.replacing import replaced
 
 # endings of formats that somebody may hope for
 OTHERS = (".npy", ".npz", ".json", ".pt", ".pth", ".h5", ".hdf5", ".mat", ".csv", ".pkl", ".pb")
@@ -152,8 +152,8 @@ def _within(file: str, value: Any, keys: str, inputs: tuple[str, ...]) -> Any:
     """The network of --network, or without it all that the file holds; no shape is asked for."""
     if inputs:
         raise click.UsageError("--input goes with an OUT that ends in .pt2 or .onnx")
-    from .convert import network_of
     from .errors import T7Error
+    from .export.convert import network_of
 
     try:
         return network_of(value, keys) if keys else value
@@ -163,8 +163,8 @@ def _within(file: str, value: Any, keys: str, inputs: tuple[str, ...]) -> Any:
 
 def _convert_value(value: Any, out: str, safetensors: bool, ascii: bool, long_size: int) -> None:
     from .errors import T7Error
-    from .export import safetensors_bytes
-    from .serialization import save
+    from .export.tensors import safetensors_bytes
+    from .files.serialization import save
 
     try:
         with replaced(Path(out)) as target:
@@ -180,10 +180,10 @@ def _convert_network(
     file: str, value: Any, keys: str, out: str, source: str | None, inputs: tuple[str, ...]
 ) -> None:
     """Write one network: its weights with the source that loads them, or exported."""
-    from . import convert as converting
     from .errors import T7Error
-    from .modules import to_module
-    from .source_code import real_type
+    from .export import convert as converting
+    from .export.source_code import real_type
+    from .modules.conversion import to_module
 
     try:
         obj = converting.network_of(value, keys)
@@ -206,7 +206,7 @@ def _convert_network(
 
 def _load(file: str, long_size: str | None, ascii: bool | None) -> Any:
     from .errors import T7Error
-    from .serialization import load_file
+    from .files.serialization import load_file
 
     try:
         value, rest = load_file(file, int(long_size) if long_size else None, ascii)

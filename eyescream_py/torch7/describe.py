@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from .describe_layer import by, describe_module, key_name, parameters, printable, summary
-from .values import LuaFunction, Storage, Table, TorchObject
+from .files.values import LuaFunction, Storage, Table, TorchObject
 
 _ENTRIES_SHOWN = 200
 _DEPTH_SHOWN = 4

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from .classes import lua_class
-from .values import LuaFunction, Storage, Table, TorchObject
+from .files.classes import lua_class
+from .files.values import LuaFunction, Storage, Table, TorchObject
 
 _TEXT_SHOWN = 200
 _SIZES_SHOWN = 16

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from eyescream_py.torch7.flat import Flat
+    from .flat import Flat
 
 ENDLESS = 1e9  # steps after which b^t is 0 for any decay b of a moment
 

@@ -24,7 +24,7 @@ from eyescream_py.networks import models
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
 from eyescream_py.system.lanes import Lanes
-from eyescream_py.torch7.layers import set_random_source
+from eyescream_py.torch7.layers.stochastic import set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.training.game import GameOptions

@@ -27,7 +27,7 @@ from eyescream_py.system.memory import built
 from eyescream_py.system.places import chosen_pictures
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.system.voice import counted
-from eyescream_py.torch7.layers import set_random_source
+from eyescream_py.torch7.layers.stochastic import set_random_source
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.training import setup
 from eyescream_py.training.distributed import joined

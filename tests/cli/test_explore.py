@@ -25,7 +25,7 @@ from eyescream_py.plots.windows import Plots
 from eyescream_py.results.explore import Explorer
 from eyescream_py.results.generator import load_generator
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.layers.shapes import View
 from tests.commands import start
 from tests.plots.test_plots import free_port, server_pid, wait_until, windows
 from tests.small_runs import invoke

@@ -9,7 +9,8 @@ from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.averaging import Ema
 from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.torch7.flat import Flat
-from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout, set_random_source
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam
 from eyescream_py.torch7.random import TorchSource
 

@@ -20,7 +20,7 @@ from eyescream_py.game.averaging import Ema
 from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.group import Alone
 from eyescream_py.torch7.flat import Flat
-from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.layers.shapes import View
 from eyescream_py.torch7.optim import SGD, ConfusionMatrix
 from eyescream_py.torch7.random import TorchSource
 

@@ -16,7 +16,7 @@ from eyescream_py.game.precision import choose
 from eyescream_py.game.taming import SlopePenalty
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
-from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.layers.shapes import View
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
 

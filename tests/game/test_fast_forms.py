@@ -9,7 +9,7 @@ from eyescream_py.game.adversarial_c2f import PairFeed
 from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
-from eyescream_py.torch7.layers import set_random_source
+from eyescream_py.torch7.layers.stochastic import set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
 

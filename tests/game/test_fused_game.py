@@ -26,7 +26,7 @@ from eyescream_py.system.device import prepare_cuda
 from eyescream_py.system.fusing import fused_kernels
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.flat import Flat
-from eyescream_py.torch7.layers import Dropout, set_random_source
+from eyescream_py.torch7.layers.stochastic import Dropout, set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
 from tests.training.test_on_cuda import SmallTask

@@ -11,7 +11,8 @@ from eyescream_py.game.adversarial import AccuracyGate, Game, Learner, Penalty
 from eyescream_py.game.adversarial_c2f import PairFeed, StalePairFeed
 from eyescream_py.networks.models_c2f import PairSequential
 from eyescream_py.system import kernels_in_torch
-from eyescream_py.torch7.layers import CAddTable, JoinTable, View
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.tables import CAddTable, JoinTable
 from eyescream_py.torch7.optim import SGD
 from eyescream_py.torch7.random import TorchSource
 

@@ -19,7 +19,7 @@ from eyescream_py.game.taming import (
     squared_slope,
 )
 from eyescream_py.networks.cpu_layers import speed_up
-from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.layers.shapes import View
 from eyescream_py.torch7.optim import SGD
 from eyescream_py.torch7.random import TorchSource
 

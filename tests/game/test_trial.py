@@ -11,7 +11,7 @@ from torch import nn
 from eyescream_py.game import trial
 from eyescream_py.game.trial import Part
 from eyescream_py.networks import models, models_c2f, models_small
-from eyescream_py.torch7.layers import Dropout
+from eyescream_py.torch7.layers.stochastic import Dropout
 
 
 def parts():

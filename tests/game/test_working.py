@@ -17,7 +17,8 @@ from eyescream_py.game.working import Working
 from eyescream_py.networks import models
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.torch7.flat import Flat
-from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout, set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import TorchSource
 from tests.fake_cuda import on_cuda

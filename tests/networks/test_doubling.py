@@ -10,7 +10,7 @@ from eyescream_py.networks import models, models_small
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.networks.doubling import DoublingForward, join_doublings
 from eyescream_py.networks.modes import exact_output, plain
-from eyescream_py.torch7.layers import SpatialUpSamplingNearest
+from eyescream_py.torch7.layers.pooling import SpatialUpSamplingNearest
 from eyescream_py.torch7.random import TorchSource
 
 

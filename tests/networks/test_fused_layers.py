@@ -26,8 +26,9 @@ from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
 from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.lanes import Lanes
-from eyescream_py.torch7.inplace_order import SequentialInOrder
-from eyescream_py.torch7.layers import Dropout, SpatialDropout, View, set_random_source
+from eyescream_py.torch7.layers.inplace_order import SequentialInOrder
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout, set_random_source
 from eyescream_py.torch7.random import TorchSource
 from tests.torch7 import golden_classes
 

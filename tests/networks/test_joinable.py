@@ -4,8 +4,8 @@ import pytest
 from torch import nn
 
 from eyescream_py.networks.joinable import is_plain, is_rectifier, joined, left_alone
-from eyescream_py.torch7.inplace_order import SequentialInOrder
-from eyescream_py.torch7.layers import Dropout, SpatialDropout
+from eyescream_py.torch7.layers.inplace_order import SequentialInOrder
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
 
 POOL = nn.AvgPool2d(2)
 

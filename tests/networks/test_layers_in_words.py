@@ -7,7 +7,9 @@ from torch import nn
 from eyescream_py.networks import models, models_c2f, models_small
 from eyescream_py.networks.models_autoencoder import create_autoencoder
 from eyescream_py.networks.models_denoiser import create_decoder, create_encoder
-from eyescream_py.torch7 import layers
+from eyescream_py.torch7.layers.activations import LeakyReLU
+from eyescream_py.torch7.layers.arithmetic import AddConstant, MulConstant
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout, WhiteNoise
 from eyescream_py.torch7.random import TorchSource
 
 
@@ -19,17 +21,17 @@ def in_words(layer):
         return words + (f" /{stride}" if stride > 1 else "") + ("" if same else f" +{padding}")
     if isinstance(layer, nn.Linear):
         return f"{layer.in_features}>{layer.out_features}"
-    if isinstance(layer, layers.Dropout | layers.SpatialDropout):
+    if isinstance(layer, Dropout | SpatialDropout):
         return f"{type(layer).__name__} {layer.p}"
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
         return f"{'Max' if isinstance(layer, nn.MaxPool2d) else 'Avg'} {layer.kernel_size}"
-    if isinstance(layer, layers.LeakyReLU):
+    if isinstance(layer, LeakyReLU):
         return f"Leaky {layer.negval}"
-    if isinstance(layer, layers.MulConstant):
+    if isinstance(layer, MulConstant):
         return f"times {layer.constant}"
-    if isinstance(layer, layers.AddConstant):
+    if isinstance(layer, AddConstant):
         return f"plus {layer.constant}"
-    if isinstance(layer, layers.WhiteNoise):
+    if isinstance(layer, WhiteNoise):
         return f"noise {layer.mean} {layer.std}"
     return {"SpatialUpSamplingNearest": "Up", "BatchNorm2d": "Norm", "BatchNorm1d": "Norm"}.get(
         type(layer).__name__, type(layer).__name__

@@ -10,7 +10,7 @@ from eyescream_py import torch7
 from eyescream_py.game.answers import bce_loss
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import Dropout, SpatialDropout
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam
 from eyescream_py.torch7.random import TorchSource
 from tests.golden_data import assert_summary, fill, read

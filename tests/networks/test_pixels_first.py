@@ -8,7 +8,7 @@ from torch import nn
 
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
-from eyescream_py.torch7.layers import SpatialDropout
+from eyescream_py.torch7.layers.stochastic import SpatialDropout
 
 
 def test_there_and_back():

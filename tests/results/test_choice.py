@@ -11,7 +11,7 @@ from eyescream_py.results import choice
 from eyescream_py.results.choice import choose, judge_and_read
 from eyescream_py.results.grids import generate, load_base
 from eyescream_py.results.sampling import ranking
-from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.layers.shapes import View
 from eyescream_py.torch7.random import TorchSource
 from tests.small_runs import small_D
 

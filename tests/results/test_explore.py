@@ -18,7 +18,7 @@ from eyescream_py.results.explore import (
 )
 from eyescream_py.results.generator import Generator, described
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.layers.shapes import View
 from tests.golden_data import GOLDEN
 
 STILL = (0.0,) * DIRECTIONS

@@ -19,7 +19,9 @@ from eyescream_py.results.generator import described, export
 from eyescream_py.results.generator_layers import _NAMES as KINDS
 from eyescream_py.results.generator_layers import describe
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import Dropout, SpatialDropout, SpatialUpSamplingNearest, View
+from eyescream_py.torch7.layers.pooling import SpatialUpSamplingNearest
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
 from eyescream_py.torch7.random import TorchSource
 from tests.commands import ROOT
 from tests.small_runs import invoke
@@ -27,11 +29,19 @@ from tests.small_runs import invoke
 
 def network(kind):
     if kind == "refiner":  # what --autoencoder trains: a decoder, then the refiner
-        decoder = nn.Sequential(nn.Linear(5, 64), nn.Sigmoid(), torch7.layers.View(1, 8, 8))
+        decoder = nn.Sequential(nn.Linear(5, 64), nn.Sigmoid(), View(1, 8, 8))
         return nn.Sequential(decoder, models.create_corrector((1, 8, 8)))
     if kind == "conv":  # the recipe's
         return models_small.create_G((3, 8, 8), 5)
     return models.create_G((3, 8, 8), 5, kind)
+
+
+def test_layers_keep_their_names_in_files():
+    """Files of earlier versions are opened by them."""
+    module = nn.Sequential(nn.Linear(2, 8), nn.PReLU(), View(2, 2, 2), SpatialUpSamplingNearest(2))
+    names = [part["type"] for part in describe(module)["layers"]]
+    expected = "linear.Linear activation.PReLU layers.View layers.SpatialUpSamplingNearest"
+    assert names == expected.split()
 
 
 def generator(kind="mlp"):

@@ -14,7 +14,7 @@ from eyescream_py.networks import checkpoints, models, models_c2f
 from eyescream_py.results import generator, grids
 from eyescream_py.results.choice import choose
 from eyescream_py.results.sampling import ranking, save_grid
-from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.layers.shapes import View
 from tests.small_runs import invoke, small_D
 
 FLAGS = ("--gpu=-1", "--threads=1", "--runs=1")

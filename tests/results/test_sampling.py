@@ -8,7 +8,7 @@ from torch import nn
 
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.results.sampling import generate, judge, nearest, ranking, save_grid
-from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.layers.shapes import View
 
 
 def networks():

@@ -10,7 +10,8 @@ from eyescream_py.networks.models_autoencoder import create_autoencoder
 from eyescream_py.networks.models_denoiser import create_decoder, create_encoder
 from eyescream_py.results.shown import shown_options
 from eyescream_py.system.errors import UserError
-from eyescream_py.torch7.layers import CAddTable, View
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.tables import CAddTable
 from tests.golden_data import GOLDEN
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from eyescream_py.torch7 import Storage, T7Error, Table, TorchObject, to_module
-from eyescream_py.torch7.convert import network_of
 from eyescream_py.torch7.describe import count_parameters, describe, network_lines
 from eyescream_py.torch7.describe_layer import describe_module
+from eyescream_py.torch7.export.convert import network_of
 
 from .golden_classes import Entry, case_of, entries
 

@@ -10,7 +10,7 @@ from eyescream_py import torch7
 from eyescream_py.game.adversarial import Learner, Penalty
 from eyescream_py.game.averaging import Ema
 from eyescream_py.torch7.flat import BORDER, Flat, copy_each_
-from eyescream_py.torch7.layers import View
+from eyescream_py.torch7.layers.shapes import View
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam
 
 OPTIMIZERS = {

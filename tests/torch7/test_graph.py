@@ -13,8 +13,8 @@ from torch import nn
 from eyescream_py.torch7 import T7Error, Table, TorchObject, from_module, load, save, to_module
 from eyescream_py.torch7.__main__ import main
 from eyescream_py.torch7.graph import GraphModule, GraphNode, child_name
-from eyescream_py.torch7.layers import CAddTable
-from eyescream_py.torch7.modules_graph import MAX_NODES
+from eyescream_py.torch7.layers.tables import CAddTable
+from eyescream_py.torch7.modules.graph import MAX_NODES
 
 from .golden_classes import case_of, entries, python_value, tensors
 

@@ -25,7 +25,9 @@ from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.models_c2f import PairSequential
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
-from eyescream_py.torch7.layers import CAddTable, Dropout, JoinTable, SpatialDropout, View
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
+from eyescream_py.torch7.layers.tables import CAddTable, JoinTable
 from eyescream_py.training import distributed, meeting, setup
 from eyescream_py.training.distributed import joined
 from eyescream_py.training.run import Run

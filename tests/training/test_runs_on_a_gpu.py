@@ -13,7 +13,10 @@ from eyescream_py.networks import models
 from eyescream_py.results import story
 from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.device import prepare_cuda
-from eyescream_py.torch7.layers import ConcatTable, Dropout, JoinTable, SpatialDropout, View
+from eyescream_py.torch7.layers.containers import ConcatTable
+from eyescream_py.torch7.layers.shapes import View
+from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
+from eyescream_py.torch7.layers.tables import JoinTable
 from eyescream_py.training import setup
 from tests.pretended_gpu import Kernels, pretended_gpu
 from tests.pretended_tensors import CUDA, Graph

@@ -1,0 +1,1 @@
+"""Networks and tensors for other programs: safetensors, ONNX, Python."""

@@ -1,0 +1,1 @@
+"""Lua's objects as torch modules, and back."""

@@ -1,0 +1,1 @@
+"""The layers of the package rnn, and of those like it."""
