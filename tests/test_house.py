@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -34,6 +34,7 @@ MAY_IMPORT = {
 LONGEST_FUNCTION = 40
 MODULES_OF_A_D_STEP = 10
 ROOMS = 16
+FILES_OF_A_FOLDER = 40
 
 
 @cache
@@ -77,6 +78,11 @@ def test_every_room_is_on_the_plan():
     assert {room(name_of(path)) for path in files()} == set(MAY_IMPORT)
     assert len(MAY_IMPORT) <= ROOMS
     assert len(list(PACKAGE.glob("*.py"))) <= 3
+
+
+def test_no_folder_is_a_hall():
+    counts = Counter(path.parent.relative_to(PACKAGE) for path in files())
+    assert not {str(folder): n for folder, n in counts.items() if n > FILES_OF_A_FOLDER}
 
 
 @pytest.mark.parametrize("home", MAY_IMPORT)
