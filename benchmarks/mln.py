@@ -28,7 +28,7 @@ from eyescream_py.mln import steps
 from eyescream_py.mln.analytic import set_regression_weights
 from eyescream_py.mln.baselines import adjoint_image, cg_sense
 from eyescream_py.mln.data import Batch, Examples, load_images
-from eyescream_py.mln.mat import read_mat
+from eyescream_py.mln.formats.mat import read_mat
 from eyescream_py.mln.metrics import nrmse
 from eyescream_py.mln.networks import MinimalLinearNetwork, Shape, build_network
 from eyescream_py.mln.nufft import ExactDFT, Finufft, MatrixNUFFT

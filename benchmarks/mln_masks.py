@@ -34,8 +34,8 @@ from eyescream_py.mln.baselines import (
 )
 from eyescream_py.mln.covariance import covariance_start
 from eyescream_py.mln.data import Batch, Examples, load_images
+from eyescream_py.mln.formats.mat import read_mat
 from eyescream_py.mln.forward import Acquisition
-from eyescream_py.mln.mat import read_mat
 from eyescream_py.mln.networks import MinimalLinearNetwork, Shape, build_network
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params

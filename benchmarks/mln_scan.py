@@ -30,8 +30,8 @@ from eyescream_py.mln.coil_estimation import estimated_maps, map_difference
 from eyescream_py.mln.covariance import covariance_start
 from eyescream_py.mln.data import Examples, load_images
 from eyescream_py.mln.fast import FastNetwork
+from eyescream_py.mln.formats.mat import read_mat
 from eyescream_py.mln.forward import Acquisition, segment_phases
-from eyescream_py.mln.mat import read_mat
 from eyescream_py.mln.methods import Settings, model_methods
 from eyescream_py.mln.metrics import magnitude_correlation
 from eyescream_py.mln.networks import Shape, build_network

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import click
 
-from eyescream_py.mln.cfl import read_cfl
 from eyescream_py.mln.checkpoints import load_checkpoint, restore_network
 from eyescream_py.mln.exchange import from_ismrmrd
-from eyescream_py.mln.mat import read_mat, write_mat
+from eyescream_py.mln.formats.cfl import read_cfl
+from eyescream_py.mln.formats.mat import read_mat, write_mat
 from eyescream_py.mln.params import Params, params_text, read_params
 from eyescream_py.system.errors import UserError
 

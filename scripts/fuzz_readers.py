@@ -88,7 +88,7 @@ def params_seed() -> tuple[str, bytes, Reader]:
 def in_process(kind: str, wanted: str) -> Reader:
     """What `mat.read_mat` does with a file, its child's half in this process: starting one for
     each input would take 200,000 times half a second."""
-    from eyescream_py.mln import mat, mat_child
+    from eyescream_py.mln.formats import mat, mat_child
 
     def read(path: Path) -> object:
         most = max(mat.LEAST_BYTES, mat.BYTES_PER_BYTE * path.stat().st_size)

@@ -22,9 +22,9 @@ from eyescream_py.image_model import replay
 from eyescream_py.image_model.data import read_pair_list
 from eyescream_py.image_model.ply import Mesh, read_ply, write_ply
 from eyescream_py.image_model.prepare import read_abs
-from eyescream_py.mln.cfl import read_cfl, write_cfl
 from eyescream_py.mln.checkpoints import Progress, load_checkpoint
 from eyescream_py.mln.checkpoints import save_checkpoint as save_mln
+from eyescream_py.mln.formats.cfl import read_cfl, write_cfl
 from eyescream_py.mln.networks import build_network
 from eyescream_py.mln.params import params_from, params_text, read_params
 from eyescream_py.mln.protocol import network_shape

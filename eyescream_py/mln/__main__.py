@@ -275,8 +275,8 @@ def estimate_b0(
     import torch
 
     from eyescream_py.mln.b0_estimation import estimate_turns
+    from eyescream_py.mln.formats.mat import demand_free
     from eyescream_py.mln.forward import segment_phases
-    from eyescream_py.mln.mat import demand_free
     from eyescream_py.mln.protocol import first_frame, load_protocol, read_scan, write_b0
     from eyescream_py.mln.trajectories import sample_times, segment_interpolation
 
@@ -316,7 +316,7 @@ def estimate_b0(
 @click.option("--overwrite", is_flag=True, help="Replace the file that --out names.")
 def demo(folder: str, out: str | None, seconds: float, overwrite: bool) -> None:
     """Join the batch pictures of a ..._train FOLDER to a looping GIF."""
-    from eyescream_py.mln.mat import demand_free
+    from eyescream_py.mln.formats.mat import demand_free
     from eyescream_py.mln.pictures import write_demo
 
     if out and not overwrite:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eyescream_py.mln.mat import read_mat, write_mat
+from eyescream_py.mln.formats.mat import read_mat, write_mat
 from eyescream_py.mln.networks import MinimalLinearNetwork, Shape, tensor_sizes
 from eyescream_py.mln.params import Params, params_from, params_text, parse_text
 from eyescream_py.system.errors import UserError, first_line

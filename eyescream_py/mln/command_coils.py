@@ -60,7 +60,7 @@ def estimate_coils(
     Needs LabelsH, BaseNUFTDataP and RealDatancc (or nccInData), no maps. Runs on the CPU.
     """
     from eyescream_py.mln.coil_estimation import estimated_maps
-    from eyescream_py.mln.mat import demand_free
+    from eyescream_py.mln.formats.mat import demand_free
     from eyescream_py.mln.protocol import first_frame, read_scan, read_trajectory, write_maps
 
     idle.tell_of_estimation("coils")

@@ -55,7 +55,7 @@ def import_scan(
     twixread`.
     """
     from eyescream_py.mln.exchange import FOLDER_FILES, write_folder
-    from eyescream_py.mln.mat import demand_free
+    from eyescream_py.mln.formats.mat import demand_free
     from eyescream_py.mln.protocol import trajectory_units
 
     folder = Path(out)
@@ -110,7 +110,7 @@ def export_scan(
     (PREFIX.h5, without maps).
     """
     from eyescream_py.mln.exchange import BART_ENDS, Foreign, ismrmrd_name, to_bart, to_ismrmrd
-    from eyescream_py.mln.mat import demand_free
+    from eyescream_py.mln.formats.mat import demand_free
     from eyescream_py.mln.protocol import load_protocol, read_scan
 
     names = [f"{out}{end}" for end in BART_ENDS] if kind == "bart" else [ismrmrd_name(out)]

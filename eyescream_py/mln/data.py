@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eyescream_py.mln.examples import Draws, crops_at_once, phases_at_once, stack_on
-from eyescream_py.mln.mat import dense, mat_names, read_mat
+from eyescream_py.mln.formats.mat import dense, mat_names, read_mat
 from eyescream_py.mln.params import Params
 from eyescream_py.mln.phantoms import random_ellipses, shepp_logan
 from eyescream_py.mln.protocol import Protocol

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eyescream_py.mln.baselines import cg_sense
-from eyescream_py.mln.cfl import COIL_AXIS, TIME_AXIS, read_cfl, write_cfl
 from eyescream_py.mln.coil_estimation import compressed, compression_matrix, estimated_maps
+from eyescream_py.mln.formats.cfl import COIL_AXIS, TIME_AXIS, read_cfl, write_cfl
+from eyescream_py.mln.formats.ismrmrd import read_ismrmrd, write_ismrmrd
+from eyescream_py.mln.formats.mat import by_sizes, demand_magnitude, write_mat
 from eyescream_py.mln.forward import Acquisition, signal_to_feature
-from eyescream_py.mln.ismrmrd import read_ismrmrd, write_ismrmrd
-from eyescream_py.mln.mat import by_sizes, demand_magnitude, write_mat
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params
 from eyescream_py.mln.protocol import demand_path, first_frame, write_maps, write_params

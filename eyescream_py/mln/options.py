@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eyescream_py.mln.formats.text_format import parse_text
 from eyescream_py.mln.params import (
     PATH_FIELDS,
     Params,
@@ -15,7 +16,6 @@ from eyescream_py.mln.params import (
     params_text,
     read_params,
 )
-from eyescream_py.mln.text_format import parse_text
 from eyescream_py.system.numbers import FINITE
 from eyescream_py.system.places import PATH
 

@@ -14,8 +14,8 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from eyescream_py.mln.formats.text_format import parse_text, written
 from eyescream_py.mln.ranges import check_ranges
-from eyescream_py.mln.text_format import parse_text, written
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.numbers import LARGEST
 from eyescream_py.system.text import as_utf8, read_bounded

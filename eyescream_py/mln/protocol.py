@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eyescream_py.mln.formats.mat import by_sizes, demand_magnitude, dense, read_mat, write_mat
 from eyescream_py.mln.forward import Acquisition, feature_to_signal
-from eyescream_py.mln.mat import by_sizes, demand_magnitude, dense, read_mat, write_mat
 from eyescream_py.mln.networks import Shape
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params, echo_times, params_text

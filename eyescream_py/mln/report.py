@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eyescream_py.mln.mat import by_sizes, demand_magnitude, dense, read_mat
+from eyescream_py.mln.formats.mat import by_sizes, demand_magnitude, dense, read_mat
 from eyescream_py.mln.metrics import magnitude_correlation, nrmse, recorded, ssim, written
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write

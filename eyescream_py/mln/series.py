@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eyescream_py.mln.cfl import TIME_AXIS, write_cfl
-from eyescream_py.mln.mat import write_mat
+from eyescream_py.mln.formats.cfl import TIME_AXIS, write_cfl
+from eyescream_py.mln.formats.mat import write_mat
 from eyescream_py.mln.methods import Method
 from eyescream_py.mln.networks import to_label
 from eyescream_py.mln.pictures import write_png

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from eyescream_py.mln.data import random_phase
+from eyescream_py.mln.formats.mat import demand_free, write_mat
 from eyescream_py.mln.forward import Acquisition, segment_phases, signal_to_feature
-from eyescream_py.mln.mat import demand_free, write_mat
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params
 from eyescream_py.mln.phantoms import b0_field, coil_maps, disc_mask, shepp_logan

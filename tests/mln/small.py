@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eyescream_py.mln.mat import write_mat
+from eyescream_py.mln.formats.mat import write_mat
 from eyescream_py.mln.params import Params, params_from
 from eyescream_py.mln.protocol import Protocol
 from eyescream_py.mln.simulation import Setup, make_protocol

@@ -7,7 +7,6 @@ from click.testing import CliRunner
 
 from eyescream_py.mln import coil_estimation
 from eyescream_py.mln.__main__ import main
-from eyescream_py.mln.cfl import read_cfl
 from eyescream_py.mln.coil_estimation import (
     compressed,
     compression_matrix,
@@ -16,7 +15,8 @@ from eyescream_py.mln.coil_estimation import (
     map_difference,
 )
 from eyescream_py.mln.exchange import from_bart
-from eyescream_py.mln.mat import read_mat
+from eyescream_py.mln.formats.cfl import read_cfl
+from eyescream_py.mln.formats.mat import read_mat
 from eyescream_py.mln.phantoms import random_ellipses
 from eyescream_py.mln.protocol import Protocol
 from eyescream_py.mln.simulation import Setup, make_protocol

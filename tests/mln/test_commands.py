@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from eyescream_py.mln.__main__ import main
-from eyescream_py.mln.mat import read_mat, write_mat
+from eyescream_py.mln.formats.mat import read_mat, write_mat
 
 
 def run(*words: object) -> Result:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from eyescream_py.mln import cfl, exchange, ismrmrd, series
+from eyescream_py.mln import exchange, series
 from eyescream_py.mln.__main__ import main
 from eyescream_py.mln.baselines import cg_sense
+from eyescream_py.mln.formats import cfl, ismrmrd
 from eyescream_py.mln.forward import Acquisition
 from eyescream_py.mln.nufft import choose_operator
 from eyescream_py.mln.params import Params, read_params

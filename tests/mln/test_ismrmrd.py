@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eyescream_py.mln import exchange
-from eyescream_py.mln.ismrmrd import HEADER
+from eyescream_py.mln.formats.ismrmrd import HEADER
 from eyescream_py.mln.nufft import ExactDFT
 from eyescream_py.mln.phantoms import shepp_logan
 from eyescream_py.system.errors import UserError

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from eyescream_py.mln.__main__ import main
 from eyescream_py.mln.baselines import cg_sense
 from eyescream_py.mln.coil_estimation import estimated_maps
-from eyescream_py.mln.mat import read_mat, write_mat
+from eyescream_py.mln.formats.mat import read_mat, write_mat
 from eyescream_py.mln.protocol import load_protocol
 from eyescream_py.system.errors import UserError
 from tests.mln.small import SIDE, phantoms, small_params, spiral_protocol, write_protocol_files

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from eyescream_py.mln.__main__ import main
 from eyescream_py.mln.data import load_images
-from eyescream_py.mln.mat import dense, read_mat
+from eyescream_py.mln.formats.mat import dense, read_mat
 from eyescream_py.mln.protocol import load_protocol, read_scan
 from eyescream_py.mln.report import read_reference
 from eyescream_py.system.errors import UserError

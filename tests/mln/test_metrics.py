@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from eyescream_py.mln.__main__ import main
 from eyescream_py.mln.data import Batch
-from eyescream_py.mln.mat import read_mat, write_mat
+from eyescream_py.mln.formats.mat import read_mat, write_mat
 from eyescream_py.mln.metrics import magnitude_correlation, mean, nrmse, ssim, written
 from eyescream_py.mln.reconstruction import Score, best_cg_steps, score_records, score_table
 from eyescream_py.mln.report import outcome, read_reference, table, write_report

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from eyescream_py.mln.mat import read_mat, write_mat
+from eyescream_py.mln.formats.mat import read_mat, write_mat
 from eyescream_py.mln.params import Params
 from eyescream_py.mln.protocol import load_protocol, network_shape, read_scan, write_b0, write_maps
 from eyescream_py.mln.simulation import Setup, make_protocol, write_simulation

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from eyescream_py.mln import checkpoints, training
 from eyescream_py.mln.__main__ import main
-from eyescream_py.mln.mat import read_mat, write_mat
+from eyescream_py.mln.formats.mat import read_mat, write_mat
+from eyescream_py.mln.formats.text_format import parse_text
 from eyescream_py.mln.params import Params, params_from, params_text, read_params
 from eyescream_py.mln.protocol import load_protocol, read_scan, trajectory_units
-from eyescream_py.mln.text_format import parse_text
 from eyescream_py.system.errors import UserError
 from tests.mln.small import SIDE, small_params, spiral_protocol, write_protocol_files
 
@@ -54,7 +54,7 @@ def test_a_damaged_mat_file_ends_its_reader_only(tmp_path: Path) -> None:
 def test_a_reader_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = tmp_path / "killed.py"
     killed.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    monkeypatch.setattr("eyescream_py.mln.mat.CHILD", killed)
+    monkeypatch.setattr("eyescream_py.mln.formats.mat.CHILD", killed)
     write_mat(tmp_path / "a.mat", {"x": np.ones(3)})
     with pytest.raises(UserError, match="its reader died"):
         read_mat(tmp_path / "a.mat", ["x"])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from eyescream_py.mln import checkpoints, reconstruction, training
 from eyescream_py.mln.__main__ import _closing_comparison
 from eyescream_py.mln.data import Examples
-from eyescream_py.mln.mat import read_mat, write_mat
+from eyescream_py.mln.formats.mat import read_mat, write_mat
 from eyescream_py.mln.networks import build_network
 from eyescream_py.mln.protocol import Protocol, network_shape
 from eyescream_py.mln.reconstruction import Score

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eyescream_py.mln.mat import read_with_child
+from eyescream_py.mln.formats.mat import read_with_child
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.files import atomic_write
 

@@ -1,0 +1,1 @@
+"""Files of MATLAB, ISMRMRD and BART, and the text of Params.txt: read and written."""
