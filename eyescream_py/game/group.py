@@ -224,6 +224,8 @@ class _SharedNorm(Forward):
         assert layer.running_var is not None  # noqa: S101
         assert layer.num_batches_tracked is not None  # noqa: S101
         layer.num_batches_tracked += 1
-        momentum = 0.1 if layer.momentum is None else layer.momentum
+        # None is the plain mean over all batches, as in torch's own layers
+        share = layer.momentum
+        momentum = 1 / int(layer.num_batches_tracked) if share is None else share
         layer.running_mean.lerp_(mean.to(layer.running_mean.dtype), momentum)
         layer.running_var.lerp_(variance.to(layer.running_var.dtype), momentum)

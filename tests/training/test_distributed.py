@@ -236,6 +236,15 @@ def test_two_processes_lose_what_one_loses(folders, job):
         assert a["skipped"] or b["loss"] == pytest.approx(a["loss"], rel=TOLERANCE[job])
 
 
+@pytest.mark.parametrize("name", ["D", "G", "G_ema"])
+def test_two_processes_save_the_networks_that_one_saves(folders, name):
+    """The averaged G with the statistics that are measured for the file."""
+    contents = (torch7.load(folder / "faces" / "adversarial.net") for folder in folders)
+    alone, shared = (torch7.to_module(c[name], torch.float64).state_dict() for c in contents)
+    assert any("running_var" in key for key in alone) is (name != "D")
+    torch.testing.assert_close(shared, alone, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_the_epochs_figures_agree(folders, job):
     (alone,), (shared,) = (lines(folder / job, "metrics.jsonl") for folder in folders)
