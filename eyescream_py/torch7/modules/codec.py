@@ -180,6 +180,9 @@ class Reader:
     dtype: torch.dtype | None
     module: Callable[[Any, str], nn.Module]
     parameters: dict[Any, nn.Parameter] = field(default_factory=dict)
+    memories: dict[Any, tuple[Tensor, nn.Parameter]] = field(
+        default_factory=dict
+    )  # those first met
     copies: Copies = field(default_factory=Copies)
     summed: set[int] = field(default_factory=set)  # identities of what goes into CAddTable(true)
 
@@ -198,8 +201,32 @@ class Reader:
             return nn.Parameter(self.copy(tensor, shape))
         key = (tensor.data_ptr(), tensor.dtype, shape, tensor.stride(), tensor.device)
         if key not in self.parameters:
-            self.parameters[key] = nn.Parameter(self.copy(tensor, shape))
+            memory = (tensor.data_ptr(), tensor.dtype, tensor.numel(), tensor.device)
+            first = self.memories.get(memory)
+            own = same_elements(tensor, *first) if first else None
+            if own is None or own.shape != shape:
+                own = self.copy(tensor, shape)
+            self.parameters[key] = nn.Parameter(own)
+            self.memories.setdefault(memory, (tensor, self.parameters[key]))
         return self.parameters[key]
+
+
+def same_elements(tensor: Tensor, first: Tensor, made: Tensor) -> Tensor | None:
+    """``made``, which was made of ``first``, as ``tensor``, another view of the same elements.
+
+    So a decoder's weight that is its encoder's transposed stays over one memory with it. None where
+    one of them leaves elements out, or no view of ``made`` can be it.
+    """
+    orders = [sorted(range(x.dim()), key=lambda d: (-x.stride()[d], d)) for x in (first, tensor)]
+    whole = (x.permute(order) for x, order in zip((first, tensor), orders, strict=True))
+    in_memory, wanted = whole
+    if not (in_memory.is_contiguous() and wanted.is_contiguous()):
+        return None
+    elements = made.detach().view(first.shape).permute(orders[0])
+    if elements.shape != wanted.shape and not elements.is_contiguous():
+        return None
+    back = [orders[1].index(d) for d in range(tensor.dim())]
+    return elements.view(wanted.shape).permute(back)
 
 
 @dataclass

@@ -87,8 +87,8 @@ def to_module(obj: Any, dtype: torch.dtype | None = torch.float32, place: str = 
 
     Parameters and buffers have ``dtype``, whatever the file's type; None keeps the file's (double
     networks stay double). Each layer's ``training`` is the file's ``train`` (missing: True).
-    Memory that is shared in another shape or order, as a tied decoder's transposed weight, becomes
-    parameters of their own, which training lets drift apart.
+    Memory that is shared in another order, as a tied decoder's transposed weight, becomes two
+    parameters over one memory: steps on the CPU keep them tied, copies and moves do not.
     ``place`` names the object in errors, such as "D" for the network of that key.
 
     Raises T7Error, which says where in the network: a class that has no counterpart, a field that
@@ -196,8 +196,8 @@ def from_module(module: nn.Module, as_read: bool = True) -> TorchObject:
     came from, to the last bit but for weights, statistics, gradients that it has and the mode;
     not if that is of cudnn or of another type. False writes everything anew.
 
-    Raises T7Error, which says where in the module, for a class or an option that Lua nn lacks, and
-    TypeError for what is no module.
+    Raises T7Error, which says where in the module, for a class or an option that Lua nn lacks, or a
+    tie of the file that came apart, and TypeError for what is no module.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"from_module takes a torch module, not {module!r:.60}")

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import T7Error
 from ..files.values import Storage, Table, TorchObject
 
 _NAME = "t7_origin"  # the attribute in which a module remembers
@@ -90,7 +91,7 @@ class Rewriting:
         for module in network.modules():
             if (origin := module.__dict__.get(_NAME)) is not None:
                 self.modules.setdefault(id(origin.obj), module)
-                for source, now in _values(module, origin):
+                for source, now, _ in _values(module, origin):
                     self._update(source, now)
 
     def _update(self, source: Tensor, now: Tensor) -> None:
@@ -158,6 +159,14 @@ class Rewriting:
         return made
 
     def fields(self, module: nn.Module, origin: Origin, writer: Any) -> Table:
+        """Raises T7Error where another module has changed the same memory otherwise."""
+        for source, now, name in _values(module, origin) if self._memory else ():
+            now = now.detach().cpu().reshape(source.shape).to(source.dtype)
+            if name and not torch.allclose(self._moved(source), now, 0, 0, equal_nan=True):
+                raise T7Error(
+                    f"{type(module).__name__}: {name} is one memory in the file with another "
+                    "layer's, and they have come apart since; as_read=False writes each"
+                )
         table = Table()
         for key, entry in origin.obj.fields.items():
             table[key] = self.value(entry, writer)
@@ -173,16 +182,16 @@ def _all_of(tensor: Tensor) -> Tensor:
     return torch.empty(0, dtype=tensor.dtype).set_(storage, 0, (count,), (1,))
 
 
-def _values(module: nn.Module, origin: Origin) -> Iterable[tuple[Tensor, Tensor]]:
-    """The object's tensors with what they are now; gradients where the module has them."""
+def _values(module: nn.Module, origin: Origin) -> Iterable[tuple[Tensor, Tensor, str]]:
+    """The object's tensors with what they are now, and their names; then gradients, without."""
     parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
     for name, source in origin.tensors:
         now = parameters.get(name, buffers.get(name))
         if now is None or now.numel() != source.numel():
             continue
-        yield source, now
+        yield source, now, name
         gradient = origin.obj.fields.get(f"grad{name[:1].upper()}{name[1:]}")
         if now.grad is None or not isinstance(gradient, Tensor):
             continue
         if gradient.numel() == now.numel():
-            yield gradient, now.grad
+            yield gradient, now.grad, ""

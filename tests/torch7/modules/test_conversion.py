@@ -1,5 +1,6 @@
 """Whole networks from files of the real Lua Torch 7, and what is shared, old or wrong in them."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -214,14 +215,74 @@ def test_parameters_that_share_memory_stay_shared() -> None:
     assert len(list(again.parameters())) == 3
 
 
-def test_a_transposed_tie_becomes_two_parameters_with_its_numbers() -> None:
+def tied(*weights: Tensor) -> TorchObject:
+    kind = {"_type": "torch.FloatTensor"}
+    sides = [TorchObject("nn.Linear", Table(kind, weight=w, bias=w[:, 0] * 1)) for w in weights]
+    return TorchObject("nn.Sequential", Table(kind, modules=Table.from_list(sides)))
+
+
+@pytest.mark.parametrize("first", ["encoder", "decoder"])
+def test_a_transposed_tie_becomes_two_parameters_over_one_memory(first: str) -> None:
     weight = torch.rand(2, 4, generator=torch.Generator().manual_seed(1))
-    sides = [TorchObject("nn.Linear", Table(weight=w)) for w in (weight, weight.t())]
-    network = module_of(TorchObject("nn.Sequential", Table(modules=Table.from_list(sides))))
-    encoder, decoder = network.parameters()
-    assert torch.equal(encoder, weight)
-    assert torch.equal(decoder, weight.t())
-    assert encoder.data_ptr() != decoder.data_ptr()
+    sides = (weight, weight.t()) if first == "encoder" else (weight.t(), weight)
+    obj = tied(*sides)
+    network = module_of(obj)
+    a, _, b, _ = network.parameters()
+    assert torch.equal(a, sides[0])
+    assert torch.equal(b, sides[1])
+    x = torch.ones(3, sides[0].shape[1])
+    network(x).square().sum().backward()
+    before, (grad_a, grad_b) = a.detach().clone(), (a.grad, b.grad)
+    torch.optim.SGD(network.parameters(), lr=0.01).step()
+    assert grad_a is not None
+    assert grad_b is not None
+    torch.testing.assert_close(a, before - 0.01 * (grad_a + grad_b.t()))
+    assert torch.equal(a, b.t())
+    written = load(save(None, from_module(network))).fields["modules"].to_list()
+    one, two = (layer.fields["weight"] for layer in written)
+    assert torch.equal(one, a)
+    assert torch.equal(two, b)
+    one += 1
+    assert torch.equal(two, b + 1)  # one memory again
+
+
+def test_a_tie_that_came_apart_is_not_written_as_one() -> None:
+    weight = torch.rand(2, 4, generator=torch.Generator().manual_seed(1))
+    network = copy.deepcopy(module_of(tied(weight, weight.t())))
+    written = from_module(network).fields["modules"].to_list()  # copied, but with the same numbers
+    assert torch.equal(written[0].fields["weight"], weight)
+    with torch.no_grad():
+        network[0].bias += torch.nan  # equal to no number, itself included, but it is no tie
+    assert from_module(network).fields["modules"][1].fields["bias"].isnan().all()
+    with torch.no_grad():
+        network[0].weight += 1
+    with pytest.raises(
+        T7Error, match=r"Linear: weight is one memory .*; as_read=False writes each"
+    ):
+        from_module(network)
+    again = module_of(from_module(network, as_read=False))
+    assert torch.equal(again[0].weight, weight + 1)
+    assert torch.equal(again[1].weight, weight.t())
+
+
+def test_kernels_and_rows_of_one_memory() -> None:
+    kernels = torch.rand(6, 2, 3, 5, generator=torch.Generator().manual_seed(1))
+    sizes = {"nInputPlane": 2, "nOutputPlane": 6, "kW": 5, "kH": 3}
+    back = {**sizes, "nInputPlane": 6, "nOutputPlane": 2}
+    objs = [
+        TorchObject("nn.SpatialConvolution", Table(**sizes, weight=kernels)),
+        TorchObject("nn.SpatialFullConvolution", Table(**back, weight=kernels)),
+        TorchObject("nn.Linear", Table(weight=kernels.view(6, 30))),
+        TorchObject("nn.Linear", Table(weight=kernels.view(6, 30).t())),
+        TorchObject("nn.SpatialConvolution", Table(**sizes, weight=kernels.transpose(2, 3))),
+    ]
+    objs[-1].fields |= {"kW": 3, "kH": 5}
+    network = module_of(TorchObject("nn.ConcatTable", Table(modules=Table.from_list(objs))))
+    assert network[0].weight is network[1].weight
+    with torch.no_grad():
+        network[0].weight *= 2
+    for module, obj in zip(network, objs, strict=True):
+        assert torch.equal(module.weight, 2 * obj.fields["weight"])
 
 
 def test_a_view_of_a_larger_memory_is_written_alone() -> None:
