@@ -44,9 +44,9 @@ def _without_eps(layer: Any, x: Tensor) -> Tensor:
         count = x.numel() // x.shape[1]
         layer.running_mean.lerp_(x.mean(dims), layer.momentum)
         layer.running_var.lerp_(variance.reshape(-1) * count / (count - 1), layer.momentum)
-    if layer.affine:
-        y = y * layer.weight.reshape(shape) + layer.bias.reshape(shape)
-    return y
+    if layer.weight is not None:
+        y = y * layer.weight.reshape(shape)
+    return y if layer.bias is None else y + layer.bias.reshape(shape)
 
 
 class BatchNormalization(_AsInLua, nn.BatchNorm1d):

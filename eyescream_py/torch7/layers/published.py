@@ -1,15 +1,14 @@
 """Layers that published models hold, and that are no part of nn: of programs for single tasks.
 
 texture_nets (NoiseFill, MaskedNoiseFill, GenNoise), DeepMask (SpatialSymmetricPadding), XNOR-Net
-(BinActiveZ), mc-cnn (Normalize2, StereoJoin1, StereoJoin), waifu2x (ShakeShakeTable), OpenNMT
-(Network). Images are (N,C,H,W).
+(BinActiveZ), mc-cnn (Normalize2, StereoJoin1, StereoJoin), waifu2x (ShakeShakeTable). Images are
+(N,C,H,W).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -178,17 +177,3 @@ class ShakeShakeTable(StochasticLayer):
         value = (2 * ((1 - r) * first + r * second)).detach()
         slope = s * first + (1 - s) * second
         return value + (slope - slope.detach())
-
-
-class Network(nn.Module):
-    """OpenNMT's wrapper of one network, of which its LSTM, GRU, embeddings and the like are kinds.
-
-    A list of one tensor is taken for the tensor, as its generators do.
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Any) -> Any:
-        return self.net(x[0] if isinstance(x, list) and len(x) == 1 else x)

@@ -23,17 +23,24 @@ def over_time(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
 class TemporalConvolution(nn.Module):
     """Convolution over time (nn.TemporalConvolution). The weight is (out, k_w * in).
 
-    (N,T,in) -> (N, (T + 2 padding - k_w) / d_w + 1, out); only cudnn's class has a padding.
+    (N,T,in) -> (N, (T + 2 padding - k_w) / d_w + 1, out); only cudnn's class has a padding,
+    and may lack the bias.
     """
 
     def __init__(
-        self, in_frame: int, out_frame: int, k_w: int, d_w: int = 1, padding: int = 0
+        self,
+        in_frame: int,
+        out_frame: int,
+        k_w: int,
+        d_w: int = 1,
+        padding: int = 0,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.in_frame, self.out_frame, self.k_w, self.d_w = in_frame, out_frame, k_w, d_w
         self.padding = padding
         self.weight = nn.Parameter(torch.zeros(out_frame, k_w * in_frame))
-        self.bias = nn.Parameter(torch.zeros(out_frame))
+        self.bias = nn.Parameter(torch.zeros(out_frame)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.reshape(self.out_frame, self.k_w, self.in_frame).transpose(1, 2)

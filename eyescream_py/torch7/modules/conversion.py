@@ -41,7 +41,9 @@ from .blocks import register_blocks
 from .boxes import register_boxes
 from .codec import Codec, Node, Reader, Writer
 from .cudnn import register_cudnn
+from .facebook import register_facebook
 from .nnx import register_nnx
+from .opennmt import register_opennmt
 from .origin import Origin, Rewriting, origin_of, remember
 from .projects import register_projects
 from .regions import register_regions
@@ -71,11 +73,13 @@ _CODECS: list[Codec] = [
 _READERS: dict[str, Codec] = {name: codec for codec in reversed(_CODECS) for name in codec.lua}
 _PACKAGES = ("nn", "cudnn", "")
 register_projects()
+register_opennmt()
 register_cudnn()
 register_stn()
 register_blocks()
 register_batch_last()
 register_nnx()
+register_facebook()
 register_boxes()
 register_regions()
 _CPU = ("torch.FloatTensor", "torch.DoubleTensor")

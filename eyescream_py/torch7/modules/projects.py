@@ -25,7 +25,6 @@ def build_leaky_relu(node: Node) -> LeakyReLU:
 def register_projects() -> None:
     _register_waifu2x()
     _register_published()
-    _register_opennmt()
     register(
         "nn.ShaveImage",
         lambda layer: projects.ShaveImage(layer.count("size")),
@@ -158,24 +157,3 @@ def _register_published() -> None:
     register("nn.Normalize2", lambda layer: ours.Normalize2(), ours.Normalize2)
     register("nn.L2Normalize", lambda layer: Normalize(2, 0))  # nn's of 2015
     register("nn.StereoJoin1", lambda layer: ours.StereoJoin1(), ours.StereoJoin1)
-
-
-_OPENNMT = (
-    *("Network", "LSTM", "GRU", "WordEmbedding", "FeaturesEmbedding", "Generator"),
-    *("FeaturesGenerator", "Attention", "GlobalAttention", "MaskedSoftmax"),
-)
-
-
-def build_network(node: Node) -> nn.Module:
-    inner = node.child("net") if node.has("net") else node.first_child()
-    return published.Network(inner)
-
-
-def write_network(module: Any, writer: Writer) -> dict[str, Any]:
-    return {"net": writer.obj(module.net), "modules": writer.children([module.net])}
-
-
-def _register_opennmt() -> None:
-    for name in _OPENNMT:
-        register(f"onmt.{name}", build_network)
-    register("onmt.Network", build_network, published.Network, write_network)

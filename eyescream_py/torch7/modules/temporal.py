@@ -19,7 +19,8 @@ def read_convolution(node: Node) -> nn.Module:
         window = node.count("kH"), node.count("dH", 1), node.integer("padH", 0)
     else:
         window = node.count("kW"), node.count("dW", 1), 0
-    return node.fill(without_memory(lambda: temporal.TemporalConvolution(*frames, *window)))
+    sizes = *frames, *window, node.has("bias")
+    return node.fill(without_memory(lambda: temporal.TemporalConvolution(*sizes)))
 
 
 def write_padded_convolution(module: Any, writer: Writer) -> dict[str, Any]:

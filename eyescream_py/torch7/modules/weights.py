@@ -165,6 +165,8 @@ def read_batch_norm(python: type[nn.Module]) -> Callable[[Node], nn.Module]:
         eps, momentum = node.number("eps", 1e-5), node.number("momentum", 0.1)
         affine = node.has("weight")
         module: Any = without_memory(lambda: python(shape.numel(), eps, momentum, affine))
+        if affine and not node.has("bias"):  # OpenNMT takes it away from some
+            module.bias = None
         node.fill(module)
         module.running_mean = node.buffer("running_mean", shape)
         if node.has("running_std"):  # version 1 kept 1/sqrt(variance + eps)
