@@ -19,7 +19,7 @@ import torch
 
 from eyescream_py.data import embedded
 from eyescream_py.data.cache import cached_rows
-from eyescream_py.data.decode import decode_all
+from eyescream_py.data.decode import decode_all, decode_files
 from eyescream_py.data.pictures import ENDINGS, IN_WORDS
 from eyescream_py.data.walk import FoundFile, Walk, walk
 from eyescream_py.system.device import free_memory
@@ -198,7 +198,7 @@ def _load_folder(folder: Path, channels: int, size: int, cache: bool, progress: 
     else:
         rows = np.empty(shape, np.uint8)
         notes = fill(rows)
-    broken = notes["broken"]
+    broken = _still_broken(folder, names, rows, notes["broken"])
     if line := found.line(broken):
         say(line)
     if broken:
@@ -206,6 +206,20 @@ def _load_folder(folder: Path, channels: int, size: int, cache: bool, progress: 
         keep = np.array([name not in out for name in names])
         rows, names = rows[keep], [name for name in names if name not in out]
     return Dataset(torch.from_numpy(rows), _shown(folder), _borders(names))
+
+
+def _still_broken(
+    folder: Path, names: list[str], rows: np.ndarray, broken: Sequence[Sequence[str]]
+) -> list[tuple[str, str]]:
+    """Those of `broken` that still are; the others are put into `rows`. A cache names what was
+    forbidden, or larger than the memory, on the day it was made."""
+    places = {name: row for row, name in enumerate(names)}
+    again = decode_files(folder, [name for name, _ in broken], *rows.shape[1:3])
+    reasons = dict(again.broken)
+    for number, (name, _) in enumerate(broken):
+        if number not in reasons:
+            rows[places[name]] = again.rows[number]
+    return [(broken[number][0], reason) for number, reason in again.broken]
 
 
 def _listed(folder: Path) -> Walk:
@@ -261,8 +275,10 @@ def _cache_folder(folder: Path) -> Path:
     beside = folder.resolve().parent
     if os.access(beside, os.W_OK):
         return beside / ".cache"
-    own = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if own.startswith("~"):
+    own = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(own):  # to be ignored, by its specification
+        own = os.path.expanduser("~/.cache")
+    if not os.path.isabs(own):
         raise OSError("this user has no home folder")
     return Path(own) / "eyescream_py"
 

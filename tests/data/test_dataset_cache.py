@@ -177,6 +177,19 @@ def test_where_the_data_set_cannot_be_written_the_home_folder_keeps_it(
     assert len(list((tmp_path / "home" / "eyescream_py").glob("*.u8"))) == 1
 
 
+def test_a_relative_cache_folder_is_ignored(folder, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    check(folder)
+    assert len(list((tmp_path / "home" / ".cache" / "eyescream_py").glob("*.u8"))) == 1
+    monkeypatch.setenv("HOME", "relative")
+    check(folder)
+    assert "pictures on disk: this user has no home folder" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"faces", "home"}
+
+
 def test_a_folder_that_is_refused_leaves_no_cache(folder):
     for path in list(folder.iterdir())[:20]:
         path.write_bytes(b"")
@@ -192,6 +205,27 @@ def test_a_broken_picture_stays_left_out_when_it_comes_from_the_cache(folder, de
         images = load_dataset(folder, 1, 25).images
         np.testing.assert_array_equal(images[:, 0].numpy(), np.delete(faces()[:30], 5, 0))
         assert "left out: 1 broken: face_005.png" in capsys.readouterr().out
+    assert decodings == [30]
+
+
+def test_a_picture_that_can_be_read_by_now_is_taken_although_the_cache_left_it_out(
+    folder, decodings, capsys, monkeypatch
+):
+    """Its rights were changed, which no date of the file tells."""
+    opened = os.open
+
+    def forbidden(path, *rest, **named):
+        if str(path).endswith("face_005.png"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opened(path, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", forbidden)
+        assert len(load_dataset(folder, 1, 25).images) == 29
+    assert "left out: 1 broken: face_005.png (Permission denied)" in capsys.readouterr().out
+    for _ in range(2):
+        check(folder)
+        assert "left out" not in capsys.readouterr().out
     assert decodings == [30]
 
 
