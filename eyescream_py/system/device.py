@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, out_of_memory
 from eyescream_py.system.voice import counted
 
 if TYPE_CHECKING:
@@ -179,14 +179,6 @@ def memory_in_words(advice: str) -> Iterator[None]:
             "raise the limit of this shell (ulimit -v)"
         ) from error
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not out_of_memory(error):
             raise
         raise UserError(f"there is not enough memory: {advice}") from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )

@@ -55,6 +55,16 @@ def _is_link_to_nowhere(error: OSError) -> bool:
     return path is not None and os.path.islink(path) and not os.path.exists(path)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory did not suffice: Python's, a GPU's, torch's or oneDNN's way to say it."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+        or str(error) == "could not create a primitive"
+    )
+
+
 def remedy_of(error: OSError) -> str:
     """What a person can do about what the system refused; "" where its words say enough."""
     if error.errno in FULL:

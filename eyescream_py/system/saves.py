@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from eyescream_py.system.errors import FULL, UserError, why
+from eyescream_py.system.errors import FULL, UserError, out_of_memory, why
 from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_again
 from eyescream_py.system.locks import Lock
@@ -34,17 +34,19 @@ class Saves:
         self._moves = 0  # of the lock, that are seen to
 
     def save(self, path: str | Path, last: bool, write: Callable[[], None]) -> bool:
-        """Let `write` write the checkpoint `path`; whether it did. What the system refuses is told,
-        and the next save makes up for it. Raises UserError where there is none (`last`), or where
-        three failed and nothing is kept.
+        """Let `write` write the checkpoint `path`; whether it did. What the system refuses (memory,
+        too) is told, and the next save makes up for it. Raises UserError where there is none
+        (`last`), or where three failed and nothing is kept.
         """
         try:
             self._take_place(Path(path))
             self._write(Path(path), write)
             self._written = _identity(Path(path))
-        except OSError as error:
+        except (OSError, MemoryError, RuntimeError) as error:
+            if not (isinstance(error, OSError) or out_of_memory(error)):
+                raise
             self.failed += 1
-            reason = why(error)
+            reason = why(error) if isinstance(error, OSError) else "there is not enough memory"
             if last or (not self.kept and self.failed >= MOST_FAILED):
                 raise UserError(f"could not save {path}: {reason}; {self._remedy}") from error
             say(f"Could not save {path}: {reason}; training goes on and tries again.")

@@ -32,7 +32,26 @@ class _FilePath(click.Path):
         return super().convert(os.path.expanduser(value), param, ctx)
 
 
-@click.group(help="Look into Torch 7 files (.t7, .net) and convert them.")
+class _Command(click.Command):
+    """A command about FILE, for which the memory may not suffice."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (MemoryError, RuntimeError, ImportError) as error:
+            from .errors import out_of_memory
+
+            if not out_of_memory(error):
+                raise
+            reason = "there is not enough memory for it; free some"
+            raise _FileError(f"{context.params['file']}: {reason}") from error
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+@click.group(cls=_Group, help="Look into Torch 7 files (.t7, .net) and convert them.")
 def main() -> None:
     pass
 

@@ -11,3 +11,14 @@ class T7Error(ValueError):
         self.message = message
         self.offset = offset
         super().__init__(message if offset is None else f"{message} (at byte {offset})")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory did not suffice, which says nothing about a file: for Python's objects,
+    torch's tensors, or torch itself."""
+    says = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or "can't allocate memory" in says
+        or "failed to map segment" in says
+    )

@@ -60,6 +60,18 @@ def test_too_little_memory_is_one_line():
     assert done.output == "Error: there is not enough memory: give smaller numbers or pictures\n"
 
 
+def test_too_little_memory_for_onednn_is_one_line():
+    """As torch puts it under `ulimit -v 1000000`."""
+
+    @click.command(cls=Command)
+    def convolving():
+        raise RuntimeError("could not create a primitive")
+
+    done = CliRunner().invoke(convolving, [])
+    assert done.exit_code == 2
+    assert done.output == "Error: there is not enough memory: give smaller numbers or pictures\n"
+
+
 @click.command(cls=Command)
 @click.option("--load", type=PATH)
 @click.option("--dataset", type=PATH, multiple=True)

@@ -45,6 +45,35 @@ def test_where_two_checkpoints_fill_the_disk_each_new_one_is_kept(room_for_two, 
     assert capsys.readouterr().out.count("a.net.old was removed to make room") == 2
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9")],
+)
+def test_too_little_memory_for_a_save_is_told_and_the_next_one_makes_up_for_it(
+    error, tmp_path, capsys
+):
+    path, saves = tmp_path / "a.net", Saves("free the place")
+
+    def greedy():
+        raise error
+
+    assert not saves.save(path, last=False, write=greedy)
+    assert capsys.readouterr().out == (
+        f"Could not save {path}: there is not enough memory; training goes on and tries again.\n"
+    )
+    with pytest.raises(UserError, match="not enough memory; free the place"):
+        saves.save(path, last=True, write=greedy)
+    assert saves.save(path, last=False, write=writer(path, b"whole"))
+
+
+def test_a_fault_of_the_program_in_a_save_is_none_of_the_system():
+    def faulty():
+        raise RuntimeError("shapes")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        Saves("").save("a.net", last=False, write=faulty)
+
+
 def test_the_old_one_stays_where_the_newer_may_be_damaged(room_for_two, tmp_path):
     """A run that went on from the old one has not seen the other."""
     path = tmp_path / "a.net"

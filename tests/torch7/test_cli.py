@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 from safetensors import safe_open
 
+from eyescream_py import torch7
 from eyescream_py.torch7 import LuaFunction, Storage, Table, TorchObject, load, save
 from eyescream_py.torch7.__main__ import main
 
@@ -213,3 +214,36 @@ def test_show_takes_anything_for_a_number(tmp_path):
         assert len(done.output) < 500
         assert "\x1b" not in done.output
     assert "1, 1, ..." in done.output
+
+
+SCARCE = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 4 bytes"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError(SCARCE),
+     ImportError("libtorch_cpu.so: failed to map segment from shared object")],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [["show", NET], ["convert", NET, "x.t7"]])
+def test_too_little_memory_is_one_line(command, error, tmp_path, monkeypatch):
+    def scarce(*given):
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("eyescream_py.torch7.files.serialization.load_file", scarce)
+    result = run(*command)
+    assert result.exit_code == 2
+    assert result.output == f"Error: {NET}: there is not enough memory for it; free some\n"
+
+
+@pytest.mark.parametrize("turned", [torch7.to_module, torch7.from_module])
+def test_too_little_memory_for_a_layer_says_nothing_about_the_layer(turned, monkeypatch):
+    layer = torch.nn.Linear(2, 3)
+    given = layer if turned is torch7.from_module else torch7.from_module(layer)
+
+    def scarce(*given, **named):
+        raise RuntimeError(SCARCE)
+
+    monkeypatch.setattr(torch.Tensor, "contiguous", scarce)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        turned(given)

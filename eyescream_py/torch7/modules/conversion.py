@@ -15,7 +15,7 @@ from torch import nn
 
 from ..describe import is_network
 from ..describe_layer import key_name
-from ..errors import T7Error
+from ..errors import T7Error, out_of_memory
 from ..files.classes import TENSOR_CLASSES
 from ..files.values import Table, TorchObject
 from ..layers.inplace import LUA_CLASSES, InPlace
@@ -140,6 +140,8 @@ class _Reading:
         except T7Error:
             raise
         except _TORCH_REFUSES as error:
+            if out_of_memory(error):
+                raise
             raise node.fail(f"torch refuses the layer: {error}") from error
         finally:
             self._counts[id(obj)] = self._open.pop()
@@ -258,6 +260,8 @@ class _Writing:
         except T7Error:
             raise
         except _TORCH_REFUSES as error:
+            if out_of_memory(error):
+                raise
             name, reason = type(module).__name__, " ".join(str(error).split())
             raise T7Error(f"{name}: torch refuses to write the layer: {reason}") from error
         return TorchObject(codec.typename, fields, codec.version)
