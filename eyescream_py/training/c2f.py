@@ -39,6 +39,7 @@ from eyescream_py.training.game import (
 )
 from eyescream_py.training.players import build_game
 from eyescream_py.training.run import Run
+from eyescream_py.training.save_folder import is_of_run
 
 ROWS_SHOWN = 20
 LUA_PARZEN = 200  # pictures of a score, however few there are
@@ -50,6 +51,8 @@ class PairOptions(GameOptions):
     """The options of `train_c2f.py`."""
 
     sized_by: ClassVar[str] = "--fineSize or --grayscale"
+    revived_by: ClassVar[str] = "a larger --D_L2 or with --D_optmethod=sgd"
+    tamed_by: ClassVar[str] = "a larger --D_L2 or --D_optmethod=sgd tames it"
 
     D_sgd_lr: float
     G_sgd_lr: float
@@ -169,6 +172,7 @@ class PairTask(GameTask):
         self.parzen_images, self.tries = options.parzen_images, options.batch_size
         self.best_path = Path(options.save) / f"{options.stem}.bestnet"
         self.best = math.inf
+        self._owns_best = False  # whether the file at `best_path` is of this very run
         self._saves = Saves("", kept=True)  # a run can do without
         self._plot_source = TorchSource(0, self.feed.device)
 
@@ -180,24 +184,22 @@ class PairTask(GameTask):
         )  # fmt: skip
         print(f"average || x_F - G(x_C) || = {score}")
         # every process scores, to draw the same numbers; one of them writes
-        if score < self.best and (
-            not self.game.group.leads or self._save_best(epoch, first=math.isinf(self.best))
-        ):
+        if score < self.best and (not self.game.group.leads or self._save_best(epoch)):
             self.best = score
         return {**record, "parzen": score}
 
     def networks(self) -> dict[str, nn.Module]:
         return {name: models_c2f.as_lua_saves(net) for name, net in super().networks().items()}
 
-    def _save_best(self, epoch: int, first: bool) -> bool:
-        """Whether the networks could be saved; an earlier run's stay under a dated name where this
-        run's are the `first`."""
+    def _save_best(self, epoch: int) -> bool:
+        """Whether the networks could be saved; another run's stay under a dated name."""
 
         def write() -> None:
-            if first and self.best_path.is_file():
+            if not self._owns_best and self.best_path.is_file():
                 dated = keep_earlier(self.best_path).name
                 print(f"The earlier {self.best_path.name} is now {dated}.")
             checkpoints.write(self.best_path, self.networks(), self.content(epoch))
+            self._owns_best = True
 
         print(f"<trainer> saving network to {self.best_path}")
         self._saves.lock = self.lock
@@ -239,4 +241,6 @@ class PairTask(GameTask):
 
     def _load_state(self, state: Any, path: Path) -> bool:
         self.best = float(state["best"])
+        checkpoint = self.best_path.with_name(self.file_name)
+        self._owns_best |= math.isfinite(self.best) and is_of_run(path, checkpoint)
         return super()._load_state(state, path)

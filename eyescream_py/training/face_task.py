@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,9 @@ SETTLING_BATCHES = 20  # of 100 noises
 @dataclass(frozen=True, kw_only=True)
 class FaceOptions(GameOptions):
     """The options of `train.py`."""
+
+    revived_by: ClassVar[str] = "a smaller --D_adam_lr or with --recipe=best"
+    tamed_by: ClassVar[str] = "--D_maxAcc=0.9 holds D back, --D_L2 or a smaller --D_adam_lr tame it"
 
     G_SGD_lr: float
     G_SGD_momentum: float

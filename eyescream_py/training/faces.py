@@ -43,7 +43,8 @@ def train(options: FaceOptions, stop: StopSignal) -> None:
         _say_planes(options, D)
         options, device, arithmetic = setup.settled(options, group, *_parts(options, D, G))
         options = setup.with_proven_kernels(options, device, group)
-        decoder, denoiser = _decoder(options, device), _denoiser(options, device)
+        decoder = _decoder(options, device, arithmetic.dtype)
+        denoiser = _denoiser(options, device)
         data = load_pictures(options, device, group)
         length = epoch_length(options, data)
         source = group.source(setup.random_source(options, device))
@@ -151,7 +152,7 @@ def _taming(options: FaceOptions, D: nn.Module, source: RandomSource) -> Taming:
     )
 
 
-def _decoder(options: FaceOptions, device: torch.device) -> nn.Module | None:
+def _decoder(options: FaceOptions, device: torch.device, dtype: torch.dtype) -> nn.Module | None:
     """The decoder of `--autoencoder`: layers 7 to 11 of the saved one, frozen."""
     if not options.autoencoder:
         print("[INFO] No Autoencoder network specified, will not use an autoencoder.")
@@ -175,7 +176,7 @@ def _decoder(options: FaceOptions, device: torch.device) -> nn.Module | None:
             f"--autoencoder={path} makes pictures of {pixels} values, --scale={size} with "
             f"{counted(channels, 'channel')} needs {channels * size * size}"
         )
-    return nn.Sequential(*layers[DECODER_START:]).to(device).requires_grad_(False).eval()
+    return nn.Sequential(*layers[DECODER_START:]).to(device, dtype).requires_grad_(False).eval()
 
 
 def _denoiser(options: FaceOptions, device: torch.device) -> nn.Module | None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,9 @@ def mean_deviation(pictures: Tensor) -> float:
 @dataclass(frozen=True, kw_only=True)
 class GameOptions(CommonOptions, abc.ABC):
     """What both adversarial trainers add."""
+
+    calmed_by: ClassVar[str] = "a smaller learning rate, a smaller --D_clamp"
+    tamed_by: ClassVar[str]  # what holds back a D that is always right, in words
 
     G_L1: float  # weight of the L1 penalty on G's parameters
     G_L2: float  # of the L2 penalty
@@ -238,7 +241,7 @@ class GameTask(abc.ABC):
         if self._saturated == SATURATED_EPOCHS:
             print(
                 f"D has been right about every picture for {SATURATED_EPOCHS} epochs, so G learns "
-                "little: --D_maxAcc=0.9 holds D back, --D_L2 or a smaller --D_adam_lr tame it."
+                f"little: {self.options.tamed_by}."
             )
             self._saturated = 0
 
@@ -327,8 +330,8 @@ class GameTask(abc.ABC):
             game.G.optimizer.import_state(state["G_optimizer"])
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"--network={path}: {error}; give the --D_optmethod and "
-                "--G_optmethod it was trained with"
+                f"--network={path}: {error}; give the --D_optmethod, the --G_optmethod and the "
+                "momentum it was trained with"
             ) from error
         game.figures.set_state(state["figures"])
         self._load_gate(state["gate"])
@@ -343,10 +346,7 @@ class GameTask(abc.ABC):
                 f"{path} was trained by {there} kernels, this run takes {here} ones (--no_fuse): "
                 "they round differently, so it goes on near the same way, not to the bit."
             )
-        try:
-            go_on_drawing(self.source, state["random"])
-        except KeyError as error:
-            raise UserError(f"--network={path} was trained with another --rng") from error
+        go_on_drawing(self.source, state["random"], path)
         return game.feed.set_state(state["feed"])
 
     def _load_gate(self, gate: Any) -> None:

@@ -44,6 +44,7 @@ class AutoencoderOptions(setup.CommonOptions):
     """The options of `train_autoencoder.py`."""
 
     sized_by: ClassVar[str] = "--scale"  # its pictures are gray
+    calmed_by: ClassVar[str] = "--optmethod=sgd with a smaller --learningRate"
 
     learning_rate: float  # of SGD
     momentum: float  # of SGD
@@ -64,6 +65,8 @@ class AutoencoderOptions(setup.CommonOptions):
 @dataclass(frozen=True, kw_only=True)
 class DenoiserOptions(setup.CommonOptions):
     """The options of `train_denoiser.py`."""
+
+    calmed_by: ClassVar[str] = "a smaller --AE_clamp"
 
     coef_l1: float  # weights of the penalties on the parameters
     coef_l2: float

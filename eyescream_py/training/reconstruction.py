@@ -198,24 +198,27 @@ class ReconstructionTask:
     def load(self, content: Any, path: Path) -> bool:
         for name, network in self.named.items():
             checkpoints.copy_into(network, content, name, path)
-        return "resume" not in content or self._load_state(content["resume"]["state"], path)
+        return "resume" not in content or self._resume(content["resume"], path)
 
-    def _load_state(self, state: Any, path: Path) -> bool:
+    def _resume(self, resume: Any, path: Path) -> bool:
+        state, done = resume["state"], resume["position"]["iteration"]
         try:
             for name, stage in zip(self._stage_names(), self.model.stages, strict=True):
                 stage.optimizer.import_state(state["optimizers"][name])
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"--network={path}: {error}; give the --optmethod it was trained with"
+                f"--network={path}: {error}; give the --optmethod and --momentum it was trained "
+                "with"
             ) from error
         self.smallest = [float(state["smallest"][name]) for name in self._stage_names()]
-        go_on_drawing(self.source, state["random"])
+        go_on_drawing(self.source, state["random"], path)
         if len(state["order"]) != len(self.order):
             return False
         fill(self.order, state["order"], "order")
         self.taken = int(state["taken"])
         fill(self.sums, state["sums"], "sums")
-        return True
+        # iterations of another size have left other pictures over
+        return self.taken == min(done * self.options.batch_size, len(self.order))
 
 
 class AutoencoderTask(ReconstructionTask):

@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -27,13 +27,9 @@ from eyescream_py.system.saves import Saves, keep_earlier, spared
 from eyescream_py.system.signals import StopSignal
 from eyescream_py.system.voice import counted
 from eyescream_py.training.logs import Logs, LossLog
-from eyescream_py.training.save_folder import keep_earlier_pictures, prepare_folder
+from eyescream_py.training.save_folder import is_of_run, keep_earlier_pictures, prepare_folder
 from eyescream_py.training.task import Schedule, Task, trainer_of
 
-RESCUE = (
-    "start anew with a smaller --D_adam_lr or with --recipe=best, or go on from an older file with "
-    "--on_nan=rollback, which goes back by itself"
-)
 SECONDS_BETWEEN_WAITS = 0.5
 MAX_ROLLBACKS = 3
 MAX_HALVINGS = 100
@@ -44,6 +40,11 @@ NONSENSE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What the loop reads of a trainer's options."""
+
+    # remedies, by flags that the trainer has: against numbers that grow beyond all bounds, and
+    # against networks that no longer learn
+    calmed_by: ClassVar[str] = "a smaller learning rate"
+    revived_by: ClassVar[str] = calmed_by
 
     save: str  # folder of all that the run writes
     save_freq: int  # epochs from one checkpoint to the next
@@ -111,8 +112,7 @@ class Run:
 
     def _is_continued(self) -> bool:
         """Whether what SAVE holds is of this very run."""
-        ours = (self.path, self.path.with_name(self.path.name + ".old"))
-        return self._good is not None and self._good.resolve() in [p.resolve() for p in ours]
+        return self._good is not None and is_of_run(self._good, self.path)
 
     def _holds_earlier_run(self) -> bool:
         """Whether SAVE holds the checkpoint of another run; says so."""
@@ -148,9 +148,10 @@ class Run:
         if not self._is_finite():
             raise UserError(f"--network={path} holds numbers that are not finite")
         if self.at.iteration and not same_epoch:
-            print("The pictures are others than when the epoch was interrupted: it starts anew.")
+            print("The epoch was interrupted with other pictures or batches: it starts anew.")
             self.at = _Position(self.at.epoch)
-        self._good = path
+        # as it is written, however it was given: a save that fails asks whether one stands there
+        self._good = self.path if path.resolve() == self.path.resolve() else path
         del content
         gc.collect()  # a file's tables hold one another, and every weight and moment once more
         return halvings
@@ -230,7 +231,10 @@ class Run:
             return
         self._end_epoch(epoch, seconds)
         if collapse and not self._collapsed:
-            print(f"{collapse}; {RESCUE}")
+            print(
+                f"{collapse}; start anew with {self.options.revived_by}, or go on from an older "
+                "file with --on_nan=rollback, which goes back by itself"
+            )
         self._collapsed = bool(collapse)
 
     def _iterations(self) -> None:
@@ -326,8 +330,8 @@ class Run:
         if self.options.on_nan != "rollback" or self._good is None or self.stop.requested:
             kept = f"; {self._good} holds the last good state" if self._good else ""
             raise UserError(
-                f"{found}{kept}; try a smaller learning rate, a smaller --D_clamp, or "
-                "--on_nan=rollback with a smaller --saveFreq"
+                f"{found}{kept}; try {self.options.calmed_by}, or --on_nan=rollback with a smaller "
+                "--saveFreq"
             )
         self._go_back(self._good, found)
 
@@ -336,7 +340,7 @@ class Run:
         if self._rollbacks == MAX_ROLLBACKS:
             raise UserError(
                 f"{found} again after {MAX_ROLLBACKS} rollbacks; {good} holds the last good "
-                "state: continue it with a much smaller learning rate"
+                f"state: continue it with {self.options.calmed_by}"
             )
         self._rollbacks += 1
         self._restore(good)

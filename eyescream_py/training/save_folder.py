@@ -45,6 +45,13 @@ def prepare_folder(folder: Path, name: str, room: int) -> None:
     demand_folder(folder, room)
 
 
+def is_of_run(path: Path, checkpoint: Path) -> bool:
+    """Whether the file `path` is the run's that saves `checkpoint`: that file, or the one before
+    it."""
+    ours = (checkpoint, checkpoint.with_name(f"{checkpoint.name}.old"))
+    return path.resolve() in [own.resolve() for own in ours]
+
+
 def keep_earlier_pictures(folder: Path, pictures: list[Path], stem: str) -> Path:
     """Move an earlier run's pictures to a folder of their own below `folder`, named by their date.
 

@@ -149,12 +149,17 @@ def random_source(options: CommonOptions, device: torch.device) -> RandomSource:
     return LuaSource(options.seed) if lua else TorchSource(options.seed, device)
 
 
-def go_on_drawing(source: RandomSource, state: Any) -> None:
-    """Go on with stored random numbers; those of another kind of device start anew, with a line.
+def go_on_drawing(source: RandomSource, state: Any, path: Path) -> None:
+    """Go on with the random numbers that `path` holds; those of another kind of device start anew,
+    with a line.
 
-    Raises KeyError for those of another `--rng`.
+    Raises UserError for those of another `--rng`.
     """
-    if not source.set_state(state):
+    try:
+        same = source.set_state(state)
+    except KeyError as error:
+        raise UserError(f"--network={path} was trained with another --rng") from error
+    if not same:
         print(
             "The random numbers start anew: the file's are those of another kind of device. "
             "Weights and the optimizers' moments go on as they were."

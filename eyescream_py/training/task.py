@@ -105,8 +105,8 @@ class Task(Protocol):
     def load(self, content: Any, path: Path) -> bool:
         """Take networks and state from a checkpoint's table.
 
-        False where its epoch cannot go on, because the pictures are others now. Raises UserError
-        for a file of other options, any other error for a file that makes no sense.
+        False where its epoch cannot go on, because the pictures or batches are others now. Raises
+        UserError for a file of other options, any other error for a file that makes no sense.
         """
         ...
 

@@ -198,3 +198,14 @@ def test_a_decoder_stands_before_G_and_never_learns(built, tmp_path):
     noise = torch.rand(3, 4)
     with torch.no_grad():
         assert torch.equal(task.make(noise), G(decoder(noise)))
+
+
+@pytest.mark.parametrize("precision", ["fp64", "bf16"])
+def test_a_decoder_computes_in_the_run_s_precision(precision, tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    whole = create_autoencoder((1, 8, 8), 4)
+    torch7.save(tmp_path / "autoencoder.net", {"AE": torch7.from_module(whole)})
+    given = f"--autoencoder={tmp_path / 'autoencoder.net'}", f"--precision={precision}"
+    small_run("train", tmp_path, pictures(tmp_path, "train"), *given, "--epochs=1")
+    made = torch7.load(tmp_path / "adversarial.net")
+    assert torch.equal(torch7.to_module(made["AE_decoder"])[0].weight, whole[6].weight)

@@ -1,11 +1,16 @@
 """A game in which nothing more is learned is noticed, and only then."""
 
+import importlib
+import re
+
 import pytest
 import torch
 
 from eyescream_py.game.adversarial import Game
+from eyescream_py.training import game
 from eyescream_py.training.game import GameTask, mean_deviation
-from tests.small_runs import pictures, records, small_run, use_small_networks
+from eyescream_py.training.reconstruction import ReconstructionTask
+from tests.small_runs import SCRIPTS, invoke, pictures, records, small_run, use_small_networks
 
 LINES = ("certain of every picture", "are all alike", "gradients are all 0")
 
@@ -136,3 +141,30 @@ def test_one_picture_has_no_spread(recwarn):
     assert mean_deviation(torch.rand(1, 3, 4, 4)) == 0
     assert mean_deviation(torch.tensor([[0.0], [1.0]])) == 0.5
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_is_advised_can_be_typed(script, tmp_path, monkeypatch):
+    """Against numbers that are none, a D that is always right, and a game that stands still."""
+    use_small_networks(monkeypatch)
+    command = importlib.import_module(f"eyescream_py.cli.{script}").main
+    flags = {name for param in command.params for name in param.opts}
+    data = pictures(tmp_path, script)
+    monkeypatch.setattr(game, "SATURATED_EPOCHS", 1)
+    hint = GameTask._hint_at_saturation
+    monkeypatch.setattr(GameTask, "_hint_at_saturation", lambda task, share: hint(task, 1.0))
+    monkeypatch.setattr(GameTask, "collapse", lambda task: "It stands still")
+    said = [small_run(script, tmp_path, data, "--epochs=1")]
+    for task in (GameTask, ReconstructionTask):
+        monkeypatch.setattr(task, "is_finite", lambda task: False)
+    given = *SCRIPTS[script], f"--save={tmp_path}", f"--dataset={data}", "--epochs=1"
+    said.append(invoke(script, *given).stderr)
+    lines = [
+        line for line in "".join(said).splitlines()
+        if re.search("It stands still|D has been right|no longer a finite", line)
+    ]  # fmt: skip
+    assert len(lines) == (3 if script in ("train", "train_c2f") else 1)
+    for line in lines:
+        named = set(re.findall(r"--\w+", line))
+        assert named <= flags
+        assert named - {"--on_nan", "--saveFreq"}

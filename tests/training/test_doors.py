@@ -135,6 +135,22 @@ def test_an_earlier_run_s_best_network_is_kept_too(tmp_path):
     assert dated.read_bytes() == before != best.read_bytes()
 
 
+def test_a_run_from_elsewhere_keeps_the_best_network_that_stands_there(tmp_path, monkeypatch):
+    """It comes with a best score of its own, which is that of no file in the folder."""
+    scores = iter([3.0, 1.0, 2.0, 1.5])
+    monkeypatch.setattr(c2f, "parzen_score", lambda *args: next(scores))
+    data, here, there = pictures(tmp_path, "train_c2f"), tmp_path / "here", tmp_path / "there"
+    best = (here / FILES["train_c2f"]).with_suffix(".bestnet")
+    small_run("train_c2f", there, data, "--epochs=1")
+    small_run("train_c2f", here, data, "--epochs=1", "--seed=5")
+    before = best.read_bytes()
+    small_run("train_c2f", here, data, f"--network={there / FILES['train_c2f']}", "--epochs=2")
+    small_run("train_c2f", here, data, f"--network={FILES['train_c2f']}", "--epochs=3")
+    (dated,) = here.glob(f"{best.stem}_20*.bestnet")
+    assert dated.read_bytes() == before != best.read_bytes()
+    assert torch7.load(best)["epoch"] == 3
+
+
 def test_a_run_from_elsewhere_does_not_go_on_with_an_earlier_run_s_log(tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     Run(ToyTask(), options(here, epochs=3), StopSignal()).go()

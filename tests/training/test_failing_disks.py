@@ -255,3 +255,16 @@ def test_save_below_a_file(tmp_path, monkeypatch):
     assert done.exit_code == 2
     assert "cannot write checkpoints" in done.output
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_checkpoint_given_by_its_whole_path_is_kept_too(tmp_path, monkeypatch, capsys):
+    """Where one stands, failing saves do not end the run before its last epoch."""
+    monkeypatch.chdir(tmp_path)
+    Run(ToyTask(), options("run", epochs=1), StopSignal()).go()
+    disk = Disk(monkeypatch, "open", errno.EACCES)
+    network = str(tmp_path / "run" / "toy.net")
+    run = Run(ToyTask(), options("run", save_freq=1, epochs=9, network=network), StopSignal())
+    disk.broken = True
+    with pytest.raises(UserError):
+        run.go()
+    assert disk.failures >= 8 > MOST_FAILED

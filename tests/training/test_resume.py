@@ -168,6 +168,37 @@ def test_other_pictures_begin_the_interrupted_epoch_anew(tmp_path, monkeypatch):
         assert [r["epoch"] for r in records(save / "metrics.jsonl")] == [1]
 
 
+@pytest.mark.parametrize("batch", [2, 5])
+def test_other_batches_begin_an_interrupted_epoch_of_all_pictures_anew(
+    batch, tmp_path, monkeypatch
+):
+    """Each picture once: smaller batches would leave some over, larger ones miss some."""
+    data = pictures(tmp_path, "train_autoencoder")
+    with monkeypatch.context() as during:
+        signal_at(during, Reconstruction, "step", 3)
+        small_run("train_autoencoder", tmp_path, data, "--epochs=1")
+    seen = []
+    step = Reconstruction.step
+    monkeypatch.setattr(
+        Reconstruction, "step", lambda model, x: seen.append(len(x)) or step(model, x)
+    )
+    again = f"--network={FILES['train_autoencoder']}", "--epochs=1", f"--batchSize={batch}"
+    said = small_run("train_autoencoder", tmp_path, data, *again, "--no_capture")
+    assert "interrupted with other pictures or batches: it starts anew" in said
+    assert sum(seen) == 18
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_another_kind_of_random_numbers_is_refused(script, tmp_path, monkeypatch):
+    use_small_networks(monkeypatch)
+    data = pictures(tmp_path, script)
+    small_run(script, tmp_path, data, "--epochs=1")
+    given = (*SCRIPTS[script], f"--save={tmp_path}", f"--dataset={data}", "--epochs=2")
+    done = invoke(script, *given, "--rng=lua", f"--network={FILES[script]}")
+    assert done.exit_code == 2
+    assert done.output.endswith(f"{FILES[script]} was trained with another --rng\n")
+
+
 def test_all_epochs_done_says_so(tmp_path, monkeypatch):
     use_small_networks(monkeypatch)
     data = pictures(tmp_path, "train")

@@ -10,6 +10,7 @@ from eyescream_py import torch7
 from eyescream_py.game.averaging import Ema
 from eyescream_py.system.errors import UserError
 from eyescream_py.system.signals import StopSignal
+from eyescream_py.training.face_task import FaceOptions
 from eyescream_py.training.game import SATURATED_EPOCHS, GameTask
 from eyescream_py.training.reconstruction import ReconstructionTask
 from eyescream_py.training.run import Run, RunOptions
@@ -242,12 +243,10 @@ def test_every_trainer_notices(script, tmp_path):
     assert not list((tmp_path / "run").glob("*.net"))
 
 
-def test_a_discriminator_that_is_always_right_gives_a_hint(tmp_path, monkeypatch, capsys):
-    from eyescream_py.training.game import GameTask
-
+def test_a_discriminator_that_is_always_right_gives_a_hint(capsys):
     class Silent(GameTask):
         def __init__(self):
-            self._saturated = 0
+            self._saturated, self.options = 0, FaceOptions
 
         def spread(self):
             return 1.0, 1.0
