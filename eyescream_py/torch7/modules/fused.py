@@ -41,12 +41,6 @@ def remember(node: Node) -> str:
     return value if value in ("train", "eval", "both") else "neither"
 
 
-def demand_own_mask(node: Node) -> None:
-    """Refuse a layer of 2017 that masks: it does not look for zeros in its input any more."""
-    if node.boolean("v2", False):
-        raise node.fail("its mask comes from outside (setZeroMask), and is not in the file")
-
-
 def read_sequence(python: type[Any]) -> Callable[[Node], nn.Module]:
     """The layers of one weight. torch-rnn's, and rnn's first SeqLSTM, have the batch first."""
 
@@ -62,9 +56,8 @@ def read_sequence(python: type[Any]) -> Callable[[Node], nn.Module]:
             "mask_zero": node.boolean("maskzero", False),
             "remember": remember(node),
             "keeps": node.has("remember_states"),
+            "given_mask": node.boolean("maskzero", False) and node.boolean("v2", False),
         }
-        if options["mask_zero"]:
-            demand_own_mask(node)
         module = without_memory(lambda: python(size_in, hidden, out, **options))
         return node.fill(module)
 
@@ -110,6 +103,7 @@ def write_sequence(module: Any, writer: Writer) -> dict[str, Any]:
     options: dict[str, Any] = {
         "batchfirst": module.batch_first,
         "maskzero": module.mask_zero,
+        "v2": module.given_mask,
         "_remember": module.remember,
     }
     if module.keeps:
@@ -134,6 +128,7 @@ def write_step(module: Any, writer: Writer) -> dict[str, Any]:
         "hiddensize": module.hidden_size,
         "outputsize": module.output_size,
         "maskzero": module.mask_zero,
+        "v2": module.given_mask,
         "gates": writer.empty(),
         "output": output if module.states > 1 else writer.empty(),
         "gradInput": Table.from_list(writer.empty() for _ in range(module.states + 1)),

@@ -10,11 +10,11 @@ from torch import nn
 
 from ..files.values import Storage, Table, TorchObject
 from ..recurrent import fused as recurrent_fused
+from ..recurrent import masks
 from ..recurrent import sequences as recurrent_sequences
 from ..recurrent import steps as recurrent
 from .codec import Codec, Node, Plain, Writer, plain
 from .fused import (
-    demand_own_mask,
     kept_fields,
     read_sequence,
     remember,
@@ -258,10 +258,22 @@ def read_decorator(python: type[Any]) -> Callable[[Node], nn.Module]:
 
 def read_mask(python: type[Any]) -> Callable[[Node], nn.Module]:
     def read(node: Node) -> nn.Module:
-        demand_own_mask(node)
-        return python(only_child(node), node.integer("nInputDim"))
+        child = only_child(node)
+        if not node.boolean("v2", False):
+            return python(child, node.integer("nInputDim"))
+        sides = node.boolean("maskinput", False), node.boolean("maskoutput", True)
+        return masks.GivenMask(child, *sides)
 
     return read
+
+
+def write_given_mask(module: Any, writer: Writer) -> dict[str, Any]:
+    sides = {"maskinput": module.mask_input, "maskoutput": module.mask_output}
+    return {**sides, "v2": True, "modules": Table.from_list([writer.obj(module.module)])}
+
+
+def read_variable_length(node: Node) -> nn.Module:
+    return masks.VariableLength(only_child(node), node.boolean("lastOnly", False))
 
 
 def write_mask(module: Any, writer: Writer) -> dict[str, Any]:
@@ -351,6 +363,8 @@ SEQUENCES = [
     Codec(("SeqBRNN",), _Seq.SeqBRNN, read_decorator(_Seq.SeqBRNN), write_decorator),
     Codec(("BiSequencerLM",), _Seq.BiSequencerLM, read_bi_sequencer_lm, write_bi_sequencer_lm),
     Codec(("MaskZero",), _Seq.MaskZero, read_mask(_Seq.MaskZero), write_mask),
+    Codec(("MaskZero",), masks.GivenMask, read_mask(_Seq.MaskZero), write_given_mask),
+    Codec(("VariableLength",), None, read_variable_length),
     Codec(("TrimZero",), _Seq.TrimZero, read_mask(_Seq.TrimZero), write_mask),
     plain("SeqReverseSequence", _Seq.SeqReverseSequence, Plain("dim", "dim", int)),
     Codec(("LookupTableMaskZero",), _Seq.LookupTableMaskZero, read_mask_lookup, write_mask_lookup),

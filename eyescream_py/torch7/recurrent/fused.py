@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .masks import given_mask, next_mask
 from .steps import Recurrent, detached
 
 
@@ -21,12 +22,15 @@ class SequenceLayer(Recurrent, abc.ABC):
     """(T,N,F) -> (T,N,H), with ``batch_first`` (N,T,F) -> (N,T,H).
 
     ``remember``: in which modes a sequence goes on where the last one ended ("train", "eval",
-    "both", "neither"). ``mask_zero``: a step of zeros leaves output and state zero.
+    "both", "neither"). ``mask_zero``: a step of zeros leaves output and state zero, or with
+    ``given_mask`` those that `masks.set_zero_mask` names.
     Changing between training and evaluation forgets, unless ``keeps`` (torch-rnn's layers).
     """
 
     gates = 1
     states = 1
+    _zero_mask: Tensor | bool | None = None
+    _by_step = False
 
     def __init__(
         self,
@@ -37,12 +41,13 @@ class SequenceLayer(Recurrent, abc.ABC):
         mask_zero: bool = False,
         remember: str = "neither",
         keeps: bool = False,
+        given_mask: bool = False,
     ) -> None:
         super().__init__()
         self.input_size, self.hidden_size = input_size, hidden_size
         self.output_size = output_size or hidden_size
         self.batch_first, self.mask_zero = batch_first, mask_zero
-        self.remember, self.keeps = remember, keeps
+        self.remember, self.keeps, self.given_mask = remember, keeps, given_mask
         columns = self.gates * hidden_size
         self.weight = nn.Parameter(torch.zeros(input_size + self.output_size, columns))
         self.bias = nn.Parameter(torch.zeros(columns))
@@ -61,8 +66,11 @@ class SequenceLayer(Recurrent, abc.ABC):
         x = x.transpose(0, 1) if self.batch_first else x  # [T,N,F]
         state = self._start(x, given)
         outputs = []
-        for step in x:
-            state = self.advance(step, state)
+        masks = given_mask(self) if self.mask_zero and self.given_mask else None
+        if masks is not None and masks.shape != x.shape[:2]:
+            raise ValueError(f"the mask is of {tuple(masks.shape)}, steps of {tuple(x.shape[:2])}")
+        for number, step in enumerate(x):
+            state = self.advance(step, state, None if masks is None else masks[number])
             outputs.append(state[0])
         self._past = detached(state)
         y = torch.stack(outputs)
@@ -79,14 +87,20 @@ class SequenceLayer(Recurrent, abc.ABC):
         # a list of inputs is {cell, output, input} or {output, input}
         return [*given[::-1], *state[len(given) :]]
 
-    def advance(self, x: Tensor, state: list[Tensor]) -> list[Tensor]:
-        """The state after the input (N,F) of one step, its output first."""
+    def advance(self, x: Tensor, state: list[Tensor], mask: Tensor | None = None) -> list[Tensor]:
+        """The state after the input (N,F) of one step, its output first; ``mask`` (N): is zero."""
         weight, hidden = self.weight.split([self.input_size, self.output_size])
         state = self.step(torch.addmm(self.bias, x, weight), hidden, state)
-        if self.mask_zero:
-            zero = (torch.linalg.vector_norm(x, dim=-1) == 0)[:, None]
-            state = [part.masked_fill(zero, 0) for part in state]
+        if self.mask_zero and not self.given_mask:
+            mask = torch.linalg.vector_norm(x, dim=-1) == 0
+        if mask is not None:
+            state = [part.masked_fill(mask[:, None], 0) for part in state]
         return state
+
+    def advance_once(self, x: Tensor, state: list[Tensor]) -> list[Tensor]:
+        """The same for the layers that take one step, which count theirs for the mask."""
+        masks = self.mask_zero and self.given_mask
+        return self.advance(x, state, next_mask(self) if masks else None)
 
     @abc.abstractmethod
     def step(self, gates: Tensor, hidden: Tensor, state: list[Tensor]) -> list[Tensor]:
@@ -145,21 +159,21 @@ class StepLSTM(SeqLSTM):
     """One step {input, output, cell} -> {output, cell} (nn.StepLSTM)."""
 
     def forward(self, inputs: Any) -> Any:
-        return self.advance(inputs[0], list(inputs[1:]))
+        return self.advance_once(inputs[0], list(inputs[1:]))
 
 
 class StepLSTMP(SeqLSTMP):
     """A StepLSTM whose output is a projection of it."""
 
     def forward(self, inputs: Any) -> Any:
-        return self.advance(inputs[0], list(inputs[1:]))
+        return self.advance_once(inputs[0], list(inputs[1:]))
 
 
 class StepGRU(SeqGRU):
     """One step {input, output} -> output (nn.StepGRU)."""
 
     def forward(self, inputs: Any) -> Any:
-        return self.advance(inputs[0], list(inputs[1:]))[0]
+        return self.advance_once(inputs[0], list(inputs[1:]))[0]
 
 
 class VanillaRNN(SequenceLayer):

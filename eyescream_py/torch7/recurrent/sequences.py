@@ -60,7 +60,8 @@ def _run(layer: Any, steps: Any) -> list[Any]:
 
 def _has_true_gradients(module: nn.Module) -> bool:
     """Whether what Lua's layer does in evaluation is not known: its gradients are then the true."""
-    return type(module).__name__ in ("TrimZero", "StepLSTM", "StepLSTMP", "StepGRU")
+    kinds = ("TrimZero", "GivenMask", "StepLSTM", "StepLSTMP", "StepGRU")
+    return type(module).__name__ in kinds
 
 
 def lua_gradients(module: nn.Module, on: bool) -> nn.Module:
