@@ -91,8 +91,12 @@ class ROIPooling(nn.Module):
         left, top, right, bottom = map(int, box)
         rows = self._parts(top, bottom, self.height, image.shape[1])
         columns = self._parts(left, right, self.width, image.shape[2])
-        maxima = [_maximum(image[:, row, column]) for row in rows for column in columns]
-        return torch.stack(maxima, 1).view(-1, *self._size)
+        low, high = min(row.start for row in rows), max(row.stop for row in rows)
+        band = image[:, low:high]
+        # of equals the first in the order of memory, as in Lua: along a row first, then down
+        across = torch.stack([_largest(band[:, :, column], 2) for column in columns], 2)
+        shifted = [slice(row.start - low, max(row.stop - low, 0)) for row in rows]
+        return torch.stack([_largest(across[:, row], 1) for row in shifted], 1)
 
     def _parts(self, first: int, last: int, count: int, size: int) -> list[slice]:
         length = torch.tensor(float(max(last - first + (not self.second), 1)))
@@ -112,8 +116,11 @@ def _rounded(x: Tensor) -> Tensor:
     return x.sign() * (x.abs() + 0.5).floor()
 
 
-def _maximum(part: Tensor) -> Tensor:
-    return part.flatten(1).max(1).values if part.numel() else part.new_zeros(len(part))
+def _largest(part: Tensor, dim: int) -> Tensor:
+    """The maximum along a dimension; 0 of nothing."""
+    if part.shape[dim]:
+        return part.max(dim).values
+    return part.new_zeros([size for d, size in enumerate(part.shape) if d != dim])
 
 
 class Foveal(nn.Module):

@@ -64,6 +64,16 @@ def test_maxima_of_boxes(second: bool, scale: float, height: int, width: int) ->
         assert x.grad.nonzero()[:, 0].tolist() == [1] * 3
 
 
+def test_of_equal_pixels_of_a_box_the_first_gets_the_gradient() -> None:
+    x = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    with torch.no_grad():
+        x[0, 0, 1, 2] = x[0, 0, 2, 0] = 1  # the first in the order of memory
+    layer = to_module(node("inn.ROIPooling", H=1, W=1, spatial_scale=1, v2=True))
+    layer([x, torch.tensor([[1.0, 1, 1, 5, 5]])]).sum().backward()
+    assert x.grad is not None
+    assert x.grad.nonzero().tolist() == [[0, 0, 1, 2]]
+
+
 def test_boxes_of_too_many_parts_are_refused() -> None:
     for height, width in ((2**30, 1), (2000, 2000)):
         with pytest.raises(T7Error, match=f"{height} x {width} parts of a box are more than"):
