@@ -15,6 +15,7 @@ from eyescream_py.results.grids import SampleOptions, load_G, load_refiner
 from eyescream_py.results.refiner import Refiner
 from eyescream_py.system.device import choose_device, set_threads
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.idle import say_idle
 from eyescream_py.system.voice import say
 
 _LOOK_S = 1.0  # between two looks whether the page is still there
@@ -30,6 +31,7 @@ def explore(options: SampleOptions, server: str, port: int, env: str) -> None:
     Raises UserError where there is no page or G has no directions.
     """
     _refuse(options)
+    say_idle((True, "with --explore", ("batch_size", "D_base")))
     # six small pictures a move: more threads would wait for each other
     set_threads(options.threads if "threads" in options.typed else 1, typed=True)
     device = choose_device(options.gpu, "gpu" in options.typed)

@@ -30,7 +30,7 @@ def group(*decorators: Decorator) -> Decorator:
     return apply
 
 
-def _option(flags: str, name: str, **attributes: Any) -> Decorator:
+def _option(flags: str, name: str = "", **attributes: Any) -> Decorator:
     """`flags` are separated by spaces; the parameter is named like the last one if not `name`."""
     names = flags.split()
     return click.option(*names, name or names[-1].lstrip("-"), **attributes)
@@ -41,25 +41,25 @@ def number(flags: str, default: float, text: str, kind: Any = FINITE, name: str 
     return _option(flags, name, default=default, type=kind, show_default=True, help=text)
 
 
-def words(flags: str, default: str | None, text: str, name: str = "") -> Decorator:
+def words(flags: str, default: str | None, text: str) -> Decorator:
     """A flag that takes text."""
-    return _option(flags, name, default=default, show_default=bool(default), help=text)
+    return _option(flags, default=default, show_default=bool(default), help=text)
 
 
-def place(flags: str, default: str | None, text: str, name: str = "") -> Decorator:
+def place(flags: str, default: str | None, text: str) -> Decorator:
     """A file or folder; `~` is the home folder."""
-    return _option(flags, name, default=default, type=PATH, show_default=bool(default), help=text)
+    return _option(flags, default=default, type=PATH, show_default=bool(default), help=text)
 
 
-def switch(flags: str, text: str, name: str = "") -> Decorator:
+def switch(flags: str, text: str) -> Decorator:
     """A flag without a value."""
-    return _option(flags, name, is_flag=True, help=text)
+    return _option(flags, is_flag=True, help=text)
 
 
 def choice(flags: str, choices: Sequence[str], text: str) -> Decorator:
     """The first of `choices` is the default."""
     kind = click.Choice(list(choices))
-    return _option(flags, "", type=kind, default=choices[0], show_default=True, help=text)
+    return _option(flags, type=kind, default=choices[0], show_default=True, help=text)
 
 
 def run_options(
@@ -125,12 +125,12 @@ def own_options() -> Decorator:
     return group(
         place("--dataset", None, "Folder of pictures, or a .t7: an (N,C,H,W) tensor, {data=...}."),
         count("--epochs", "Epochs in all, resumed ones included; 0: until Ctrl-C."),
-        count("--log_every", "A line in SAVE/losses.jsonl every so many iterations."),
+        count("--log_every", "Losses to SAVE/losses.jsonl every so many iterations (0: never)."),
         visdom_options("--save's name and a few letters"),
         choice(
             "--precision", ("auto", "fp32", "bf16", "fp64"),
-            "Arithmetic; auto: bf16 where that is quicker (CPUs try it out first; a resumed run "
-            "keeps its own).",
+            "Arithmetic; auto: bf16 where that is quicker (CPUs try it out first, and keep to it "
+            "in runs that go on).",
         ),
         switch("--strict", "On CUDA: no TF32, which rounds the factors of fp32 products."),
         switch("--fast", "On CUDA: allow algorithms whose sums differ from run to run."),
@@ -218,7 +218,10 @@ def pace_options() -> Decorator:
             "Learning rates fall to 2 % from this share of --epochs on (1: they stay).",
             Finite(0, most=1),
         ),
-        switch("--shared_pictures", "G's step judges the pictures that D's step has seen."),
+        switch(
+            "--shared_pictures",
+            "G's step (of several the first) judges the half batch that D's step has seen.",
+        ),
         number(
             "--G_ema_power", 0.0,
             "Averaged G with decay (1-1/n)^POWER at iteration n (0: --G_ema decides).",
@@ -227,8 +230,11 @@ def pace_options() -> Decorator:
     )  # fmt: skip
 
 
-def game_options(D_L1: float, D_L2: float) -> Decorator:
-    """Penalties, steps, clamps and optimizers of both players."""
+def game_options(
+    D_L1: float, D_L2: float, of_noise: str = "Length of the noise vector."
+) -> Decorator:
+    """Penalties, steps, clamps and optimizers of both players; `of_noise` says what --noiseDim
+    is."""
     return group(
         number("--G_L1", 0.0, "L1 penalty on G's weights.", NOT_NEGATIVE),
         number("--G_L2", 0.0, "L2 penalty on G's weights.", NOT_NEGATIVE),
@@ -240,7 +246,7 @@ def game_options(D_L1: float, D_L2: float) -> Decorator:
         number("--G_clamp", 5.0, "Bound of each gradient element of G (0: none).", NOT_NEGATIVE),
         choice("--D_optmethod", OPTIMIZERS, "Optimizer of D."),
         choice("--G_optmethod", OPTIMIZERS, "Optimizer of G."),
-        number("--noiseDim", 100, "Length of the noise vector.", AT_LEAST_1, "noise_dim"),
+        number("--noiseDim", 100, of_noise, AT_LEAST_1, "noise_dim"),
         number("--N_epoch", 1000, "Pictures per epoch, -1 for all.", int, "n_epoch"),
     )
 

@@ -22,7 +22,7 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.number("--G_adam_lr", -1.0, "Adam learning rate of G (-1: 0.001).", RATE)
 @options.number("--D_adam_lr", -1.0, "Adam learning rate of D (-1: 0.001).", RATE)
 @options.game_options(D_L1=0.0, D_L2=1e-4)
-@options.number("--D_maxAcc", 1.01, "D learns only while its accuracy is below this.")
+@options.number("--D_maxAcc", 1.01, "D learns only while its mean accuracy of late is below this.")
 @options.scale_option()
 @options.seed_option()
 @options.gray_option()
@@ -43,8 +43,15 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.pace_options()
 @options.choice("--G_arch", ("mlp", "upsampling", *G_SMALL), "Generator.")
 @options.choice("--D_arch", ("default", "b", *D_SMALL), "Discriminator.")
-@options.count("--G_planes", "Widest layer of --G_arch=conv or deep (0: 128; 256 from 64 px on).")
-@options.count("--D_planes", "Widest layer of --D_arch=small, deep or residual (0: 128).")
+@options.count(
+    "--G_planes",
+    "Widest layer of --G_arch=conv or deep (0: 128; 256 where it doubles 4 times, as at 64 px).",
+)
+@options.count(
+    "--D_planes",
+    "Widest layer of --D_arch=small, deep or residual (0: 128, or 16 * 2 to the number of halvings "
+    "where that is more: 256 at 64 px).",
+)
 def main(**values: Any) -> None:
     """Train a generator (G) and a discriminator (D) of faces; Ctrl-C saves and stops.
 

@@ -18,7 +18,9 @@ from eyescream_py.system.signals import BEFORE_TRAINING, stoppable
 @options.number("--G_sgd_lr", 0.02, "SGD learning rate of G.", NOT_NEGATIVE)
 @options.number("--D_sgd_momentum", 0.0, "SGD momentum of D.", MOMENTUM)
 @options.number("--G_sgd_momentum", 0.0, "SGD momentum of G.", MOMENTUM)
-@options.game_options(D_L1=1e-7, D_L2=0.0)
+@options.game_options(
+    D_L1=1e-7, D_L2=0.0, of_noise="Length of noise that is drawn and never used, as in Lua."
+)
 @options.number(
     "--coarseSize", 16, "Size of the coarse pictures.", options.AT_LEAST_1, "coarse_size"
 )

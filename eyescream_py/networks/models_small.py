@@ -25,18 +25,19 @@ from eyescream_py.torch7.random import RandomSource
 SLOPE = 0.2  # of the leaky rectifiers
 SMALLEST_SIDE = 7  # of the planes that G starts from and D ends with, at most where halving allows
 WIDEST = 128  # planes before D's last layer; more cost more than they give in a minute or two
-NARROWEST = 16
+NARROWEST = 16  # planes of the picture's size
 DEEP_LEVELS, DEEP_PLANES = 3, 64  # where the deep networks have a second convolution
 
 
 def create_G(
     dims: Dims, noise_dim: int = 100, planes: int = 0, deep: bool = False
 ) -> nn.Sequential:
-    """Noise (N, noise_dim) in [-1,1] -> pictures (N,C,H,W) in 0..1, by doublings from 4 to 7 px.
+    """Noise (N, noise_dim) in [-1,1] -> pictures (N,C,H,W) in 0..1, by doublings from 4 to 7 px, or
+    from the odd number of pixels at which halving ends.
 
-    It starts from so many `planes` (0: 128, or 256 from 64 px on) and halves them down to 16;
-    `deep`: its three coarsest levels, which arrange a face, have a second convolution.
-    Raises UserError for pictures that are no squares.
+    It starts from so many `planes` (0: 128, or 256 where it doubles four times or more, as at
+    64 px) and halves them down to 16; `deep`: its three coarsest levels, which arrange a face, have
+    a second convolution. Raises UserError for pictures that are no squares.
     """
     channels, side, levels = dims[0], *_levels(dims)
     planes = planes or (128 if levels < 4 else 256)
@@ -66,11 +67,11 @@ def create_D(
 ) -> nn.Sequential:
     """Pictures (N,C,H,W) in 0..1 -> probability of being real (N,1), by strided convolutions.
 
-    It ends with so many `planes` (0: 128) and begins with 16 or more; `deep`: a 3x3 convolution
-    follows each halving to 64 planes or more; `residual`: a deep one with a shortcut past each
-    halving (Karras et al. 2020, arXiv 1912.04958) and one more convolution at the end. No dropout
-    and no batch normalisation: a penalty on its slope (`--D_r1`) is what holds it. Raises UserError
-    for pictures that are no squares.
+    It ends with so many `planes` (0: 128), but begins with 16 at least, which become 256 at 64 px;
+    `deep`: a 3x3 convolution follows each halving to 64 planes or more; `residual`: a deep one with
+    a shortcut past each halving (Karras et al. 2020, arXiv 1912.04958) and one more convolution at
+    the end. No dropout and no batch normalisation: a penalty on its slope (`--D_r1`) is what holds
+    it. Raises UserError for pictures that are no squares.
     """
     channels, side, levels = dims[0], *_levels(dims)
     planes = max(NARROWEST, (planes or WIDEST) >> levels)

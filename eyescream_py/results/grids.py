@@ -72,7 +72,10 @@ class Base:
 
 def _say_what_is_idle(options: SampleOptions) -> None:
     """A line for flags that were typed and change nothing beside the others."""
-    grids = ("neighbours", "dataset", "aws", "interpolate", "runs", "writeto", "seed")
+    grids = (
+        "neighbours", "dataset", "aws", "interpolate", "runs", "writeto", "seed", "batch_size",
+        "D_base", "save_c2f32", "G_c2f32", "D_c2f32",
+    )  # fmt: skip
     exports = bool(options.export)
     say_idle(
         (exports, "with --export", grids),
@@ -87,11 +90,12 @@ def sample(options: SampleOptions) -> None:
     _say_what_is_idle(options)
     set_threads(options.threads, "threads" in options.typed)
     device = choose_device(options.gpu, "gpu" in options.typed)
-    base = load_base(options, device)
     if options.export:
-        generator.export(base.G, Path(options.export), options.overwrite)
+        G, *_ = load_G(options, device)
+        generator.export(G, Path(options.export), options.overwrite)
         print(f"Written: {options.export}")
         return
+    base = load_base(options, device)
     count = options.interpolate
     films.demand_memory_of(f"--interpolate={count}", count, base.G.dims)
     refiner = load_refiner(options, base.G, device)

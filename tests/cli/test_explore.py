@@ -64,6 +64,9 @@ def test_flags_that_change_nothing_are_said(tmp_path: Path) -> None:
     assert "Not used without --export: --overwrite." in invoke("sample", *plain).stdout
     export = (*FACES[1:], "--gpu=-1", f"--export={tmp_path / 'g.safetensors'}", "--runs=1")
     assert "Not used with --export: --runs." in invoke("sample", *export).stdout
+    vain = ("--batchSize=4", "--D_base=nowhere", "--G_c2f32=nowhere", "--overwrite")
+    said = invoke("sample", *export[:-1], *vain).stdout
+    assert "Not used with --export: --D_base, --G_c2f32, --batchSize." in said
     assert (tmp_path / "g.safetensors").is_file()
 
 

@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from eyescream_py import torch7
 from eyescream_py.networks import models_small
@@ -68,6 +69,19 @@ def test_planes_set_the_widths():
     assert (widths(G), widths(D)) == ([96, 48, 24, 1], [24, 48, 96, 192])
     narrow = models_small.create_G((1, 16, 16), planes=4)
     assert narrow(torch.rand(2, 100)).shape == (2, 1, 16, 16)
+
+
+@pytest.mark.parametrize("side", [8, 12, 16, 32, 36, 48, 64, 72, 80, 128])
+def test_planes_that_nobody_chose_are_those_that_the_flags_tell_of(side):
+    """As the help of --G_planes and --D_planes has it."""
+    with torch.device("meta"):
+        D, G = models_small.create_D((1, side, side)), models_small.create_G((1, side, side))
+    halvings = sum(layer.stride == (2, 2) for layer in D if isinstance(layer, nn.Conv2d))
+    of_D, of_G = (
+        max(layer.out_channels for layer in net if isinstance(layer, nn.Conv2d)) for net in (D, G)
+    )
+    assert of_D == max(128, 16 * 2**halvings)
+    assert max(of_G, G[2].num_features) == (256 if halvings >= 4 else 128)
 
 
 def test_start_weights_keep_the_variance_of_real_pictures():
