@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -150,39 +151,65 @@ def radial_power(images: Tensor) -> Tensor:
 
 def _shrink(images: Tensor, limit: Tensor, levels: int, number: int) -> Tensor:
     shifts = (number * 3 % 8, number * 5 % 8)
-    side = images.shape[-1]
-    levels = min(levels, (side & -side).bit_length() - 1)
     coefficients = haar(images.roll(shifts, (-2, -1)), levels)
     size = coefficients.abs()
     kept = coefficients * ((size - limit).clamp_min(0) / size.clamp_min(1e-30))
-    coarse = side >> levels
+    coarse = -(-images.shape[-1] // 2**levels)
     kept[..., :coarse, :coarse] = coefficients[..., :coarse, :coarse]
     return inverse_haar(kept, levels).roll((-shifts[0], -shifts[1]), (-2, -1))
 
 
 def haar(images: Tensor, levels: int) -> Tensor:
-    """Orthonormal 2-D Haar transform; the coarsest band ends in the top-left corner."""
+    """Orthonormal 2-D Haar transform; the coarsest band ends in the top-left corner.
+
+    A side may be odd: its last sample goes on alone, and the pair in which it is met later is
+    weighted so that a constant image has no detail (unbalanced Haar; Girardi and Sweldens, 1997).
+    """
     output = images.clone()
-    for level in range(levels):
-        size = images.shape[-1] >> level
-        output[..., :size, :size] = _split(_split(output[..., :size, :size]).mT).mT
+    for size, last in _scales(images.shape[-1], levels):
+        output[..., :size, :size] = _split(_split(output[..., :size, :size], last).mT, last).mT
     return output
 
 
-def _split(block: Tensor) -> Tensor:
-    even, odd = block[..., 0::2], block[..., 1::2]
-    return torch.cat([even + odd, even - odd], -1) / 2**0.5
+def _scales(side: int, levels: int) -> list[tuple[int, float]]:
+    """Of each level its side, and how large a constant image's last sample is beside its others."""
+    scales, last = [], 1.0
+    for _ in range(levels):
+        scales.append((side, last))
+        last = (last if side % 2 else math.hypot(1, last)) / 2**0.5
+        side = -(-side // 2)
+    return scales
+
+
+def _split(block: Tensor, last: float) -> Tensor:
+    pairs = block.shape[-1] // 2
+    even, odd, alone = block[..., 0 : 2 * pairs : 2], block[..., 1::2], block[..., 2 * pairs :]
+    low, high = _turned(even, odd, last if alone.shape[-1] == 0 else 1.0)
+    return torch.cat([low, alone, high], -1)
 
 
 def inverse_haar(coefficients: Tensor, levels: int) -> Tensor:
     """The inverse, and adjoint, of `haar`."""
     output = coefficients.clone()
-    for level in reversed(range(levels)):
-        size = output.shape[-1] >> level
-        output[..., :size, :size] = _join(_join(output[..., :size, :size].mT).mT)
+    for size, last in reversed(_scales(output.shape[-1], levels)):
+        output[..., :size, :size] = _join(_join(output[..., :size, :size].mT, last).mT, last)
     return output
 
 
-def _join(block: Tensor) -> Tensor:
-    low, high = block.chunk(2, -1)
-    return torch.stack([low + high, low - high], -1).flatten(-2) / 2**0.5
+def _join(block: Tensor, last: float) -> Tensor:
+    pairs = block.shape[-1] // 2
+    low, alone, high = block.split([pairs, block.shape[-1] - 2 * pairs, pairs], -1)
+    even, odd = _turned(low, high, last if alone.shape[-1] == 0 else 1.0)
+    return torch.cat([torch.stack([even, odd], -1).flatten(-2), alone], -1)
+
+
+def _turned(a: Tensor, b: Tensor, last: float) -> tuple[Tensor, Tensor]:
+    """(a + b, a - b) / sqrt 2, its own inverse; of the last pair (a + w b, w a - b) / |(1, w)| for
+    the weight w = `last`.
+    """
+    one, other = (a + b) / 2**0.5, (a - b) / 2**0.5
+    if last != 1:
+        length = math.hypot(1, last)
+        one[..., -1] = (a[..., -1] + last * b[..., -1]) / length
+        other[..., -1] = (last * a[..., -1] - b[..., -1]) / length
+    return one, other

@@ -71,14 +71,26 @@ def test_a_ridge_makes_the_damped_least_squares_image() -> None:
     torch.testing.assert_close(misfit + 0.5 * found, torch.zeros_like(found), atol=1e-4, rtol=0)
 
 
-def test_haar_is_orthonormal_and_keeps_the_mean_in_the_corner() -> None:
-    images = random_images(2, 16, 16)
+@pytest.mark.parametrize("side", [1, 2, 7, 12, 16, 29])
+def test_haar_is_orthonormal_and_keeps_a_constant_in_the_corner(side: int) -> None:
+    images = random_images(2, side, side)
     coefficients = haar(images, 3)
     torch.testing.assert_close(inverse_haar(coefficients, 3), images)
     assert coefficients.norm().item() == pytest.approx(images.norm().item(), rel=1e-5)
-    flat = haar(torch.ones(16, 16), 4)
-    assert flat[0, 0].item() == pytest.approx(16)
-    assert flat.norm().item() == pytest.approx(16)
+    flat, corner = haar(torch.ones(side, side), 3), -(-side // 8)
+    assert flat[:corner, :corner].norm().item() == pytest.approx(side)
+    assert flat.norm().item() == pytest.approx(side)
+
+
+def test_haar_of_an_odd_side_in_numbers() -> None:
+    """Of 4, 2, 1 the 1 goes on alone, and is met by (4 + 2) / sqrt 2 with sqrt 2 times its weight;
+    so is the row they stand in by a row of zeros.
+    """
+    image = torch.zeros(3, 3)
+    image[2] = torch.tensor([4.0, 2.0, 1.0])
+    torch.testing.assert_close(haar(image, 1)[1], torch.tensor([18**0.5, 1, 2**0.5]))
+    expected = torch.tensor([[7, 8**0.5], [-(98**0.5), -4]]) / 3
+    torch.testing.assert_close(haar(image, 2)[:2, :2], expected)
 
 
 def test_wavelet_l1_beats_zero_filling() -> None:
@@ -87,6 +99,16 @@ def test_wavelet_l1_beats_zero_filling() -> None:
     signal = protocol.acquisition.forward(image[None])
     sparse = error(wavelet_l1(protocol.acquisition, signal, 40, 0.002), image[None])
     assert sparse < 0.5 * error(adjoint_image(protocol.acquisition, signal), image[None])
+
+
+@pytest.mark.parametrize("side", [32, 33, 36])
+def test_a_large_weight_leaves_the_coarsest_band_of_any_side(side: int) -> None:
+    acquisition = make_protocol(Setup(side=side, coils=3, kind="mask"))[0].acquisition
+    signal = acquisition.forward(random_images(1, 1, side, side))
+    waves, corner = haar(wavelet_l1(acquisition, signal, 1, 1e6), 3), -(-side // 8)
+    assert waves[..., :corner, :corner].norm().item() > 0.1
+    torch.testing.assert_close(waves[..., corner:, :].norm().item(), 0.0, atol=1e-5, rtol=0)
+    torch.testing.assert_close(waves[..., corner:].norm().item(), 0.0, atol=1e-5, rtol=0)
 
 
 def test_wavelet_steps_are_shrunken_gradient_steps_ahead_of_the_last() -> None:
