@@ -165,16 +165,18 @@ def _resumed_params(
 
 
 def _closing_comparison(run: Any, images: Any, unseen: Any, count: int, wavelet: bool) -> None:
-    """Score MLN and the other methods on examples of images that training never saw."""
+    """Score MLN and the other methods on examples of images that training never saw, each another:
+    a signal bank would repeat them.
+    """
     import json
 
     from eyescream_py.mln.data import Examples
     from eyescream_py.mln.reconstruction import compare, score_records, score_table, verdict
     from eyescream_py.system.files import atomic_write
 
-    seed = run.params.seed + 1_000_000
-    test = Examples(run.params, run.protocol, unseen, seed=seed).batch(0, count)
-    choose = Examples(run.params, run.protocol, images, seed=seed + 1).batch(0, min(count, 4))
+    seed, params = run.params.seed + 1_000_000, replace(run.params, bank_size=0)
+    test = Examples(params, run.protocol, unseen, seed=seed).batch(0, count)
+    choose = Examples(params, run.protocol, images, seed=seed + 1).batch(0, min(count, 4))
     with still("comparison with the other methods"):
         scores = compare(run.network, run.protocol, test, choose, wavelet=wavelet)
     say(score_table(scores))

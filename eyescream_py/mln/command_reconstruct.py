@@ -25,7 +25,9 @@ from eyescream_py.system.progress import still
 from eyescream_py.system.voice import counted, say, warn
 
 if TYPE_CHECKING:
+    from eyescream_py.mln.checkpoints import Checkpoint
     from eyescream_py.mln.methods import Settings
+    from eyescream_py.mln.networks import Shape
     from eyescream_py.mln.params import Params
     from eyescream_py.mln.protocol import Protocol
 
@@ -164,19 +166,49 @@ class _Work:
             self.protocol = load_protocol(self.params, device)
             known = model_methods(self.protocol, self._settings)
             names = known if self._method == "all" else [self._method]
+            if jobs:
+                self._demand_one_protocol()
             jobs |= {name: known[name] for name in names}
         return jobs
+
+    def _demand_one_protocol(self) -> None:
+        """Raise UserError where the network was trained for other sizes than the protocol has, with
+        which the other methods run.
+        """
+        network, protocol = cast("Checkpoint", self.network), cast("Protocol", self.protocol)
+        known = network.samples, network.shape.coils, network.shape.image_side
+        asked = _sizes_of(protocol)
+        if known != asked:
+            words = "{} samples, {} coils and {} pixels a side"
+            raise UserError(
+                f"--checkpoint {network.file}: was trained for {words.format(*known)}; the "
+                f"protocol has {words.format(*asked)}: give its own --params, or one --method"
+            )
+
+    @property
+    def side(self) -> int:
+        """Pixels of the images' side."""
+        return _sizes_of(self.protocol)[2] if self.protocol else self._shape.image_side
 
     @property
     def sizes(self) -> tuple[int, int, int]:
         """(samples, coils in the scan's file, coils used)."""
         p = self.params
-        if self.network is not None:
-            samples, coils = self.network.samples, self.network.shape.coils
+        if self.protocol:
+            samples, coils, _ = _sizes_of(self.protocol)
         else:
-            protocol = cast("Protocol", self.protocol)
-            coils, samples = protocol.acquisition.coils.shape[1], protocol.samples
+            samples, coils = cast("Checkpoint", self.network).samples, self._shape.coils
         return samples, p.coils_in_scan or p.coils_in_data or coils, coils
+
+    @property
+    def _shape(self) -> Shape:
+        return cast("Checkpoint", self.network).shape
+
+
+def _sizes_of(protocol: Protocol) -> tuple[int, int, int]:
+    """Samples, coils, pixels of the images' side."""
+    coils = protocol.acquisition.coils
+    return protocol.samples, coils.shape[1], coils.shape[-1]
 
 
 def _run(
@@ -198,13 +230,12 @@ def _run(
 
     sources = [f"{needs['--prefix']}{number:02d}.mat" for number in range(1, work.count + 1)]
     scans = [chosen_rows(read_scan(path, *work.sizes, _label()), rows) for path in sources]
-    side = work.params.image_side if work.network is None else work.network.shape.image_side
-    truth = read_reference(reference, side) if reference else None
+    truth = read_reference(reference, work.side) if reference else None
     out = Path(needs["--out"])
     stems = _stems(out, work.count, jobs)
     used = [file for stem in stems.values() for file in output_files(stem, formats)]
     _prepare_folder(out, [*used, out / "report.md"], overwrite)
-    mask = _mask(work, side)
+    mask = _mask(work)
     outcomes, first = [], []
     for number, (source, signal) in enumerate(zip(sources, scans, strict=True), 1):
         shown = _shown_row(source, signal)
@@ -260,11 +291,11 @@ def _write(source: str, stem: Path, done: Any, formats: tuple[str, ...]) -> None
     say(f"{source} -> {listed}  ({counted(len(done.images), 'image')}, {each:.0f} ms each)")
 
 
-def _mask(work: _Work, side: int) -> Any:
+def _mask(work: _Work) -> Any:
     import numpy as np
 
     if work.protocol is None:
-        return np.ones((side, side))
+        return np.ones((work.side, work.side))
     return work.protocol.mask[0].cpu().numpy()
 
 

@@ -57,7 +57,8 @@ def reconstruct_series(
 
 
 def chosen_rows(signal: Tensor, rows: str) -> Tensor:
-    """The rows of (rows, C, M) that `rows` names: "" all, "3" the first three, "2:5" rows 2, 3, 4.
+    """The rows of (rows, C, M) that `rows` names: "" all, "3" the first three, "2:5" rows 2, 3, 4,
+    "-1:" the last.
 
     Raises UserError for other words, for none, and where all are zero.
     """
@@ -66,6 +67,8 @@ def chosen_rows(signal: Tensor, rows: str) -> Tensor:
     first, colon, last = rows.partition(":")
     try:
         bounds = [int(word) if word else None for word in (first, last)]
+        if not colon and bounds[0] is not None and bounds[0] < 0:
+            raise ValueError
     except ValueError:
         raise UserError(f"--rows {rows}: give a count, or first:last counted from 0") from None
     kept = signal[slice(*bounds)] if colon else signal[: bounds[0]]

@@ -17,10 +17,15 @@ from torch import Tensor
 
 from eyescream_py.mln import checkpoints
 from eyescream_py.mln.analytic import set_regression_weights
-from eyescream_py.mln.checkpoints import Progress
+from eyescream_py.mln.checkpoints import Checkpoint, Progress
 from eyescream_py.mln.covariance import covariance_start
 from eyescream_py.mln.data import Ahead, Batch, Examples
-from eyescream_py.mln.networks import MinimalLinearNetwork, build_network, to_label
+from eyescream_py.mln.networks import (
+    MinimalLinearNetwork,
+    build_network,
+    neighbour_table,
+    to_label,
+)
 from eyescream_py.mln.params import Params, params_text
 from eyescream_py.mln.pictures import batch_picture, write_png
 from eyescream_py.mln.protocol import Protocol, first_frame, network_shape, read_scan
@@ -130,18 +135,19 @@ def _linear_start(run: Run) -> list[float]:
 
 def resumed_run(checkpoint_file: Path, params: Params, protocol: Protocol, images: Any) -> Run:
     """The run that wrote `checkpoint_file`, as it stood, with `params` (which may extend the
-    training time).
+    training time). Raises UserError where they or the protocol belong to another network, or the
+    file lies outside its run's folder.
     """
     checkpoint = checkpoints.load_checkpoint(checkpoint_file)
-    if network_shape(params, protocol) != checkpoint.shape:
+    _demand_own_protocol(checkpoint, params, protocol)
+    parent = checkpoint_file.resolve().parent
+    if not parent.name.endswith("_checkpoint"):
         raise UserError(
-            f"--resume {checkpoint_file}: its network is {checkpoint.shape}, "
-            f"the parameters ask for {network_shape(params, protocol)}"
+            f"--resume {checkpoint_file}: put it back into its run's folder, ..._checkpoint"
         )
     network = checkpoints.restore_network(checkpoint).to(protocol.mask.device)
     optimizer = adam(network, params)
     checkpoints.restore_optimizer(checkpoint, network, optimizer)
-    parent = checkpoint_file.resolve().parent
     folder = parent.with_name(parent.name.removesuffix("_checkpoint") + "_train")
     make_folder(folder)
     examples = Examples(params, protocol, images)
@@ -156,6 +162,23 @@ def resumed_run(checkpoint_file: Path, params: Params, protocol: Protocol, image
         _scan(params, protocol),
         saves=Saves(REMEDY, kept=True),
     )
+
+
+def _demand_own_protocol(checkpoint: Checkpoint, params: Params, protocol: Protocol) -> None:
+    """Raise UserError where a network of other sizes is asked for, or of another trajectory."""
+    name, shape = f"--resume {checkpoint.file}", network_shape(params, protocol)
+    if shape != checkpoint.shape:
+        raise UserError(
+            f"{name}: its network is {checkpoint.shape}, the parameters ask for {shape}"
+        )
+    table = torch.from_numpy(neighbour_table(protocol.trajectory, shape))
+    own = checkpoint.tensors["network.k_layer.index"]
+    others = float((own != table).float().mean())  # a few may be as near as their like
+    if checkpoint.samples != protocol.samples or others > 0.01:
+        raise UserError(
+            f"{name}: was trained for another trajectory than BaseNUFTDataP "
+            f"{params.trajectory_folder} holds; give its own, or start a new run"
+        )
 
 
 def _scan(params: Params, protocol: Protocol) -> Tensor | None:

@@ -224,6 +224,26 @@ def test_every_method_runs_and_reports_on_a_scan(
     assert run(*words, "--overwrite").exit_code == 0
 
 
+def test_a_network_of_another_protocol_is_refused_beside_the_other_methods(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    size = ("--side", 17, "--coils", 2, "--samples", 290, "--turns", 6)
+    assert run("simulate", "--out", tmp_path / "sim", *size).exit_code == 0
+    words = (
+        "reconstruct", "--checkpoint", checkpoint, "--params", tmp_path / "sim" / "Params.txt",
+        "--gpu", -1, "--threads", 1, "--reference", tmp_path / "sim" / "Truth.mat",
+    )  # fmt: skip
+    result = run(*words, "--method", "all", "--out", tmp_path / "all")
+    assert result.exit_code == 2, result.output
+    assert "was trained for 300 samples, 3 coils and 16 pixels a side; the protocol has 290 " in (
+        result.output
+    )
+    assert not (tmp_path / "all").exists()
+    result = run(*words, "--method", "cg", "--out", tmp_path / "cg")  # which reads no network
+    assert result.exit_code == 0, result.output
+    assert read_mat(tmp_path / "cg" / "OnRealData01_cg.mat", ["x"])["x"].shape == (1, 17, 17, 2)
+
+
 def test_a_method_without_training_needs_no_checkpoint(folder: Path, tmp_path: Path) -> None:
     result = run(
         "reconstruct", "--params", folder / "Params.txt", "--out", tmp_path, "--method", "tv",

@@ -62,7 +62,7 @@ def test_rows_are_chosen_by_count_or_range(rows: str, kept: int) -> None:
     assert len(chosen_rows(torch.ones(5, 1, 1), rows)) == kept
 
 
-@pytest.mark.parametrize("rows", ["x", "1:2:3", "7:9", "0"])
+@pytest.mark.parametrize("rows", ["x", "1:2:3", "7:9", "0", "-2"])
 def test_rows_that_are_none_are_refused(rows: str) -> None:
     with pytest.raises(UserError, match="--rows"):
         chosen_rows(torch.ones(5, 1, 1), rows)

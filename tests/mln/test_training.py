@@ -104,6 +104,28 @@ def test_a_resume_with_another_network_is_refused(tmp_path: Path) -> None:
         training.resumed_run(path, replace(run.params, neighbours=5), run.protocol, phantoms())
 
 
+@pytest.mark.parametrize("other", ["shorter", "turned"])
+def test_a_resume_with_another_trajectory_is_refused(tmp_path: Path, other: str) -> None:
+    """Its table of neighbours would name samples that are not there, or lie elsewhere."""
+    run = run_of(tmp_path)
+    trained(run, 1)
+    path, k = run.checkpoint_folder / training.CHECKPOINT_NAME, run.protocol.trajectory
+    changed = replace(run.protocol, trajectory=k[:, :-40] if other == "shorter" else k[::-1])
+    with pytest.raises(UserError, match=f"--resume {path}: was trained for another trajectory"):
+        training.resumed_run(path, run.params, changed, phantoms())
+
+
+def test_a_resume_from_outside_a_run_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "runs")
+    trained(run, 1)
+    copied = tmp_path / "mine" / "copied.safetensors"
+    copied.parent.mkdir()
+    (run.checkpoint_folder / training.CHECKPOINT_NAME).rename(copied)
+    with pytest.raises(UserError, match="put it back into its run's folder, "):
+        training.resumed_run(copied, run.params, run.protocol, phantoms())
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "mine"}
+
+
 def test_the_previous_checkpoint_is_kept(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     trained(run, 1)
@@ -301,12 +323,14 @@ def test_the_closing_comparison_judges_by_pictures_and_draws_that_training_never
         return [Score("MLN", 0.1, 0.9, 1.0)]
 
     monkeypatch.setattr(reconstruction, "compare", compare)
-    run, flat = run_of(tmp_path), np.ones((2, SIDE, SIDE), np.float32)
+    bank = {"BankSize": 4, "BankK": 2}  # which would repeat the first four
+    run, flat = run_of(tmp_path, **bank), np.ones((2, SIDE, SIDE), np.float32)
     _closing_comparison(run, phantoms(), flat, 6, False)
     test, choose = (batch.label for batch in given)
     assert (len(test), len(choose)) == (6, 4)
+    assert len(torch.view_as_real(test).unique(dim=0)) == 6
     torch.testing.assert_close(test.abs(), run.protocol.mask.expand(6, 1, -1, -1))
     assert (choose.abs() - run.protocol.mask).abs().amax((1, 2, 3)).min() > 0.1  # of training's
     for images, labels in ((flat, test), (phantoms(), choose)):
-        drawn = Examples(run.params, run.protocol, images).batch(0, len(labels)).label
+        drawn = Examples(run.params, run.protocol, images).simulate([*range(len(labels))]).label
         assert (drawn - labels).abs().amax((1, 2, 3)).min() > 0.1
