@@ -20,6 +20,8 @@ class LazyGroup(Group):
     def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.table = table
+        # click looks there for names that are like a wrong one
+        self.commands.update({name: click.Command(name) for name in table})
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.table)

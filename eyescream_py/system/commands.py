@@ -7,6 +7,7 @@ lines that cannot be written never end a command, and what the system refuses is
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 from collections.abc import Iterator
@@ -49,6 +50,22 @@ class Command(click.Command):
         _wait_asleep_where_busy()
         return super().make_context(*args, **options)
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """click's; what Torch's command lines took, and these do not, is named with its remedy."""
+        given = list(args)
+        try:
+            return super().parse_args(context, args)
+        except click.NoSuchOption as error:
+            meant = _of_two_dashes(given, error.option_name, self.get_params(context))
+            if not meant:
+                raise
+            raise click.NoSuchOption(meant[1:], possibilities=[meant], ctx=context) from None
+        except click.UsageError as error:
+            more = _of_no_value(given, error.message, self.params)
+            if not more:
+                raise
+            raise click.UsageError(error.message + more, context) from None
+
     def invoke(self, context: click.Context) -> Any:
         _demand_folder()
         memory = memory_in_words(self.remedy)
@@ -64,6 +81,26 @@ class Group(click.Group):
     def main(self, *args: Any, **options: Any) -> Any:
         make_unfailing()
         return super().main(*args, **options)
+
+
+def _of_two_dashes(given: list[str], refused: str, params: list[click.Parameter]) -> str:
+    """The flag that a word with one dash was to be, as Torch's own command lines have them; else
+    "". click reads the word as letters, and refused one of them."""
+    flags = {name for param in params for name in param.opts}
+    for word in given:
+        flag = f"-{word.partition('=')[0]}"
+        if flag in flags and flag[1] == "-" and refused[1:] in flag:
+            return flag
+    return ""
+
+
+def _of_no_value(given: list[str], message: str, params: list[click.Parameter]) -> str:
+    """What to add to a `message` about an extra argument that follows a switch."""
+    switches = {name for param in params if getattr(param, "is_flag", False) for name in param.opts}
+    for flag, word in itertools.pairwise(given):
+        if flag in switches and f"extra argument ({word})" in message:
+            return f"; {flag} takes no value"
+    return ""
 
 
 def _quieten() -> None:

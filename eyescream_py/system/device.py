@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyescream_py.system.errors import UserError, out_of_memory
-from eyescream_py.system.voice import counted
+from eyescream_py.system.voice import counted, warn
 
 if TYPE_CHECKING:
     import torch
@@ -156,9 +156,15 @@ def set_threads(threads: int, typed: bool) -> int:
         raise UserError(f"--threads={threads}: give a number of at least 1")
     if threads > MAX_THREADS:
         raise UserError(f"--threads={threads}: give a number of at most {MAX_THREADS}")
+    cores = len(os.sched_getaffinity(0))
+    if typed and threads > cores:
+        here = counted(cores, "core")
+        warn(
+            f"--threads={threads}: this process has {here}; more threads only wait for one another."
+        )
     if not typed:
         share = os.environ.get("OMP_NUM_THREADS", "")
-        threads = min(threads, len(os.sched_getaffinity(0)))
+        threads = min(threads, cores)
         if re.fullmatch(r"[1-9][0-9]{0,5}", share):
             threads = min(threads, int(share))
     torch.set_num_threads(threads)

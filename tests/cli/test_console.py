@@ -43,6 +43,12 @@ def test_every_command_is_listed_and_answers():
 
 def test_an_unknown_command_is_refused():
     assert CliRunner().invoke(main, ["nonsense"]).exit_code == 2
+    for typed, meant in (
+        ("trian", "train"),
+        ("train.py", "train"),
+        ("dataset", "generate-dataset"),
+    ):
+        assert f"'{meant}'" in CliRunner().invoke(main, [typed]).output
 
 
 def test_the_list_and_the_help_of_evaluate_load_no_torch():
@@ -75,7 +81,7 @@ def test_siblings_answer_under_the_one_name(words, flag):
 
 
 def test_the_package_is_the_command():
-    assert run("-m", "eyescream_py", "--help").stdout.startswith("Usage: eyescream ")
+    assert run("-m", "eyescream_py", "--help").stdout.startswith("Usage: python -m eyescream_py ")
 
 
 BAR = (

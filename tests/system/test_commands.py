@@ -73,6 +73,30 @@ def test_too_little_memory_for_onednn_is_one_line():
 
 
 @click.command(cls=Command)
+@click.option("--save")
+@click.option("--gray", is_flag=True)
+def old_habits(save, gray):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [(["-save", "x"], "No such option '-save'. Did you mean '--save'?"),
+     (["-save=x"], "No such option '-save'. Did you mean '--save'?"),
+     (["-gray"], "No such option '-gray'. Did you mean '--gray'?"),
+     (["-help"], "No such option '-help'. Did you mean '--help'?"),
+     (["-x"], "No such option '-x'."),
+     (["-x", "-save", "x"], "No such option '-x'."),
+     (["--gray", "true"], "Got unexpected extra argument (true); --gray takes no value"),
+     (["--gray", "--save", "x", "true"], "Got unexpected extra argument (true)")],
+)  # fmt: skip
+def test_flags_as_torch_has_them_are_told_from_ours(args, says):
+    done = CliRunner().invoke(old_habits, args)
+    assert done.exit_code == 2
+    assert done.output.splitlines()[-1] == f"Error: {says}"
+
+
+@click.command(cls=Command)
 @click.option("--load", type=PATH)
 @click.option("--dataset", type=PATH, multiple=True)
 @click.option("--out", type=PATH, default="somewhere")

@@ -27,14 +27,19 @@ def test_a_gpu_that_is_not_there(monkeypatch, capsys):
         choose_device(0, typed=True)
 
 
-def test_threads(monkeypatch):
+def test_threads(monkeypatch, capfd):
     asked = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cores = len(os.sched_getaffinity(0))
     assert set_threads(1000, typed=False) == cores
-    assert set_threads(3, typed=True) == 3
-    assert asked == [cores, 3]
+    assert set_threads(cores, typed=True) == cores
+    assert capfd.readouterr().err == ""
+    assert set_threads(cores + 1, typed=True) == cores + 1
+    assert capfd.readouterr().err.startswith(
+        f"--threads={cores + 1}: this process has {cores} core"
+    )
+    assert asked == [cores, cores, cores + 1]
     for wrong in (0, -1, device.MAX_THREADS + 1):
         with pytest.raises(UserError, match=f"--threads={wrong}"):
             set_threads(wrong, typed=True)
