@@ -142,16 +142,18 @@ def load_photo(path: str | Path) -> np.ndarray:
     return np.asarray(open_picture(path, "RGB"))
 
 
-def resize_shorter_side(picture: np.ndarray, side: int) -> np.ndarray:
-    """Plain bilinear (no anti-aliasing): the shorter side becomes `side`, the other int(side *
-    ratio).
-
-    Of a picture longer than `LONGEST` only the middle is taken: a line of pixels would become
-    gigabytes.
-    """
+def not_too_long(picture: np.ndarray) -> np.ndarray:
+    """Of (H, W, 3) longer than `LONGEST` the middle: a line of pixels would become gigabytes."""
     longest = LONGEST * min(picture.shape[:2])
     top, left = (max(0, (length - longest) // 2) for length in picture.shape[:2])
-    picture = np.ascontiguousarray(picture[top : top + longest, left : left + longest])
+    return np.ascontiguousarray(picture[top : top + longest, left : left + longest])
+
+
+def resize_shorter_side(picture: np.ndarray, side: int) -> np.ndarray:
+    """Plain bilinear (no anti-aliasing): the shorter side becomes `side`, the other int(side *
+    ratio); of one that is too long, see `not_too_long`.
+    """
+    picture = not_too_long(picture)
     height, width = picture.shape[:2]
     ratio = max(height, width) / min(height, width)
     size = (int(side * ratio), side) if width >= height else (side, int(side * ratio))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,9 @@ from eyescream_py.ganless_hd.contours import (
     network_input,
 )
 from eyescream_py.ganless_hd.data import (
-    LONGEST,
     as_tensor,
     load_photo,
+    not_too_long,
     resize_shorter_side,
     to_network,
 )
@@ -135,15 +136,14 @@ def paint_each(
 def check_names(pictures: list[Path], colors: Path | None, out: Path) -> None:
     """UserError where two results would have one name, or a result that of a picture read."""
     read = {path.resolve() for path in (*pictures, *([colors] if colors else []))}
-    for path in pictures:
-        for name in (f"{path.stem}.png", f"{path.stem}-sheet.png"):
-            if (out / name).resolve() in read:
-                raise UserError(f"--out={out}: would overwrite {out / name}, give another folder")
-    stems = [path.stem for path in pictures]
-    twice = {stem for stem in stems if stems.count(stem) > 1}
+    results = Counter(f"{path.stem}{end}.png" for path in pictures for end in ("", "-sheet"))
+    for name in results:
+        if (out / name).resolve() in read:
+            raise UserError(f"--out={out}: would overwrite {out / name}, give another folder")
+    twice = [name for name, count in results.items() if count > 1]
     if twice:
         raise UserError(
-            f"{', '.join(sorted(twice))}: several pictures of this name, run them apart"
+            f"{', '.join(sorted(twice))}: several pictures would be written there, run them apart"
         )
 
 
@@ -160,10 +160,15 @@ def fitted(picture: np.ndarray, size: int, name: str) -> np.ndarray:
     of 64.
     """
     if size:
-        longer = min(LONGEST, max(picture.shape[:2]) / min(picture.shape[:2]))
-        demand_memory(f"{name} at --size={size}", "painting it", int(BYTES * longer * size**2))
+        _demand_memory(not_too_long(picture), size, name)
         picture = resize_shorter_side(picture, size)
     return middle(picture, name)
+
+
+def _demand_memory(picture: np.ndarray, size: int, name: str) -> None:
+    """Raise UserError where the picture at `size` needs more memory than there is."""
+    longer = max(picture.shape[:2]) / min(picture.shape[:2])
+    demand_memory(f"{name} at --size={size}", "painting it", int(BYTES * longer * size**2))
 
 
 def middle(picture: np.ndarray, name: str) -> np.ndarray:
@@ -188,6 +193,8 @@ def paint_drawing(
     """The same for drawn contours, over the colours of another picture or over grey; no target."""
     lines = drawn_lines(load_picture(path), dark_lines)
     if size:
+        lines = not_too_long(lines)
+        _demand_memory(lines, size, str(path))
         lines = _resized_lines(lines, size)
     lines = middle(lines, str(path))
     height, width = lines.shape[:2]

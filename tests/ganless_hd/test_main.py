@@ -110,7 +110,7 @@ def test_too_little_memory_is_one_line(tiny_flags, monkeypatch):
         (["train", "--imgSize", "65", "--dataroota", "x"], "--imgSize=65: give a multiple of 64"),
         (["train", "--dataroota", "/none/such"], "no such folder"),
         (["train"], "--dataroota: give at least one folder"),
-        (["sample", "a/x.jpg", "b/x.jpg", "--network", __file__], "x: several pictures"),
+        (["sample", "a/x.jpg", "b/x.jpg", "--network", __file__], "x-sheet.png, x.png: several"),
         (["sample", "x.jpg", "--dark-lines", "--network", __file__], "go with --drawn"),
     ],
 )

@@ -9,6 +9,7 @@ from eyescream_py.ganless_hd.checkpoints import write_tensors
 from eyescream_py.ganless_hd.networks import UNet
 from eyescream_py.ganless_hd.sampling import (
     Painter,
+    check_names,
     fitted,
     load_painter,
     load_picture,
@@ -167,7 +168,26 @@ def test_a_folder_is_painted_but_for_what_is_broken(network_file, tmp_path):
     assert done.exit_code == 2
 
 
-def test_a_picture_too_large_for_the_memory_is_refused_before_it_is_resized(monkeypatch):
+def test_a_picture_too_large_for_the_memory_is_refused_before_it_is_resized(
+    network_file, tmp_path, monkeypatch
+):
+    painter, drawn = load_painter(network_file, CPU, tile=0), tmp_path / "a.png"
+    Image.new("L", (4000, 2)).save(drawn)
     monkeypatch.setattr("eyescream_py.system.memory.os.sysconf", lambda name: 4096)  # 17 MB
     with pytest.raises(UserError, match=r"a.png at --size=16384: painting it takes \d+ GB"):
         fitted(np.zeros((2, 4000, 3), np.uint8), 16384, "a.png")
+    with pytest.raises(UserError, match=r"a.png at --size=16384: painting it takes \d+ GB"):
+        paint_drawing(painter, drawn, None, False, 16384, tmp_path / "out")
+
+
+def test_of_a_line_of_pixels_drawings_keep_the_middle(network_file, tmp_path):
+    Image.new("L", (4000, 2)).save(tmp_path / "line.png")
+    painter = load_painter(network_file, CPU, tile=0)
+    paint_drawing(painter, tmp_path / "line.png", None, False, 64, tmp_path / "out")
+    assert pixels(tmp_path / "out" / "line.png").shape == (64, 8 * 64, 3)
+
+
+def test_results_of_one_name_are_refused(tmp_path):
+    """The sheet of x and the picture of x-sheet would be one file."""
+    with pytest.raises(UserError, match=r"^x-sheet.png: several pictures would be written there"):
+        check_names([tmp_path / "x.jpg", tmp_path / "x-sheet.jpg"], None, tmp_path / "out")
