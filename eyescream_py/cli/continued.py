@@ -39,13 +39,11 @@ def follow(
     where they are typed, as in Lua. The context of the command in progress is told, so that what
     is saved as `opt` is what was used.
     """
-    path, stored, shown = _stored(values) if values["network"] else (Path(), {}, {})
+    path, stored, shown = _stored(values, typed) if values["network"] else (Path(), {}, {})
     _, nonsense = _differing(values, typed, stored, SHAPING)
     if nonsense:
         raise UserError(f"--network={path}: its option {nonsense[0]}")
     taken, _ = _differing(values, typed, {**stored, **shown}, SHAPING)
-    if "autoencoder" in taken and not Path(taken["autoencoder"]).is_file():
-        del taken["autoencoder"]
     taken = of_use(values, taken)
     click.get_current_context().params.update(taken)
     values, typed = {**values, **taken}, typed | taken.keys()
@@ -58,7 +56,9 @@ def follow(
     return dict(values), typed
 
 
-def _stored(values: Mapping[str, Any]) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+def _stored(
+    values: Mapping[str, Any], typed: frozenset[str]
+) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """The file of `--network`, the options it keeps by flag, and those that its networks show
     better: sizes, and architectures that no option names.
     """
@@ -71,9 +71,28 @@ def _stored(values: Mapping[str, Any]) -> tuple[Path, dict[str, Any], dict[str, 
     stored = {str(k): v for k, v in kept.items()} if isinstance(kept, Mapping) else {}
     shown = shown_options(content, path)
     _demand_own_kind(shown, path)
+    name = stored.get("autoencoder")
+    if name and "autoencoder" not in typed and not _is_there(name, values["save"]):
+        if "AE_decoder" in content:  # its G corrects what that makes
+            raise UserError(
+                f"--network={path} was trained with --autoencoder={name}, which is no file now; "
+                "type --autoencoder=FILE"
+            )
+        del stored["autoencoder"]
     del content, kept
     gc.collect()  # a file's tables hold one another: all of it would stay until the run reads it
     return path, stored, {k: v for k, v in shown.items() if k in SIZES or k not in stored}
+
+
+def _is_there(name: Any, save: str) -> bool:
+    """Whether `--autoencoder` finds a file of that name."""
+    from eyescream_py.networks import checkpoints
+
+    try:
+        checkpoints.find(str(name), Path(save))
+    except UserError:
+        return False
+    return True
 
 
 def _demand_own_kind(shown: Mapping[str, Any], path: Path) -> None:

@@ -121,6 +121,26 @@ def test_an_autoencoder_that_is_gone_is_not_asked_for(kept, tmp_path):
     assert "gone.net" not in done.output.splitlines()[0]
 
 
+def test_an_autoencoder_is_found_in_save_and_missed_where_its_decoder_was_used(tmp_path):
+    """--autoencoder=NAME means that file in --save, also when the run goes on."""
+    data = pictures(tmp_path, "train")
+    small = ("--scale=8", "--noiseDim=4", "--batchSize=4", "--threads=1", "--precision=fp32")
+    small_run("train_autoencoder", tmp_path, data, *small, "--epochs=1")
+    given = ("--N_epoch=12", "--noplot", "--gpu=-1", f"--save={tmp_path}", f"--dataset={data}")
+    again = (*given, "--batchSize=4", "--network=adversarial.net")
+    new = (*small, *given, "--grayscale", "--autoencoder=autoencoder.net", "--epochs=1")
+    assert invoke("train", *new).exit_code == 0
+    done = invoke("train", *again, "--epochs=2")
+    assert done.exit_code == 0, done.output
+    assert "--autoencoder=autoencoder.net" in done.output.splitlines()[0]
+    (tmp_path / "autoencoder.net").rename(tmp_path / "moved.net")
+    done = invoke("train", *again, "--epochs=3")
+    assert done.exit_code == 2
+    assert "was trained with --autoencoder=autoencoder.net, which is no file" in done.stderr
+    done = invoke("train", *again, "--epochs=3", "--autoencoder=moved.net")
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize("typed", [False, True])
 def test_the_run_of_a_recipe_with_an_autoencoder_goes_on(typed, tmp_path):
     """Files of earlier versions name the G that their recipe would have had."""
