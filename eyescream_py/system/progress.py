@@ -19,21 +19,20 @@ T = TypeVar("T")
 
 class Progress:
     """Counts things done on stderr, of a `total` where it is known; a context manager. Says nothing
-    where `enabled` is false.
+    where `enabled` is false. `before` were done already, at no pace of today's.
     """
 
-    def __init__(self, total: int | None, unit: str, enabled: bool = True) -> None:
+    def __init__(self, total: int | None, unit: str, enabled: bool = True, before: int = 0) -> None:
         terminal = sys.stderr.isatty()
-        size = (
-            shutil.get_terminal_size()
-        )  # 80x24 for a terminal of unknown size: tqdm shows nothing
+        # 80x24 for a terminal of unknown size, on which tqdm shows nothing
+        size = shutil.get_terminal_size()
         self._bar = tqdm(
-            total=total, unit=f" {unit}", disable=not (enabled and terminal),
+            total=total, unit=f" {unit}", disable=not (enabled and terminal), initial=before,
             ncols=size.columns - 1, nrows=size.lines,
         )  # fmt: skip
         self._lines = enabled and not terminal
         self._total, self._unit = total, unit
-        self._done = 0
+        self._before = self._done = before
         self._started = self._last_line = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -53,7 +52,7 @@ class Progress:
         now = time.monotonic()
         if self._lines and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            rate = self._done / (now - self._started)
+            rate = (self._done - self._before) / (now - self._started)
             pace = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
             share = f"{self._done}{f' of {self._total}' if self._total else ''}"
             line = f"{share} {self._unit}, {pace} per second"

@@ -240,8 +240,7 @@ class Run:
     def _iterations(self) -> None:
         """The iterations that the epoch still lacks, as long as nobody asks the run to stop."""
         schedule, shown, waited = self.task.schedule, self._shows_progress(), time.perf_counter()
-        with Progress(len(schedule), "iterations", enabled=shown) as progress:
-            progress.update(self.at.iteration)
+        with Progress(len(schedule), "iterations", shown, self.at.iteration) as progress:
             while self.at.iteration < len(schedule):
                 self.task.iteration(schedule.size(self.at.iteration), self._log())
                 self._unsaved = True
