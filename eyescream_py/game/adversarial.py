@@ -217,13 +217,13 @@ class Figures:
 
     device: torch.device
     tally: Tally | None = None  # counts a step of D by one kernel
-    sums: dict[str, Tensor] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(init=False)
 
     NAMES = ("D_loss", "G_loss", "D_trained", "D_certain")
 
     def __post_init__(self) -> None:
         self._all = torch.zeros(len(self.NAMES), dtype=torch.float64, device=self.device)
-        self.sums.update(zip(self.NAMES, self._all, strict=True))  # views of it
+        self.sums = dict(zip(self.NAMES, self._all, strict=True))  # views of it
         self.confusion = ConfusionMatrix(self.device)
 
     def count(

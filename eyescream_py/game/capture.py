@@ -15,12 +15,11 @@ from torch import Tensor
 from eyescream_py.game.adversarial import CallLog, Game, Learner
 from eyescream_py.game.group import Alone
 from eyescream_py.system import tape
-from eyescream_py.system.recording import WITHOUT, UnrecordedError, recorded
+from eyescream_py.system.recording import WARM_UP, WITHOUT, UnrecordedError, recorded
 from eyescream_py.system.voice import warn
 from eyescream_py.torch7.optim import LuaOptimizer
 from eyescream_py.torch7.random import RandomSource, TorchSource
 
-WARM_UP = 3  # real iterations, so that lazy set-up is over before a recording
 Work = Callable[[], None]
 
 

@@ -36,11 +36,11 @@ class Working:
     is to be differentiated by, in the order of the network's parameters.
     """
 
-    def __init__(self, network: nn.Module, flat: Flat, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, network: nn.Module, flat: Flat) -> None:
         kinds = (nn.Conv2d, nn.Linear)
         if next(network.parameters()).is_cuda:
             kinds = (*kinds, nn.PReLU)  # type: ignore[assignment]
-        self._masters, self.rounded = flat.weights, flat.weights.to(dtype)
+        self._masters, self.rounded = flat.weights, flat.weights.bfloat16()
         copies = {
             id(master): nn.Parameter(view)
             for master, view in zip(flat.parameters, flat.views(self.rounded), strict=True)

@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from eyescream_py.networks.joinable import is_plain, is_rectifier, joined, left_alone
 from eyescream_py.networks.modes import FastForward, InFull, rounded
 from eyescream_py.networks.wide_slopes import suits, weight_slopes
+from eyescream_py.system.kernels_in_torch import AVERAGE, MAXIMUM, NO_POOL
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.layers.containers import ConcatTable
 from eyescream_py.torch7.layers.shapes import View
 from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
-
-NO_POOL, AVERAGE, MAXIMUM = 0, 1, 2  # as `system.gpu_kernels` counts them
 
 
 @dataclass(frozen=True)

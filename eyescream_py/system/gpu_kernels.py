@@ -16,7 +16,6 @@ from torch import Tensor
 
 from eyescream_py.system import triton_kernels as bodies
 
-NO_POOL, AVERAGE, MAXIMUM = 0, 1, 2
 TILE = 2048  # elements that a program holds at a time
 MOST_PARTS = 1024  # programs where sums are taken: each leaves a part of them
 SUMMED = 256  # parts that are added at a time
@@ -45,9 +44,9 @@ def activate(
     """pool(rectify(x + bias)) * mask * scale, of x [N,P] or [N,P,H,W] in channels_last.
 
     Of x the first planes count, as many as `bias` [C] has; `slope` [1] is the rectifier's below 0;
-    `pool` one of the constants above, of 2x2 pixels without overlap; `mask` lies as the output does
-    in channels_last, or is [N,C] for whole planes. The output has `wide` planes, those beyond C of
-    zeros, in channels_last, or with `flat` contiguous, for who reads it as rows.
+    `pool` one of the constants of `kernels_in_torch`, of 2x2 pixels without overlap; `mask` lies as
+    the output does in channels_last, or is [N,C] for whole planes. The output has `wide` planes,
+    those beyond C of zeros, in channels_last, or with `flat` contiguous, for who reads it as rows.
     """
     rows, pixels, narrow, width = _pixels(x, pool)
     planes = bias.numel()

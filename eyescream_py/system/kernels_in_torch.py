@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NO_POOL, AVERAGE, MAXIMUM = 0, 1, 2
+NO_POOL, AVERAGE, MAXIMUM = 0, 1, 2  # the poolings of `activate`
 
 
 def _whole(

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from eyescream_py.system.errors import UserError, causes, first_line
 from eyescream_py.system.voice import warn
 
-WARM_UP = 3  # real steps before a recording, in which CUDA's libraries set themselves up
+WARM_UP = 3  # real steps before a recording, in which libraries and layers set themselves up
 WITHOUT = "this run goes on without, slower and otherwise the same"
 Step = Callable[..., Any]
 S = TypeVar("S", bound=Step)

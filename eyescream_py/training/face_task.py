@@ -84,7 +84,6 @@ class FaceTask(GameTask):
     """
 
     series = ""
-
     confusion_title = "Confusion of normal D:"
 
     def __init__(
@@ -109,6 +108,7 @@ class FaceTask(GameTask):
 
     @property
     def sampler(self) -> nn.Module:
+        """The same; the averaged one's own statistics are measured where it changed since."""
         if self.ema and self.decoder is None:
             self.ema.settle(self._noises())
         return super().sampler

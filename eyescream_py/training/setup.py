@@ -61,7 +61,7 @@ Options = TypeVar("Options", bound=CommonOptions)
 
 
 def device_and_precision(
-    options: CommonOptions, group: Alone | None = None, parts: Sequence[Part] = ()
+    options: CommonOptions, group: Alone, parts: Sequence[Part]
 ) -> tuple[torch.device, Precision]:
     """What the flags ask for; a replay runs on the CPU, in fp32 unless fp64 is asked for.
 
@@ -81,7 +81,7 @@ def device_and_precision(
         print("--fast: two runs of the same command will differ a little.")
     name = options.precision
     if name == "auto" and device.type == "cpu":
-        name = (group or Alone()).agreed(lambda: _for_a_processor(options, parts))
+        name = group.agreed(lambda: _for_a_processor(options, parts))
     return device, precision.choose(name, device)
 
 

@@ -233,7 +233,7 @@ def test_the_device_is_prepared_before_anything_is_computed(monkeypatch, capsys)
     options = SimpleNamespace(
         threads=1, typed=(), rng="torch", gpu=0, fast=True, strict=False, precision="auto"
     )
-    device, arithmetic = setup.device_and_precision(options)
+    device, arithmetic = setup.device_and_precision(options, Alone(), ())
     assert (device, arithmetic.name) == (CUDA, "bf16")
     assert told == [(CUDA, True, False)]
     assert "--fast: two runs" in capsys.readouterr().out
