@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eyescream_py.torch7 import to_module
+from eyescream_py.torch7.layers import convolution, temporal
 from eyescream_py.torch7.layers import pooling as layers_pooling
 from eyescream_py.torch7.layers import tables as layers_tables
 from eyescream_py.torch7.layers.activations import LeakyReLU
@@ -330,3 +331,32 @@ def test_overwriting_layers_change_what_other_branches_read() -> None:
     linear = nn.Linear(2, 2)
     kept = without_overwriting([linear, overwriting, linear, View(2), overwriting])
     assert [type(layer) for layer in kept] == [nn.Linear, nn.ReLU, nn.Linear, View, InPlace]
+
+
+@pytest.mark.parametrize(
+    ("layer", "defaults"),
+    [
+        (
+            convolution.SpatialConvolutionMap(torch.ones(1, 2).long(), (1, 1), (3, 3)),
+            {"stride": (1, 1), "full": False},
+        ),
+        (
+            convolution.SpatialDepthWiseConvolution(2, 3, (3, 3)),
+            {"stride": (1, 1), "padding": (0, 0)},
+        ),
+        (
+            convolution.SpatialBinaryConvolution((2, 3), (3, 3)),
+            {"stride": (1, 1), "padding": (0, 0)},
+        ),
+        (layers_pooling.SpatialSubSampling(2, (2, 2)), {"stride": (1, 1)}),
+        (temporal.TemporalConvolution(2, 3, 2), {"d_w": 1, "padding": 0}),
+        (temporal.TemporalRowConvolution(2, 3), {"d_w": 1, "feat_first": False}),
+        (temporal.TemporalMaxPooling(3), {"d_w": 3}),
+        (temporal.TemporalSubSampling(2, 3), {"d_w": 1}),
+        (temporal.TemporalDynamicKMaxPooling(2), {"factor": 0}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_not_said_is_as_in_lua(layer, defaults):
+    assert {name: getattr(layer, name) for name in defaults} == defaults
+    assert getattr(layer, "bias", True) is not None

@@ -355,3 +355,12 @@ def test_wrong_fields_are_named(name):
 def test_remember_has_four_words():
     with pytest.raises(ValueError, match="remember is"):
         s.Sequencer(nn.Identity(), "always")
+
+
+def test_all_parts_of_an_elman_network_are_written() -> None:
+    entry = next(entry for entry in entries() if entry.name == "rnn_Recurrent")
+    written = from_module(to_module(case_of(entry)["net"]), as_read=False).fields
+    kinds = ("start", "input", "feedback", "transfer", "merge")
+    parts = [written[f"{kind}Module"] for kind in kinds]
+    assert all(a is b for a, b in zip(written["modules"].to_list(), parts, strict=True))
+    assert written["sharedClones"][2] is written["recurrentModule"]
