@@ -240,6 +240,10 @@ class Writer:
     def empty(self) -> Tensor:
         return torch.empty(0, dtype=self.dtype)
 
+    def two(self) -> Table:
+        """The buffers of a layer of two inputs, whose gradients Lua resizes without asking."""
+        return Table.from_list([self.empty(), self.empty()])
+
     def tensor(self, tensor: Tensor) -> Tensor:
         """On the CPU, with memory of its own: `save` writes all of the memory that a view is of.
 
@@ -331,11 +335,12 @@ def plain(
     constants: dict[str, Any] | None = None,
     buffers: tuple[str, ...] = (),
     tables: tuple[str, ...] = (),
+    two_inputs: bool = False,
 ) -> Codec:
     """The codec of a layer whose constructor arguments are attributes and Lua fields alike.
 
     ``constants``, empty tensors named ``buffers`` and empty tables named ``tables`` are written
-    besides, because Lua expects them.
+    besides, because Lua expects them. ``two_inputs``: so is a gradInput of two tensors.
     """
 
     def read(node: Node) -> nn.Module:
@@ -348,6 +353,7 @@ def plain(
             **(constants or {}),
             **{name: writer.empty() for name in buffers},
             **{name: Table() for name in tables},
+            **({"gradInput": writer.two()} if two_inputs else {}),
         }
 
     names = (lua,) if isinstance(lua, str) else lua

@@ -64,8 +64,8 @@ def write_parallel_table(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 def write_concat(module: Any, writer: Writer) -> dict[str, Any]:
-    size = long_storage([])
-    return {"dimension": module.dimension, "size": size, **write_modules(module, writer)}
+    sizes = {name: long_storage([]) for name in ("size", "outputSize")}  # by nn's age
+    return {"dimension": module.dimension, **sizes, **write_modules(module, writer)}
 
 
 def read_wrapper(node: Node) -> nn.Module:

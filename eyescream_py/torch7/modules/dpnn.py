@@ -159,7 +159,7 @@ CODECS = [
         write_feat_normalization,
     ),
     Codec(("SpatialGlimpse",), None, read_glimpse),
-    plain("TemporalGlimpse", dpnn.TemporalGlimpse, Plain("size", "size", int)),
+    plain("TemporalGlimpse", dpnn.TemporalGlimpse, Plain("size", "size", int), two_inputs=True),
     Codec(("NCEModule",), None, read_nce),
     Codec(("Kmeans",), dpnn.Kmeans, read_kmeans, write_kmeans),
 ]

@@ -92,6 +92,7 @@ _LUA_SIZES: dict[
     fused.SequenceLSTM: ("input_dim", "hidden_dim", ""),
     fused.VanillaRNN: ("input_dim", "hidden_dim", ""),
 }
+_KEPT_BY_GRU = {"seqLength": 1, "miniBatch": 1}
 _BUFFERS = ("gates", "buffer1", "buffer2", "buffer3", "grad_a_buffer", "h0", "c0", "cell")
 _GRADIENTS = ("grad_c0", "grad_h0", "grad_x")
 
@@ -118,7 +119,7 @@ def write_sequence(module: Any, writer: Writer) -> dict[str, Any]:
     }
     if isinstance(module, fused.SeqLSTMP):
         fields["weightO"], fields["gradWeightO"] = writer.weight(module.weightO)
-    return fields
+    return {**fields, **(_KEPT_BY_GRU if isinstance(module, fused.SeqGRU) else {})}
 
 
 def write_step(module: Any, writer: Writer) -> dict[str, Any]:

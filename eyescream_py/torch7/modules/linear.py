@@ -28,6 +28,10 @@ def read_bilinear(node: Node) -> nn.Module:
     return node.fill(without_memory(lambda: linear.Bilinear(size1, size2, outputs, bias)))
 
 
+def write_bilinear(module: Any, writer: Writer) -> dict[str, Any]:
+    return {**write_weights(module, writer), "gradInput": writer.two()}
+
+
 def read_euclidean(node: Node) -> nn.Module:
     shape = shape_of(node, "weight", 2)
     return node.fill(without_memory(lambda: linear.Euclidean(*shape)))
@@ -102,7 +106,7 @@ def read_sparse_linear(node: Node) -> nn.Module:
 
 def write_sparse_linear(module: Any, writer: Writer) -> dict[str, Any]:
     options = {"weightDecay": 0, "doGradInput": module.grad_input, "sparseUpdate": 0}
-    return {**options, **writer.weights_of(module)}
+    return {**options, "gradInput": Table(), **writer.weights_of(module)}
 
 
 def read_tree(node: Node) -> nn.Module:
@@ -158,7 +162,7 @@ def write_lookup_table(module: Any, writer: Writer) -> dict[str, Any]:
 
 LOOKUP = ("LookupTable", "Dictionary")
 CODECS = [
-    Codec(("Bilinear",), linear.Bilinear, read_bilinear, write_weights),
+    Codec(("Bilinear",), linear.Bilinear, read_bilinear, write_bilinear),
     Codec(("Euclidean",), linear.Euclidean, read_euclidean, write_euclidean),
     Codec(
         ("WeightedEuclidean",),

@@ -88,10 +88,6 @@ def write_tanh_shrink(module: Any, writer: Writer) -> dict[str, Any]:
     return {"tanh": writer.obj(nn.Tanh())}
 
 
-def write_two_gradients(module: Any, writer: Writer) -> dict[str, Any]:
-    return {"gradInput": Table.from_list([writer.empty(), writer.empty()])}
-
-
 def read_add_table(node: Node) -> nn.Module:
     return CAddTableInPlace() if node.boolean("inplace", False) else CAddTable()
 
@@ -234,18 +230,8 @@ TABLES = [
         buffers=("minIdx", "mask", "minVals", "gradMaxVals"),
         tables=("gradInput",),
     ),
-    Codec(
-        ("DotProduct",),
-        tables.DotProduct,
-        lambda node: tables.DotProduct(),
-        write_two_gradients,
-    ),
-    Codec(
-        ("CosineDistance",),
-        tables.CosineDistance,
-        lambda node: tables.CosineDistance(),
-        write_two_gradients,
-    ),
+    plain("DotProduct", tables.DotProduct, two_inputs=True),
+    plain("CosineDistance", tables.CosineDistance, two_inputs=True),
     plain(
         "PairwiseDistance",
         tables.PairwiseDistance,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..layers import pooling as pooling
@@ -45,7 +46,7 @@ def write_fractional(module: Any, writer: Writer) -> dict[str, Any]:
     fields.update({f"{name}{axis}": value for axis, value in zip(axes, values, strict=True)})
     if module.samples is not None:
         fields["randomSamples"] = writer.tensor(module.samples)
-    return {**fields, "newRandomPool": module.fixed, "indices": writer.empty()}
+    return {**fields, "newRandomPool": module.fixed, "indices": torch.empty(0, dtype=torch.int64)}
 
 
 def read_sub_sampling(node: Node) -> nn.Module:

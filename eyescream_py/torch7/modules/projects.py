@@ -50,7 +50,7 @@ def register_projects() -> None:
         "nn.GramMatrix",
         lambda layer: projects.GramMatrix(layer.boolean("normalize", False)),
         projects.GramMatrix,
-        lambda module, writer: {"normalize": module.normalize},
+        lambda module, writer: {"normalize": module.normalize, "buffer": writer.empty()},
     )
 
 
@@ -81,7 +81,7 @@ def _register_waifu2x() -> None:
 
 
 def write_total_variation(module: Any, writer: Writer) -> dict[str, Any]:
-    return {"strength": module.strength}
+    return {"strength": module.strength, "x_diff": writer.empty(), "y_diff": writer.empty()}
 
 
 def build_noise_fill(node: Node) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..files.values import Storage, Table, TorchObject
+from ..files.values import Storage, Table
 from ..recurrent import fused as recurrent_fused
 from ..recurrent import masks
 from ..recurrent import sequences as recurrent_sequences
@@ -171,9 +171,10 @@ def read_stabilizer(node: Node) -> nn.Module:
 
 
 def write_stabilizer(module: Any, writer: Writer) -> dict[str, Any]:
-    step = TorchObject("nn.CopyGrad", Table(output=writer.empty(), gradInput=writer.empty()))
+    step = writer.obj(recurrent_sequences.CopyGrad())
     return {
         "beta": module.beta,
+        "rmInSharedClones": True,
         "rho": module.rho,
         "step": 1,
         "recurrentModule": step,

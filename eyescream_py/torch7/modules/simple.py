@@ -62,6 +62,18 @@ def write_convert(module: Any, writer: Writer) -> dict[str, Any]:
     return {**fields, "transposition": True} if module.transposes else fields
 
 
+def write_masked_select(module: Any, writer: Writer) -> dict[str, Any]:
+    long = {
+        name: torch.empty(0, dtype=torch.int64) for name in ("_maskIndices", "_maskIndexBuffer")
+    }
+    return {
+        **long,
+        "_maskIndexBufferCPU": torch.empty(0),
+        "_gradBuffer": writer.empty(),
+        "_gradMask": torch.empty(0, dtype=torch.uint8),
+    }
+
+
 def write_parallel(module: Any, writer: Writer) -> dict[str, Any]:
     dims = {"inputDimension": module.input_dim, "outputDimension": module.output_dim}
     return {**dims, "modules": writer.children(list(module))}
@@ -106,8 +118,8 @@ def write_bottle(module: Any, writer: Writer) -> dict[str, Any]:
         "nInputDim": dims[0],
         "nOutputDim": dims[1],
         "dimDelta": dims[0] - dims[1],
-        "inShape": torch.zeros(dims[0], dtype=torch.int64),
-        "outShape": torch.zeros(dims[1], dtype=torch.int64),
+        "inShape": torch.zeros(dims[0], dtype=writer.dtype),
+        "outShape": torch.zeros(dims[1], dtype=writer.dtype),
         "modules": Table.from_list([writer.obj(module.layer)]),
     }
 
@@ -149,12 +161,12 @@ SIMPLE = [
         read_one_hot,
         lambda module, writer: {"outputSize": module.size},
     ),
-    plain("Index", simple.Index, Plain("dimension", "dimension", int)),
-    plain(
-        "MaskedSelect",
+    plain("Index", simple.Index, Plain("dimension", "dimension", int), two_inputs=True),
+    Codec(
+        ("MaskedSelect",),
         simple.MaskedSelect,
-        buffers=("_gradBuffer",),
-        tables=("gradInput",),
+        lambda node: simple.MaskedSelect(),
+        write_masked_select,
     ),
     plain("Collapse", simple.Collapse, Plain("nInputDim", "n_input_dim", int)),
     Codec(("Convert",), simple.Convert, read_convert, write_convert),
@@ -178,8 +190,13 @@ WRAPPERS = [
     Codec(("MapTable",), containers.MapTable, read_map_table, write_map_table),
     Codec(("Bottle",), containers.Bottle, read_bottle, write_bottle),
     plain("ZipTable", containers.ZipTable, tables=("output", "gradInput")),
-    plain("ZipTableOneToMany", containers.ZipTableOneToMany, tables=("output", "gradInput")),
-    plain("CAddTensorTable", containers.CAddTensorTable, tables=("output", "gradInput")),
+    plain(
+        "ZipTableOneToMany",
+        containers.ZipTableOneToMany,
+        buffers=("gradInputEl",),
+        tables=("output", "gradInput"),
+    ),
+    plain("CAddTensorTable", containers.CAddTensorTable, tables=("gradInput",)),
     plain("ReverseTable", containers.ReverseTable, tables=("output", "gradInput")),
     Codec(("MixtureTable",), containers.MixtureTable, read_mixture, write_mixture),
     plain(
@@ -187,9 +204,9 @@ WRAPPERS = [
         containers.MM,
         Plain("transA", "trans_a", bool, False),
         Plain("transB", "trans_b", bool, False),
-        tables=("gradInput",),
+        two_inputs=True,
     ),
-    plain("MV", containers.MV, Plain("trans", "trans", bool, False), tables=("gradInput",)),
+    plain("MV", containers.MV, Plain("trans", "trans", bool, False), two_inputs=True),
     Codec(("CReLU",), None, lambda node: containers.CReLU(node.count("nInputDims", 1))),
 ]
 

@@ -68,6 +68,7 @@ def register_stn() -> None:
         "nn.BilinearSamplerBHWD",
         lambda node: stn.BilinearSampler(),
         stn.BilinearSampler,
+        lambda module, writer: {"gradInput": Table()},
     )
     register("inn.SpatialMaxPooling", in_inn(read_max_pooling))
     register("inn.SpatialAveragePooling", in_inn(read_average_pooling))

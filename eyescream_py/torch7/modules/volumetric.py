@@ -107,7 +107,7 @@ def write_full_convolution(module: Any, writer: Writer) -> dict[str, Any]:
     if triple(module.dilation) != (1, 1, 1):
         raise T7Error("ConvTranspose3d: dilation has no Lua class")
     fields = write_convolution(module, writer)
-    return {**fields, **write_axes("adj", module.output_padding)}
+    return {**fields, **write_axes("adj", module.output_padding), "ones": writer.empty()}
 
 
 def read_max_pooling(node: Node) -> nn.Module:

@@ -128,7 +128,8 @@ def write_full_convolution(module: Any, writer: Writer) -> dict[str, Any]:
     if module.groups != 1 or pair(module.dilation) != (1, 1):
         raise T7Error("ConvTranspose2d: groups and dilation have no Lua class")
     adj_h, adj_w = pair(module.output_padding)
-    return {**write_convolution(module, writer), "adjH": adj_h, "adjW": adj_w}
+    fields = write_convolution(module, writer)
+    return {**fields, "adjH": adj_h, "adjW": adj_w, "ones": writer.empty()}
 
 
 def read_upsample_convolution(node: Node) -> nn.Module:
