@@ -5,6 +5,7 @@ whatever program made them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from eyescream_py.system.files import atomic_write
 from eyescream_py.system.folders import make_folder
 from eyescream_py.system.voice import counted
 
+ENLARGED = re.compile(r"_x\d+(\.\d+)?$")  # the end of what upscale writes
 LEAST_SIDE = 16  # patches of the finest level and SSIM's windows are 7 wide
 
 
@@ -42,8 +44,8 @@ def run_compare(
     unless that is none, of what is seen; write them to summary_dir.
 
     A picture of MADE is compared with the one of TRUE that has its name but for the ending and,
-    in MADE, for `_x4` and the like. UserError where there are not two folders, nothing pairs, or
-    two pictures of a pair differ in size.
+    in MADE, for `_x4` and the like. UserError where there are not two folders, where a picture
+    has no such truth or several, and where the two of a pair differ in size.
     """
     if len(folders) != 2 or not all(Path(f).is_dir() for f in folders):
         raise UserError("--run=evaluate: give two folders, that of the pictures and that of truths")
@@ -92,11 +94,14 @@ def _seen(pictures: list[Tensor]) -> Tensor:
 
 
 def _pairs(made: str, true: str) -> list[tuple[Path, Path]]:
-    truths = {_key(name): name for name in list_pictures(true, "--run=evaluate ")}
+    truths: dict[str, str] = {}
+    for name in list_pictures(true, "--run=evaluate "):
+        if (other := truths.setdefault(_key(name), name)) != name:
+            raise UserError(f"{Path(true) / name}: {other} has that name too; remove one of them")
     found = []
     for name in list_pictures(made, "--run=evaluate "):
         plain = _key(name)
-        truth = truths.get(plain) or truths.get(plain.rsplit("_x", 1)[0])
+        truth = truths.get(plain) or truths.get(ENLARGED.sub("", plain))
         if truth is None:
             raise UserError(f"{Path(made) / name}: {true} holds no picture of that name")
         found.append((Path(made) / name, Path(true) / truth))

@@ -63,3 +63,18 @@ def test_what_does_not_pair_is_named(folders, tmp_path):
     Image.new("RGB", (30, 24)).save(tmp_path / "made" / "extra.png")
     with pytest.raises(UserError, match=r"extra\.png: .* holds no picture of that name"):
         run_compare(folders, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["face_xmas.png", "face_x.png", "face_x4b.png"])
+def test_only_an_enlargement_s_ending_is_passed_over(name, tmp_path):
+    for path in ("made/" + name, "true/face.png"):
+        (tmp_path / path).parent.mkdir()
+        Image.new("RGB", (30, 24)).save(tmp_path / path)
+    with pytest.raises(UserError, match="holds no picture of that name"):
+        run_compare((str(tmp_path / "made"), str(tmp_path / "true")), str(tmp_path))
+
+
+def test_two_truths_of_one_name_are_refused(folders, tmp_path):
+    Image.new("RGB", (40, 24)).save(tmp_path / "true" / "sub" / "0.jpg")
+    with pytest.raises(UserError, match=r"0\.png: sub/0\.jpg has that name too; remove one"):
+        run_compare(folders, str(tmp_path))
