@@ -187,7 +187,7 @@ def check_norm(norm: str, batch_size: int, image_size: int, dense: bool, replay:
     least = 4 if replay else 2
     if norm in ("batch", "conv") and single and batch_size < least:
         raise UserError(
-            f"--batch_norm: --batch_size={batch_size} leaves one value to normalise; "
+            f"--norm={norm}: --batch_size={batch_size} leaves one value to normalise; "
             f"give at least {least}"
         )
 

@@ -24,7 +24,6 @@ from eyescream_py.system.files import atomic_write
 
 AT_ONCE = 16  # images per batch: more do not fit a processor's cache, fewer leave the weights idle
 HELD = 1 << 28  # bytes of images that a GPU may hold back
-FORMATS = ("mat", "npy", "png", "nifti", "cfl")
 _ENDINGS = {"mat": ".mat", "npy": ".npy", "png": ".png", "nifti": ".nii.gz", "cfl": ".cfl"}
 
 

@@ -210,8 +210,14 @@ BAD_TRAIN = [
     (["--synth_dir", "~/no/such/folder"], "/no/such/folder"),
     (["--batch_norm", "--norm", "instance"], "contradict"),
     (["--norm", "instance", "--image_size", "4"], "at least 8"),
-    (["--batch_norm", "--batch_size", "1", "--image_size", "4"], "leaves one value to normalise"),
-    (["--norm", "conv", "--batch_size", "1", "--image_size", "4"], "leaves one value to normalise"),
+    (
+        ["--batch_norm", "--batch_size", "1", "--image_size", "4"],
+        "--norm=batch: --batch_size=1 leaves one value",
+    ),
+    (
+        ["--norm", "conv", "--batch_size", "1", "--image_size", "4"],
+        "--norm=conv: --batch_size=1 leaves one value",
+    ),
     (["--batch_norm", "--batch_size", "2", "--image_size", "4", "--use_replay"], "at least 4"),
     (["--no_gan"], "nothing is left to learn"),
     (["--no_gan", "--L1", "--use_nd_L1", "--use_nd_gan"], "contradict"),

@@ -57,6 +57,16 @@ def test_every_pixel_of_pix_depends_on_the_whole_picture_and_on_its_own_place() 
     assert not torch.equal(pix.train()(x), pix(x))  # drop-out
 
 
+def test_a_pixel_of_u_sees_29_to_33_pixels_a_side() -> None:
+    net, spans = build_generator("U", 1, 48), set()
+    for place in range(22, 26):  # all four places between pixels of the code
+        x = torch.rand(1, 1, 48, 48, requires_grad=True)
+        net(x)[0, 0, place, 24].backward()
+        seen = x.grad.abs().sum(3).flatten().nonzero()
+        spans.add(int(seen.max() - seen.min()) + 1)
+    assert spans == {29, 33}
+
+
 def test_noise_makes_nu_differ_and_u_is_deterministic() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 1, 16, 16)
