@@ -336,11 +336,13 @@ def plain(
     buffers: tuple[str, ...] = (),
     tables: tuple[str, ...] = (),
     two_inputs: bool = False,
+    version: int = 1,
 ) -> Codec:
     """The codec of a layer whose constructor arguments are attributes and Lua fields alike.
 
     ``constants``, empty tensors named ``buffers`` and empty tables named ``tables`` are written
     besides, because Lua expects them. ``two_inputs``: so is a gradInput of two tensors.
+    ``version``: the class's in Lua, whose readers mend what older ones lack.
     """
 
     def read(node: Node) -> nn.Module:
@@ -357,4 +359,4 @@ def plain(
         }
 
     names = (lua,) if isinstance(lua, str) else lua
-    return Codec(names, python, read, write)
+    return Codec(names, python, read, write, version=version)

@@ -145,7 +145,12 @@ def write_mixture(module: Any, writer: Writer) -> dict[str, Any]:
 SIMPLE = [
     Codec(("AddConstant",), simple.AddConstantTensor, read_add_constant, write_add_constant),
     plain("GatedLinearUnit", simple.GatedLinearUnit, Plain("dim", "dim", int, None)),
-    plain("GradientReversal", simple.GradientReversal, Plain("lambda", "scale", float, 1.0)),
+    plain(
+        "GradientReversal",
+        simple.GradientReversal,
+        Plain("lambda", "scale", float, 1.0),
+        version=2,
+    ),
     plain("ZeroGrad", simple.ZeroGrad),
     plain(
         "L1Penalty",

@@ -308,11 +308,11 @@ CODECS = [
         written="cudnn.SpatialConvolutionUpsample",
     ),
     *(
-        Codec((lua,), python, read_batch_norm(ours), write_batch_norm, version=2)
-        for lua, python, ours in (
-            ("BatchNormalization", nn.BatchNorm1d, BatchNormalization),
-            ("SpatialBatchNormalization", nn.BatchNorm2d, SpatialBatchNormalization),
-            ("VolumetricBatchNormalization", nn.BatchNorm3d, VolumetricBatchNormalization),
+        Codec((lua,), python, read_batch_norm(ours), write_batch_norm, version=version)
+        for lua, python, ours, version in (
+            ("BatchNormalization", nn.BatchNorm1d, BatchNormalization, 2),
+            ("SpatialBatchNormalization", nn.BatchNorm2d, SpatialBatchNormalization, 2),
+            ("VolumetricBatchNormalization", nn.BatchNorm3d, VolumetricBatchNormalization, 1),
         )
     ),
     Codec(("InstanceNormalization",), nn.InstanceNorm2d, read_instance_norm, write_instance_norm),

@@ -265,6 +265,11 @@ def test_a_tie_that_came_apart_is_not_written_as_one() -> None:
     assert torch.equal(again[1].weight, weight.t())
 
 
+def test_a_weight_without_elements_opens() -> None:
+    table = TorchObject("nn.LookupTable", Table(weight=torch.empty(3, 0)))
+    assert module_of(table)(torch.tensor([1, 3])).shape == (2, 0)
+
+
 def test_kernels_and_rows_of_one_memory() -> None:
     kernels = torch.rand(6, 2, 3, 5, generator=torch.Generator().manual_seed(1))
     sizes = {"nInputPlane": 2, "nOutputPlane": 6, "kW": 5, "kH": 3}
