@@ -86,8 +86,9 @@ class JsonLines:
         self._moves = moves
 
     def _open_again(self, lines: bytes) -> None:
+        opened = _opened(self.path)  # where that fails, the present file still holds its lines
         self._file.close()
-        self._file = _opened(self.path)
+        self._file = opened
         self._unwritten = lines + self._unwritten
 
     def _in_place_of_others(self) -> bytes:

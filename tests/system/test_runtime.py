@@ -102,6 +102,22 @@ def test_resuming_cuts_back_and_drops_broken_lines(tmp_path):
     assert read_json_lines(path) == [{"epoch": 1}, {"epoch": 3}, {"epoch": 4, "new": True}]
 
 
+def test_a_folder_in_the_place_of_the_lines_delays_them_but_loses_none(tmp_path, capsys):
+    lines = JsonLines(tmp_path / "m.jsonl")
+    lines.write({"epoch": 1})
+    (tmp_path / "m.jsonl").unlink()
+    (tmp_path / "m.jsonl").mkdir()
+    for epoch in (2, 3):
+        lines.write({"epoch": epoch})
+    assert capsys.readouterr().out == (
+        f"Could not write {tmp_path}/m.jsonl: Is a directory; training goes on, trying again.\n"
+    )
+    (tmp_path / "m.jsonl").rmdir()
+    lines.write({"epoch": 4})
+    lines.close()
+    assert read_json_lines(tmp_path / "m.jsonl") == [{"epoch": n} for n in (1, 2, 3, 4)]
+
+
 def test_a_full_disk_delays_lines_but_loses_none(tmp_path, capsys):
     lines = JsonLines(tmp_path / "m.jsonl")
     real = lines._file
