@@ -237,11 +237,12 @@ def _one_run(
     base_seconds = time.perf_counter() - start
     if refiner is not None:
         for name, pictures in grids.items():
-            refined = refiner.choose(pictures, source)
+            refined = refiner.choose(pictures, source, batch=options.batch_size)
             save_grid(folder / f"{name}_{run:04d}_c2f_{refiner.size}.jpg", refined, 8)
     if options.interpolate:
         path = folder / f"interpolate_{run:04d}.gif"
-        films.write(path, _between(base, noise[:5], options.interpolate))
+        frames = _between(base, noise[:5], options.interpolate, options.batch_size)
+        films.write(path, frames)
     seconds = time.perf_counter() - start
     print(f"run {run} of {options.runs}: base grids {base_seconds:.1f} s, all {seconds:.1f} s")
 
@@ -273,10 +274,11 @@ def _beside_neighbours(images: Tensor, data: Dataset) -> Tensor:
     return torch.stack([images, data.floats(indices, images.dtype)], 1).flatten(0, 1)
 
 
-def _between(base: Base, corners: Tensor, frames: int) -> Tensor:
+def _between(base: Base, corners: Tensor, frames: int, batch: int) -> Tensor:
     """A walk through five noise vectors and back to the first. [5,Z] -> [frames,C,H,W]"""
     stops = torch.cat([corners, corners[:1]])
     at = torch.linspace(0, len(corners), frames + 1, device=corners.device)[:-1]
     index = at.long()
     share = (at - index)[:, None]
-    return generate(base.G.network, stops[index] * (1 - share) + stops[index + 1] * share)
+    noise = stops[index] * (1 - share) + stops[index + 1] * share
+    return generate(base.G.network, noise, batch)

@@ -51,14 +51,19 @@ class Refiner:
         with torch.autocast(device.type, enabled=False):  # rounded scores choose others
             return self.choose(pictures.to(device), TorchSource(seed, device), tries)
 
-    def choose(self, pictures: Tensor, source: RandomSource, tries: int = TRIES) -> Tensor:
-        """`refine` with noise from `source`, on the networks' device."""
+    def choose(
+        self, pictures: Tensor, source: RandomSource, tries: int = TRIES, batch: int = 1024
+    ) -> Tensor:
+        """`refine` with noise from `source`, on the networks' device; `batch` refinements at a
+        time."""
         coarse = image.scale(pictures, self.size)
         many = coarse.repeat_interleave(tries, 0)  # [N*tries,C,S,S]
         noise = source.uniform_(torch.empty_like(many[:, :1]), -1, 1)
         with evaluating(self.G, self.D):
-            diffs = self.G((noise, many))
-            scores = self.D((diffs, many)).view(-1, tries)
+            parts = list(zip(noise.split(batch), many.split(batch), strict=True))
+            diffs = torch.cat([self.G(part) for part in parts])
+            judged = zip(diffs.split(batch), many.split(batch), strict=True)
+            scores = torch.cat([self.D(part).view(-1) for part in judged]).view(-1, tries)
         best = scores.argmax(1) + torch.arange(len(pictures), device=pictures.device) * tries
         return (coarse + diffs[best]).clamp(0, 1)
 

@@ -174,7 +174,7 @@ class Run:
         try:
             while self._epochs_left() and not self.stop.asked():
                 self._epoch()
-            if self.stop.asked():
+            if self.stop.asked() and self._epochs_left():
                 self._end_early()
             if self.leads:
                 story.write_curves_if_possible(self.save, self.trainer)

@@ -47,6 +47,21 @@ def test_a_file_without_D_is_drawn_unranked(G, tmp_path):
     assert names(tmp_path / "out") == {"random", "random256", "random1024", "sheet"}
 
 
+def test_no_pass_is_larger_than_batch_size(G, tmp_path, monkeypatch):
+    """That of a film neither, as a smaller one is what is advised where memory runs out."""
+    path, sizes, forward = write(tmp_path / "G.net", G=G), [], nn.Linear.forward
+
+    def watched(layer, x):
+        sizes.append(len(x))
+        return forward(layer, x)
+
+    monkeypatch.setattr(nn.Linear, "forward", watched)
+    more = ("--batchSize=7", "--interpolate=20", f"--writeto={tmp_path / 'out'}")
+    done = invoke("sample", *FLAGS, f"--G_base={path}", *more)
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert max(sizes) == 7
+
+
 def test_G_brings_its_own_D(G, tmp_path):
     path = write(tmp_path / "own.net", G=G, D=small_D((1, 8, 8)))
     done = invoke("sample", *FLAGS, f"--G_base={path}", f"--writeto={tmp_path / 'out'}")

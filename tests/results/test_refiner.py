@@ -66,6 +66,16 @@ def test_the_averaged_G_refines_unless_it_is_not_wanted(pair, faces, tmp_path):
     assert torch.equal(load_refiner(tmp_path / "both.net", ema=False).refine(faces), plain)
 
 
+def test_a_batch_bounds_what_the_networks_get_at_once(pair, faces):
+    refiner, seen = load_refiner(pair[0]), []
+    whole = refiner.choose(faces, TorchSource(1), tries=4)
+    for net in (refiner.G, refiner.D):
+        net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0][0])))
+    parts = refiner.choose(faces, TorchSource(1), tries=4, batch=5)
+    assert seen == [5, 5, 2, 5, 5, 2]
+    torch.testing.assert_close(parts, whole)
+
+
 def test_an_autocast_around_it_changes_nothing(pair, faces):
     refiner = load_refiner(pair[0])
     expected = refiner.refine(faces)

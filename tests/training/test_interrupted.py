@@ -16,19 +16,19 @@ def test_each_epoch_has_its_own_rate_also_after_a_resume(tmp_path):
     assert told == [1, 2, 3, 4]
 
 
-def interrupted(tmp_path):
-    """A run that was stopped in its first epoch, after two iterations; its checkpoint."""
+def interrupted(tmp_path, after=2, **options):
+    """A run that was stopped in its first epoch, after so many iterations; its checkpoint."""
     task, stop = ToyTask(), StopSignal()
     original, done = task.iteration, []
 
     def iteration(n, log):
         original(n, log)
         done.append(n)
-        if len(done) == 2:
+        if len(done) == after:
             stop.requested, stop.name = True, "SIGTERM"
 
     task.iteration = iteration
-    run(tmp_path, task, stop)
+    run(tmp_path, task, stop, **options)
     return stored(tmp_path)
 
 
@@ -55,3 +55,11 @@ def test_an_interrupted_epoch_of_a_whole_schedule_keeps_its_pictures(tmp_path):
     task = ToyTask()
     run(tmp_path, task, epochs=1, network="toy.net")
     assert task.epochs_begun == 0
+
+
+def test_a_run_that_is_stopped_as_it_ends_does_not_say_that_it_could_go_on(tmp_path, capsys):
+    content = interrupted(tmp_path, after=4, epochs=1)
+    assert content["resume"]["position"]["epoch"] == 2
+    assert "Stopped by" not in capsys.readouterr().out
+    interrupted(tmp_path, after=4, epochs=2)
+    assert "Stopped by SIGTERM: saved" in capsys.readouterr().out
