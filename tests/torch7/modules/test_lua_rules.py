@@ -282,3 +282,10 @@ def test_gram_matrices_of_both_style_programs() -> None:
     x = torch.arange(4.0).reshape(2, 1, 2)
     same(run("nn.GramMatrix", x), [[1, 3], [3, 13]])
     same(run("nn.GramMatrix", x[None], normalize=True), [[[0.25, 0.75], [0.75, 3.25]]])
+
+
+def test_a_depth_wise_convolution_without_a_bias() -> None:
+    weight = torch.arange(1.0, 5).reshape(2, 2, 1, 1)  # (multiplier, planes, 1, 1)
+    sizes = {"nInputPlane": 2, "nOutputPlane": 2, "kW": 1, "kH": 1}
+    x = torch.tensor([[[1.0]], [[10.0]]])
+    same(run("nn.SpatialDepthWiseConvolution", x, weight=weight, **sizes).flatten(), [1, 3, 20, 40])

@@ -364,3 +364,10 @@ def test_all_parts_of_an_elman_network_are_written() -> None:
     parts = [written[f"{kind}Module"] for kind in kinds]
     assert all(a is b for a, b in zip(written["modules"].to_list(), parts, strict=True))
     assert written["sharedClones"][2] is written["recurrentModule"]
+
+
+def test_a_repeater_of_2015_names_its_steps_otherwise() -> None:
+    step = TorchObject("nn.Recursor", Table(module=TorchObject("nn.Square", Table())))
+    for name in ("rho", "nStep"):
+        repeater = to_module(TorchObject("nn.Repeater", Table({name: 3, "rnn": step})))
+        assert [y.item() for y in repeater(torch.tensor([3.0]))] == [9, 9, 9]
