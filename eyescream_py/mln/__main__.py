@@ -180,7 +180,7 @@ def _closing_comparison(run: Any, images: Any, unseen: Any, count: int, wavelet:
     with still("comparison with the other methods"):
         scores = compare(run.network, run.protocol, test, choose, wavelet=wavelet)
     say(score_table(scores))
-    line, lost = verdict(scores)
+    line, lost = verdict(scores, run.protocol.outputs)
     (warn if lost else say)(line)
     with atomic_write(run.folder / "comparison.json") as file:
         file.write(json.dumps(score_records(scores), indent=1).encode())

@@ -309,16 +309,16 @@ def warnings_of(params: Params) -> list[str]:
 
 def echo_times(params: Params) -> list[float]:
     """EchoTimes in seconds; empty for a single-echo network. Raises UserError where they are no
-    numbers.
+    times.
     """
     try:
         times = [float(part) / 1000 for part in params.echo_times.split(",") if part]
-        if not all(map(math.isfinite, times)):
+        if not all(0 <= time < math.inf for time in times):  # false for nan, too
             raise ValueError
         return times
     except ValueError:
         raise UserError(
-            f"EchoTimes {params.echo_times}: give comma-separated milliseconds"
+            f"EchoTimes {params.echo_times}: give comma-separated milliseconds of at least 0"
         ) from None
 
 

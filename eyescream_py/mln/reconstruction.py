@@ -84,9 +84,9 @@ def compare(
     return [_score(name, method, batch, protocol) for name, method in methods.items()]
 
 
-def verdict(scores: list[Score]) -> tuple[str, bool]:
-    """MLN's place (scores[0]) among the others in one sentence, which says what was not compared,
-    and whether it lost even to the adjoint.
+def verdict(scores: list[Score], outputs: int = 1) -> tuple[str, bool]:
+    """The place of MLN with so many `outputs` (scores[0]) among the others in one sentence, which
+    says what was not compared, and whether it lost even to the adjoint.
     """
     mln, others = scores[0], scores[1:]
     if math.isnan(mln.nrmse):
@@ -97,10 +97,11 @@ def verdict(scores: list[Score]) -> tuple[str, bool]:
     all_there = any(score.method == "TV" for score in others)
     rest = "" if all_there else "; wavelet-L1 and TV were not compared (--wavelet)"
     if mln.nrmse > others[0].nrmse:
+        start = "Init covariance, InitChannels = number of coils"  # of single images alone
+        how = f"with {start}" if outputs == 1 else "longer"
         return (
             f"MLN ({mln.nrmse:.4f}) loses even to {others[0].method} ({others[0].nrmse:.4f}): "
-            f"do not use this network; take {best.method} ({best.nrmse:.4f}), or train with "
-            "Init covariance, InitChannels = number of coils",
+            f"do not use this network; take {best.method} ({best.nrmse:.4f}), or train {how}",
             True,
         )
     if mln.nrmse > best.nrmse:

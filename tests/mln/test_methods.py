@@ -135,6 +135,10 @@ def test_a_network_worse_than_the_adjoint_is_told() -> None:
     line, lost = verdict(scores(0.9, 0.5, 0.04))
     assert lost
     assert "do not use this network; take CG-SENSE, 12 steps (0.0400)" in line
+    assert line.endswith("or train with Init covariance, InitChannels = number of coils")
+    line, lost = verdict(scores(0.9, 0.5, 0.04), outputs=2)  # which start from random weights only
+    assert line.endswith("or train longer")
+    assert lost
 
 
 def test_the_best_method_is_named() -> None:

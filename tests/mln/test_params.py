@@ -127,6 +127,7 @@ def test_broken_lines_are_named(text: str, words: str) -> None:
         ({"kGrid": "matched", "kMax": 56}, "kGrid matched needs aDataH = LabelsH = 2 kMax"),
         ({"nccInData": 8, "nccToUse": 13}, "nccToUse 13 is more than nccInData 8"),
         ({"EchoTimes": "1,x"}, "EchoTimes 1,x"),
+        ({"EchoTimes": "5,-5"}, "EchoTimes 5,-5: give comma-separated milliseconds of at least 0"),
         ({"BankSize": 4}, "BankSize 4: give 0 or at least batch_size 16"),
     ],
 )
