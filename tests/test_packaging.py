@@ -361,3 +361,12 @@ def test_torch_s_hashes_are_of_the_torch_that_is_asked_for():
     assert f"\n{pin.strip()} \\\n" in text
     hashes = re.findall(r"--hash=sha256:([0-9a-f]{64})\b", text)
     assert len(set(hashes)) == len(hashes) == 12  # four Pythons, three kinds of machine
+
+
+def test_no_opencv_is_allowed_that_was_built_for_another_numpy():
+    """4.10.0.82, which `>=4.10` let in, cannot be imported beside numpy 2."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    least = dict(line.split(">=") for line in project["dependencies"])
+    version = tuple(map(int, least["opencv-python-headless"].split(".")))
+    assert least["numpy"].startswith("2.")
+    assert version >= (4, 10, 0, 84)
