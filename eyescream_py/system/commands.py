@@ -53,13 +53,11 @@ class Command(click.Command):
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """click's; what Torch's command lines took, and these do not, is named with its remedy."""
         given = list(args)
+        meant = _of_two_dashes(given, self.get_params(context))
+        if meant and not context.resilient_parsing:
+            raise click.NoSuchOption(meant[1:], possibilities=[meant], ctx=context)
         try:
             return super().parse_args(context, args)
-        except click.NoSuchOption as error:
-            meant = _of_two_dashes(given, error.option_name, self.get_params(context))
-            if not meant:
-                raise
-            raise click.NoSuchOption(meant[1:], possibilities=[meant], ctx=context) from None
         except click.UsageError as error:
             more = _of_no_value(given, error.message, self.params)
             if not more:
@@ -83,14 +81,14 @@ class Group(click.Group):
         return super().main(*args, **options)
 
 
-def _of_two_dashes(given: list[str], refused: str, params: list[click.Parameter]) -> str:
+def _of_two_dashes(given: list[str], params: list[click.Parameter]) -> str:
     """The flag that a word with one dash was to be, as Torch's own command lines have them; else
-    "". click reads the word as letters, and refused one of them."""
+    "". click reads the word as letters: -scale=32 as an -s, where there is one, of cale=32."""
     flags = {name for param in params for name in param.opts}
     for word in given:
-        flag = f"-{word.partition('=')[0]}"
-        if flag in flags and flag[1] == "-" and refused[1:] in flag:
-            return flag
+        name = word.partition("=")[0]
+        if f"-{name}" in flags and name[:1] == "-" and name not in flags:
+            return f"-{name}"
     return ""
 
 

@@ -73,10 +73,11 @@ def test_too_little_memory_for_onednn_is_one_line():
 
 
 @click.command(cls=Command)
-@click.option("--save")
+@click.option("-s", "--save")
+@click.option("--scale")
 @click.option("--gray", is_flag=True)
-def old_habits(save, gray):
-    pass
+def old_habits(save, scale, gray):
+    click.echo(save)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,8 @@ def old_habits(save, gray):
      (["-gray"], "No such option '-gray'. Did you mean '--gray'?"),
      (["-help"], "No such option '-help'. Did you mean '--help'?"),
      (["-x"], "No such option '-x'."),
-     (["-x", "-save", "x"], "No such option '-x'."),
+     (["-scale=32"], "No such option '-scale'. Did you mean '--scale'?"),
+     (["-x", "-save", "x"], "No such option '-save'. Did you mean '--save'?"),
      (["--gray", "true"], "Got unexpected extra argument (true); --gray takes no value"),
      (["--gray", "--save", "x", "true"], "Got unexpected extra argument (true)")],
 )  # fmt: skip
@@ -94,6 +96,11 @@ def test_flags_as_torch_has_them_are_told_from_ours(args, says):
     done = CliRunner().invoke(old_habits, args)
     assert done.exit_code == 2
     assert done.output.splitlines()[-1] == f"Error: {says}"
+
+
+def test_a_letter_keeps_its_value():
+    for args in (["-s", "x"], ["-sx"], ["-s=x"]):
+        assert CliRunner().invoke(old_habits, args).output.strip("=\n") == "x"
 
 
 @click.command(cls=Command)
