@@ -310,10 +310,11 @@ def test_files_that_hold_no_generator(name, tmp_path):
 def test_sample_exports_G(net, tmp_path):
     path, _ = net
     out = tmp_path / "g.safetensors"
-    common = (f"--G_base={path}", f"--D_base={path}", "--gpu=-1", "--threads=1")
+    common = (f"--G_base={path}", "--D_base=gone.net", "--gpu=-1", "--threads=1")
     done = invoke("sample", *common, f"--export={out}", f"--writeto={tmp_path / 'grids'}")
     assert done.exit_code == 0, done.output
     assert torch.allclose(load_generator(out).sample(4), load_generator(path).sample(4), atol=1e-6)
+    assert "Not used with --export: --D_base, --writeto.\n" in done.output
     assert not (tmp_path / "grids").exists()
     out.write_bytes(b"mine")
     again = invoke("sample", *common, f"--export={out}")
