@@ -1,4 +1,5 @@
-"""Lua nn's layers on volumes, (N,C,T,H,W) or (C,T,H,W), beyond torch.nn's own.
+"""Lua nn's layers on volumes, (N,C,T,H,W) or (C,T,H,W), beyond torch.nn's own; the full
+convolution of images, which is like theirs.
 
 Source: the Lua package nn, one file per class.
 """
