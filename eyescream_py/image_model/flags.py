@@ -186,8 +186,9 @@ def check_norm(norm: str, batch_size: int, image_size: int, dense: bool, replay:
     single = image_size == 4 or (dense and norm == "batch")
     least = 4 if replay else 2
     if norm in ("batch", "conv") and single and batch_size < least:
+        named = "--batch_norm (--norm=batch)" if norm == "batch" else f"--norm={norm}"
         raise UserError(
-            f"--norm={norm}: --batch_size={batch_size} leaves one value to normalise; "
+            f"{named}: --batch_size={batch_size} leaves one value to normalise; "
             f"give at least {least}"
         )
 

@@ -212,7 +212,7 @@ BAD_TRAIN = [
     (["--norm", "instance", "--image_size", "4"], "at least 8"),
     (
         ["--batch_norm", "--batch_size", "1", "--image_size", "4"],
-        "--norm=batch: --batch_size=1 leaves one value",
+        "--batch_norm (--norm=batch): --batch_size=1 leaves one value",
     ),
     (
         ["--norm", "conv", "--batch_size", "1", "--image_size", "4"],
