@@ -15,7 +15,8 @@ class _AsInLua:
     In evaluation a sample without a batch becomes a batch of one, as in Lua. In training a batch of
     one number for each feature has no deviation: as in Lua since August 2017 it is normalized as in
     evaluation, and leaves the statistics as they are.
-    Planes of one value become the bias where ``eps`` is 0, which torch refuses in training.
+    Where ``eps`` is 0, which torch refuses (2.11 in evaluation, too), planes of one value become
+    the bias in training.
     """
 
     sample_dims: int
@@ -23,30 +24,39 @@ class _AsInLua:
     def forward(self, x: Tensor) -> Tensor:
         layer: Any = self
         if x.dim() == self.sample_dims and not layer.training:
-            return super().forward(x[None])  # type: ignore[misc]
-        if layer.training and x.dim() == self.sample_dims + 1:
-            if x.numel() == x.shape[1]:
+            x = x[None]
+        if x.dim() == self.sample_dims + 1:
+            one_number = x.numel() == x.shape[1]
+            if layer.eps == 0:
+                return _without_eps(layer, x, layer.training and not one_number)
+            if layer.training and one_number:
                 statistics = layer.running_mean, layer.running_var, layer.weight, layer.bias
                 return F.batch_norm(x, *statistics, eps=layer.eps)
-            if layer.eps == 0:
-                return _without_eps(layer, x)
         return super().forward(x)  # type: ignore[misc]
 
 
-def _without_eps(layer: Any, x: Tensor) -> Tensor:
-    """Batch normalization in training, with the running statistics, whose ``eps`` is 0."""
-    dims, shape = [0, *range(2, x.dim())], (-1, *(1,) * (x.dim() - 2))
+def _without_eps(layer: Any, x: Tensor, own: bool) -> Tensor:
+    """Batch normalization with ``eps`` 0, by the batch's `own` statistics or the running ones."""
+    shape = (-1, *(1,) * (x.dim() - 2))
+    if own:
+        y = _by_own_statistics(layer, x)
+    else:
+        y = (x - layer.running_mean.reshape(shape)) * layer.running_var.rsqrt().reshape(shape)
+    if layer.weight is not None:
+        y = y * layer.weight.reshape(shape)
+    return y if layer.bias is None else y + layer.bias.reshape(shape)
+
+
+def _by_own_statistics(layer: Any, x: Tensor) -> Tensor:
+    dims = [0, *range(2, x.dim())]
     centred = x - x.mean(dims, keepdim=True)
     variance = centred.square().mean(dims, keepdim=True)
     flat = variance == 0
-    y = centred * torch.where(flat, 0, torch.where(flat, 1, variance).rsqrt())
     with torch.no_grad():
         count = x.numel() // x.shape[1]
         layer.running_mean.lerp_(x.mean(dims), layer.momentum)
         layer.running_var.lerp_(variance.reshape(-1) * count / (count - 1), layer.momentum)
-    if layer.weight is not None:
-        y = y * layer.weight.reshape(shape)
-    return y if layer.bias is None else y + layer.bias.reshape(shape)
+    return centred * torch.where(flat, 0, torch.where(flat, 1, variance).rsqrt())
 
 
 class BatchNormalization(_AsInLua, nn.BatchNorm1d):

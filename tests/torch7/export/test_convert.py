@@ -95,13 +95,14 @@ def test_an_input_has_the_type_of_the_network(kind, tmp_path):
     """Lua's networks are double unless their program chose another type."""
     weight = torch.tensor([[1.0, 2.0]], dtype=kind)
     save(tmp_path / "old.t7", TorchObject("nn.Linear", Table(weight=weight)))
-    for out, flags in (("a.pt2", ["--input", "3x2"]), ("a.onnx", ["--input", "3x2"])):
-        assert run("convert", tmp_path / "old.t7", tmp_path / out, *flags).exit_code == 0
+    assert run("convert", tmp_path / "old.t7", tmp_path / "a.pt2", "--input", "3x2").exit_code == 0
     made = torch.export.load(tmp_path / "a.pt2").module()
     assert made(torch.ones(3, 2, dtype=kind)).tolist() == [[3]] * 3
     files = tmp_path / "a.safetensors", "--source", tmp_path / "a.py"
     assert run("convert", tmp_path / "old.t7", *files).exit_code == 0
     assert f"Its inputs are {kind}, but for indices." in (tmp_path / "a.py").read_text()
+    pytest.importorskip("onnx")
+    assert run("convert", tmp_path / "old.t7", tmp_path / "a.onnx", "--input", "3x2").exit_code == 0
 
 
 def test_export_to_onnx():
