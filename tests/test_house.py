@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "__main__": {"cli", "system"},
 }
 LONGEST_FUNCTION = 40
+LONGEST_FILE = 400
 MODULES_OF_A_D_STEP = 10
 ROOMS = 16
 FILES_OF_A_FOLDER = 40
@@ -78,6 +79,15 @@ def test_every_room_is_on_the_plan():
     assert {room(name_of(path)) for path in files()} == set(MAY_IMPORT)
     assert len(MAY_IMPORT) <= ROOMS
     assert len(list(PACKAGE.glob("*.py"))) <= 3
+
+
+def test_files_are_short():
+    """Those of tests, scripts and benchmarks too: over this length a file is two rooms."""
+    folders = "eyescream_py", "tests", "scripts", "benchmarks", "fuzz", "dataset"
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in paths}
+    assert len(lengths) > 500
+    assert not {path: n for path, n in lengths.items() if n > LONGEST_FILE}
 
 
 def test_no_folder_is_a_hall():

@@ -31,6 +31,15 @@ def modules(*children: TorchObject) -> Table:
     return Table.from_list(children)
 
 
+def linear(outputs: int = 2, inputs: int = 3, **fields: Any) -> TorchObject:
+    tensors = {"weight": torch.randn(outputs, inputs), "bias": torch.randn(outputs)}
+    return TorchObject("nn.Linear", Table(**{**tensors, **fields}))
+
+
+def sequential(*children: Any, typename: str = "nn.Sequential") -> TorchObject:
+    return TorchObject(typename, Table(modules=Table.from_list(children)))
+
+
 def run(name: str, x: Any, **fields: Any) -> Any:
     return to_module(node(name, **fields), dtype=None).eval()(x)
 

@@ -12,6 +12,8 @@ from eyescream_py.torch7.__main__ import main
 from eyescream_py.torch7.describe import describe
 from eyescream_py.torch7.export.convert import network_of
 
+from ..class_cases import sequential
+
 
 @pytest.fixture(autouse=True)
 def quickly():
@@ -33,10 +35,6 @@ def doubled(levels: int) -> Table:
     for _ in range(levels):
         table = Table.from_list([table, table])
     return table
-
-
-def sequential(*children: TorchObject) -> TorchObject:
-    return TorchObject("nn.Sequential", Table(modules=Table.from_list(children)))
 
 
 @pytest.mark.parametrize("value", [Table(), TorchObject("tds.Hash")])

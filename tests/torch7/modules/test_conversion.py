@@ -1,6 +1,5 @@
 """Whole networks from files of the real Lua Torch 7, and what is shared, old or wrong in them."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from eyescream_py.torch7.layers.activations import LeakyReLU
 from eyescream_py.torch7.layers.shapes import Identity
 from eyescream_py.torch7.layers.stochastic import Dropout
 from eyescream_py.torch7.modules.conversion import MAX_DEPTH
+
+from ..class_cases import linear, sequential
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 OUTPUTS = json.loads((GOLDEN / "nets.json").read_text())
@@ -156,15 +157,6 @@ def test_reading_draws_no_random_numbers_and_leaves_the_file_alone() -> None:
     assert torch.equal(weight, values)
 
 
-def linear(outputs: int = 2, inputs: int = 3, **fields: Any) -> TorchObject:
-    tensors = {"weight": torch.randn(outputs, inputs), "bias": torch.randn(outputs)}
-    return TorchObject("nn.Linear", Table(**{**tensors, **fields}))
-
-
-def sequential(*children: Any, typename: str = "nn.Sequential") -> TorchObject:
-    return TorchObject(typename, Table(modules=Table.from_list(children)))
-
-
 def test_training_flags_come_over() -> None:
     dropout = TorchObject("nn.Dropout", Table(p=0.5, v2=True, train=False))
     net = module_of(sequential(dropout, TorchObject("nn.Dropout", Table(p=0.5, v2=True))))
@@ -191,109 +183,6 @@ def test_arguments_of_another_kind_are_told() -> None:
     for module in (None, nn.Linear):
         with pytest.raises(TypeError, match="from_module takes a torch module, not "):
             from_module(module)
-
-
-def test_shared_modules_stay_shared() -> None:
-    shared = linear(3, 3)
-    net = module_of(sequential(shared, sequential(shared)))
-    assert net[0] is net[1][0]
-    written = load(save(None, from_module(net))).fields["modules"]
-    assert written[1] is written[2].fields["modules"][1]
-
-
-def test_parameters_that_share_memory_stay_shared() -> None:
-    flat = torch.randn(15)  # as Lua's getParameters leaves them: views of one storage
-    weight, tied = flat[:9].view(3, 3), flat[:9].view(3, 3)
-    other, bias = flat[3:12].view(3, 3), flat[12:]
-    first, second = linear(weight=weight, bias=bias), linear(weight=tied, bias=bias)
-    net = module_of(sequential(first, second, linear(weight=other, bias=bias)))
-    assert net[0].weight is net[1].weight
-    assert net[0].bias is net[2].bias
-    assert net[0].weight is not net[2].weight
-    again = module_of(load(save(None, from_module(net))))
-    assert again[0].weight is again[1].weight
-    assert len(list(again.parameters())) == 3
-
-
-def tied(*weights: Tensor) -> TorchObject:
-    kind = {"_type": "torch.FloatTensor"}
-    sides = [TorchObject("nn.Linear", Table(kind, weight=w, bias=w[:, 0] * 1)) for w in weights]
-    return TorchObject("nn.Sequential", Table(kind, modules=Table.from_list(sides)))
-
-
-@pytest.mark.parametrize("first", ["encoder", "decoder"])
-def test_a_transposed_tie_becomes_two_parameters_over_one_memory(first: str) -> None:
-    weight = torch.rand(2, 4, generator=torch.Generator().manual_seed(1))
-    sides = (weight, weight.t()) if first == "encoder" else (weight.t(), weight)
-    obj = tied(*sides)
-    network = module_of(obj)
-    a, _, b, _ = network.parameters()
-    assert torch.equal(a, sides[0])
-    assert torch.equal(b, sides[1])
-    x = torch.ones(3, sides[0].shape[1])
-    network(x).square().sum().backward()
-    before, (grad_a, grad_b) = a.detach().clone(), (a.grad, b.grad)
-    torch.optim.SGD(network.parameters(), lr=0.01).step()
-    assert grad_a is not None
-    assert grad_b is not None
-    torch.testing.assert_close(a, before - 0.01 * (grad_a + grad_b.t()))
-    assert torch.equal(a, b.t())
-    written = load(save(None, from_module(network))).fields["modules"].to_list()
-    one, two = (layer.fields["weight"] for layer in written)
-    assert torch.equal(one, a)
-    assert torch.equal(two, b)
-    one += 1
-    assert torch.equal(two, b + 1)  # one memory again
-
-
-def test_a_tie_that_came_apart_is_not_written_as_one() -> None:
-    weight = torch.rand(2, 4, generator=torch.Generator().manual_seed(1))
-    network = copy.deepcopy(module_of(tied(weight, weight.t())))
-    written = from_module(network).fields["modules"].to_list()  # copied, but with the same numbers
-    assert torch.equal(written[0].fields["weight"], weight)
-    with torch.no_grad():
-        network[0].bias += torch.nan  # equal to no number, itself included, but it is no tie
-    assert from_module(network).fields["modules"][1].fields["bias"].isnan().all()
-    with torch.no_grad():
-        network[0].weight += 1
-    with pytest.raises(
-        T7Error, match=r"Linear: weight is one memory .*; as_read=False writes each"
-    ):
-        from_module(network)
-    again = module_of(from_module(network, as_read=False))
-    assert torch.equal(again[0].weight, weight + 1)
-    assert torch.equal(again[1].weight, weight.t())
-
-
-def test_a_weight_without_elements_opens() -> None:
-    table = TorchObject("nn.LookupTable", Table(weight=torch.empty(3, 0)))
-    assert module_of(table)(torch.tensor([1, 3])).shape == (2, 0)
-
-
-def test_kernels_and_rows_of_one_memory() -> None:
-    kernels = torch.rand(6, 2, 3, 5, generator=torch.Generator().manual_seed(1))
-    sizes = {"nInputPlane": 2, "nOutputPlane": 6, "kW": 5, "kH": 3}
-    back = {**sizes, "nInputPlane": 6, "nOutputPlane": 2}
-    objs = [
-        TorchObject("nn.SpatialConvolution", Table(**sizes, weight=kernels)),
-        TorchObject("nn.SpatialFullConvolution", Table(**back, weight=kernels)),
-        TorchObject("nn.Linear", Table(weight=kernels.view(6, 30))),
-        TorchObject("nn.Linear", Table(weight=kernels.view(6, 30).t())),
-        TorchObject("nn.SpatialConvolution", Table(**sizes, weight=kernels.transpose(2, 3))),
-    ]
-    objs[-1].fields |= {"kW": 3, "kH": 5}
-    network = module_of(TorchObject("nn.ConcatTable", Table(modules=Table.from_list(objs))))
-    assert network[0].weight is network[1].weight
-    with torch.no_grad():
-        network[0].weight *= 2
-    for module, obj in zip(network, objs, strict=True):
-        assert torch.equal(module.weight, 2 * obj.fields["weight"])
-
-
-def test_a_view_of_a_larger_memory_is_written_alone() -> None:
-    layer = nn.Linear(2, 2)
-    layer.weight.data = torch.randn(10_000)[:4].view(2, 2)
-    assert len(save(None, from_module(layer))) < 4000
 
 
 def test_gradients_are_written() -> None:

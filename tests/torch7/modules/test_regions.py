@@ -10,7 +10,7 @@ from torch import nn
 from eyescream_py.torch7 import T7Error, Table, TorchObject, from_module, load, save, to_module
 from eyescream_py.torch7.layers.regions import likeliest
 
-from ..class_cases import SQUARE, modules, node, random, storage
+from ..class_cases import SQUARE, modules, node, random, sequential, storage
 
 HEIGHT, WIDTH, PLANES, BOXES = 5, 7, 3, 2
 PICTURE = (40, 56)
@@ -28,10 +28,6 @@ def convolution(outputs: int, inputs: int, seed: int, factor: float = 1.0) -> To
     bias = factor * random(outputs, seed=seed + 1).double()
     return node("nn.SpatialConvolution", nInputPlane=inputs, nOutputPlane=outputs, kW=1, kH=1,
                 dW=1, dH=1, weight=weight, bias=bias)  # fmt: skip
-
-
-def sequential(*layers: TorchObject) -> TorchObject:
-    return node("nn.Sequential", modules=modules(*layers))
 
 
 def both(*layers: TorchObject) -> TorchObject:
