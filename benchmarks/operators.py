@@ -35,7 +35,7 @@ VIEWS = {
     "view", "permute", "transpose", "t", "select", "slice", "unsqueeze", "squeeze", "expand",
     "as_strided", "detach", "alias", "_unsafe_view", "split", "split_with_sizes", "unbind",
     "_reshape_alias", "empty", "empty_like", "new_empty", "_record_function_enter_new",
-    "_record_function_exit",
+    "_record_function_exit", "promote_types",
 }  # fmt: skip
 
 

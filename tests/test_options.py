@@ -14,7 +14,9 @@ from eyescream_py.plots.client import PlotFlags
 from eyescream_py.system.commands import Command, Group
 
 # no commands are in them, and Triton comes only with a torch for CUDA
-TRITONS = {"eyescream_py.system.gpu_kernels", "eyescream_py.system.triton_kernels"}
+TRITONS = {
+    f"eyescream_py.system.{name}" for name in ("gpu_kernels", "triton_folds", "triton_kernels")
+}
 
 
 def all_commands() -> dict[str, click.Command]:

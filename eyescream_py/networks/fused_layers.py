@@ -17,6 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.networks import few_planes
 from eyescream_py.networks.joinable import is_plain, is_rectifier, joined, left_alone
 from eyescream_py.networks.modes import FastForward, InFull, rounded
 from eyescream_py.networks.wide_slopes import suits, weight_slopes
@@ -199,6 +200,8 @@ class Beside(FastForward):
         x, weight, bias = self.operands(x)
         if isinstance(self.layer, nn.Linear):
             y: Tensor = _Product.apply(x, weight, bias, self.tools.lanes)
+        elif few_planes.suits(self.layer, x):
+            y = few_planes.FewPlanes.apply(x, weight, bias, self.tools.kernels, self.tools.lanes)
         else:
             y = _Convolution.apply(x, weight, bias, self.layer, self.tools)
             if bias is None and not self.bare:

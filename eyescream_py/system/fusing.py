@@ -166,6 +166,7 @@ def _checks(device: torch.device, rounded: bool) -> list[Callable[[Any], None]]:
         lambda kernels: checks.last_linear(kernels, *given, 5, 1152),
         lambda kernels: checks.stored_pictures(kernels, device, (20, 3, 32, 32), True, True),
         lambda kernels: checks.products(kernels, *given),
+        lambda kernels: checks.folding(kernels, *given, (5, 3, 4, 6), 5),
     ]
 
 

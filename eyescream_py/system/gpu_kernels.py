@@ -14,6 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
+from eyescream_py.system import triton_folds as folds
 from eyescream_py.system import triton_kernels as bodies
 
 TILE = 2048  # elements that a program holds at a time
@@ -178,6 +179,36 @@ def widen(x: Tensor, samples: int, planes: int, dtype: torch.dtype) -> Tensor:
         x, y, rows, len(x), own, planes, height * width, *_steps(x), ROWS=high, PLANES=wide
     )
     return y
+
+
+def fold(
+    found: Tensor, bias: Tensor | None, shape: tuple[int, int, int, int], dtype: torch.dtype
+) -> Tensor:
+    """What the taps of a convolution of stride 1 found in float32, [out*side*side,N*H*W], added up
+    where its kernel, as wide as it is high, meets them, and the bias [out]: [N,out,H,W] of a type,
+    in channels_last. A tap beyond the border of a picture adds nothing.
+    """
+    y = torch.empty(shape, dtype=dtype, device=found.device, memory_format=torch.channels_last)
+    (_, planes, height, width), (taps, pixels) = shape, found.shape
+    folds.fold[(triton.cdiv(pixels, 128), planes)](
+        found, y if bias is None else bias, y, pixels, height, width, planes,
+        BIAS=bias is not None, SIDE=math.isqrt(taps // planes), TILE=128,
+    )  # fmt: skip
+    return y
+
+
+def unfold(g: Tensor, side: int) -> Tensor:
+    """For each tap of such a convolution and each pixel the slope, of g [N,out,H,W], of what it was
+    added to, 0 where that was nothing: [out*side*side,N*H*W] in its type.
+    """
+    g = _in_steps(g)
+    n, planes, height, width = g.shape
+    slopes = g.new_empty((planes * side * side, n * height * width))
+    pixels = slopes.shape[1]
+    folds.unfold[(triton.cdiv(pixels, 512), planes * side)](
+        g, slopes, pixels, height, width, *_steps(g), SIDE=side, TILE=512
+    )
+    return slopes
 
 
 def head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

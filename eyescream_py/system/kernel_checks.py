@@ -230,20 +230,48 @@ def stored_pictures(
         near(a, b, 0, 1e-6)
 
 
+def folding(
+    kernels: Any, device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int, int],
+    side: int,
+) -> None:  # fmt: skip
+    """`fold` to pictures of `shape` under kernels of a side, and `unfold` of slopes in two layouts,
+    of which one is cut out of more planes.
+    """
+    generator, (n, planes, height, width), close = _seeded(), shape, CLOSE[dtype]
+    found = torch.randn(planes * side**2, n * height * width, generator=generator)
+    bias = torch.randn(planes, generator=generator).to(dtype)
+    for added in (bias, None):
+        of_device, exact = (None, None) if added is None else (added.to(device), added.double())
+        y = kernels.fold(found.to(device), of_device, shape, dtype)
+        near(y, expected.fold(found.double(), exact, shape, torch.float64), close, close)
+        _laid(y, torch.channels_last)
+    g = torch.randn(n, 8, height, width, generator=generator).to(dtype)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        of_y = g.to(device, memory_format=layout)[:, :planes]
+        equal(kernels.unfold(of_y, side), expected.unfold(g[:, :planes], side))
+
+
 def products(kernels: Any, device: torch.device, dtype: torch.dtype) -> None:
-    """`multiply` of matrices that lie as those of `networks.wide_slopes` do."""
+    """`multiply` of matrices that lie as those of `networks.wide_slopes` and `few_planes` do."""
     generator, shares, rows, out, width = _seeded(), 32, 40, 16, 56
     slopes = torch.randn(shares * rows, out, generator=generator).to(dtype)
     pictures = torch.randn(shares * rows + 24, width, generator=generator).to(dtype)
 
-    def laid(at: torch.device, full: torch.dtype) -> list[Tensor]:
-        left = slopes.to(at, full).view(shares, rows, out).transpose(1, 2)
-        return [left, pictures.to(at, full)[24:].view(shares, rows, width)]
+    def laid(at: torch.device, full: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        g, x = slopes.to(at, full), pictures.to(at, full)
+        inside = x[:-24]
+        return [
+            (g.view(shares, rows, out).transpose(1, 2), x[24:].view(shares, rows, width)),
+            (x[None, :25], inside.t()[None]),
+            (g.view(out, shares, rows).transpose(0, 1), inside.view(shares, rows, width)),
+        ]
 
-    found = torch.full((2, shares, out, width), 9.0, device=device)
-    kernels.multiply(*laid(device, dtype), found[1])
-    truth = torch.empty(shares, out, width, dtype=torch.float64)
-    expected.multiply(*laid(torch.device("cpu"), torch.float64), truth)
-    # float32's factors may be rounded to 10 bits (TF32), those of bfloat16 are as they are
-    near(found[1], truth, 0, 5e-2 if dtype == torch.float32 else 1e-3)
-    equal(found[0], torch.full_like(truth, 9.0))
+    exact = laid(torch.device("cpu"), torch.float64)
+    for given, (left, right) in zip(laid(device, dtype), exact, strict=True):
+        truth = left.new_empty(len(left), left.shape[1], right.shape[2])
+        found = torch.full((2, *truth.shape), 9.0, device=device)
+        kernels.multiply(*given, found[1])
+        expected.multiply(left, right, truth)
+        # float32's factors may be rounded to 10 bits (TF32), those of bfloat16 are as they are
+        near(found[1], truth, 0, 5e-2 if dtype == torch.float32 else 1e-3)
+        equal(found[0], torch.full_like(truth, 9.0))

@@ -110,6 +110,26 @@ def widen(x: Tensor, samples: int, planes: int, dtype: torch.dtype) -> Tensor:
     return y.contiguous(memory_format=torch.channels_last)
 
 
+def fold(
+    found: Tensor, bias: Tensor | None, shape: tuple[int, int, int, int], dtype: torch.dtype
+) -> Tensor:
+    """[out*side*side,N*H*W] added up as [N,out,H,W], as `gpu_kernels.fold`."""
+    n, planes, height, width = shape
+    # torch's adds a pixel to its neighbours, which is the kernel upside down
+    taps = found.view(planes, -1, n, height * width).flip(1).permute(2, 0, 1, 3)
+    side = math.isqrt(taps.shape[2])
+    y = F.fold(taps.flatten(1, 2), (height, width), side, padding=side // 2)
+    y = y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
+    return y.to(dtype, memory_format=torch.channels_last)
+
+
+def unfold(g: Tensor, side: int) -> Tensor:
+    """g [N,out,H,W] -> [out*side*side,N*H*W], as `gpu_kernels.unfold`."""
+    n, planes, height, width = g.shape
+    slopes = F.unfold(g, side, padding=side // 2).view(n, planes, -1, height * width)
+    return slopes.flip(2).permute(1, 2, 0, 3).reshape(-1, n * height * width)
+
+
 def head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A Linear to one number: x [N,K], weight [1,K], bias [1] -> [N,1]."""
     return F.linear(x.to(weight.dtype), weight, bias)
@@ -145,4 +165,5 @@ def pairs(
 
 def multiply(left: Tensor, right: Tensor, made: Tensor) -> None:
     """Put the products of [B,m,k] and [B,k,n] into `made` [B,m,n], in its type."""
-    made.copy_(torch.bmm(left.to(made.dtype), right.to(made.dtype)))
+    # a form that autocast does not know, as the kernels know none
+    torch.bmm(left.to(made.dtype), right.to(made.dtype), out=made)

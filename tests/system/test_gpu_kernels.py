@@ -87,6 +87,13 @@ def test_products_of_rounded_matrices_are_summed_in_full(kernels, dtype):
     checks.products(kernels, GPU, dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("side", [3, 5, 7])
+def test_what_taps_find_is_added_up(kernels, side, dtype):
+    for shape in ((1, 1, 1, 1), (3, 4, 1, 2), (2, 2, 5, 1), (3, 3, 9, 6), (16, 1, 32, 32)):
+        checks.folding(kernels, GPU, dtype, shape, side)
+
+
 @pytest.mark.parametrize("table", [False, True])
 @pytest.mark.parametrize(("channels", "side", "coarse"), [(1, 32, 16), (3, 24, 8), (3, 64, 32)])
 def test_pictures_and_pairs(kernels, channels, side, coarse, table):

@@ -1,0 +1,61 @@
+"""The bodies of `fold` and `unfold` of `gpu_kernels`, in Triton's language: what each program of a
+launch does. Arithmetic is in float32 whatever the tensors' type.
+"""
+
+import triton
+import triton.language as tl
+
+# numbers that say nothing about alignment: one compiled body serves all
+SIZES = ["height", "width"]
+
+
+@triton.jit
+def _places(pixel, height, width):
+    """(line, column) of pixels that are counted through all pictures."""
+    above = pixel // width
+    return above % height, pixel % width
+
+
+@triton.jit(do_not_specialize=SIZES)
+def fold(
+    found, bias, y, pixels, height, width, planes, BIAS: tl.constexpr, SIDE: tl.constexpr,
+    TILE: tl.constexpr,
+):  # fmt: skip
+    """A tile of pixels of one plane: the sum of what its taps found, in their order."""
+    pixel, plane = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.program_id(1)
+    line, column = _places(pixel, height, width)
+    total = tl.zeros([TILE], tl.float32)
+    if BIAS:
+        total += tl.load(bias + plane).to(tl.float32)
+    place = found + plane.to(tl.int64) * SIDE * SIDE * pixels
+    for dy in tl.static_range(SIDE):
+        for dx in tl.static_range(SIDE):
+            down, right = dy - SIDE // 2, dx - SIDE // 2
+            inside = (line + down >= 0) & (line + down < height) & (pixel < pixels)
+            inside = inside & (column + right >= 0) & (column + right < width)
+            near = pixel + down * width + right
+            total += tl.load(place + near, mask=inside, other=0.0)
+            place += pixels
+    out = pixel.to(tl.int64) * planes + plane
+    tl.store(y + out, total.to(y.dtype.element_ty), mask=pixel < pixels)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def unfold(g, slopes, pixels, height, width, g_n, g_p, g_c, SIDE: tl.constexpr, TILE: tl.constexpr):
+    """A tile of pixels, under one row of the kernel for one plane: the slopes of what they went
+    into.
+    """
+    pixel = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    plane, dy = tl.program_id(1) // SIDE, tl.program_id(1) % SIDE
+    line, column = _places(pixel, height, width)
+    line -= dy - SIDE // 2
+    down = (line >= 0) & (line < height) & (pixel < pixels)
+    sample = (pixel // width // height).to(tl.int64)
+    from_ = g + sample * g_n + plane * g_c
+    place = slopes + (plane * SIDE + dy).to(tl.int64) * SIDE * pixels + pixel
+    for dx in tl.static_range(SIDE):
+        at = column - (dx - SIDE // 2)
+        inside = down & (at >= 0) & (at < width)
+        value = tl.load(from_ + (line * width + at) * g_p, mask=inside, other=0.0)
+        tl.store(place, value, mask=pixel < pixels)
+        place += pixels
