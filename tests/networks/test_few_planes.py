@@ -77,6 +77,31 @@ def test_rounded_pictures_are_summed_in_full():
         torch.testing.assert_close(a.double(), b, rtol=2**-8, atol=1e-3)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 5e-3), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(
+    ("n", "planes", "side", "width"), [(32, 1, 5, 32), (4, 3, 7, 16), (3, 2, 3, 9), (1, 1, 3, 1)]
+)
+def test_a_gpu_finds_the_same_each_time(n, planes, side, width, dtype, close):
+    from eyescream_py.system import gpu_kernels
+
+    *given, g = operands(n, planes, side, width, width, dtype)
+    exact = [t.double().requires_grad_() for t in given]
+    truth = F.conv2d(*exact, padding=side // 2)
+    expected = [truth, *torch.autograd.grad(truth, exact, g.double())]
+    leaves = [t.cuda().requires_grad_() for t in given]
+    runs = []
+    for _ in range(3):
+        y = FewPlanes.apply(*leaves, gpu_kernels, LANES)
+        runs.append([y, *torch.autograd.grad(y, leaves, g.cuda())])
+    for found, again, last, whole in zip(*runs, expected, strict=True):
+        assert torch.equal(found, again)
+        assert torch.equal(found, last)
+        far = (found.cpu().double() - whole).abs().max() / whole.abs().max()
+        assert float(far.detach()) < close
+
+
 def test_autocast_changes_nothing():
     given = [t.bfloat16() for t in operands(2, 1, 3, 5, 5)[:3]]
     expected = of_products(*given)
