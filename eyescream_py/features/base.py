@@ -34,10 +34,13 @@ class FeatureNetwork(nn.Module, abc.ABC):
 def frozen(network: FeatureNetwork) -> FeatureNetwork:
     """The network for use in a loss: no weight gradients, normalisations folded away.
 
-    `network` itself is changed and returned; save its state dict before. A second call changes
-    nothing.
+    `network` itself is changed and returned, on its device; save its state dict before. A second
+    call changes nothing.
     """
-    network.eval()
+    device = next(network.parameters()).device
+    # A GPU's square roots end in other bits, and one calibrated there has to become the network
+    # that a continued run reads from its file.
+    network.cpu().eval()
     for owner, conv, norm in list(network.foldable()):
         if isinstance(getattr(owner, norm), nn.BatchNorm2d):
             fused = fuse_conv_bn_eval(
@@ -49,7 +52,7 @@ def frozen(network: FeatureNetwork) -> FeatureNetwork:
     for parameter in network.requires_grad_(False).parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.contiguous(memory_format=torch.channels_last)
-    return network
+    return network.to(device)
 
 
 @torch.no_grad()

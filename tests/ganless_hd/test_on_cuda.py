@@ -1,5 +1,6 @@
 """What ganless-hd chooses for a GPU, with a pretended one."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,8 @@ from eyescream_py.ganless_hd.__main__ import main
 from eyescream_py.ganless_hd.basis import analytic_basis
 from eyescream_py.ganless_hd.trainer import chosen_precision
 from tests.fake_cuda import CUDA, PreparedError, pretend_capability, stop_at_preparation
-from tests.pretended_gpu import pretended_gpu
+from tests.ganless_hd.test_training import state, train
+from tests.pretended_gpu import INSTEAD, ops, pretended_gpu
 
 CPU = torch.device("cpu")
 
@@ -70,3 +72,22 @@ def test_a_recorded_run_ends_as_the_same_run_as_written(
     assert [graph.replays for graph in gpu.graphs] == [13, 5]
     assert ends[0].keys() == ends[1].keys()
     assert not [name for name, found in ends[0].items() if not torch.equal(found, ends[1][name])]
+
+
+def test_a_run_goes_on_to_the_bit_where_a_gpu_rounds_as_no_processor_does(
+    tiny_options, tmp_path, monkeypatch
+):
+    def rounded_up(x):
+        return torch.nextafter(x.rsqrt(), x.new_tensor(torch.inf))
+
+    monkeypatch.setitem(INSTEAD, ops.rsqrt.default, rounded_up)
+    base = replace(tiny_options, gpu=0, precision="float32")
+    whole = replace(base, out=str(tmp_path / "whole"), max_steps=8)
+    parts = replace(base, out=str(tmp_path / "parts"), max_steps=4)
+    with pretended_gpu(monkeypatch):
+        train(whole)
+        train(parts)
+        train(replace(parts, resume=True, max_steps=8), {"max_steps"})
+    (a, _), (b, _) = state(whole), state(parts)
+    assert a.keys() == b.keys()
+    assert not [name for name in a if not torch.equal(a[name], b[name])]
