@@ -15,7 +15,8 @@ from eyescream_py.system.commands import Command, Group
 
 # no commands are in them, and Triton comes only with a torch for CUDA
 TRITONS = {
-    f"eyescream_py.system.{name}" for name in ("gpu_kernels", "triton_folds", "triton_kernels")
+    f"eyescream_py.system.{name}"
+    for name in ("gpu_kernels", "triton_folds", "triton_kernels", "triton_slopes")
 }
 
 

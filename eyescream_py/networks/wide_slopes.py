@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 SMALLEST_SIDE = 7  # of a kernel: for smaller ones cuDNN is quick enough
+OWN = False  # by a kernel of ours, which needs no copies; else by cuBLAS: until it is measured
 SHARES = 32  # into which the rows are cut, so that one product of few planes fills the device
 
 
@@ -37,23 +38,21 @@ def suits(layer: nn.Conv2d, x: Tensor) -> bool:
 
 def weight_slopes(x: Tensor, g: Tensor, side: int, kernels: Any) -> Tensor:
     """x [N,in,H,W], g [N,out,H,W] -> [out,in,side,side], in their type; sums are taken in
-    float32, by the `multiply` of `system.gpu_kernels`.
+    float32, by `system.gpu_kernels`.
     """
+    if OWN:
+        slopes: Tensor = kernels.weight_slopes(x, g, side)
+        return slopes
     (n, planes, height, width), half = x.shape, side // 2
     high, wide = height + half, width + half
     # what begins on 16 bytes in a share does so in all
     share = -(-n * high * wide // SHARES // 8) * 8
     rows, out = SHARES * share, g.shape[1]
-    pictures = x.new_zeros(rows + (side - 1) * (wide + 1), planes)
-    above = half * wide + half
-    _placed(pictures[above:], n, high, wide)[:, :height, :width] = _rows(x)
-    # the slope of a pixel stands where the upper left corner of its window is
-    slopes = g.new_zeros(rows, out)
-    _placed(slopes, n, high, wide)[:, :height, :width] = _rows(g)
     # all pictures under one row of the kernel, next to each other: side * planes long
     length = rows + (side - 1) * wide
-    windows = torch.cat([pictures[dx : dx + length] for dx in range(side)], 1)
-    left = slopes.view(SHARES, share, out).transpose(1, 2)
+    windows = kernels.place(x, length, high, wide, half * wide + half, side)
+    # the slope of a pixel stands where the upper left corner of its window is
+    left = kernels.place(g, rows, high, wide, 0, 1).view(SHARES, share, out).transpose(1, 2)
     # sums are taken in float32 at least
     full = torch.promote_types(x.dtype, torch.float32)
     found = x.new_empty((side, SHARES, out, side * planes), dtype=full)
@@ -61,13 +60,3 @@ def weight_slopes(x: Tensor, g: Tensor, side: int, kernels: Any) -> Tensor:
         kernels.multiply(left, windows[dy * wide : dy * wide + rows].view(SHARES, share, -1), made)
     whole = found.sum(1).view(side, out, side, planes).permute(1, 3, 0, 2)
     return whole.to(x.dtype, memory_format=torch.channels_last)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """[N,C,H,W] -> [N,H,W,C]."""
-    return x.permute(0, 2, 3, 1)
-
-
-def _placed(rows: Tensor, n: int, height: int, width: int) -> Tensor:
-    """The rows [.,C] that are pictures with their border, as [n,height,width,C]."""
-    return rows[: n * height * width].view(n, height, width, -1)

@@ -16,10 +16,14 @@ from torch import Tensor
 
 from eyescream_py.system import triton_folds as folds
 from eyescream_py.system import triton_kernels as bodies
+from eyescream_py.system import triton_slopes as wide_bodies
 
 TILE = 2048  # elements that a program holds at a time
 MOST_PARTS = 1024  # programs where sums are taken: each leaves a part of them
 SUMMED = 256  # parts that are added at a time
+# planes, weights, pixels of a program of `weight_slopes`, its stages, warps, by bytes of a value
+WEIGHT_TILES = {2: (128, 256, 64, 3, 8), 4: (128, 128, 32, 3, 8)}
+PROGRAMS = 132  # of it at a time
 
 
 def _tiles(rows: int, planes: int, pixels: int) -> tuple[int, int]:
@@ -266,3 +270,49 @@ def multiply(left: Tensor, right: Tensor, made: Tensor) -> None:
         torch.bmm(left, right, out=made)
     else:  # a form that CUDA alone has
         torch.bmm(left, right, out_dtype=made.dtype, out=made)
+
+
+def place(
+    x: Tensor, rows: int, high: int, wide: int, above: int, copies: int, step: int = 1
+) -> Tensor:
+    """Pictures x [N,C,H,W] with zeros around them, as rows of planes: [rows,copies*C].
+
+    Zeros to the right and below make each picture `wide` and `high`; all of them stand in the rows
+    from `above` on, in each further copy `step` rows earlier.
+    """
+    x = _in_steps(x)
+    samples, planes, height, width = x.shape
+    y = x.new_empty(rows, copies * planes)
+    down, across = _tiles(rows, planes, 1)
+    wide_bodies.place[(triton.cdiv(rows, down), triton.cdiv(planes, across), copies)](
+        x, y, rows, samples, planes, width, height * width, wide, high * wide, above, step,
+        *_steps(x), ROWS=down, PLANES=across,
+    )  # fmt: skip
+    return y
+
+
+def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
+    """Slopes [out,in,side,side] of the weights of a convolution of stride 1 and an odd side, in
+    channels_last: of its input x [N,in,H,W] and the slopes g [N,out,H,W] of its output, as large.
+    Where float32's factors may be rounded (TF32), they are.
+    """
+    x, g = (t.contiguous(memory_format=torch.channels_last) for t in (x, g))
+    (n, planes, height, width), out = x.shape, g.shape[1]
+    rows, weights = n * height * width, side * side * planes
+    high, wide, deep, stages, warps = WEIGHT_TILES[x.element_size()]
+    tiles = triton.cdiv(weights, wide), triton.cdiv(out, high)
+    # all shares together are one program for each part of the device
+    shares = max(1, PROGRAMS // (tiles[0] * tiles[1]))
+    share = triton.cdiv(rows, shares * deep) * deep
+    shares = triton.cdiv(rows, share)
+    parts = torch.empty((shares, out, weights), dtype=torch.float32, device=x.device)
+    wide_bodies.weight_slopes[(*tiles, shares)](
+        x, g, parts, rows, share, PLANES=planes, OUT=out, HEIGHT=height, WIDTH=width, SIDE=side,
+        PRECISION="tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
+        HIGH=high, WIDE=wide, DEEP=deep, num_warps=warps, num_stages=stages,
+    )  # fmt: skip
+    made = torch.empty_like(parts[0], dtype=x.dtype)
+    wide_bodies.add_shares[(triton.cdiv(made.numel(), 256),)](
+        parts, made, shares, made.numel(), SHARES=16, TILE=256
+    )
+    return made.view(out, side, side, planes).permute(0, 3, 1, 2)

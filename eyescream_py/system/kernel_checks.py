@@ -275,3 +275,38 @@ def products(kernels: Any, device: torch.device, dtype: torch.dtype) -> None:
         # float32's factors may be rounded to 10 bits (TF32), those of bfloat16 are as they are
         near(found[1], truth, 0, 5e-2 if dtype == torch.float32 else 1e-3)
         equal(found[0], torch.full_like(truth, 9.0))
+
+
+def placing(
+    kernels: Any, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...],
+    layout: torch.memory_format = torch.channels_last,
+) -> None:  # fmt: skip
+    """`place` of pictures, and of a part whose pixels lie at no equal distances."""
+    x = torch.randn(shape, generator=_seeded()).to(dtype).contiguous(memory_format=layout)
+    (n, _, height, width), on_device = shape, x.to(device)
+    high, wide = height + 3, width + 3
+    for rows, *rest in ((n * high * wide + 50, 3 * wide + 3, 7), (n * high * wide, 0, 1),
+                        (n * high * wide, 0, 3, -wide)):  # fmt: skip
+        given = rows, high, wide, *rest
+        equal(kernels.place(on_device, *given), expected.place(x, *given))
+        found = kernels.place(on_device[:, :, 1:, 1:], *given)
+        equal(found, expected.place(x[:, :, 1:, 1:], *given))
+
+
+def of_wide_weights(
+    kernels: Any, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], planes: int,
+    side: int,
+) -> None:  # fmt: skip
+    """`weight_slopes` of x of a shape and a convolution to so many planes."""
+    generator = _seeded()
+    x, g = (
+        torch.randn((shape[0], p, *shape[2:]), generator=generator).to(dtype)
+        for p in (shape[1], planes)
+    )
+    truth = expected.weight_slopes(x.double(), g.double(), side)
+    found = kernels.weight_slopes(x.to(device), g.to(device), side)
+    # factors of float32 may be rounded to 10 bits (TF32), of bfloat16 only the sum is
+    scale = float(truth.abs().max())
+    near(found, truth, 0, (2e-3 if dtype == torch.float32 else 5e-3) * scale)
+    _laid(found, torch.channels_last)
+    equal(kernels.weight_slopes(x.to(device), g.to(device), side), found)

@@ -167,3 +167,23 @@ def multiply(left: Tensor, right: Tensor, made: Tensor) -> None:
     """Put the products of [B,m,k] and [B,k,n] into `made` [B,m,n], in its type."""
     # a form that autocast does not know, as the kernels know none
     torch.bmm(left.to(made.dtype), right.to(made.dtype), out=made)
+
+
+def place(
+    x: Tensor, rows: int, high: int, wide: int, above: int, copies: int, step: int = 1
+) -> Tensor:
+    """Pictures x [N,C,H,W] with zeros around them, as rows of planes, as `gpu_kernels.place`."""
+    bordered = F.pad(x, (0, wide - x.shape[3], 0, high - x.shape[2])).permute(0, 2, 3, 1)
+    flat = bordered.flatten(0, 2)
+    starts = [above - copy * step for copy in range(copies)]
+    return torch.cat([F.pad(flat, (0, 0, at, rows - len(flat) - at)) for at in starts], 1)
+
+
+def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
+    """Slopes [out,in,side,side] of the weights of a convolution, of x [N,in,H,W], g [N,out,H,W]."""
+    full = torch.promote_types(x.dtype, torch.float32)
+    weight = x.new_empty((g.shape[1], x.shape[1], side, side), dtype=full)
+    settings = (1, 1), (side // 2, side // 2), (1, 1), False, (0, 0), 1, (False, True, False)
+    found = torch.ops.aten.convolution_backward(g.to(full), x.to(full), weight, None, *settings)
+    slopes: Tensor = found[1].to(x.dtype)
+    return slopes.contiguous(memory_format=torch.channels_last)

@@ -2,8 +2,14 @@ import pytest
 import torch
 from torch import nn
 
+from eyescream_py.networks import wide_slopes
 from eyescream_py.networks.wide_slopes import suits, weight_slopes
 from eyescream_py.system import kernels_in_torch
+
+
+@pytest.fixture(params=[False, True], ids=["cuBLAS", "own"], autouse=True)
+def each_way(request, monkeypatch):
+    monkeypatch.setattr(wide_slopes, "OWN", request.param)
 
 
 @pytest.mark.parametrize(

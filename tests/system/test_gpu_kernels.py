@@ -94,6 +94,20 @@ def test_what_taps_find_is_added_up(kernels, side, dtype):
         checks.folding(kernels, GPU, dtype, shape, side)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("shape", [(2, 8, 9, 6), (3, 5, 4, 4), (1, 8, 2, 3), (40, 64, 32, 32)])
+def test_pictures_are_placed_with_borders(kernels, shape, layout):
+    for dtype in (torch.float32, torch.bfloat16):
+        checks.placing(kernels, GPU, dtype, shape, layout)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_slopes_of_wide_weights(kernels, dtype):
+    for shape, planes, side in (((2, 8, 9, 6), 16, 7), ((1, 8, 1, 2), 8, 9), ((3, 24, 5, 7), 40, 5),
+                                ((16, 64, 32, 32), 128, 7), ((4, 64, 16, 16), 256, 5)):  # fmt: skip
+        checks.of_wide_weights(kernels, GPU, dtype, shape, planes, side)
+
+
 @pytest.mark.parametrize("table", [False, True])
 @pytest.mark.parametrize(("channels", "side", "coarse"), [(1, 32, 16), (3, 24, 8), (3, 64, 32)])
 def test_pictures_and_pairs(kernels, channels, side, coarse, table):
