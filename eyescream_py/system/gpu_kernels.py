@@ -301,8 +301,8 @@ def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
     rows, weights = n * height * width, side * side * planes
     high, wide, deep, stages, warps = WEIGHT_TILES[x.element_size()]
     tiles = triton.cdiv(weights, wide), triton.cdiv(out, high)
-    # all shares together are one program for each part of the device
-    shares = max(1, PROGRAMS // (tiles[0] * tiles[1]))
+    # all at once are as many programs as a device runs; in each, places are counted in 32 bits
+    shares = max(PROGRAMS // (tiles[0] * tiles[1]), 1 + rows * max(planes, out) // 2**30)
     share = triton.cdiv(rows, shares * deep) * deep
     shares = triton.cdiv(rows, share)
     parts = torch.empty((shares, out, weights), dtype=torch.float32, device=x.device)
