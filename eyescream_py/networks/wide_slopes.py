@@ -1,10 +1,21 @@
-"""Slopes of the weights of a wide convolution on CUDA, as matrix products.
+"""Slopes of the weights of a wide convolution on CUDA, by a kernel of ours or as matrix products.
 
-For a 7x7 convolution cuDNN's only algorithm that repeats to the bit is slow in bfloat16. Sum over
-samples and pixels of g[n,y,x,o] * p[n,y+dy,x+dx,i], p the picture with its border of zeros: with
-pictures and slopes both laid out with the border, in rows of planes, a shift by (dy,dx) is one by
-dy*width+dx rows, and what runs over a row's end meets a slope of 0. The zeros at the end of a row
-of pixels are the next one's border, too, and those below a picture that of the next picture.
+cuDNN's only algorithms that repeat to the bit are slow for it. Microseconds on an H200 (28 November
+2026), 32x32 pixels, at batch 32 and 1024:
+
+                                kernel of ours    products (cuBLAS)    cuDNN
+    7x7 64>128, 16 bits          53, 1308           143, 3664        220, 30947
+    5x5 64>256, 16 bits          56, 1527           125, 2586        111, 2111
+    5x5 128>256, 16 bits         94, 2606           205, 3798         91, 5823
+    7x7 64>128, float32         592                 299              298
+
+So values of 16 bits take the kernel; float32 keeps the products for 7x7, which tie with cuDNN.
+
+The products: sum over samples and pixels of g[n,y,x,o] * p[n,y+dy,x+dx,i], p the picture with its
+border of zeros. With pictures and slopes both laid out with the border, in rows of planes, a shift
+by (dy,dx) is one by dy*width+dx rows, and what runs over a row's end meets a slope of 0. The zeros
+at the end of a row of pixels are the next one's border, too, and those below a picture that of the
+next picture.
 """
 
 from __future__ import annotations
@@ -14,8 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SMALLEST_SIDE = 7  # of a kernel: for smaller ones cuDNN is quick enough
-OWN = False  # by a kernel of ours, which needs no copies; else by cuBLAS: until it is measured
+# (side of a kernel, planes of x, of the output, pixels of the batch) from which on it is worth it;
+# for the kernel of ours 5x5 is measured with these planes alone: others fill less of its tiles
+WORTH_OF_16_BITS = ((7, 8, 8, 1), (5, 64, 256, 1))
+WORTH = ((7, 8, 8, 1),)
 SHARES = 32  # into which the rows are cut, so that one product of few planes fills the device
 
 
@@ -23,9 +36,10 @@ def suits(layer: nn.Conv2d, x: Tensor) -> bool:
     """Whether `weight_slopes` is made for the layer: wide, of stride 1, its output as large as x
     [N,C,H,W].
     """
-    side = layer.kernel_size[0]
+    side, worth = layer.kernel_size[0], WORTH_OF_16_BITS if _is_of_16_bits(x) else WORTH
+    given = side, x.shape[1], layer.out_channels, x[:, 0].numel()
     return (
-        side >= SMALLEST_SIDE
+        any(all(a >= b for a, b in zip(given, least, strict=True)) for least in worth)
         and layer.kernel_size == (side, side)
         and layer.padding == (side // 2, side // 2)
         and layer.stride == (1, 1)
@@ -36,11 +50,15 @@ def suits(layer: nn.Conv2d, x: Tensor) -> bool:
     )
 
 
+def _is_of_16_bits(x: Tensor) -> bool:
+    return x.element_size() == 2
+
+
 def weight_slopes(x: Tensor, g: Tensor, side: int, kernels: Any) -> Tensor:
     """x [N,in,H,W], g [N,out,H,W] -> [out,in,side,side], in their type; sums are taken in
     float32, by `system.gpu_kernels`.
     """
-    if OWN:
+    if _is_of_16_bits(x):
         slopes: Tensor = kernels.weight_slopes(x, g, side)
         return slopes
     (n, planes, height, width), half = x.shape, side // 2

@@ -21,9 +21,9 @@ from eyescream_py.system import triton_slopes as wide_bodies
 TILE = 2048  # elements that a program holds at a time
 MOST_PARTS = 1024  # programs where sums are taken: each leaves a part of them
 SUMMED = 256  # parts that are added at a time
-# planes, weights, pixels of a program of `weight_slopes`, its stages, warps, by bytes of a value
-WEIGHT_TILES = {2: (128, 256, 64, 3, 8), 4: (128, 128, 32, 3, 8)}
-PROGRAMS = 132  # of it at a time
+# planes, weights, pixels of a program of `weight_slopes`, its stages, warps, and how many of it
+# run at a time: the quickest of six tiles on an H200, which has 132 processors (28 November 2026)
+WEIGHT_TILE, PROGRAMS = (128, 256, 64, 3, 8), 132
 
 
 def _tiles(rows: int, planes: int, pixels: int) -> tuple[int, int]:
@@ -272,20 +272,18 @@ def multiply(left: Tensor, right: Tensor, made: Tensor) -> None:
         torch.bmm(left, right, out_dtype=made.dtype, out=made)
 
 
-def place(
-    x: Tensor, rows: int, high: int, wide: int, above: int, copies: int, step: int = 1
-) -> Tensor:
+def place(x: Tensor, rows: int, high: int, wide: int, above: int, copies: int) -> Tensor:
     """Pictures x [N,C,H,W] with zeros around them, as rows of planes: [rows,copies*C].
 
     Zeros to the right and below make each picture `wide` and `high`; all of them stand in the rows
-    from `above` on, in each further copy `step` rows earlier.
+    from `above` on, in each further copy a row earlier.
     """
     x = _in_steps(x)
     samples, planes, height, width = x.shape
     y = x.new_empty(rows, copies * planes)
     down, across = _tiles(rows, planes, 1)
     wide_bodies.place[(triton.cdiv(rows, down), triton.cdiv(planes, across), copies)](
-        x, y, rows, samples, planes, width, height * width, wide, high * wide, above, step,
+        x, y, rows, samples, planes, width, height * width, wide, high * wide, above,
         *_steps(x), ROWS=down, PLANES=across,
     )  # fmt: skip
     return y
@@ -293,13 +291,13 @@ def place(
 
 def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
     """Slopes [out,in,side,side] of the weights of a convolution of stride 1 and an odd side, in
-    channels_last: of its input x [N,in,H,W] and the slopes g [N,out,H,W] of its output, as large.
-    Where float32's factors may be rounded (TF32), they are.
+    channels_last: of its input x [N,in,H,W] and the slopes g [N,out,H,W] of its output, as large,
+    both of 16 bits a value.
     """
     x, g = (t.contiguous(memory_format=torch.channels_last) for t in (x, g))
     (n, planes, height, width), out = x.shape, g.shape[1]
     rows, weights = n * height * width, side * side * planes
-    high, wide, deep, stages, warps = WEIGHT_TILES[x.element_size()]
+    high, wide, deep, stages, warps = WEIGHT_TILE
     tiles = triton.cdiv(weights, wide), triton.cdiv(out, high)
     # all at once are as many programs as a device runs; in each, places are counted in 32 bits
     shares = max(PROGRAMS // (tiles[0] * tiles[1]), 1 + rows * max(planes, out) // 2**30)
@@ -308,7 +306,6 @@ def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
     parts = torch.empty((shares, out, weights), dtype=torch.float32, device=x.device)
     wide_bodies.weight_slopes[(*tiles, shares)](
         x, g, parts, rows, share, PLANES=planes, OUT=out, HEIGHT=height, WIDTH=width, SIDE=side,
-        PRECISION="tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
         HIGH=high, WIDE=wide, DEEP=deep, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     made = torch.empty_like(parts[0], dtype=x.dtype)

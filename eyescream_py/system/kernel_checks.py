@@ -285,8 +285,7 @@ def placing(
     x = torch.randn(shape, generator=_seeded()).to(dtype).contiguous(memory_format=layout)
     (n, _, height, width), on_device = shape, x.to(device)
     high, wide = height + 3, width + 3
-    for rows, *rest in ((n * high * wide + 50, 3 * wide + 3, 7), (n * high * wide, 0, 1),
-                        (n * high * wide, 0, 3, -wide)):  # fmt: skip
+    for rows, *rest in ((n * high * wide + 50, 3 * wide + 3, 7), (n * high * wide, 0, 1)):
         given = rows, high, wide, *rest
         equal(kernels.place(on_device, *given), expected.place(x, *given))
         found = kernels.place(on_device[:, :, 1:, 1:], *given)
@@ -294,19 +293,16 @@ def placing(
 
 
 def of_wide_weights(
-    kernels: Any, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], planes: int,
-    side: int,
-) -> None:  # fmt: skip
-    """`weight_slopes` of x of a shape and a convolution to so many planes."""
+    kernels: Any, device: torch.device, shape: tuple[int, ...], planes: int, side: int
+) -> None:
+    """`weight_slopes` of x of a shape, in bfloat16, and a convolution to so many planes."""
     generator = _seeded()
     x, g = (
-        torch.randn((shape[0], p, *shape[2:]), generator=generator).to(dtype)
+        torch.randn((shape[0], p, *shape[2:]), generator=generator).bfloat16()
         for p in (shape[1], planes)
     )
     truth = expected.weight_slopes(x.double(), g.double(), side)
     found = kernels.weight_slopes(x.to(device), g.to(device), side)
-    # factors of float32 may be rounded to 10 bits (TF32), of bfloat16 only the sum is
-    scale = float(truth.abs().max())
-    near(found, truth, 0, (2e-3 if dtype == torch.float32 else 5e-3) * scale)
+    near(found, truth, 0, 5e-3 * float(truth.abs().max()))  # only the sum is rounded
     _laid(found, torch.channels_last)
     equal(kernels.weight_slopes(x.to(device), g.to(device), side), found)

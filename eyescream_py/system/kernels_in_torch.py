@@ -169,13 +169,11 @@ def multiply(left: Tensor, right: Tensor, made: Tensor) -> None:
     torch.bmm(left.to(made.dtype), right.to(made.dtype), out=made)
 
 
-def place(
-    x: Tensor, rows: int, high: int, wide: int, above: int, copies: int, step: int = 1
-) -> Tensor:
+def place(x: Tensor, rows: int, high: int, wide: int, above: int, copies: int) -> Tensor:
     """Pictures x [N,C,H,W] with zeros around them, as rows of planes, as `gpu_kernels.place`."""
     bordered = F.pad(x, (0, wide - x.shape[3], 0, high - x.shape[2])).permute(0, 2, 3, 1)
     flat = bordered.flatten(0, 2)
-    starts = [above - copy * step for copy in range(copies)]
+    starts = [above - copy for copy in range(copies)]
     return torch.cat([F.pad(flat, (0, 0, at, rows - len(flat) - at)) for at in starts], 1)
 
 

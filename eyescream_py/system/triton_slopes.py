@@ -7,16 +7,16 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize=["rows", "samples", "width", "pixels", "wide", "above", "step"])
+@triton.jit(do_not_specialize=["rows", "samples", "width", "pixels", "wide", "above"])
 def place(
-    x, y, rows, samples, planes, width, pixels, wide, bordered, above, step, x_n, x_p, x_c,
+    x, y, rows, samples, planes, width, pixels, wide, bordered, above, x_n, x_p, x_c,
     ROWS: tl.constexpr, PLANES: tl.constexpr,
 ):  # fmt: skip
     """A tile of output rows and planes of one copy."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
     copy, copies = tl.program_id(2), tl.num_programs(2)
-    place = row + copy * step - above
+    place = row + copy - above
     sample = place // bordered
     line = (place - sample * bordered) // wide
     column = place - sample * bordered - line * wide
@@ -51,8 +51,8 @@ def _window(
 @triton.jit(do_not_specialize=["rows", "share"])
 def weight_slopes(
     x, g, parts, rows, share, PLANES: tl.constexpr, OUT: tl.constexpr, HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr, SIDE: tl.constexpr, PRECISION: tl.constexpr, HIGH: tl.constexpr,
-    WIDE: tl.constexpr, DEEP: tl.constexpr,
+    WIDTH: tl.constexpr, SIDE: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
+    DEEP: tl.constexpr,
 ):  # fmt: skip
     """A tile [output planes, weights of one] of the sums over a share of the pixels."""
     weight = tl.program_id(0) * WIDE + tl.arange(0, WIDE)
@@ -76,7 +76,7 @@ def weight_slopes(
             other=0.0,
         )  # fmt: skip
         seen = _window(x, row, ok, start, below, right, stretch, PLANES, HEIGHT, WIDTH, SIDE)
-        total = tl.dot(tl.trans(slope), seen, total, input_precision=PRECISION)
+        total = tl.dot(tl.trans(slope), seen, total)
     out = (tl.program_id(2) * OUT + plane).to(tl.int64)[:, None] * (SIDE * SIDE * PLANES)
     fits = (plane < OUT)[:, None] & (weight < SIDE * SIDE * PLANES)[None, :]
     tl.store(parts + out + weight[None, :], total, mask=fits)

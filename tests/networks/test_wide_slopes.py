@@ -2,14 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from eyescream_py.networks import wide_slopes
 from eyescream_py.networks.wide_slopes import suits, weight_slopes
 from eyescream_py.system import kernels_in_torch
-
-
-@pytest.fixture(params=[False, True], ids=["cuBLAS", "own"], autouse=True)
-def each_way(request, monkeypatch):
-    monkeypatch.setattr(wide_slopes, "OWN", request.param)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +31,36 @@ def test_products_are_the_slopes_of_the_weights(n, inputs, outputs, height, widt
     ],
 )  # fmt: skip
 def test_others_are_left_to_cudnn(layer):
-    assert not suits(layer, torch.zeros(1, 8, 9, 9))
-    assert not suits(nn.Conv2d(3, 8, 7, padding=3), torch.zeros(1, 3, 9, 9))
+    for dtype in (torch.float32, torch.bfloat16):
+        assert not suits(layer, torch.zeros(1, 8, 9, 9, dtype=dtype))
+        assert not suits(nn.Conv2d(3, 8, 7, padding=3), torch.zeros(1, 3, 9, 9, dtype=dtype))
+
+
+@pytest.mark.parametrize(("planes", "out"), [(64, 256), (128, 256)])
+def test_5x5_kernels_of_many_planes_are_taken_for_16_bits_alone(planes, out):
+    x, layer = torch.zeros(1, planes, 9, 9), nn.Conv2d(planes, out, 5, padding=2)
+    assert suits(layer, x.bfloat16())
+    assert not suits(layer, x)
+    assert not suits(nn.Conv2d(planes, 32, 5, padding=2), x.bfloat16())
+    assert not suits(nn.Conv2d(planes, out, 3, padding=1), x.bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "called"),
+    [(torch.bfloat16, {"weight_slopes"}), (torch.float32, {"place", "multiply"})],
+    ids=str,
+)
+def test_16_bits_are_left_to_one_kernel_and_more_to_products(dtype, called):
+    watched = set()
+
+    class Watched:
+        def __getattr__(self, name):
+            watched.add(name)
+            return getattr(kernels_in_torch, name)
+
+    weight_slopes(torch.ones(2, 8, 5, 5, dtype=dtype), torch.ones(2, 8, 5, 5, dtype=dtype), 7,
+                  Watched())  # fmt: skip
+    assert watched == called
 
 
 def test_rounded_pictures_are_summed_in_full():

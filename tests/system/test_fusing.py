@@ -107,13 +107,15 @@ def test_every_kernel_is_tried():
             watched.append(name)
             return getattr(kernels_in_torch, name)
 
-    assert what_fails(All(), CPU, True) == ""
+    for rounded in (False, True):
+        assert what_fails(All(), CPU, rounded) == ""
     assert set(watched) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kernel_that_is_wrong_is_found_and_named(name):
-    said = what_fails(stand_in(**{name: a_little_off(name)}), CPU, False)
+    rounded = name == "weight_slopes"  # by which only 16 bits are summed
+    said = what_fails(stand_in(**{name: a_little_off(name)}), CPU, rounded)
     assert said.startswith(f"{name}: ")
 
 
@@ -214,7 +216,8 @@ def test_any_kernel_of_a_run_can_be_torchs(name, capsys):
         return of_bias.sum(0).to(bias.dtype), of_slope.sum().to(slope.dtype).view(1)
 
     usual = {"activate_backward": in_rows, "add_parts": of_rows}
-    assert what_fails(fusing.Kernels(stand_in(**{**usual, name: unmade})), CPU, True) == ""
+    kernels = fusing.Kernels(stand_in(**{**usual, name: unmade}))
+    assert what_fails(kernels, CPU, name != "place") == ""  # which float32 alone takes
     assert capsys.readouterr().err.count(f"Triton cannot make the kernel {name} ") == 1
 
 

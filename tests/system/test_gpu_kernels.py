@@ -101,11 +101,10 @@ def test_pictures_are_placed_with_borders(kernels, shape, layout):
         checks.placing(kernels, GPU, dtype, shape, layout)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_slopes_of_wide_weights(kernels, dtype):
+def test_slopes_of_wide_weights(kernels):
     for shape, planes, side in (((2, 8, 9, 6), 16, 7), ((1, 8, 1, 2), 8, 9), ((3, 24, 5, 7), 40, 5),
                                 ((16, 64, 32, 32), 128, 7), ((4, 64, 16, 16), 256, 5)):  # fmt: skip
-        checks.of_wide_weights(kernels, GPU, dtype, shape, planes, side)
+        checks.of_wide_weights(kernels, GPU, shape, planes, side)
 
 
 @pytest.mark.parametrize("table", [False, True])
