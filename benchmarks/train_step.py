@@ -30,7 +30,7 @@ from eyescream_py.game.fused_adam import FusedAdam
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
-from eyescream_py.networks.fused_layers import Tools
+from eyescream_py.networks.fused_layers import Tools, learn_early
 from eyescream_py.system.device import choose_device, keep_memory, prepare_cuda, wait_for
 from eyescream_py.system.fusing import fused_kernels
 from eyescream_py.system.lanes import Lanes
@@ -125,7 +125,8 @@ def _learner(
     if tools is None:
         return Learner(net, optimizer, penalty, bound, working)
     factors = (penalty.l1, penalty.l2)
-    fused = FusedAdam(tools.kernels.adam, optimizer, factors, bound, working)
+    fused = FusedAdam(tools.kernels, optimizer, factors, bound, working)
+    learn_early(net, fused)
     return Learner(net, optimizer, penalty, bound, working, fused, tools.lanes)
 
 

@@ -11,6 +11,7 @@ from weakref import WeakSet
 import torch
 
 Moment = tuple["Stream", int]  # a piece of work of a stream, by its number
+Place = tuple[int, int, int]  # a memory, and from where to where in it
 
 
 class Stream:
@@ -45,8 +46,9 @@ class Streams:
     def __init__(self) -> None:
         self.current = self.main = Stream()
         self._host: Counter[Stream] = Counter()  # what the host has waited for
-        self._writers: dict[int, Moment] = {}
-        self._readers: dict[int, dict[Stream, int]] = {}
+        # of each memory what was done in which part of it, last
+        self._writers: dict[int, dict[Place, Moment]] = {}
+        self._readers: dict[int, dict[tuple[Place, Stream], int]] = {}
 
     @contextlib.contextmanager
     def entered(self, stream: Stream) -> Iterator[None]:
@@ -63,25 +65,37 @@ class Streams:
         for stream in Stream.every if for_all else [self.current]:
             self._host |= stream.seen
 
-    def work(self, what: Any, read: Iterable[int], written: Iterable[int]) -> None:
-        """A piece of work on the current stream; memory by its address."""
+    def work(self, what: Any, read: Iterable[Place], written: Iterable[Place]) -> None:
+        """A piece of work on the current stream."""
         stream = self.current
         if Stream.recorded and stream not in Stream.recorded:
             raise RuntimeError(f"{what} is done while others record, and not recorded")
         stream.seen |= self._host
         stream.seen[stream] += 1
         now = stream.seen[stream]
-        for place in set(read) - {0}:
-            self._after(what, self._writers.get(place))
-            self._readers.setdefault(place, {})[stream] = now
-        for place in set(written) - {0}:
-            self._after(what, self._writers.get(place))
-            for other in self._readers.pop(place, {}).items():
-                self._after(what, other)
-            self._writers[place] = stream, now
+        for place in read:
+            self._after_writers(what, place)
+            self._readers.setdefault(place[0], {})[place, stream] = now
+        for place in written:
+            self._after_writers(what, place)
+            readers = self._readers.get(place[0], {})
+            for (other, reader), then in list(readers.items()):
+                if _meet(place, other):
+                    self._after(what, (reader, then))
+                    if _covers(place, other):
+                        del readers[other, reader]
+            writers = self._writers.setdefault(place[0], {})
+            for other in [other for other in writers if _covers(place, other)]:
+                del writers[other]
+            writers[place] = stream, now
 
-    def _after(self, what: Any, other: Moment | None) -> None:
-        if other is not None and self.current.seen[other[0]] < other[1]:
+    def _after_writers(self, what: Any, place: Place) -> None:
+        for other, moment in self._writers.get(place[0], {}).items():
+            if _meet(place, other):
+                self._after(what, moment)
+
+    def _after(self, what: Any, other: Moment) -> None:
+        if self.current.seen[other[0]] < other[1]:
             raise RuntimeError(f"{what} does not wait for another stream that uses its memory")
 
     @contextlib.contextmanager
@@ -98,7 +112,15 @@ class Streams:
         self.main.wait_stream(stream)  # on which the first replay would be
         self.current = self.main
 
-    def made(self, place: int) -> None:
+    def made(self, place: Place) -> None:
         """New memory, perhaps where some was that is gone."""
-        self._readers.pop(place, None)
-        self._writers[place] = self.current, self.current.seen[self.current]
+        self._readers.pop(place[0], None)
+        self._writers[place[0]] = {place: (self.current, self.current.seen[self.current])}
+
+
+def _meet(one: Place, other: Place) -> bool:
+    return one[0] != 0 and one[1] < other[2] and other[1] < one[2]
+
+
+def _covers(one: Place, other: Place) -> bool:
+    return one[1] <= other[1] and other[2] <= one[2]

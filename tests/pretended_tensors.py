@@ -121,9 +121,13 @@ class Graph:
                         place.detach().copy_(new)
 
 
-def address(tensor: Tensor) -> int:
-    """Of its memory; 0: it has none."""
-    return (tensor._values() if tensor.is_sparse else tensor).untyped_storage().data_ptr()
+def address(tensor: Tensor) -> tuple[int, int, int]:
+    """Of its memory, and from where to where in it the tensor lies; the first 0: it has none."""
+    tensor = tensor._values() if tensor.is_sparse else tensor
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    start = tensor.storage_offset() * tensor.itemsize
+    end = start + (last + 1) * tensor.itemsize if tensor.numel() else start
+    return tensor.untyped_storage().data_ptr(), start, end
 
 
 def version(tensor: Tensor) -> int:

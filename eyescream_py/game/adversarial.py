@@ -104,7 +104,7 @@ class Learner:
         elif self.lanes is None:
             self.fused.step(gate)
         else:
-            with self.lanes.beside(*(() if gate is None else (gate,))):
+            with self.lanes.behind(*(() if gate is None else (gate,))):
                 self.fused.step(gate)
 
     def settle(self) -> None:
@@ -121,11 +121,9 @@ class Learner:
         """Gradients of the group's `loss`, which comes from so many `passes` of the network, and
         the penalty, for this network's parameters only.
         """
-        # the rounded weights are what the loss was computed with
-        leaves = self.working.leaves if self.working else None
         lanes = self.lanes
         with lanes.in_turn() if lanes and passes > 1 else contextlib.nullcontext():
-            self.optimizer.differentiate(loss, leaves, lanes.join if lanes else None)
+            self._differentiate(loss, self._reading)
         gradients = self.optimizer.gradients
         group.average_(gradients)
         if self.fused:
@@ -135,6 +133,30 @@ class Learner:
         if self.clamp:
             for gradient in gradients:
                 gradient.clamp_(-self.clamp, self.clamp)  # NaN stays
+
+    def _differentiate(self, loss: Tensor, reading: Reading) -> None:
+        # the rounded weights are what the loss was computed with
+        leaves = self.working.leaves if self.working else None
+        taken = self.fused.taken if self.fused else ()
+        self.optimizer.differentiate(loss, leaves, reading, taken)
+
+    @contextlib.contextmanager
+    def _reading(self, *slopes: Tensor) -> Iterator[None]:
+        """A block in which slopes are read that may have been on their way."""
+        self.settle()
+        yield
+
+    def learn(
+        self, loss: Tensor, group: Alone, gate: Tensor | None = None, passes: int = 1
+    ) -> None:
+        """`backward` and `step`: large weights learn while slopes of others are being found."""
+        # slopes of several processes or passes are added up first
+        if self.fused and self.lanes and passes == 1 and group.size == 1:
+            self.fused.begin(gate)
+            self._differentiate(loss, self.lanes.behind)
+        else:
+            self.backward(loss, group, passes)
+        self.step(gate)
 
     def has_slope(self) -> bool:
         """Whether the last step had a gradient, with the penalty's, that is not 0. Waits for the
@@ -208,6 +230,7 @@ class Feed(Protocol):
 
 
 Tally = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, float], None]
+Reading = Callable[..., contextlib.AbstractContextManager[None]]
 CallLog = Callable[[str, float | None], None]  # network "D" or "G", its loss or None where withheld
 
 
@@ -307,24 +330,23 @@ class Game:
             penalty = self.taming.penalty(self.logits, seen[0])
             answers = self.answers(*seen)  # [n]
         loss = self.answers.loss(answers, targets)
-        # a sum with no penalty would be one more kernel
-        if isinstance(penalty, Tensor):
-            self.D.backward(loss + penalty, self.group, passes=2)
-        else:
-            self.D.backward(loss, self.group)
-        loss = self._over_group(loss)
         heard, meant = self._of_all(answers.detach()[:n], targets[:n])
         opened = None
         if self.gate.can_close:
             opened = self.gate.update(self.answers.real(heard), meant)
-        if log:
+        whole = self._over_group(loss)
+        if log:  # before the weights change
             withheld = opened is not None and not bool(opened)
-            log("D", None if withheld else self.D.objective(loss))
-        self.D.step(opened)
+            log("D", None if withheld else self.D.objective(whole))
+        # a sum with no penalty would be one more kernel
+        if isinstance(penalty, Tensor):
+            self.D.learn(loss + penalty, self.group, opened, passes=2)
+        else:
+            self.D.learn(loss, self.group, opened)
         if self.taming.bound:
             self.taming.bound.apply()
             self.D.refresh()
-        self.figures.count(self.answers, heard, meant, loss, opened)
+        self.figures.count(self.answers, heard, meant, whole, opened)
 
     def generator_step(self, n: int, log: CallLog | None = None) -> None:
         """One step of G on the gradients of D's answers to `n` of its pictures."""
@@ -336,13 +358,12 @@ class Game:
             with self.D.frozen():
                 answers = self.answers(*self.taming.seen(inputs))  # [n]
         loss = self.answers.loss(answers, targets)
-        self.G.backward(loss, self.group)
-        loss = self._over_group(loss)
-        if log:
-            log("G", self.G.objective(loss))
-        self.G.step()
+        whole = self._over_group(loss)
+        if log:  # before the weights change
+            log("G", self.G.objective(whole))
+        self.G.learn(loss, self.group)
         self.G.settle()
-        self.figures.sums["G_loss"] += loss
+        self.figures.sums["G_loss"] += whole
 
     def is_stuck(self) -> str:
         """Why no step can change anything any more, in words; "" where one can.

@@ -15,6 +15,7 @@ from torch import Tensor
 from eyescream_py.game.adversarial import CallLog, Game, Learner
 from eyescream_py.game.group import Alone
 from eyescream_py.system import tape
+from eyescream_py.system.lanes import FIRST
 from eyescream_py.system.recording import WARM_UP, WITHOUT, UnrecordedError, recorded
 from eyescream_py.system.voice import warn
 from eyescream_py.torch7.optim import LuaOptimizer
@@ -158,7 +159,7 @@ class _OnCuda:
     """As CUDA graphs, on a stream of their own."""
 
     def __init__(self, device: torch.device, source: RandomSource) -> None:
-        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.device, self.stream = device, torch.cuda.Stream(device, FIRST)
         self.generator = getattr(source, "generator", None)
 
     def warm_up(self, work: Work) -> None:

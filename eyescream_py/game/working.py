@@ -28,6 +28,15 @@ class _Place:
     copy: nn.Parameter
 
 
+def _over(view: Tensor) -> nn.Parameter:
+    """A parameter over the memory of `view`. Autograd does not count the changes of others beside
+    it: in a backward pass a weight may have learned while another is still needed as it was.
+    """
+    made = nn.Parameter(view.new_empty(0))
+    made.data = view
+    return made
+
+
 class Working:
     """Copies of the weights that autocast would round: those of convolutions and Linears, and on
     CUDA of PReLUs; layers that compute in full keep theirs.
@@ -42,7 +51,7 @@ class Working:
             kinds = (*kinds, nn.PReLU)  # type: ignore[assignment]
         self._masters, self.rounded = flat.weights, flat.weights.bfloat16()
         copies = {
-            id(master): nn.Parameter(view)
+            id(master): _over(view)
             for master, view in zip(flat.parameters, flat.views(self.rounded), strict=True)
         }
         self.places = [

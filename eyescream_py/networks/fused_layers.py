@@ -12,17 +12,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from eyescream_py.networks import few_planes
 from eyescream_py.networks.joinable import is_plain, is_rectifier, joined, left_alone
-from eyescream_py.networks.modes import FastForward, InFull, rounded
+from eyescream_py.networks.modes import FastForward, rounded
 from eyescream_py.networks.wide_slopes import suits, weight_slopes
 from eyescream_py.system.kernels_in_torch import AVERAGE, MAXIMUM, NO_POOL
-from eyescream_py.system.lanes import Lanes
+from eyescream_py.system.lanes import FIRST, Lanes
 from eyescream_py.torch7.layers.containers import ConcatTable
 from eyescream_py.torch7.layers.shapes import View
 from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
@@ -88,21 +88,22 @@ class _Product(torch.autograd.Function):
     """x [N,in] times weight [out,in], with bias or without."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, lanes: Lanes) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: Beside) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.lanes, ctx.biased = lanes, bias is not None
+        ctx.how, ctx.biased = how, bias is not None
         return x.mm(weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), g = ctx.saved_tensors, grads[0]
-        of_x = of_weight = of_bias = None
+        (x, weight), g, how = ctx.saved_tensors, grads[0], ctx.how
+        of_x = of_weight = of_bias = lane = None
         if ctx.needs_input_grad[1]:
-            with ctx.lanes.beside(g, x):
+            with how.tools.lanes.beside(g, x) as lane:
                 of_weight = g.t().mm(x)
                 of_bias = g.sum(0) if ctx.biased else None
         if ctx.needs_input_grad[0]:
             of_x = g.mm(weight)
+        how.learn(of_weight, lane)
         return of_x, of_weight, of_bias, None
 
 
@@ -113,10 +114,9 @@ class _Convolution(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d, tools: Tools
-    ) -> Tensor:
-        ctx.layer, ctx.tools, ctx.biased, ctx.planes = layer, tools, bias is not None, x.shape[1]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: Beside) -> Tensor:
+        layer, tools = how.layer, how.tools
+        ctx.how, ctx.biased, ctx.planes = how, bias is not None, x.shape[1]
         out, inputs = (tools.filled(planes, weight.dtype) for planes in weight.shape[:2])
         if x.shape[1] != inputs:
             x = tools.kernels.widen(x, len(x), inputs, weight.dtype)
@@ -129,19 +129,20 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), g, tools = ctx.saved_tensors, grads[0], ctx.tools
-        of_x = of_weight = of_bias = None
+        (x, weight), g, how, tools = ctx.saved_tensors, grads[0], ctx.how, ctx.how.tools
+        of_x = of_weight = of_bias = lane = None
         wide = g if g.shape[1] == len(weight) else tools.kernels.widen(
             g, len(g), len(weight), g.dtype
         )  # fmt: skip
         wide = _planes_last(wide)
         if ctx.needs_input_grad[1]:
-            with tools.lanes.beside(g, wide, x, weight):
-                of_weight = _of_weight(wide, x, weight, ctx.layer, tools.kernels)
+            with tools.lanes.beside(g, wide, x, weight) as lane:
+                of_weight = _of_weight(wide, x, weight, how.layer, tools.kernels)
                 of_bias = g.sum((0, 2, 3)) if ctx.biased else None
         if ctx.needs_input_grad[0]:
-            of_x = _slopes(wide, x, weight, ctx.layer, True)[:, : ctx.planes]
-        return of_x, of_weight, of_bias, None, None
+            of_x = _slopes(wide, x, weight, how.layer, True)[:, : ctx.planes]
+        how.learn(of_weight, lane)
+        return of_x, of_weight, of_bias, None
 
 
 def _of_weight(g: Tensor, x: Tensor, weight: Tensor, layer: nn.Conv2d, kernels: Any) -> Tensor:
@@ -178,14 +179,40 @@ def _planes_last(x: Tensor) -> Tensor:
     return x.as_strided(x.shape, (planes * height * width, 1, width * planes, planes))
 
 
+class EarlyStep(Protocol):
+    """A step of an optimizer that weights may take one by one: `game.fused_adam.FusedAdam`."""
+
+    def takes(self, weight: Tensor) -> bool:
+        """Whether this parameter may take its step now."""
+        ...
+
+    def take(self, weight: Tensor, slope: Tensor) -> None:
+        """Change it by its slope."""
+        ...
+
+
 class Beside(FastForward):
     """A convolution or Linear whose weights' slopes are computed beside what follows; `bare`:
-    without its bias.
+    without its bias. `step` may have its weight's slope before the others' are found.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, tools: Tools, bare: bool) -> None:
         super().__init__(layer)
         self.tools, self.bare = tools, bare
+        self.step: EarlyStep | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = super().__deepcopy__(memo)
+        twin.step = None  # which is the original's
+        return twin
+
+    def learn(self, slope: Tensor | None, lane: Any) -> None:
+        """Let the weight take its step with the `slope` found on `lane`, if it may: nothing that
+        the current stream is given from here on reads the weight of before.
+        """
+        if slope is not None and self.step and self.step.takes(self.layer.weight):
+            with self.tools.lanes.behind(slope, lane=lane):
+                self.step.take(self.layer.weight, slope)
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The same; x stays as it is where its planes are to be filled up, which rounds it, too."""
@@ -195,21 +222,21 @@ class Beside(FastForward):
         return x if fills else rounded(x), weight, None if bias is None else rounded(bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if _lacks_batch(x, self.layer):
+        if lacks_batch(x, self.layer):
             return self(x[None])[0]
         x, weight, bias = self.operands(x)
         if isinstance(self.layer, nn.Linear):
-            y: Tensor = _Product.apply(x, weight, bias, self.tools.lanes)
+            y: Tensor = _Product.apply(x, weight, bias, self)
         elif few_planes.suits(self.layer, x):
             y = few_planes.FewPlanes.apply(x, weight, bias, self.tools.kernels, self.tools.lanes)
         else:
-            y = _Convolution.apply(x, weight, bias, self.layer, self.tools)
+            y = _Convolution.apply(x, weight, bias, self)
             if bias is None and not self.bare:
                 y = y[:, : self.layer.out_channels]
         return y
 
 
-def _lacks_batch(x: Tensor, layer: nn.Module) -> bool:
+def lacks_batch(x: Tensor, layer: nn.Module) -> bool:
     """Whether x, which goes into or comes out of a layer with weights, is one sample alone."""
     return x.dim() == (1 if isinstance(layer, nn.Linear) else 3)
 
@@ -248,7 +275,7 @@ class Rectifier(FastForward):
         return twin
 
     def __call__(self, x: Tensor) -> Tensor:
-        if _lacks_batch(x, self.before):
+        if lacks_batch(x, self.before):
             return self(x[None])[0]
         pools = [layer for layer in self.after if isinstance(layer, nn.AvgPool2d | nn.MaxPool2d)]
         planes = len(self.before.weight)
@@ -292,62 +319,12 @@ def _is_wide(layer: nn.Module | None) -> bool:
     return isinstance(layer, nn.Conv2d) and is_plain(layer)
 
 
-class _Number(torch.autograd.Function):
-    """A Linear to one number, of (x [N,K], weight [1,K], bias [1])."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, kernels: Any) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, weight)
-        ctx.kernels = kernels
-        y: Tensor = kernels.head(x, weight, bias)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        learns = ctx.needs_input_grad[1]
-        return *ctx.kernels.head_backward(grads[0].contiguous(), x, weight, learns), None
-
-
-class Head(InFull, FastForward):
-    """D's last Linear, to one number, in full: it reads 16 bits and adds in 32."""
-
-    def __init__(self, layer: nn.Linear, kernels: Any) -> None:
-        super().__init__(layer)
-        self.kernels, self.otherwise = kernels, InFull(layer)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        twin = super().__deepcopy__(memo)
-        twin.otherwise = InFull(twin.layer)
-        return twin
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if _lacks_batch(x, self.layer):
-            return self(x[None])[0]
-        y: Tensor = _Number.apply(x, self.layer.weight, self.layer.bias, self.kernels)
-        return y
-
-
-def fuse_head(D: nn.Module, tools: Tools) -> None:
-    """Let D's last layer with weights, which computes in full (`exact_output`), do so in a kernel,
-    if it is a Linear to one number.
-    """
-    for layer in D.modules():
-        if isinstance(layer.__dict__.get("forward"), InFull) and _is_head(layer):
-            Head(layer, tools.kernels).install()  # type: ignore[arg-type]
-
-
-def _is_head(layer: nn.Module) -> bool:
-    return type(layer) is nn.Linear and layer.out_features == 1 and layer.bias is not None
-
-
 class Branches(FastForward):
     """The children of a ConcatTable at the same time, each on a stream of its own."""
 
     def __init__(self, layer: ConcatTable, device: torch.device) -> None:
         super().__init__(layer)
-        self.streams = [torch.cuda.Stream(device) for _ in layer][1:]
+        self.streams = [torch.cuda.Stream(device, FIRST) for _ in layer][1:]
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         main = torch.cuda.current_stream(x.device)
@@ -379,6 +356,16 @@ def fuse(network: nn.Module, tools: Tools) -> None:
                     _fuse_from(child, chain[number + 1 :], tools)
         elif type(layer) is ConcatTable and device.type == "cuda":
             Branches(layer, device).install()
+
+
+def learn_early(network: nn.Module, step: EarlyStep) -> None:
+    """Let fused layers give `step`, which is that of all of the network's parameters, the slopes of
+    their weights as soon as it takes them.
+    """
+    for layer in network.modules():
+        forward = layer.__dict__.get("forward")
+        if isinstance(forward, Beside):
+            forward.step = step
 
 
 def _fuse_from(first: nn.Module, follows: Sequence[nn.Module], tools: Tools) -> None:

@@ -160,8 +160,8 @@ def _checks(device: torch.device, rounded: bool) -> list[Callable[[Any], None]]:
     return [
         lambda kernels: checks.filling(kernels, *given, (5, 3, 4, 6), 8, 8),
         *(functools.partial(checks.activation, device=device, dtype=t, case=c) for t, c in cases),
-        lambda kernels: checks.adam(kernels, device, 5001, None, rounds=rounded),
-        lambda kernels: checks.adam(kernels, device, 5001, 0.0, rounds=rounded),
+        lambda kernels: checks.adam(kernels, device, 5056, None, rounds=rounded),
+        lambda kernels: checks.adam(kernels, device, 5056, 0.0, rounds=rounded),
         lambda kernels: checks.answers(kernels, device, 32),
         lambda kernels: checks.last_linear(kernels, *given, 5, 1152),
         lambda kernels: checks.stored_pictures(kernels, device, (20, 3, 32, 32), True, True),

@@ -9,6 +9,7 @@ whatever the tensors are.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -19,6 +20,7 @@ from eyescream_py.system import triton_kernels as bodies
 from eyescream_py.system import triton_slopes as wide_bodies
 
 TILE = 2048  # elements that a program holds at a time
+ALIGNED = 64  # elements: `torch7.flat.BORDER`, on which every parameter starts
 MOST_PARTS = 1024  # programs where sums are taken: each leaves a part of them
 SUMMED = 256  # parts that are added at a time
 # planes, weights, pixels of a program of `weight_slopes`, its stages, warps, and how many of it
@@ -127,23 +129,33 @@ def add_parts(parts: tuple[Tensor, Tensor], bias: Tensor, slope: Tensor) -> tupl
     return made
 
 
+def tiles(spans: Sequence[tuple[int, int]], flat: Tensor) -> Tensor:
+    """Parts (start, end) of a tensor `flat` as `adam` goes through them: [count,2], beside it. All
+    are multiples of `ALIGNED`.
+    """
+    return torch.tensor(
+        [(at, min(at + TILE, end)) for start, end in spans for at in range(start, end, TILE)],
+        dtype=torch.int64, device=flat.device,
+    ).view(-1, 2)  # fmt: skip
+
+
 def adam(
     weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], rounded: Tensor | None,
     steps: Tensor, rate: Tensor, gate: Tensor | None, penalty: tuple[float, float], bound: float,
-    betas: tuple[float, float], eps: float,
+    betas: tuple[float, float], eps: float, tiles: Tensor, found: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """One pass of Lua's Adam over flat float32 tensors of one size, in place: the gradient with
-    the penalty l1*sign(w) + l2*w, clamped to +-`bound` (0: not), as step number `steps` (float64)
-    at `rate`; with `rounded` the new weights in its type as well. A `gate` of 0 changes nothing.
+    """One pass of Lua's Adam over the `tiles` of flat float32 tensors of one size, in place: the
+    gradient with the penalty l1*sign(w) + l2*w, clamped to +-`bound` (0: not), as step number
+    `steps` (float64) at `rate`; with `rounded` the new weights in its type as well. A `gate` of 0
+    changes nothing. `found`: slopes of any type, which the gradient is to be, whatever the gate.
     """
-    n = weights.numel()
     logs = [math.log(beta) if beta else -math.inf for beta in betas]
-    bodies.adam[(triton.cdiv(n, TILE),)](
+    bodies.adam[(len(tiles),)](
         weights, gradient, *moments, weights if rounded is None else rounded, steps, rate,
-        steps if gate is None else gate, n, *penalty, bound, *logs, *betas,
-        *(1 - beta for beta in betas), eps,
+        steps if gate is None else gate, tiles, gradient if found is None else found,
+        *penalty, bound, *logs, *betas, *(1 - beta for beta in betas), eps,
         L1=bool(penalty[0]), L2=bool(penalty[1]), CLAMP=bool(bound), GATE=gate is not None,
-        ROUND=rounded is not None, TILE=TILE,
+        ROUND=rounded is not None, FOUND=found is not None, ALIGNED=ALIGNED, TILE=TILE,
     )  # fmt: skip
 
 

@@ -112,7 +112,9 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999), penalty: tuple[float, float] = (1e-2, 0.1),
     bound: float = 1.0, rounds: bool = True,
 ) -> None:  # fmt: skip
-    """Five steps on so many weights, with rounded copies or without."""
+    """Five steps on so many weights, a multiple of 64, with rounded copies or without: of a part at
+    the beginning by slopes of its own, and of the rest but a part between.
+    """
     generator = _seeded()
     weights = torch.randn(size, generator=generator)
     start = [weights, torch.zeros_like(weights), torch.zeros_like(weights)]
@@ -120,20 +122,30 @@ def adam(
     rounded = ours[0].bfloat16() if rounds else None
     rate, steps = torch.tensor(1e-3, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     opened = None if gate is None else torch.tensor(gate, dtype=torch.float64)
+    early = size // 256 * 64
+    parts = [(0, early), (2 * early, size)] if early else [(0, size)]
     for _ in range(5):
         g = 3 * torch.randn(weights.shape, generator=generator)
         steps += 1 if gate is None else gate
-        rest = penalty, bound, betas, 1e-8
-        kernels.adam(
-            ours[0], g.to(device), (ours[1], ours[2]), rounded, steps.to(device), rate.to(device),
-            None if opened is None else opened.to(device), *rest,
-        )  # fmt: skip
+        found = g.to(torch.bfloat16 if rounds else torch.float32)
+        g[:early] = found[:early]
+        rest, slopes = (penalty, bound, betas, 1e-8), g.to(device, copy=True)
+        slopes[:early] = 0
+        for part in parts:
+            given = found.to(device) if part[1] == early else None
+            tiles = kernels.tiles([part], slopes)
+            kernels.adam(
+                ours[0], slopes, (ours[1], ours[2]), rounded, steps.to(device), rate.to(device),
+                None if opened is None else opened.to(device), *rest, tiles, given,
+            )  # fmt: skip
+        equal(slopes, g.to(device))
         exact = theirs[0], g.double(), (theirs[1], theirs[2])
-        expected.adam(*exact, None, steps, rate, opened, *rest)
+        expected.adam(*exact, None, steps, rate, opened, *rest, expected.tiles(parts, g))
     for a, b in zip(ours, theirs, strict=True):
         near(a, b, 1e-6, 1e-6)
     if rounded is not None:
         equal(rounded, ours[0].bfloat16())
+    equal(ours[0][early : 2 * early], weights[early : 2 * early])
 
 
 def answers(kernels: Any, device: torch.device, n: int) -> None:

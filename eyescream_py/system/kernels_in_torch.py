@@ -7,6 +7,7 @@ cannot be made.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -64,25 +65,43 @@ def add_parts(parts: tuple[Tensor, Tensor], bias: Tensor, slope: Tensor) -> tupl
     return of_bias.sum(0).to(bias.dtype), of_slope.sum().to(slope.dtype).view(slope.shape)
 
 
+def tiles(spans: Sequence[tuple[int, int]], flat: Tensor) -> Tensor:
+    """Parts (start, end) of a flat tensor: [count,2]."""
+    return torch.tensor(list(spans), dtype=torch.int64, device=flat.device).view(-1, 2)
+
+
 def adam(
     weights: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], rounded: Tensor | None,
     steps: Tensor, rate: Tensor, gate: Tensor | None, penalty: tuple[float, float], bound: float,
-    betas: tuple[float, float], eps: float,
+    betas: tuple[float, float], eps: float, tiles: Tensor, found: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Lua's Adam (optim/adam.lua) over flat tensors of one size, in place."""
-    if gate is not None and not gate:
-        return
+    """Lua's Adam (optim/adam.lua) over `tiles` of flat tensors of one size, in place."""
     (l1, l2), (m, v), (b1, b2) = penalty, moments, betas
+    changes = _inside(tiles, len(weights))
+    if found is not None:
+        torch.where(changes, found.to(gradient.dtype), gradient, out=gradient)
     g = gradient + l1 * weights.sign() + l2 * weights
     if bound:
         g = g.clamp(-bound, bound)
-    m.mul_(b1).add_(g, alpha=1 - b1)
-    v.mul_(b2).addcmul_(g, g, value=1 - b2)
-    t = float(steps)
-    size = float(rate) * math.sqrt(1 - b2**t) / (1 - b1**t)
-    weights.addcdiv_(m, v.sqrt() + eps, value=-size)
+    first = (b1 * m).add_(g, alpha=1 - b1)
+    second = (b2 * v).addcmul_(g, g, value=1 - b2)
+    size = rate * (1 - b2**steps).sqrt() / (1 - b1**steps)
+    new = weights - size.to(weights.dtype) * first / (second.sqrt() + eps)
+    if gate is not None:
+        changes &= gate > 0
+    for old, value in ((weights, new), (m, first), (v, second)):
+        torch.where(changes, value, old, out=old)
     if rounded is not None:
-        rounded.copy_(weights)
+        rounded.copy_(torch.where(changes, weights, rounded))
+
+
+def _inside(tiles: Tensor, size: int) -> Tensor:
+    """Which of so many places are in one of the tiles. [size] of bool"""
+    # the host must not read where they begin: it would have to wait in the middle of an iteration
+    steps = torch.zeros(size + 1, dtype=torch.int64, device=tiles.device)
+    ones = torch.ones_like(tiles[:, 0])
+    steps.index_add_(0, tiles[:, 0], ones).index_add_(0, tiles[:, 1], ones, alpha=-1)
+    return steps[:size].cumsum(0) > 0
 
 
 def judge(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

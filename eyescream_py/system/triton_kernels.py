@@ -180,19 +180,27 @@ def add_parts(
 
 @triton.jit
 def adam(
-    w, g, m, v, rounded, steps, rate, gate, n, l1, l2, bound, log1, log2, keep1, keep2, take1,
-    take2, eps, L1: tl.constexpr, L2: tl.constexpr, CLAMP: tl.constexpr, GATE: tl.constexpr,
-    ROUND: tl.constexpr, TILE: tl.constexpr,
+    w, g, m, v, rounded, steps, rate, gate, tiles, found, l1, l2, bound, log1, log2, keep1, keep2,
+     take1, take2, eps, L1: tl.constexpr, L2: tl.constexpr, CLAMP: tl.constexpr,
+    GATE: tl.constexpr, ROUND: tl.constexpr, FOUND: tl.constexpr, ALIGNED: tl.constexpr,
+    TILE: tl.constexpr,
 ):  # fmt: skip
     """A tile of the flat weights."""
-    place = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    own = tiles + 2 * tl.program_id(0)
+    # without the promise memory would be read element by element
+    place = tl.multiple_of(tl.load(own), ALIGNED) + tl.arange(0, TILE)
+    end = tl.multiple_of(tl.load(own + 1), ALIGNED)
+    ok = place < end
+    if FOUND:
+        d = tl.load(found + place, mask=ok, other=0.0).to(tl.float32)
+        tl.store(g + place, d, mask=ok)
+    else:
+        d = tl.load(g + place, mask=ok, other=0.0)
     if GATE:
-        n = tl.where(tl.load(gate) > 0, n, 0)
-    ok = place < n
+        ok = place < tl.where(tl.load(gate) > 0, end, 0)
     t = tl.load(steps)
     size = tl.load(rate) * tl.sqrt(1 - tl.exp(t * log2)) / (1 - tl.exp(t * log1))
     weight = tl.load(w + place, mask=ok, other=0.0)
-    d = tl.load(g + place, mask=ok, other=0.0)
     if L1:
         d += l1 * ((weight > 0).to(tl.float32) - (weight < 0).to(tl.float32))
     if L2:

@@ -6,7 +6,7 @@ over memory, and on a GPU one kernel, however many parameters there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,15 +66,28 @@ class Flat:
         """The parts of a buffer [size], with the parameters' shapes and strides."""
         return [place.of(buffer) for place in self._places]
 
-    def gather(self, found: Iterable[Tensor], buffer: Tensor) -> None:
-        """Copy tensors of the parameters' shapes, of any type and layout, into a buffer [size]."""
-        parts = [buffer[place.start : place.end] for place in self._places]
-        # in the order of memory a tensor of the parameter's layout is read where it lies
-        rows = [
-            tensor.permute(place.order).reshape(-1)
-            for tensor, place in zip(found, self._places, strict=True)
-        ]
-        copy_each_(parts, rows)
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Where each parameter's part of a buffer starts and where the next one's does."""
+        starts = [place.start for place in self._places]
+        return list(zip(starts, [*starts[1:], self.size], strict=True))
+
+    def gather(
+        self, found: Sequence[Tensor], buffer: Tensor, without: Collection[int] = ()
+    ) -> None:
+        """Copy tensors of the parameters' shapes, of any type and layout, into a buffer [size]; not
+        those of the numbers `without`.
+        """
+        wanted = [number for number in range(len(self._places)) if number not in without]
+        places = [self._places[number] for number in wanted]
+        parts = [buffer[place.start : place.end] for place in places]
+        copy_each_(parts, [self.row(number, found[number]) for number in wanted])
+
+    def row(self, number: int, tensor: Tensor) -> Tensor:
+        """A tensor of the shape of a parameter as it would lie in a buffer: where it has that one's
+        layout, it is read where it lies.
+        """
+        return tensor.permute(self._places[number].order).reshape(-1)
 
 
 @torch.no_grad()

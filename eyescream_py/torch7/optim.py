@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -83,19 +84,19 @@ class LuaOptimizer(torch.optim.Optimizer):
         self,
         loss: Tensor,
         leaves: list[Tensor] | None = None,
-        found: Callable[[], None] | None = None,
+        reading: Callable[..., AbstractContextManager[None]] = nullcontext,
+        without: Collection[int] = (),
     ) -> None:
         """Make `loss`'s slopes the `gradients`; by `leaves` where those stand in for the parameters
-        in it (of `Flat` ones only). Every parameter has to take part in the loss. `found` is called
-        before slopes are read.
+        in it (of `Flat` ones only). Every parameter has to take part in the loss. Slopes are read
+        in a block `reading(*slopes)`; those of numbers `without` are gradients by then.
         """
         if self.flat:
             # torch would fill a 1 of its own each time
             one = self._one.to(loss.dtype)
             slopes = torch.autograd.grad(loss, leaves or self.parameters, one)
-            if found:
-                found()
-            self.flat.gather(slopes, self._whole["gradient"])
+            with reading(*slopes):
+                self.flat.gather(slopes, self._whole["gradient"], without)
         else:
             self.zero_grad(set_to_none=True)
             loss.backward(inputs=self.parameters)

@@ -22,7 +22,8 @@ from eyescream_py.game.taming import Taming
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models
 from eyescream_py.networks.cpu_layers import speed_up
-from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
+from eyescream_py.networks.fused_head import fuse_head
+from eyescream_py.networks.fused_layers import Tools, fuse, learn_early
 from eyescream_py.system.lanes import Lanes
 from eyescream_py.torch7.layers.stochastic import set_random_source
 from eyescream_py.torch7.optim import Adam
@@ -123,6 +124,7 @@ def _player(
     fused = None
     if tools and isinstance(optimizer, Adam):
         factors = (penalty.l1, penalty.l2)
-        fused = FusedAdam(tools.kernels.adam, optimizer, factors, clamp, working)
+        fused = FusedAdam(tools.kernels, optimizer, factors, clamp, working)
+        learn_early(network, fused)
     lanes = tools.lanes if tools else None
     return Learner(network, optimizer, penalty, clamp, working, fused, lanes)

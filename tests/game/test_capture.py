@@ -136,7 +136,7 @@ def fake_cuda(monkeypatch):
         except (RuntimeError, UserError) as error:  # the end fails, too
             raise RuntimeError("operation failed due to a previous error") from error
 
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream("side", fake.waits))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *given: FakeStream("side", fake.waits))
     current = FakeStream("current", fake.waits)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())

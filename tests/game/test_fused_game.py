@@ -1,6 +1,7 @@
 """Iterations with fused layers and steps: the same game as without."""
 
 import contextlib
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +21,8 @@ from eyescream_py.game.precision import choose
 from eyescream_py.game.taming import SlopePenalty, Taming
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models
-from eyescream_py.networks.fused_layers import Tools, fuse, fuse_head
+from eyescream_py.networks.fused_head import fuse_head
+from eyescream_py.networks.fused_layers import Tools, fuse, learn_early
 from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.device import prepare_cuda
 from eyescream_py.system.fusing import fused_kernels
@@ -39,7 +41,9 @@ def player(net, penalty, clamp, kernels, arithmetic, lanes):
     optimizer = Adam(flat, 1e-3, capturable=True)
     working = Working(net, flat) if arithmetic.name == "bf16" else None
     factors = (penalty.l1, penalty.l2)
-    fused = FusedAdam(kernels.adam, optimizer, factors, clamp, working) if kernels else None
+    fused = FusedAdam(kernels, optimizer, factors, clamp, working) if kernels else None
+    if fused and lanes:
+        learn_early(net, fused)
     return Learner(net, optimizer, penalty, clamp, working, fused, lanes)
 
 
@@ -125,6 +129,38 @@ def test_fused_steps_are_the_steps(bound):
     assert 0 < int(plain.D.optimizer.t) <= 4
 
 
+@pytest.mark.parametrize("bound", [1.01, 0.5])
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_large_weights_learn_early_and_by_the_same_numbers(name, bound, monkeypatch):
+    early, _ = game(kernels_in_torch, name=name, bound=bound)
+    late, _ = game(kernels_in_torch, name=name, bound=bound)
+    monkeypatch.setattr(late.D.fused, "takes", lambda weight: False)
+    taken = []
+    take = early.D.fused.take
+    monkeypatch.setattr(early.D.fused, "take", lambda w, g: taken.append(w.shape) or take(w, g))
+    for _ in range(3):
+        for either in (early, late):
+            either.iteration(BATCH)
+    assert taken == [(1024, 4096), (1024, 512, 3, 3)] * 3
+    for ours, theirs in ((early.D, late.D), (early.G, late.G)):
+        a, b = ours.optimizer, theirs.optimizer
+        assert torch.equal(a.flat.weights, b.flat.weights)
+        assert torch.equal(a.gradients[0], b.gradients[0])
+        assert all(torch.equal(a.held(kind)[0], b.held(kind)[0]) for kind in a.buffers)
+        assert ours.working is None or torch.equal(ours.working.rounded, theirs.working.rounded)
+    assert int(early.D.optimizer.t) == int(late.D.optimizer.t)
+
+
+def test_a_copied_network_does_not_teach_the_original(monkeypatch):
+    made, _ = game(kernels_in_torch)
+    twin = copy.deepcopy(made.D.network)
+    made.D.fused.begin()
+    monkeypatch.setattr(made.D.fused, "take", lambda *given: pytest.fail("taken"))
+    twin(torch.rand(2, 1, SIDE, SIDE).double()).sum().backward()
+    with pytest.raises(pytest.fail.Exception):
+        made.D.network(torch.rand(2, 1, SIDE, SIDE).double()).sum().backward()
+
+
 def gradients_in_file(made):
     """gradWeight and gradBias of D and G as a file would hold them."""
     options = SimpleNamespace(batch_size=BATCH, G_ema=0, G_ema_power=0, no_capture=True,
@@ -192,11 +228,12 @@ def test_slopes_that_are_added_to_those_of_a_penalty_are_not_on_their_way(monkey
     made.taming = Taming(slope=SlopePenalty(1.0, every=2))
     made.D.lanes.streams, begun = [None], []
 
-    def beside(self, *read):
+    def beside(self, *read, lane=None):
         begun.extend(self.streams)
         return contextlib.nullcontext()
 
     monkeypatch.setattr(Lanes, "beside", beside)
+    monkeypatch.setattr(Lanes, "behind", beside)
     made.discriminator_step(BATCH)
     assert len(begun) == 1  # D's step, after the slopes
     made.discriminator_step(BATCH)  # without a penalty

@@ -13,15 +13,8 @@ from torch import nn
 from eyescream_py.game.answers import Logits
 from eyescream_py.game.taming import SlopePenalty
 from eyescream_py.networks import models, models_c2f, models_small
-from eyescream_py.networks.fused_layers import (
-    Beside,
-    Head,
-    Passed,
-    Rectifier,
-    Tools,
-    fuse,
-    fuse_head,
-)
+from eyescream_py.networks.fused_head import Head, fuse_head
+from eyescream_py.networks.fused_layers import Beside, Passed, Rectifier, Tools, fuse
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
 from eyescream_py.system import kernels_in_torch

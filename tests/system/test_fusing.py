@@ -16,8 +16,8 @@ from eyescream_py.system.errors import UserError
 from eyescream_py.system.fusing import fused_kernels, what_fails
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 7)
-NAMES = ["activate", "activate_backward", "add_parts", "adam", "judge", "tally", "widen", "head",
-         "head_backward", "pictures", "pairs", "multiply", "fold", "unfold", "place",
+NAMES = ["activate", "activate_backward", "add_parts", "adam", "tiles", "judge", "tally", "widen",
+         "head", "head_backward", "pictures", "pairs", "multiply", "fold", "unfold", "place",
          "weight_slopes"]  # fmt: skip
 
 

@@ -52,8 +52,8 @@ def test_sums_are_the_same_each_time(kernels):
 @pytest.mark.parametrize("gate", [None, 1.0, 0.0])
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.99)])
 def test_adam(kernels, gate, betas):
-    checks.adam(kernels, GPU, 100_001, gate, betas)
-    checks.adam(kernels, GPU, 63, gate, betas, penalty=(0.0, 0.0), bound=0.0, rounds=False)
+    checks.adam(kernels, GPU, 100_032, gate, betas)
+    checks.adam(kernels, GPU, 64, gate, betas, penalty=(0.0, 0.0), bound=0.0, rounds=False)
 
 
 @pytest.mark.parametrize("n", [1, 7, 64, 3000])

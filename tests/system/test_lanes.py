@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from eyescream_py.networks.fused_layers import Tools, fuse
+from eyescream_py.networks.fused_layers import Branches, Tools, fuse
 from eyescream_py.system import kernels_in_torch
-from eyescream_py.system.lanes import Lanes
+from eyescream_py.system.lanes import FIRST, Lanes
+from eyescream_py.torch7.layers.containers import ConcatTable
 
 
 class Stream:
@@ -66,3 +67,31 @@ def test_slopes_that_autograd_adds_up_are_never_on_their_way(main):
     fuse(net, Tools(kernels_in_torch, lanes))
     net(torch.rand(2, 3)).sum().backward()
     assert not any(stream.waited for stream in lanes.streams)
+
+
+def test_work_behind_lanes_waits_for_them_and_what_was_before(main):
+    lanes = Lanes(torch.device("cuda", 0), 2)
+    with lanes.beside() as first:
+        pass
+    with lanes.beside() as second, lanes.behind(torch.zeros(1), lane=first):
+        pass
+    with lanes.behind():
+        pass
+    rear = lanes._rear
+    assert rear.waited == [main, first, main, first, second]
+    lanes.join()
+    assert main.waited == [first, second, rear]
+    lanes.join()
+    assert main.waited == [first, second, rear]
+
+
+def test_the_stream_that_others_wait_for_comes_first(main, monkeypatch):
+    """A kernel that fills the device would hold back the small ones of the recording's own."""
+    made = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *given: made.append(given) or main)
+    device = torch.device("cuda", 0)
+    Lanes(device, 2)
+    assert made == [(device,)] * 3
+    Branches(ConcatTable(nn.Identity(), nn.Identity()), device)
+    assert made[3:] == [(device, FIRST)] * 2
+    assert FIRST < 0

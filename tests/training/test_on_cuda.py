@@ -169,7 +169,7 @@ class SmallTask(games.GameTask):
                                            (CPU, False, True), (CPU, True, False)],
 )  # fmt: skip
 def test_an_iteration_is_recorded(device, no_capture, captured, monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream("side", []))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *given: FakeStream("side", []))
     game, source = small_game("adam", True)
     game.figures.device = device
     options = SimpleNamespace(

@@ -9,6 +9,7 @@ from torch import nn
 
 from eyescream_py import torch7
 from eyescream_py.data import epoch_pool
+from eyescream_py.game import fused_adam
 from eyescream_py.networks import models
 from eyescream_py.results import story
 from eyescream_py.system import kernels_in_torch
@@ -43,6 +44,7 @@ def branched_D(dims, architecture="default"):
 @pytest.fixture
 def gpu(monkeypatch):
     monkeypatch.setattr(models, "create_D", branched_D)
+    monkeypatch.setattr(fused_adam, "LARGE", 64)  # so that weights learn early
     monkeypatch.setattr(story, "write_curves_if_possible", lambda save, trainer: None)
     with pretended_gpu(monkeypatch) as made:
         kernels = Kernels(made, kernels_in_torch)
@@ -76,6 +78,23 @@ def test_a_recorded_run_saves_what_the_same_run_as_written_does(script, flags, g
     assert_same(first, second)
     metrics = [records(tmp_path / name / "metrics.jsonl") for name in ("graph", "written")]
     assert metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize(("script", "flags"), [("train", ("--D_maxAcc=0.7",)), ("train_c2f", ())])
+def test_weights_that_learn_early_learn_the_same(script, flags, gpu, monkeypatch, tmp_path):
+    data, kernel, early = pictures(tmp_path, script), kernels_in_torch.adam, []
+    monkeypatch.setattr(
+        kernels_in_torch,
+        "adam",
+        lambda *given: early.append(given[-1] is not None) or kernel(*given),
+    )
+    for name, large in (("early", 64), ("late", 1 << 40)):
+        early.clear()
+        monkeypatch.setattr(fused_adam, "LARGE", large)
+        small_run(script, tmp_path / name, data, *GAME, "--precision=bf16", *flags)
+        assert any(early) is (name == "early")
+    first, second = (torch7.load(tmp_path / name / FILES[script]) for name in ("early", "late"))
+    assert_same(first, second)
 
 
 R1 = ("--D_r1=1", "--D_r1_every=2", "--D_augment=translation", "--shared_pictures",
