@@ -20,7 +20,7 @@ from eyescream_py.system.lanes import Lanes
 MOST_PLANES = 4  # of the output
 LEAST_INPUTS = 32  # planes of x; of fewer, what the taps find is much more than x
 LARGEST_SIDE = 7  # of a kernel: `fold` is compiled with a load for each tap
-SHARES = 128  # at most, of the pixels, so that one product of few rows fills the device
+SHARES = 64  # at most, of the pixels, so that one product of few rows fills the device
 
 
 def suits(layer: nn.Conv2d, x: Tensor) -> bool:

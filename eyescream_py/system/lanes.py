@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,53 +15,81 @@ from torch import Tensor
 FIRST = -1
 
 
+@dataclass
+class _Beside:
+    """The lanes of one stream; a stream of their own for what has to wait for some of them."""
+
+    lanes: list[Any]
+    rear: Any
+    used: dict[Any, None] = field(default_factory=dict)  # in order
+    begun: int = 0
+
+
 class Lanes:
     """Work begun in `beside` may run at the same time as what follows it, work begun in `behind`
     after all or some of that; `join` waits for both.
 
-    A kernel of a small batch leaves most of a GPU idle. On other devices everything runs in turn.
+    A kernel of a small batch leaves most of a GPU idle. Each stream has `count` lanes of its own,
+    in which nothing waits for other branches of a network. On other devices everything runs in
+    turn.
     """
 
     def __init__(self, device: torch.device, count: int = 4) -> None:
-        made = (
-            [torch.cuda.Stream(device) for _ in range(count + 1)] if device.type == "cuda" else []
-        )
-        self.streams, self._rear = made[1:], made[0] if made else None
-        self._begun, self._rear_is_used = 0, False
+        self.device, self.count = device, count
+        self.on = device.type == "cuda"
+        self._beside: dict[Any, _Beside] = {}
         self._kept: list[Tensor] = []
+
+    def _of(self, stream: Any) -> _Beside:
+        if stream not in self._beside:
+            made = [torch.cuda.Stream(self.device) for _ in range(self.count + 1)]
+            self._beside[stream] = _Beside(made[1:], made[0])
+        return self._beside[stream]
 
     @contextlib.contextmanager
     def beside(self, *read: Tensor) -> Iterator[Any]:
         """A block of work that reads the tensors `read` and what lives longer than they do; the
         lane that it runs on, if any.
         """
-        if not self.streams:
+        if not self.on:
             yield None
             return
-        lane = self.streams[self._begun % len(self.streams)]
-        self._begun += 1
-        lane.wait_stream(torch.cuda.current_stream(lane.device))
-        # their memory must not be used anew before the work is over
-        self._kept.extend(read)
-        with torch.cuda.stream(lane):
+        current = torch.cuda.current_stream(self.device)
+        own = self._of(current)
+        lane = own.lanes[own.begun % self.count]
+        own.begun += 1
+        with self._on(own, lane, [current], read):
             yield lane
 
     @contextlib.contextmanager
     def behind(self, *read: Tensor, lane: Any = None) -> Iterator[None]:
         """A block of work that needs what was done on `lane`, None: on all of them, and before it
-        on the current stream, and nothing else; such blocks run one after the other.
+        on the current stream; such blocks of a stream run one after the other.
         """
-        rear = self._rear
-        if not self.streams or rear is None:
+        if not self.on:
             yield
             return
-        before = [lane] if lane else self.streams[: self._begun]
-        for other in (torch.cuda.current_stream(rear.device), *before):
-            rear.wait_stream(other)
-        self._rear_is_used = True
-        self._kept.extend(read)
-        with torch.cuda.stream(rear):
+        current = torch.cuda.current_stream(self.device)
+        own = self._of(current)
+        with self._on(own, own.rear, [current, *([lane] if lane else self._used())], read):
             yield
+
+    @contextlib.contextmanager
+    def _on(
+        self, own: _Beside, stream: Any, before: list[Any], read: tuple[Tensor, ...]
+    ) -> Iterator[None]:
+        for other in before:
+            if other is not stream:
+                stream.wait_stream(other)
+        own.used[stream] = None
+        # their memory must not be used anew before the work is over
+        self._kept.extend(read)
+        with torch.cuda.stream(stream):
+            yield
+
+    def _used(self) -> list[Any]:
+        """All that has work which nobody may have waited for."""
+        return [stream for own in self._beside.values() for stream in own.used]
 
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
@@ -68,16 +97,17 @@ class Lanes:
         where it adds up a weight's slopes of several passes.
         """
         self.join()
-        streams, self.streams = self.streams, []
+        was, self.on = self.on, False
         try:
             yield
         finally:
-            self.streams = streams
+            self.on = was
 
     def join(self) -> None:
         """Let the current stream wait for all that was begun."""
-        rear = [self._rear] if self._rear and self._rear_is_used else []
-        for lane in [*self.streams[: self._begun], *rear]:
-            torch.cuda.current_stream(lane.device).wait_stream(lane)
-        self._begun, self._rear_is_used = 0, False
+        for stream in self._used():
+            torch.cuda.current_stream(self.device).wait_stream(stream)
+        for own in self._beside.values():
+            own.used.clear()
+            own.begun = 0
         self._kept.clear()

@@ -22,22 +22,43 @@ class Stream:
         self.waited.append(other)
 
 
+class Streams:
+    """Those of a pretended GPU: the `current` one, and all that were `made` since."""
+
+    def __init__(self):
+        self.current, self.made = Stream(), []
+
+    def make(self, *given):
+        self.made.append(Stream())
+        return self.made[-1]
+
+    @contextlib.contextmanager
+    def entered(self, stream):
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+
 @pytest.fixture
-def main(monkeypatch):
-    """The current stream of a pretended GPU."""
-    stream = Stream()
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda chosen: contextlib.nullcontext())
-    return stream
+def streams(monkeypatch):
+    made = Streams()
+    monkeypatch.setattr(torch.cuda, "Stream", made.make)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: made.current)
+    monkeypatch.setattr(torch.cuda, "stream", made.entered)
+    return made
 
 
-def test_what_was_begun_waits_and_is_waited_for(main):
-    lanes = Lanes(torch.device("cuda", 0), 2)
+GPU = torch.device("cuda", 0)
+
+
+def test_what_was_begun_waits_and_is_waited_for(streams):
+    lanes, main, found = Lanes(GPU, 2), streams.current, []
     for _ in range(3):
-        with lanes.beside(torch.zeros(1)):
-            pass
-    first, second = lanes.streams
+        with lanes.beside(torch.zeros(1)) as lane:
+            found.append(lane)
+            assert streams.current is lane
+    first, second, third = found
+    assert third is first
     assert (first.waited, second.waited) == ([main, main], [main])
     lanes.join()
     assert main.waited == [first, second]
@@ -45,39 +66,41 @@ def test_what_was_begun_waits_and_is_waited_for(main):
     assert main.waited == [first, second]  # nothing was begun since
 
 
-def test_in_turn_nothing_runs_beside(main):
-    lanes = Lanes(torch.device("cuda", 0), 2)
-    streams = lanes.streams
-    with lanes.beside():
+def test_in_turn_nothing_runs_beside(streams):
+    lanes, main = Lanes(GPU, 2), streams.current
+    with lanes.beside() as lane:
         pass
     with lanes.in_turn():
-        assert main.waited == streams[:1]  # what was begun before is over
-        with lanes.beside():
-            pass
+        assert main.waited == [lane]  # what was begun before is over
+        with lanes.beside() as none, lanes.behind():
+            assert none is None
+            assert streams.current is main
         lanes.join()
-    assert (streams[0].waited, streams[1].waited) == ([main], [])
-    assert lanes.streams is streams
+    assert lane.waited == main.waited[:0] + [main]
+    with lanes.beside() as lane:
+        assert lane is not None
 
 
-def test_slopes_that_autograd_adds_up_are_never_on_their_way(main):
+def test_slopes_that_autograd_adds_up_are_never_on_their_way(streams):
     """Layers in two places: one's slope would be read where it is added to the other's."""
-    lanes = Lanes(torch.device("cuda", 0))
+    lanes = Lanes(GPU)
     net = nn.Sequential(nn.Linear(3, 3), nn.PReLU(), nn.Linear(3, 3), nn.PReLU())
     net[2].weight = net[0].weight
     fuse(net, Tools(kernels_in_torch, lanes))
     net(torch.rand(2, 3)).sum().backward()
-    assert not any(stream.waited for stream in lanes.streams)
+    assert not streams.made
 
 
-def test_work_behind_lanes_waits_for_them_and_what_was_before(main):
-    lanes = Lanes(torch.device("cuda", 0), 2)
+def test_work_behind_lanes_waits_for_them_and_what_was_before(streams):
+    lanes, main = Lanes(GPU, 2), streams.current
     with lanes.beside() as first:
         pass
-    with lanes.beside() as second, lanes.behind(torch.zeros(1), lane=first):
+    with lanes.beside() as second:
         pass
+    with lanes.behind(torch.zeros(1), lane=first):
+        rear = streams.current
     with lanes.behind():
-        pass
-    rear = lanes._rear
+        assert streams.current is rear
     assert rear.waited == [main, first, main, first, second]
     lanes.join()
     assert main.waited == [first, second, rear]
@@ -85,13 +108,30 @@ def test_work_behind_lanes_waits_for_them_and_what_was_before(main):
     assert main.waited == [first, second, rear]
 
 
-def test_the_stream_that_others_wait_for_comes_first(main, monkeypatch):
+def test_a_branchs_work_waits_for_no_other_branchs(streams):
+    lanes, main, branch = Lanes(GPU, 1), streams.current, Stream()
+    with lanes.beside() as one, lanes.behind(lane=one):
+        pass
+    with streams.entered(branch):
+        with lanes.beside() as other:
+            pass
+        with lanes.behind(lane=other):
+            rear = streams.current
+    assert (other.waited, rear.waited) == ([branch], [branch, other])
+    assert one not in (other, rear)
+    with lanes.behind():  # what needs all of it does
+        assert set(streams.current.waited) > {main, one, other, rear}
+    lanes.join()
+    assert set(main.waited) >= {one, other, rear}
+
+
+def test_the_stream_that_others_wait_for_comes_first(streams, monkeypatch):
     """A kernel that fills the device would hold back the small ones of the recording's own."""
-    made = []
-    monkeypatch.setattr(torch.cuda, "Stream", lambda *given: made.append(given) or main)
-    device = torch.device("cuda", 0)
-    Lanes(device, 2)
-    assert made == [(device,)] * 3
-    Branches(ConcatTable(nn.Identity(), nn.Identity()), device)
-    assert made[3:] == [(device, FIRST)] * 2
+    given = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *words: given.append(words) or Stream())
+    with Lanes(GPU, 2).beside():
+        pass
+    assert given == [(GPU,)] * 3
+    Branches(ConcatTable(nn.Identity(), nn.Identity()), GPU)
+    assert given[3:] == [(GPU, FIRST)] * 2
     assert FIRST < 0
