@@ -241,7 +241,7 @@ def _siblings(words: _Words, pictures: Path, work: Path) -> list[Section]:
                     f"--out={hd / name}", "--max-steps=60", "--loadSize=144", "--imgSize=128",
                     "--noplot", *flags, *number], "--max-steps=1 --batchSize=2 --width=0.125"),
             ], 100)
-            for name, flags in (("ganless-hd", []), ("ganless-hd --capture", ["--capture"]))
+            for name, flags in (("ganless-hd", []), ("ganless-hd as written", ["--no-capture"]))
         ),
         Section("mln", [
             of(["-m", "eyescream_py.mln", "simulate", f"--out={mln}", "--side=32", "--coils=4"]),

@@ -90,7 +90,7 @@ class Options:
     seed: int = 0
     precision: str = "auto"
     recompute: bool = False
-    capture: bool = False
+    capture: bool = True
     gpu: int = 0
     threads: int = 4
     print_every: int = 10
