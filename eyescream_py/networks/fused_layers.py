@@ -147,7 +147,7 @@ class _Convolution(torch.autograd.Function):
 
 def _of_weight(g: Tensor, x: Tensor, weight: Tensor, layer: nn.Conv2d, kernels: Any) -> Tensor:
     """The slope of the layer's weight, without the planes that were filled in."""
-    if suits(layer, x):
+    if suits(layer, x, g):
         found = weight_slopes(x, g, layer.kernel_size[0], kernels)
     else:
         found = _slopes(g, x, weight, layer, False)

@@ -23,9 +23,10 @@ TILE = 2048  # elements that a program holds at a time
 ALIGNED = 64  # elements: `torch7.flat.BORDER`, on which every parameter starts
 MOST_PARTS = 1024  # programs where sums are taken: each leaves a part of them
 SUMMED = 256  # parts that are added at a time
-# planes, weights, pixels of a program of `weight_slopes`, its stages, warps, and how many of it
-# run at a time: the quickest of six tiles on an H200, which has 132 processors (28 November 2026)
-WEIGHT_TILE, PROGRAMS = (128, 256, 64, 3, 8), 132
+# weights, pixels of a program of `weight_slopes`, its stages, warps, and how many of it
+# run at a time: the quickest of six tiles on an H200, which has 132 processors (28 November 2026);
+# of few weights more programs share the pixels
+WEIGHT_TILE, FEW_WEIGHTS_TILE = (256, 64, 3, 8, 132), (128, 64, 3, 4, 264)
 
 
 def _tiles(rows: int, planes: int, pixels: int) -> tuple[int, int]:
@@ -309,10 +310,11 @@ def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
     x, g = (t.contiguous(memory_format=torch.channels_last) for t in (x, g))
     (n, planes, height, width), out = x.shape, g.shape[1]
     rows, weights = n * height * width, side * side * planes
-    high, wide, deep, stages, warps = WEIGHT_TILE
+    high, few = 64 if out <= 64 else 128, weights <= 128
+    wide, deep, stages, warps, programs = FEW_WEIGHTS_TILE if few else WEIGHT_TILE
     tiles = triton.cdiv(weights, wide), triton.cdiv(out, high)
     # all at once are as many programs as a device runs; in each, places are counted in 32 bits
-    shares = max(PROGRAMS // (tiles[0] * tiles[1]), 1 + rows * max(planes, out) // 2**30)
+    shares = max(programs // (tiles[0] * tiles[1]), 1 + rows * max(planes, out) // 2**30)
     share = triton.cdiv(rows, shares * deep) * deep
     shares = triton.cdiv(rows, share)
     parts = torch.empty((shares, out, weights), dtype=torch.float32, device=x.device)
@@ -321,7 +323,9 @@ def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
         HIGH=high, WIDE=wide, DEEP=deep, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     made = torch.empty_like(parts[0], dtype=x.dtype)
-    wide_bodies.add_shares[(triton.cdiv(made.numel(), 256),)](
-        parts, made, shares, made.numel(), SHARES=16, TILE=256
+    # few weights are cut into many shares, which then fill the device
+    at_once, added = (16, 256) if shares <= 16 else (64, 64)
+    wide_bodies.add_shares[(triton.cdiv(made.numel(), added),)](
+        parts, made, shares, made.numel(), SHARES=at_once, TILE=added
     )
     return made.view(out, side, side, planes).permute(0, 3, 1, 2)

@@ -15,9 +15,9 @@ def test_products_are_the_slopes_of_the_weights(n, inputs, outputs, height, widt
     layer = nn.Conv2d(inputs, outputs, 7, padding=3).double()
     x = torch.randn(n, inputs, height, width, dtype=torch.float64)
     x = x.contiguous(memory_format=torch.channels_last)
-    assert suits(layer, x)
     y = layer(x)
     g = torch.randn_like(y)
+    assert suits(layer, x, g)
     (expected,) = torch.autograd.grad(y, layer.weight, g)
     torch.testing.assert_close(weight_slopes(x, g, 7, kernels_in_torch), expected)
 
@@ -28,21 +28,36 @@ def test_products_are_the_slopes_of_the_weights(n, inputs, outputs, height, widt
         nn.Conv2d(8, 8, 5, padding=2), nn.Conv2d(8, 8, 7, padding=2),
         nn.Conv2d(8, 8, 7, stride=2, padding=3), nn.Conv2d(8, 8, (7, 9), padding=(3, 4)),
         nn.Conv2d(8, 8, 7, padding=6, dilation=2), nn.Conv2d(8, 3, 7, padding=3),
+        nn.Conv2d(3, 8, 7, padding=3), nn.Conv2d(8, 8, 6, padding=3),
     ],
 )  # fmt: skip
 def test_others_are_left_to_cudnn(layer):
     for dtype in (torch.float32, torch.bfloat16):
-        assert not suits(layer, torch.zeros(1, 8, 9, 9, dtype=dtype))
-        assert not suits(nn.Conv2d(3, 8, 7, padding=3), torch.zeros(1, 3, 9, 9, dtype=dtype))
+        x = torch.zeros(1, layer.in_channels, 15, 15, dtype=dtype)
+        assert not suits(layer, x, layer.to(dtype)(x))
 
 
-@pytest.mark.parametrize(("planes", "out"), [(64, 256), (128, 256)])
-def test_5x5_kernels_of_many_planes_are_taken_for_16_bits_alone(planes, out):
-    x, layer = torch.zeros(1, planes, 9, 9), nn.Conv2d(planes, out, 5, padding=2)
-    assert suits(layer, x.bfloat16())
-    assert not suits(layer, x)
-    assert not suits(nn.Conv2d(planes, 32, 5, padding=2), x.bfloat16())
-    assert not suits(nn.Conv2d(planes, out, 3, padding=1), x.bfloat16())
+@pytest.mark.parametrize(
+    ("side", "planes", "out", "taken"),
+    [
+        (5, 64, 256, True), (5, 128, 256, True), (5, 64, 128, False), (5, 128, 32, False),
+        (5, 8, 32, True), (5, 32, 32, True), (5, 32, 56, True), (5, 56, 56, True),
+        (5, 56, 64, False), (3, 8, 64, True), (3, 8, 128, True), (3, 8, 32, False),
+        (3, 16, 64, False), (3, 64, 64, False), (3, 128, 128, False), (3, 8, 256, False),
+    ],
+)  # fmt: skip
+def test_smaller_kernels_are_taken_for_16_bits_where_they_were_quicker(side, planes, out, taken):
+    layer = nn.Conv2d(planes, out, side, padding=side // 2)
+    x, g = torch.zeros(1, planes, 9, 9), torch.zeros(1, out, 9, 9)
+    assert suits(layer, x.bfloat16(), g.bfloat16()) is taken
+    assert not suits(layer, x, g)
+
+
+def test_planes_that_were_filled_up_count():
+    layer = nn.Conv2d(30, 54, 5, padding=2)
+    x, g = torch.zeros(1, 32, 9, 9).bfloat16(), torch.zeros(1, 56, 9, 9).bfloat16()
+    assert suits(layer, x, g)
+    assert not suits(layer, x[:, :30], g[:, :54])
 
 
 @pytest.mark.parametrize(
