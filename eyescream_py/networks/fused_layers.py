@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.networks import few_planes
+from eyescream_py.networks import few_planes, strided_products
 from eyescream_py.networks.joinable import is_plain, is_rectifier, joined, left_alone
 from eyescream_py.networks.modes import FastForward, rounded
 from eyescream_py.networks.wide_slopes import suits, weight_slopes
@@ -229,6 +229,9 @@ class Beside(FastForward):
             y: Tensor = _Product.apply(x, weight, bias, self)
         elif few_planes.suits(self.layer, x):
             y = few_planes.FewPlanes.apply(x, weight, bias, self.tools.kernels, self.tools.lanes)
+        elif strided_products.suits(self.layer, x):
+            step = self.layer.stride[0]
+            y = strided_products.StridedProducts.apply(x, weight, bias, step, self)
         else:
             y = _Convolution.apply(x, weight, bias, self)
             if bias is None and not self.bare:

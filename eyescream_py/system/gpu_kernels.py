@@ -228,6 +228,40 @@ def unfold(g: Tensor, side: int) -> Tensor:
     return slopes
 
 
+def patches(x: Tensor, side: int, step: int) -> Tensor:
+    """What each pixel of the output of a convolution with a kernel of an odd side and strides of
+    `step` sees of x [N,C,H,W], 0 beyond its border: [N*h*w,side*side*C] in its type.
+    """
+    x = _in_steps(x)
+    (n, planes, height, width), taps = x.shape, side * side
+    high, wide = triton.cdiv(height, step), triton.cdiv(width, step)
+    rows = n * high * wide
+    y = x.new_empty((rows, taps * planes))
+    down, across = _tiles(rows, planes, 1)
+    folds.patches[(triton.cdiv(rows, down), triton.cdiv(planes, across), taps)](
+        x, y, rows, planes, height, width, high, wide, *_steps(x), SIDE=side, STEP=step,
+        ROWS=down, PLANES=across,
+    )  # fmt: skip
+    return y
+
+
+def unpatched(found: Tensor, shape: Sequence[int], side: int, step: int) -> Tensor:
+    """The slopes of the pixels in such patches, `found`, added up: [N,C,H,W] of a `shape`, in its
+    type and channels_last. Sums are taken in float32.
+    """
+    n, planes, height, width = shape
+    dx = torch.empty(
+        tuple(shape), dtype=found.dtype, device=found.device, memory_format=torch.channels_last
+    )
+    pixels = n * height * width
+    down, across = _tiles(pixels, planes, 4)
+    folds.unpatched[(triton.cdiv(pixels, down), triton.cdiv(planes, across))](
+        found, dx, pixels, planes, height, width, triton.cdiv(height, step),
+        triton.cdiv(width, step), SIDE=side, STEP=step, ROWS=down, PLANES=across,
+    )  # fmt: skip
+    return dx
+
+
 def head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A Linear to one number in float32: x [N,K] of any type, weight [1,K], bias [1] -> [N,1]."""
     y = torch.empty((len(x), 1), dtype=torch.float32, device=x.device)

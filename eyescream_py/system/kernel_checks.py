@@ -263,6 +263,23 @@ def folding(
         equal(kernels.unfold(of_y, side), expected.unfold(g[:, :planes], side))
 
 
+def patching(
+    kernels: Any, device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int, int],
+    side: int, step: int,
+) -> None:  # fmt: skip
+    """`patches` of x of a `shape` in two layouts, and `unpatched` of their slopes."""
+    generator, close = _seeded(), CLOSE[dtype]
+    x = torch.randn(shape, generator=generator).to(dtype)
+    rows = expected.patches(x, side, step)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = x.to(device, memory_format=layout)
+        equal(kernels.patches(given, side, step), rows)
+    found = torch.randn(rows.shape, generator=generator).to(dtype)
+    dx = kernels.unpatched(found.to(device), shape, side, step)
+    near(dx, expected.unpatched(found.double(), shape, side, step), close, close)
+    _laid(dx, torch.channels_last)
+
+
 def products(kernels: Any, device: torch.device, dtype: torch.dtype) -> None:
     """`multiply` of matrices that lie as those of `networks.wide_slopes` and `few_planes` do."""
     generator, shares, rows, out, width = _seeded(), 32, 40, 16, 56

@@ -149,6 +149,22 @@ def unfold(g: Tensor, side: int) -> Tensor:
     return slopes.flip(2).permute(1, 2, 0, 3).reshape(-1, n * height * width)
 
 
+def patches(x: Tensor, side: int, step: int) -> Tensor:
+    """x [N,C,H,W] -> [N*h*w,side*side*C], as `gpu_kernels.patches`."""
+    seen = F.unfold(x, side, padding=side // 2, stride=step)  # [N,C*taps,h*w]
+    n, planes = x.shape[:2]
+    return seen.view(n, planes, side * side, -1).permute(0, 3, 2, 1).reshape(-1, side**2 * planes)
+
+
+def unpatched(found: Tensor, shape: Sequence[int], side: int, step: int) -> Tensor:
+    """[N*h*w,side*side*C] added up as [N,C,H,W], as `gpu_kernels.unpatched`."""
+    n, planes, height, width = shape
+    full = torch.promote_types(found.dtype, torch.float32)
+    taps = found.to(full).view(n, -1, side * side, planes).permute(0, 3, 2, 1).flatten(1, 2)
+    dx = F.fold(taps, (height, width), side, padding=side // 2, stride=step)
+    return dx.to(found.dtype, memory_format=torch.channels_last)
+
+
 def head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A Linear to one number: x [N,K], weight [1,K], bias [1] -> [N,1]."""
     return F.linear(x.to(weight.dtype), weight, bias)

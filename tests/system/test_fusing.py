@@ -17,8 +17,8 @@ from eyescream_py.system.fusing import fused_kernels, what_fails
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 7)
 NAMES = ["activate", "activate_backward", "add_parts", "adam", "tiles", "judge", "tally", "widen",
-         "head", "head_backward", "pictures", "pairs", "multiply", "fold", "unfold", "place",
-         "weight_slopes"]  # fmt: skip
+         "head", "head_backward", "pictures", "pairs", "multiply", "fold", "unfold", "patches",
+         "unpatched", "place", "weight_slopes"]  # fmt: skip
 
 
 def stand_in(**changed):

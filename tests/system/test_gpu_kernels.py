@@ -94,6 +94,13 @@ def test_what_taps_find_is_added_up(kernels, side, dtype):
         checks.folding(kernels, GPU, dtype, shape, side)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("side", "step"), [(3, 2), (3, 3), (5, 2), (7, 4)])
+def test_patches_and_their_slopes(kernels, side, step, dtype):
+    for shape in ((1, 1, 1, 1), (3, 40, 1, 2), (2, 136, 5, 1), (3, 64, 9, 6), (16, 512, 4, 4)):
+        checks.patching(kernels, GPU, dtype, shape, side, step)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("shape", [(2, 8, 9, 6), (3, 5, 4, 4), (1, 8, 2, 3), (40, 64, 32, 32)])
 def test_pictures_are_placed_with_borders(kernels, shape, layout):
