@@ -14,10 +14,8 @@ from eyescream_py.plots.client import PlotFlags
 from eyescream_py.system.commands import Command, Group
 
 # no commands are in them, and Triton comes only with a torch for CUDA
-TRITONS = {
-    f"eyescream_py.system.{name}"
-    for name in ("gpu_kernels", "triton_folds", "triton_kernels", "triton_slopes")
-}
+BODIES = ("convolutions", "folds", "kernels", "slopes")
+TRITONS = {"eyescream_py.system.gpu_kernels"} | {f"eyescream_py.system.triton_{x}" for x in BODIES}
 
 
 def all_commands() -> dict[str, click.Command]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from eyescream_py.networks import few_planes, strided_products
 from eyescream_py.networks.joinable import is_plain, is_rectifier, joined, left_alone
 from eyescream_py.networks.modes import FastForward, rounded
-from eyescream_py.networks.wide_slopes import suits, weight_slopes
+from eyescream_py.networks.wide_slopes import own_values, suits, weight_slopes
 from eyescream_py.system.kernels_in_torch import AVERAGE, MAXIMUM, NO_POOL
 from eyescream_py.system.lanes import FIRST, Lanes
 from eyescream_py.torch7.layers.containers import ConcatTable
@@ -124,7 +124,10 @@ class _Convolution(torch.autograd.Function):
             weight = tools.kernels.widen(weight, out, inputs, weight.dtype)
         x = _planes_last(x)
         ctx.save_for_backward(x, weight)
-        y = torch.convolution(x, weight, None, *_settings(layer))
+        if own_values(layer, x, weight):
+            y = tools.kernels.convolve(x, weight, False)
+        else:
+            y = torch.convolution(x, weight, None, *_settings(layer))
         return y if bias is None else y[:, : len(bias)] + bias.view(-1, 1, 1)
 
     @staticmethod
@@ -140,7 +143,11 @@ class _Convolution(torch.autograd.Function):
                 of_weight = _of_weight(wide, x, weight, how.layer, tools.kernels)
                 of_bias = g.sum((0, 2, 3)) if ctx.biased else None
         if ctx.needs_input_grad[0]:
-            of_x = _slopes(wide, x, weight, how.layer, True)[:, : ctx.planes]
+            if own_values(how.layer, x, weight):
+                of_x = tools.kernels.convolve(wide, weight, True)
+            else:
+                of_x = _slopes(wide, x, weight, how.layer, True)
+            of_x = of_x[:, : ctx.planes]
         how.learn(of_weight, lane)
         return of_x, of_weight, of_bias, None
 

@@ -22,6 +22,9 @@ narrower layers, likewise (batch 16 and 1024; 3 planes and 54 are filled up to 8
     3x3 64>64, 32x32             15, 233              19, 167
     3x3 128>128, 16x16           16, 138              13, 122
 
+The values of the 7x7 layer by `gpu_kernels.convolve` and cuDNN: 38, 1225 and 59, 1741; the slopes
+of its x 44, 1297 and 101, 1905. Of 5x5 64>256 at batch 32 40 and 41, 48 and 82.
+
 The products: sum over samples and pixels of g[n,y,x,o] * p[n,y+dy,x+dx,i], p the picture with its
 border of zeros. With pictures and slopes both laid out with the border, in rows of planes, a shift
 by (dy,dx) is one by dy*width+dx rows, and what runs over a row's end meets a slope of 0. The zeros
@@ -45,16 +48,39 @@ WORTH_OF_16_BITS = (
     (range(3, 4), range(8, 9), range(64, 129, 8)),
 )
 WORTH = WORTH_OF_16_BITS[:1]
+LEAST_SIDE = 7  # of a kernel whose values and slopes of x `gpu_kernels.convolve` makes, not cuDNN
+LEAST_PIXELS = 8192  # of x for that: of fewer, most of the device would be idle
 SHARES = 32  # into which the rows are cut, so that one product of few planes fills the device
 
 
 def suits(layer: nn.Conv2d, x: Tensor, g: Tensor) -> bool:
-    """Whether `weight_slopes` is made for the layer, of stride 1, its output as large as x
-    [N,C,H,W], and quicker; g [N,out,H,W] are the output's slopes.
+    """Whether `weight_slopes` is made for the layer, its output as large as x [N,C,H,W], and
+    quicker; g [N,out,H,W] are the output's slopes.
     """
     side, worth = layer.kernel_size[0], WORTH_OF_16_BITS if _is_of_16_bits(x) else WORTH
+    return _is_same(layer) and any(
+        side in a and x.shape[1] in b and g.shape[1] in c for a, b, c in worth
+    )
+
+
+def own_values(layer: nn.Conv2d, x: Tensor, weight: Tensor) -> bool:
+    """Whether `gpu_kernels.convolve` is the quicker way with x [N,in,H,W] and the layer's weight
+    [out,in,side,side], as they are computed with.
+    """
     return (
-        any(side in a and x.shape[1] in b and g.shape[1] in c for a, b, c in worth)
+        _is_of_16_bits(x)
+        and _is_same(layer)
+        and layer.kernel_size[0] >= LEAST_SIDE
+        and weight.shape[0] % 32 == weight.shape[1] % 32 == 0
+        and x[:, 0].numel() >= LEAST_PIXELS
+    )
+
+
+def _is_same(layer: nn.Conv2d) -> bool:
+    """Whether its kernel is as wide as high, odd, of stride 1, and the output as large as x."""
+    side = layer.kernel_size[0]
+    return (
+        side % 2 == 1
         and layer.kernel_size == (side, side)
         and layer.padding == (side // 2, side // 2)
         and layer.stride == (1, 1)

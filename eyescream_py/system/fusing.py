@@ -168,8 +168,10 @@ def _checks(device: torch.device, rounded: bool) -> list[Callable[[Any], None]]:
         lambda kernels: checks.products(kernels, *given),
         lambda kernels: checks.folding(kernels, *given, (5, 3, 4, 6), 5),
         lambda kernels: checks.patching(kernels, *given, (5, 24, 5, 6), 3, 2),
-        (lambda kernels: checks.of_wide_weights(kernels, device, (3, 24, 5, 6), 40, 7))
-        if rounded else (lambda kernels: checks.placing(kernels, *given, (3, 8, 4, 6))),
+        *([
+            lambda kernels: checks.of_wide_weights(kernels, device, (3, 24, 5, 6), 40, 7),
+            lambda kernels: checks.convolving(kernels, device, (3, 24, 5, 6), 72, 5),
+        ] if rounded else [lambda kernels: checks.placing(kernels, *given, (3, 8, 4, 6))]),
     ]  # fmt: skip
 
 

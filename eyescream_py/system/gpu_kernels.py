@@ -15,6 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
+from eyescream_py.system import triton_convolutions as convolutions
 from eyescream_py.system import triton_folds as folds
 from eyescream_py.system import triton_kernels as bodies
 from eyescream_py.system import triton_slopes as wide_bodies
@@ -27,6 +28,9 @@ SUMMED = 256  # parts that are added at a time
 # run at a time: the quickest of six tiles on an H200, which has 132 processors (28 November 2026);
 # of few weights more programs share the pixels
 WEIGHT_TILE, FEW_WEIGHTS_TILE = (256, 64, 3, 8, 132), (128, 64, 3, 4, 264)
+# pixels, planes, planes of its input of a program of `convolve`, its stages, warps: the quickest of
+# four tiles there
+VALUE_TILE = (128, 128, 64, 3, 4)
 
 
 def _tiles(rows: int, planes: int, pixels: int) -> tuple[int, int]:
@@ -363,3 +367,28 @@ def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
         parts, made, shares, made.numel(), SHARES=at_once, TILE=added
     )
     return made.view(out, side, side, planes).permute(0, 3, 1, 2)
+
+
+def convolve(x: Tensor, weight: Tensor, back: bool) -> Tensor:
+    """x [N,in,H,W] convolved with weight [out,in,side,side], at stride 1 with an odd side and half
+    of it as border: [N,out,H,W]; `back`: x [N,out,H,W] are slopes of that, and its input's are
+    made, [N,in,H,W]. All of 16 bits a value, in channels_last.
+    """
+    x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    (n, inputs, height, width), side = x.shape, weight.shape[2]
+    planes = weight.shape[1 if back else 0]
+    high, wide, deep, stages, warps = VALUE_TILE
+    # two pixels next to each other by a program that few planes would leave half empty
+    pair = 2 if width % 2 == 0 and planes <= wide // 2 else 1
+    rows, across = n * height * width // pair, pair * planes
+    wide, deep = (
+        min(a, max(16, triton.next_power_of_2(b))) for a, b in ((wide, across), (deep, inputs))
+    )
+    y = torch.empty((n, planes, height, width), dtype=x.dtype, device=x.device,
+                    memory_format=torch.channels_last)  # fmt: skip
+    convolutions.convolve[(triton.cdiv(rows, high), triton.cdiv(across, wide))](
+        x, weight, y, rows, IN=inputs, OUT=planes, HEIGHT=height, WIDTH=width, SIDE=side,
+        PAIR=pair, BACK=back, HIGH=high, WIDE=wide, DEEP=deep, num_warps=warps,
+        num_stages=stages,
+    )  # fmt: skip
+    return y

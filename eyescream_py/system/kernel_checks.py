@@ -335,3 +335,19 @@ def of_wide_weights(
     near(found, truth, 0, 5e-3 * float(truth.abs().max()))  # only the sum is rounded
     _laid(found, torch.channels_last)
     equal(kernels.weight_slopes(x.to(device), g.to(device), side), found)
+
+
+def convolving(
+    kernels: Any, device: torch.device, shape: tuple[int, ...], planes: int, side: int
+) -> None:
+    """`convolve` of x of a shape, in bfloat16, to so many planes, and of slopes back."""
+    generator, (n, inputs, *pixels) = _seeded(), shape
+    weight = torch.randn((planes, inputs, side, side), generator=generator).bfloat16() / 8
+    for back, count in ((False, inputs), (True, planes)):
+        x = torch.randn((n, count, *pixels), generator=generator).bfloat16()
+        truth = expected.convolve(x.double(), weight.double(), back)
+        given = x.to(device), weight.to(device), back
+        found = kernels.convolve(*given)
+        near(found, truth, 0, 5e-3 * float(truth.abs().max()))  # only the sum is rounded
+        _laid(found, torch.channels_last)
+        equal(kernels.convolve(*given), found)

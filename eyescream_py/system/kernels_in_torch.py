@@ -220,3 +220,13 @@ def weight_slopes(x: Tensor, g: Tensor, side: int) -> Tensor:
     found = torch.ops.aten.convolution_backward(g.to(full), x.to(full), weight, None, *settings)
     slopes: Tensor = found[1].to(x.dtype)
     return slopes.contiguous(memory_format=torch.channels_last)
+
+
+def convolve(x: Tensor, weight: Tensor, back: bool) -> Tensor:
+    """x convolved with weight [out,in,side,side] of an odd side, or as slopes back through it, as
+    `gpu_kernels.convolve`.
+    """
+    full = torch.promote_types(x.dtype, torch.float32)
+    product = F.conv_transpose2d if back else F.conv2d
+    y = product(x.to(full), weight.to(full), padding=weight.shape[2] // 2)
+    return y.to(x.dtype, memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ from torch import nn
 
 from eyescream_py.game.answers import Logits
 from eyescream_py.game.taming import SlopePenalty
-from eyescream_py.networks import models, models_c2f, models_small
+from eyescream_py.networks import models, models_c2f, models_small, wide_slopes
 from eyescream_py.networks.fused_head import Head, fuse_head
 from eyescream_py.networks.fused_layers import Beside, Passed, Rectifier, Tools, fuse
 from eyescream_py.networks.modes import evaluating
@@ -294,3 +294,29 @@ def test_networks_from_lua_are_what_lua_made_of_them_when_fused_too(monkeypatch)
     faults = {entry.name: golden_classes.fault(entry) for entry in entries}
     assert {name: said for name, said in faults.items() if said} == {}
     assert sum(exchanged) > 50
+
+
+@pytest.mark.parametrize("planes", [32, 33])
+def test_a_wide_convolution_in_16_bits_by_a_kernel_of_ours(planes, monkeypatch):
+    """And its slopes of x; planes beyond its own may be filled in on either side."""
+    torch.manual_seed(0)
+    called = []
+
+    def convolve(x, weight, back):
+        called.append(back)
+        return kernels_in_torch.convolve(x, weight, back)
+
+    kernels = types.SimpleNamespace(**{**vars(kernels_in_torch), "convolve": convolve})
+    tools = Tools(kernels, Lanes(torch.device("cpu")), multiple=32)
+    layer = nn.Conv2d(planes, 40, 7, padding=3).to(memory_format=torch.channels_last)
+    x, g = torch.randn(2, planes, 9, 6), torch.randn(2, 40, 9, 6)
+    found = []
+    for own in (False, True):
+        monkeypatch.setattr(wide_slopes, "LEAST_PIXELS", 2 * 9 * 6 + (0 if own else 1))
+        start = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = Beside(layer, tools, False)(start)
+        found.append([y, *torch.autograd.grad(y, [start, *layer.parameters()], g.to(y.dtype))])
+        assert called == ([False, True] if own else [])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=2**-7, atol=2**-7 * a.abs().max().item())

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from eyescream_py.networks.wide_slopes import suits, weight_slopes
+from eyescream_py.networks.wide_slopes import own_values, suits, weight_slopes
 from eyescream_py.system import kernels_in_torch
 
 
@@ -87,3 +87,15 @@ def test_rounded_pictures_are_summed_in_full():
     assert found.dtype == torch.bfloat16
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.double(), truth, rtol=2**-8, atol=1e-3)
+
+
+def test_which_values_a_kernel_of_ours_makes():
+    layer, small = nn.Conv2d(32, 64, 7, padding=3), nn.Conv2d(32, 64, 5, padding=2)
+    x, weight = torch.empty(8, 32, 32, 32).bfloat16(), layer.weight.bfloat16()
+    assert own_values(layer, x, weight)
+    assert not own_values(layer, x[1:], weight)  # too few pixels
+    assert not own_values(layer, x.float(), layer.weight)
+    assert not own_values(layer, x, weight[:40])
+    assert not own_values(small, x, small.weight.bfloat16())
+    strided = nn.Conv2d(32, 64, 7, padding=3, stride=2)
+    assert not own_values(strided, x, weight)

@@ -18,7 +18,7 @@ from eyescream_py.system.fusing import fused_kernels, what_fails
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 7)
 NAMES = ["activate", "activate_backward", "add_parts", "adam", "tiles", "judge", "tally", "widen",
          "head", "head_backward", "pictures", "pairs", "multiply", "fold", "unfold", "patches",
-         "unpatched", "place", "weight_slopes"]  # fmt: skip
+         "unpatched", "place", "weight_slopes", "convolve"]  # fmt: skip
 
 
 def stand_in(**changed):
@@ -114,7 +114,7 @@ def test_every_kernel_is_tried():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kernel_that_is_wrong_is_found_and_named(name):
-    rounded = name == "weight_slopes"  # by which only 16 bits are summed
+    rounded = name in ("weight_slopes", "convolve")  # by which only 16 bits are summed
     said = what_fails(stand_in(**{name: a_little_off(name)}), CPU, rounded)
     assert said.startswith(f"{name}: ")
 

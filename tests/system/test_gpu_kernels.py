@@ -114,6 +114,13 @@ def test_slopes_of_wide_weights(kernels):
         checks.of_wide_weights(kernels, GPU, shape, planes, side)
 
 
+def test_a_wide_convolution_and_the_slopes_of_its_input(kernels):
+    for shape, planes, side in (((2, 8, 9, 6), 16, 7), ((1, 8, 1, 2), 8, 9), ((3, 24, 5, 7), 72, 5),
+                                ((3, 200, 6, 4), 40, 5), ((1, 64, 5, 5), 130, 3),
+                                ((40, 64, 32, 32), 128, 7), ((4, 64, 16, 16), 256, 5)):  # fmt: skip
+        checks.convolving(kernels, GPU, shape, planes, side)
+
+
 @pytest.mark.parametrize("table", [False, True])
 @pytest.mark.parametrize(("channels", "side", "coarse"), [(1, 32, 16), (3, 24, 8), (3, 64, 32)])
 def test_pictures_and_pairs(kernels, channels, side, coarse, table):
