@@ -62,7 +62,7 @@ def test_planes_that_were_filled_up_count():
 
 @pytest.mark.parametrize(
     ("dtype", "called"),
-    [(torch.bfloat16, {"weight_slopes"}), (torch.float32, {"place", "multiply"})],
+    [(torch.bfloat16, ["weight_slopes"]), (torch.float32, ["multiply", "place"])],
     ids=str,
 )
 def test_16_bits_are_left_to_one_kernel_and_more_to_products(dtype, called):
@@ -75,7 +75,7 @@ def test_16_bits_are_left_to_one_kernel_and_more_to_products(dtype, called):
 
     weight_slopes(torch.ones(2, 8, 5, 5, dtype=dtype), torch.ones(2, 8, 5, 5, dtype=dtype), 7,
                   Watched())  # fmt: skip
-    assert watched == called
+    assert sorted(watched) == called
 
 
 def test_rounded_pictures_are_summed_in_full():
