@@ -152,8 +152,8 @@ class Learner:
         """`backward` and `step`: large weights learn while slopes of others are being found."""
         # slopes of several processes or passes are added up first
         if self.fused and self.lanes and passes == 1 and group.size == 1:
-            self.fused.begin(gate)
-            self._differentiate(loss, self.lanes.behind)
+            with self.fused.early(gate):
+                self._differentiate(loss, self.lanes.behind)
         else:
             self.backward(loss, group, passes)
         self.step(gate)

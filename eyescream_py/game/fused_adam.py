@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +24,7 @@ class FusedAdam:
     `Flat` parameters and its counters on the device, by the kernel `adam` of `kernels`.
 
     The optimizer's gradients stay as they were found: penalty and clamp exist in the pass alone.
-    Between `begin` and `step` each weight of `LARGE` elements or more may take its step with
+    In a block `early` before `step` each weight of `LARGE` elements or more may take its step with
     `take`, while slopes of others are still being found: memory, which is all that Adam waits
     for, is idle there. The numbers are those of `step` alone, to the bit.
     """
@@ -45,6 +46,7 @@ class FusedAdam:
         self.taken: set[int] = set()
         self._count: Tensor | None = None  # of the step that has begun
         self._gate: Tensor | None = None
+        self._open = False
         self._tiles: dict[tuple[Span, ...], Any] = {}
 
     @property
@@ -54,17 +56,35 @@ class FusedAdam:
             raise TypeError("a fused step needs an optimizer of flat parameters")
         return flat
 
-    def begin(self, gate: Tensor | None = None) -> None:
-        """Count the next step; where `gate` is 0, it is none, and nothing changes in it."""
-        self.taken.clear()
+    @contextlib.contextmanager
+    def early(self, gate: Tensor | None = None) -> Iterator[None]:
+        """A block in which weights may take their step; where `gate` is 0, nothing changes in it.
+        `step` has to follow it.
+        """
+        self._begin(gate)
+        self._open = True
+        try:
+            yield
+        except BaseException:  # as where a recording fails: no step has begun
+            self._end()
+            raise
+        finally:
+            self._open = False
+
+    def _begin(self, gate: Tensor | None) -> None:
+        """Count the step."""
         count = self.optimizer.count(gate)
         if not isinstance(count, Tensor):
             raise TypeError("a fused step needs an optimizer that keeps its counters on the device")
         self._count, self._gate = count, gate
 
+    def _end(self) -> None:
+        self._count = None
+        self.taken.clear()
+
     def takes(self, weight: Tensor) -> bool:
         """Whether this parameter may take its step now."""
-        return self._count is not None and id(weight) in self._large
+        return self._open and id(weight) in self._large
 
     def take(self, weight: Tensor, slope: Tensor) -> None:
         """The step of a parameter that `takes` it, with its `slope`, which is put among the
@@ -76,14 +96,14 @@ class FusedAdam:
         self._change([(0, end - start)], slice(start, end), self._flat.row(number, slope))
 
     def step(self, gate: Tensor | None = None) -> None:
-        """Change weights, moments and the count of steps, where `gate` is not 0: all that has not
-        been taken since `begin`.
+        """Change weights, moments and the count of steps, where `gate` is not 0: all that was not
+        taken in an `early` before it.
         """
         if self._count is None:
-            self.begin(gate)
+            self._begin(gate)
         rest = _joined(span for n, span in enumerate(self._spans) if n not in self.taken)
         self._change(rest, slice(None))
-        self._count = None
+        self._end()
 
     def _change(self, spans: Spans, part: slice, found: Tensor | None = None) -> None:
         """The step of `spans` of a `part` of the flat tensors."""

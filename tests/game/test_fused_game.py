@@ -129,11 +129,15 @@ def test_fused_steps_are_the_steps(bound):
     assert 0 < int(plain.D.optimizer.t) <= 4
 
 
-@pytest.mark.parametrize("bound", [1.01, 0.5])
-@pytest.mark.parametrize("name", ["fp32", "bf16"])
-def test_large_weights_learn_early_and_by_the_same_numbers(name, bound, monkeypatch):
+@pytest.mark.parametrize("slopes", [False, True])
+@pytest.mark.parametrize(("name", "bound"), [("fp32", 1.01), ("bf16", 0.5)])
+def test_large_weights_learn_early_and_by_the_same_numbers(name, bound, slopes, monkeypatch):
     early, _ = game(kernels_in_torch, name=name, bound=bound)
     late, _ = game(kernels_in_torch, name=name, bound=bound)
+    if slopes:  # whose iterations add up slopes: nothing is early in the second of three
+        for either in (early, late):
+            either.taming = Taming(slope=SlopePenalty(1.0, every=2))
+            either.taming.count(1)
     monkeypatch.setattr(late.D.fused, "takes", lambda weight: False)
     taken = []
     take = early.D.fused.take
@@ -141,7 +145,7 @@ def test_large_weights_learn_early_and_by_the_same_numbers(name, bound, monkeypa
     for _ in range(3):
         for either in (early, late):
             either.iteration(BATCH)
-    assert taken == [(1024, 4096), (1024, 512, 3, 3)] * 3
+    assert taken == [(1024, 4096), (1024, 512, 3, 3)] * (2 if slopes else 3)
     for ours, theirs in ((early.D, late.D), (early.G, late.G)):
         a, b = ours.optimizer, theirs.optimizer
         assert torch.equal(a.flat.weights, b.flat.weights)
@@ -154,11 +158,31 @@ def test_large_weights_learn_early_and_by_the_same_numbers(name, bound, monkeypa
 def test_a_copied_network_does_not_teach_the_original(monkeypatch):
     made, _ = game(kernels_in_torch)
     twin = copy.deepcopy(made.D.network)
-    made.D.fused.begin()
     monkeypatch.setattr(made.D.fused, "take", lambda *given: pytest.fail("taken"))
-    twin(torch.rand(2, 1, SIDE, SIDE).double()).sum().backward()
-    with pytest.raises(pytest.fail.Exception):
-        made.D.network(torch.rand(2, 1, SIDE, SIDE).double()).sum().backward()
+    x = torch.rand(2, 1, SIDE, SIDE).double()
+    with made.D.fused.early():
+        twin(x).sum().backward()
+        with pytest.raises(pytest.fail.Exception):
+            made.D.network(x).sum().backward()
+
+
+def test_an_early_step_that_fails_leaves_none_begun():
+    made, _ = game(kernels_in_torch)
+    fused = made.D.fused
+    (weight,) = [p for p in made.D.optimizer.parameters if p.shape == (1024, 512, 3, 3)]
+
+    def fails():
+        with fused.early():
+            fused.take(weight, torch.zeros_like(weight))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
+    assert not fused.taken
+    assert not fused.takes(weight)
+    before = int(made.D.optimizer.t)
+    fused.step()
+    assert int(made.D.optimizer.t) == before + 1
 
 
 def gradients_in_file(made):

@@ -80,7 +80,11 @@ def test_a_recorded_run_saves_what_the_same_run_as_written_does(script, flags, g
     assert metrics[0] == metrics[1]
 
 
-@pytest.mark.parametrize(("script", "flags"), [("train", ("--D_maxAcc=0.7",)), ("train_c2f", ())])
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [("train", ("--D_maxAcc=0.7",)), ("train_c2f", ()),
+     ("train", ("--D_r1=1", "--D_r1_every=2", "--D_iterations=2"))],
+)  # fmt: skip
 def test_weights_that_learn_early_learn_the_same(script, flags, gpu, monkeypatch, tmp_path):
     data, kernel, early = pictures(tmp_path, script), kernels_in_torch.adam, []
     monkeypatch.setattr(
