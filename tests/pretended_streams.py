@@ -109,8 +109,7 @@ class Streams:
                 raise RuntimeError("capturing stream has unjoined work")
         finally:
             Stream.recorded = set()
-        self.main.wait_stream(stream)  # on which the first replay would be
-        self.current = self.main
+        self.current = self.main  # on which the first replay is; torch lets it wait for nothing
 
     def made(self, place: Place) -> None:
         """New memory, perhaps where some was that is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -107,12 +108,14 @@ class Graph:
         self.calls: list[tuple[Any, Any, Any, Any]] = []
         self.replays = 0
         self.generators: list[Generator] = []
+        self.begin: Callable[[], None]  # what recording and replay begin with
 
     def register_generator_state(self, generator: HostGenerator) -> None:
         self.generators.append(Generator.of_gpu[generator._cdata])
 
     def replay(self) -> None:
         self.replays += 1
+        self.begin()
         with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
             for call, args, kwargs, made in self.calls if self.replays > 1 else ():
                 for place, new in zip(tree_leaves(made), tree_leaves(call(*args, **kwargs)),

@@ -179,6 +179,9 @@ def _recording(
     # stream; what may never be recorded, such as waiting for it, fails in every mode.
     with torch.cuda.graph(graph, memory, stream, capture_error_mode="thread_local"):
         yield
+    # torch begins a recording by setting the offset of its random numbers to 0, by a kernel on
+    # this stream; a replay on another sets it anew, which must come after that
+    torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
 def _in_order(stream: Any, memory: Any, generator: torch.Generator | None) -> bool:

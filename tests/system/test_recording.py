@@ -18,6 +18,7 @@ from eyescream_py.system.recording import (
     set_rate,
 )
 from tests.fake_cuda import OnCuda, pretend_recording
+from tests.pretended_gpu import pretended_gpu
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -175,6 +176,18 @@ def test_a_failed_recording_is_one_line_with_its_remedy(monkeypatch):
         "the step cannot be recorded on this GPU (operation not permitted): give --no-capture"
     )
     assert asked["capture_error_mode"] == "thread_local"
+
+
+def test_the_first_replay_waits_for_what_a_recording_does_to_the_random_numbers(monkeypatch):
+    with pretended_gpu(monkeypatch) as gpu:
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        with torch.cuda.graph(graph, None, stream):
+            pass
+        with pytest.raises(RuntimeError, match="offset does not wait for another stream"):
+            graph.replay()
+        made, _ = recorded(lambda: None, stream, "the work", "")
+        made.replay()
+        assert gpu.graphs == [graph, made]
 
 
 @pytest.mark.parametrize("gpu", [False, True])

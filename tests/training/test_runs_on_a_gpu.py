@@ -234,12 +234,13 @@ def test_a_replay_computes_anew_what_operations_depend_on_and_nothing_of_python(
         x, counted = torch.ones(3, device=CUDA), 1
         weight = nn.Parameter(torch.full((3,), 2.0, device=CUDA))
         generator = torch.Generator(CUDA).manual_seed(3)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        with torch.cuda.graph(graph, stream=stream):
             y = (weight * x).sum() + counted
             (slopes,) = torch.autograd.grad(y, weight)
             drawn = torch.empty(3, device=CUDA).uniform_(generator=generator)
             x.add_(slopes)
+        torch.cuda.current_stream().wait_stream(stream)
         graph.replay()
         assert y.item() == 7
         before, counted = drawn.cpu().clone(), 5
