@@ -102,8 +102,10 @@ class FusedAdam:
         if self._count is None:
             self._begin(gate)
         rest = _joined(span for n, span in enumerate(self._spans) if n not in self.taken)
-        self._change(rest, slice(None))
-        self._end()
+        try:
+            self._change(rest, slice(None))
+        finally:
+            self._end()
 
     def _change(self, spans: Spans, part: slice, found: Tensor | None = None) -> None:
         """The step of `spans` of a `part` of the flat tensors."""

@@ -181,7 +181,7 @@ def add_parts(
 @triton.jit
 def adam(
     w, g, m, v, rounded, steps, rate, gate, tiles, found, l1, l2, bound, log1, log2, keep1, keep2,
-     take1, take2, eps, L1: tl.constexpr, L2: tl.constexpr, CLAMP: tl.constexpr,
+    take1, take2, eps, L1: tl.constexpr, L2: tl.constexpr, CLAMP: tl.constexpr,
     GATE: tl.constexpr, ROUND: tl.constexpr, FOUND: tl.constexpr, ALIGNED: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip

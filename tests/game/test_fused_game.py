@@ -166,18 +166,26 @@ def test_a_copied_network_does_not_teach_the_original(monkeypatch):
             made.D.network(x).sum().backward()
 
 
-def test_an_early_step_that_fails_leaves_none_begun():
+@pytest.mark.parametrize("beside_step", [False, True])
+def test_an_early_step_that_fails_leaves_none_begun(beside_step, monkeypatch):
+    def raising(*given):
+        raise RuntimeError
+
     made, _ = game(kernels_in_torch)
     fused = made.D.fused
     (weight,) = [p for p in made.D.optimizer.parameters if p.shape == (1024, 512, 3, 3)]
 
-    def fails():
+    def fails(beside_step):
         with fused.early():
             fused.take(weight, torch.zeros_like(weight))
-            raise RuntimeError
+            if not beside_step:
+                raise RuntimeError
+        with monkeypatch.context() as patch:
+            patch.setattr(fused, "_change", raising)
+            fused.step()
 
     with pytest.raises(RuntimeError):
-        fails()
+        fails(beside_step)
     assert not fused.taken
     assert not fused.takes(weight)
     before = int(made.D.optimizer.t)
