@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.networks.rows import keeps_size, planes_of, rows_of
 from eyescream_py.system.lanes import Lanes
 
 MOST_PLANES = 4  # of the output
@@ -32,11 +33,7 @@ def suits(layer: nn.Conv2d, x: Tensor) -> bool:
         and layer.in_channels % 8 == 0
         and x.shape[1] == layer.in_channels
         and 3 <= side <= LARGEST_SIDE
-        and side % 2 == 1
-        and layer.kernel_size == (side, side)
-        and layer.padding == (side // 2, side // 2)
-        and layer.stride == (1, 1)
-        and layer.dilation == (1, 1)
+        and keeps_size(layer)
     )
 
 
@@ -50,7 +47,7 @@ class FewPlanes(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernels: Any, lanes: Lanes
     ) -> Tensor:
         (n, _, height, width), (out, _, side, _) = x.shape, weight.shape
-        rows, taps = _rows(x), _rows(weight)
+        rows, taps = rows_of(x), rows_of(weight)
         ctx.save_for_backward(rows, taps)
         ctx.kernels, ctx.lanes, ctx.biased = kernels, lanes, bias is not None
         ctx.shape, ctx.side = x.shape, side
@@ -66,11 +63,13 @@ class FewPlanes(torch.autograd.Function):
         slopes = kernels.unfold(g, ctx.side)
         if ctx.needs_input_grad[1]:
             with ctx.lanes.beside(g, slopes, rows):
-                of_weight = _planes(_of_taps(slopes, rows, kernels), g.shape[1], ctx.side, ctx.side)
+                of_weight = planes_of(
+                    _of_taps(slopes, rows, kernels), g.shape[1], ctx.side, ctx.side
+                )
                 of_bias = g.sum((0, 2, 3)) if ctx.biased else None
         if ctx.needs_input_grad[0]:
             n, _, height, width = ctx.shape
-            of_x = _planes(slopes.t().mm(taps), n, height, width)
+            of_x = planes_of(slopes.t().mm(taps), n, height, width)
         return of_x, of_weight, of_bias, None, None
 
 
@@ -87,13 +86,3 @@ def _of_taps(slopes: Tensor, rows: Tensor, kernels: Any) -> Tensor:
 
 def _full(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """[N,C,H,W] -> [N*H*W,C], which in channels_last is the same memory."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def _planes(rows: Tensor, n: int, height: int, width: int) -> Tensor:
-    """[n*height*width,C] -> [n,C,height,width] in channels_last."""
-    return rows.view(n, height, width, -1).permute(0, 3, 1, 2)

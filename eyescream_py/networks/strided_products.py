@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.networks.rows import planes_of, rows_of
+
 LEAST_PLANES = 64  # of x and of the output: narrower products fill no device
 # values in the patches: of many pictures they are more to write and to read than cuDNN computes in
 # vain (16 px, H200: 0.442 in place of 0.497 ms at batch 16, 2.41 of 2.27 at 1024)
@@ -55,16 +57,16 @@ class StridedProducts(torch.autograd.Function):
         ctx.side = weight.shape[2]
         product = rows.mm(taps.t()) if bias is None else torch.addmm(bias, rows, taps.t())
         high, wide = (-(-size // step) for size in x.shape[2:])
-        return _planes(product, len(x), high, wide)
+        return planes_of(product, len(x), high, wide)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (rows, taps), g, how = ctx.saved_tensors, grads[0], ctx.how
         of_x = of_weight = of_bias = lane = None
-        slopes = _pixels(g)
+        slopes = rows_of(g)
         if ctx.needs_input_grad[1]:
             with how.tools.lanes.beside(slopes, rows) as lane:
-                of_weight = _planes(slopes.t().mm(rows), len(taps), ctx.side, ctx.side)
+                of_weight = planes_of(slopes.t().mm(rows), len(taps), ctx.side, ctx.side)
                 of_bias = slopes.sum(0) if ctx.biased else None
         if ctx.needs_input_grad[0]:
             found = slopes.mm(taps)
@@ -73,16 +75,6 @@ class StridedProducts(torch.autograd.Function):
         return of_x, of_weight, of_bias, None, None
 
 
-def _pixels(x: Tensor) -> Tensor:
-    """[N,C,H,W] -> [N*H*W,C], which in channels_last is the same memory."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
 def _taps(weight: Tensor) -> Tensor:
-    """[out,in,side,side] -> [out,side*side*in], likewise."""
+    """[out,in,side,side] -> [out,side*side*in], which in channels_last is the same memory."""
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
-
-
-def _planes(rows: Tensor, n: int, height: int, width: int) -> Tensor:
-    """[n*height*width,C] or [n,height*width*C] -> [n,C,height,width] in channels_last."""
-    return rows.view(n, height, width, -1).permute(0, 3, 1, 2)

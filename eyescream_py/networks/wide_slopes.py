@@ -39,6 +39,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.networks.rows import keeps_size
+
 ANY = range(8, 1 << 20, 8)
 # (sides of a kernel, planes of x, of the output): of 3x3 and 5x5 what is measured, and between
 WORTH_OF_16_BITS = (
@@ -58,7 +60,7 @@ def suits(layer: nn.Conv2d, x: Tensor, g: Tensor) -> bool:
     quicker; g [N,out,H,W] are the output's slopes.
     """
     side, worth = layer.kernel_size[0], WORTH_OF_16_BITS if _is_of_16_bits(x) else WORTH
-    return _is_same(layer) and any(
+    return keeps_size(layer) and any(
         side in a and x.shape[1] in b and g.shape[1] in c for a, b, c in worth
     )
 
@@ -69,22 +71,10 @@ def own_values(layer: nn.Conv2d, x: Tensor, weight: Tensor) -> bool:
     """
     return (
         _is_of_16_bits(x)
-        and _is_same(layer)
+        and keeps_size(layer)
         and layer.kernel_size[0] >= LEAST_SIDE
         and weight.shape[0] % 32 == weight.shape[1] % 32 == 0
         and x[:, 0].numel() >= LEAST_PIXELS
-    )
-
-
-def _is_same(layer: nn.Conv2d) -> bool:
-    """Whether its kernel is as wide as high, odd, of stride 1, and the output as large as x."""
-    side = layer.kernel_size[0]
-    return (
-        side % 2 == 1
-        and layer.kernel_size == (side, side)
-        and layer.padding == (side // 2, side // 2)
-        and layer.stride == (1, 1)
-        and layer.dilation == (1, 1)
     )
 
 
