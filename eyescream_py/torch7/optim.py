@@ -84,7 +84,7 @@ class LuaOptimizer(torch.optim.Optimizer):
         self,
         loss: Tensor,
         leaves: list[Tensor] | None = None,
-        reading: Callable[..., AbstractContextManager[None]] = nullcontext,
+        reading: Callable[..., AbstractContextManager[None]] = lambda *slopes: nullcontext(),
         without: Collection[int] = (),
     ) -> None:
         """Make `loss`'s slopes the `gradients`; by `leaves` where those stand in for the parameters

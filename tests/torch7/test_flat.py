@@ -197,3 +197,15 @@ def test_a_number_that_is_none_is_found_in_the_buffer():
     assert optimizer.is_finite()
     optimizer.moments["v"][3][0, 1, 2, 2] = torch.inf
     assert not optimizer.is_finite()
+
+
+def test_slopes_of_several_flat_parameters_are_found_without_a_word_on_reading():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    optimizer, x = Adam(Flat(net)), torch.randn(4, 3)
+    expected = torch.autograd.grad(net(x).sum(), list(net.parameters()))
+    optimizer.differentiate(net(x).sum())
+    for p, slope in zip(net.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, slope)
+    optimizer.differentiate(net(x).sum() * 2, without=[0])
+    torch.testing.assert_close(net[0].weight.grad, expected[0])
+    torch.testing.assert_close(net[1].weight.grad, 2 * expected[2])
