@@ -120,6 +120,14 @@ class UNet(nn.Module):
         self.collapse = nn.Conv2d(up[0], 3, 1)
         self.reset(seed)
 
+    @property
+    def bytes_of_a_pixel(self) -> int:
+        """Of the input, that a picture takes without gradients, at the least: the first level holds
+        its convolution beside what is pooled, the last its input, convolution and SELU.
+        """
+        first = cast(BasisConv2d, self.encoderLevels[0]).outputs
+        return 4 * (3 + max(first + first // 4, 3 * self.finalDecoder.outputs))
+
     def reset(self, seed: int) -> None:
         """Start values from `seed`, the same on every device."""
         generator = torch.Generator().manual_seed(seed)

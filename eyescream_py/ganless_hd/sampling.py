@@ -38,6 +38,7 @@ CONTEXT = 256  # pixels around a tile; no output pixel depends on an input furth
 LINE_SHARE = 64  # of 255: a reduced line stays where it covers a quarter of the new pixel
 GREY = 128
 BYTES = 60  # of a pixel, at the least: input, output and sheet, as bytes and as floats
+Resize = Callable[[np.ndarray, int], np.ndarray]
 BOXED = Path(__file__).with_name("painter.safetensors")  # small, trained on tinted LFW faces
 
 
@@ -74,6 +75,17 @@ class Painter:
 
     def _paint(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.network(to_network(inputs[None], self.device))[0].cpu()
+
+    def demand_memory(self, height: int, width: int, label: str) -> None:
+        """Raise UserError that begins with `label` where a picture of these sides needs more memory
+        than there is. Of a GPU's own memory only its use tells.
+        """
+        size, remedy = BYTES * height * width, "give a smaller --size"
+        reach = self.tile + 2 * CONTEXT if self.tile else max(height, width)
+        piece = self.network.bytes_of_a_pixel * min(height, reach) * min(width, reach)
+        if self.device.type == "cpu" and piece > size:
+            size, remedy = piece, f"{remedy} or {'--tile' if self.tile else 'a --tile'}"
+        demand_memory(label, "painting it", size, remedy)
 
     def colours(self, picture: np.ndarray) -> np.ndarray | None:
         """The colour map of a picture in cells of the size seen in training; None if trained
@@ -155,20 +167,22 @@ def load_picture(path: str | Path) -> np.ndarray:
         raise UserError(f"{printable(path)}: cannot be read as a picture ({error})") from error
 
 
-def fitted(picture: np.ndarray, size: int, name: str) -> np.ndarray:
-    """Shorter side resized to `size` (0: as it is), then the middle with sides that are multiples
-    of 64.
+def fitted(
+    painter: Painter,
+    picture: np.ndarray,
+    size: int,
+    name: str,
+    resized: Resize = resize_shorter_side,
+) -> np.ndarray:
+    """Shorter side `resized` to `size` (0: as it is), then the middle with sides that are multiples
+    of 64. Raises UserError, before, where `painter` would not have the memory.
     """
     if size:
-        _demand_memory(not_too_long(picture), size, name)
-        picture = resize_shorter_side(picture, size)
-    return middle(picture, name)
-
-
-def _demand_memory(picture: np.ndarray, size: int, name: str) -> None:
-    """Raise UserError where the picture at `size` needs more memory than there is."""
-    longer = max(picture.shape[:2]) / min(picture.shape[:2])
-    demand_memory(f"{name} at --size={size}", "painting it", int(BYTES * longer * size**2))
+        picture = not_too_long(picture)
+    scale = size / min(picture.shape[:2]) if size else 1
+    height, width = (int(side * scale) for side in picture.shape[:2])
+    painter.demand_memory(height, width, f"{name} at --size={size}")
+    return middle(resized(picture, size) if size else picture, name)
 
 
 def middle(picture: np.ndarray, name: str) -> np.ndarray:
@@ -182,7 +196,7 @@ def middle(picture: np.ndarray, name: str) -> np.ndarray:
 
 def paint_photo(painter: Painter, path: Path, size: int, out: Path) -> Path:
     """Write OUT/NAME.png and OUT/NAME-sheet.png (input, output, target); the sheet's path."""
-    target = fitted(load_picture(path), size, str(path))
+    target = fitted(painter, load_picture(path), size, str(path))
     inputs = as_tensor(network_input(contours(target), painter.colours(target)))
     return _write(painter, inputs, out / path.stem, [as_tensor(target)])
 
@@ -192,11 +206,7 @@ def paint_drawing(
 ) -> Path:
     """The same for drawn contours, over the colours of another picture or over grey; no target."""
     lines = drawn_lines(load_picture(path), dark_lines)
-    if size:
-        lines = not_too_long(lines)
-        _demand_memory(lines, size, str(path))
-        lines = _resized_lines(lines, size)
-    lines = middle(lines, str(path))
+    lines = fitted(painter, lines, size, str(path), _resized_lines)
     height, width = lines.shape[:2]
     ground = np.full_like(lines, GREY) if colours is None else load_picture(colours)
     ground = cv2.resize(ground, (width, height), interpolation=cv2.INTER_AREA)

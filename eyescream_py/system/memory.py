@@ -32,15 +32,15 @@ def built(build: Callable[[], Networks], flags: str) -> Networks:
     return build()
 
 
-def demand_memory(flags: str, what: str, size: int) -> None:
-    """Raise UserError that names `flags` where `what` takes `size` bytes and this machine has not
-    so many.
+def demand_memory(flags: str, what: str, size: int, remedy: str = "give smaller ones") -> None:
+    """Raise UserError that names `flags`, and `remedy`, where `what` takes `size` bytes and this
+    machine has not so many.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory:
         raise UserError(
             f"{flags}: {what} takes {size / 1e9:.0f} GB, this machine has {memory / 1e9:.0f} GB; "
-            "give smaller ones"
+            f"{remedy}"
         )
 
 

@@ -42,7 +42,7 @@ def test_sheet_of_a_photograph(network_file, tmp_path):
     assert page.shape == (128 + 4, 3 * (128 + 2) + 2, 3)
     output = pixels(tmp_path / "out" / "me.png")
     assert output.shape == (128, 128, 3)
-    target = fitted(load_picture(photo), 128, "me")
+    target = fitted(painter, load_picture(photo), 128, "me")
     low, high = page.min(), page.max()
     assert (low, high) == (0, 255)
     shown = page[2:-2, -130:-2].astype(int)
@@ -146,7 +146,9 @@ def test_pictures_that_cannot_be_used(tmp_path):
     with pytest.raises(UserError, match=r"gone\.jpg: cannot be read"):
         load_picture(tmp_path / "gone.jpg")
     with pytest.raises(UserError, match="smaller than 64 pixels, give --size"):
-        fitted(np.zeros((63, 200, 3), np.uint8), 0, "small.jpg")
+        fitted(
+            Painter(UNet(0.0625), CPU, 64, True), np.zeros((63, 200, 3), np.uint8), 0, "small.jpg"
+        )
 
 
 def test_a_folder_is_painted_but_for_what_is_broken(network_file, tmp_path):
@@ -175,9 +177,21 @@ def test_a_picture_too_large_for_the_memory_is_refused_before_it_is_resized(
     Image.new("L", (4000, 2)).save(drawn)
     monkeypatch.setattr("eyescream_py.system.memory.os.sysconf", lambda name: 4096)  # 17 MB
     with pytest.raises(UserError, match=r"a.png at --size=16384: painting it takes \d+ GB"):
-        fitted(np.zeros((2, 4000, 3), np.uint8), 16384, "a.png")
+        fitted(painter, np.zeros((2, 4000, 3), np.uint8), 16384, "a.png")
     with pytest.raises(UserError, match=r"a.png at --size=16384: painting it takes \d+ GB"):
         paint_drawing(painter, drawn, None, False, 16384, tmp_path / "out")
+
+
+def test_what_the_network_holds_counts_as_memory_unless_tiles_keep_it_small(monkeypatch):
+    """At width 1 a pixel of one piece takes 396 bytes at the least (468 were measured)."""
+    monkeypatch.setattr("eyescream_py.system.memory.os.sysconf", lambda name: 12_000)  # 144 MB
+    picture, network = np.zeros((1024, 1024, 3), np.uint8), UNet()
+    for size in (0, 1024):
+        with pytest.raises(UserError, match=f"a at --size={size}: .*a smaller --size or a --tile$"):
+            fitted(Painter(network, CPU, 512, True), picture, size, "a")
+    assert fitted(Painter(network, CPU, 512, True, tile=64), picture, 1024, "a") is not None
+    with pytest.raises(UserError, match=r"a smaller --size or --tile$"):
+        fitted(Painter(network, CPU, 512, True, tile=512), picture, 1024, "a")
 
 
 def test_of_a_line_of_pixels_drawings_keep_the_middle(network_file, tmp_path):
