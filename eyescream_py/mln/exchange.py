@@ -67,12 +67,14 @@ def from_bart(
     kspace: str, trajectory: str | None, maps: str | None, side: int, units: str
 ) -> Foreign:
     """BART's k-space (1, samples, interleaves, C) with its trajectory, or (X, Y, 1, C) on the grid:
-    there the places where any number is not zero were sampled. Raises UserError that names the
-    file which does not fit.
+    there the places where any number is not zero were sampled, and X x Y square pixels are the
+    middle of the image. Raises UserError that names the file which does not fit.
     """
     data = read_cfl(kspace, "SOURCE")
     shape = data.shape
     known = _maps(maps) if maps else None
+    if known is not None and trajectory is None and known.shape[1:] == shape[:2]:
+        known = _squared(known)
     side = side or (0 if known is None else known.shape[1])
     rows = np.moveaxis(data, (TIME_AXIS, COIL_AXIS), (0, 1)).reshape(
         shape[TIME_AXIS], shape[COIL_AXIS], *shape[:3], -1
@@ -130,11 +132,23 @@ def _places(name: str) -> Floats:
 
 
 def _maps(name: str) -> Tensor:
-    """BART's maps (N, N, 1, C, sets): the first set, (C, N, N)."""
+    """BART's maps (X, Y, 1, C, sets): the first set, (C, X, Y)."""
     array = read_cfl(name, "--maps")
     demand_magnitude(array, "the map of all coils", f"--maps {name}")
     first = array[:, :, 0, :, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     return torch.from_numpy(np.ascontiguousarray(first.transpose(2, 0, 1)))
+
+
+def _squared(maps: Tensor) -> Tensor:
+    """Maps (C, X, Y) in the middle of a square of the longer side, (C, N, N); zero beside them."""
+    side = max(maps.shape[1:])
+    rows, columns = (
+        slice(side // 2 - length // 2, side // 2 - length // 2 + length)
+        for length in maps.shape[1:]
+    )
+    square = maps.new_zeros(len(maps), side, side)
+    square[:, rows, columns] = maps
+    return square
 
 
 def _cartesian(rows: NDArray[np.complex64], name: str) -> tuple[Floats, NDArray[np.complex64]]:
@@ -146,8 +160,13 @@ def _cartesian(rows: NDArray[np.complex64], name: str) -> tuple[Floats, NDArray[
     first, second = np.nonzero(sampled)
     if not first.size:
         raise UserError(f"SOURCE {name}: all its numbers are zero")
-    places = np.stack([first - grid.shape[2] // 2, second - grid.shape[3] // 2])
-    return places.astype(np.float64), grid[..., first, second]
+    sizes = grid.shape[2:]
+    # k in 1/FOV of the longer side: of a shorter field of view the places lie further apart
+    places = [
+        (place - size // 2) * (max(sizes) / size)
+        for place, size in zip((first, second), sizes, strict=True)
+    ]
+    return np.stack(places), grid[..., first, second]
 
 
 def in_fov_units(trajectory: Floats, side: int, units: str) -> Floats:

@@ -220,12 +220,27 @@ def test_files_of_bart_that_make_no_image_are_named(tmp_path: Path, key, change,
     assert error.value.message.startswith(f"{flag} {files[key]}: ")
 
 
-def test_an_oblong_grid_is_seen_whole(tmp_path: Path) -> None:
-    grid = np.ones((16, 24, 1, 2), np.complex64)
-    cfl.write_cfl(tmp_path / "a", grid)
-    scan = exchange.from_bart(str(tmp_path / "a"), None, None, 0, "auto")
-    assert scan.side == 24
-    assert np.abs(scan.trajectory).max(1).tolist() == [8, 12]
+@pytest.mark.parametrize("sizes", [(16, 24), (24, 15), (32, 16)])
+def test_an_oblong_grid_is_the_middle_of_a_square_image(tmp_path: Path, sizes) -> None:
+    """Square pixels, as BART shows them: it is neither stretched nor seen twice."""
+    side = max(sizes)
+    image, maps = (random_images(n, *sizes, seed=n) for n in (1, 4))
+    spectra = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image * maps, (1, 2))), (1, 2))
+    for name, array in (("k", spectra / side), ("m", maps.numpy())):
+        cfl.write_cfl(tmp_path / name, array.transpose(1, 2, 0)[:, :, None])
+    scan = exchange.from_bart(str(tmp_path / "k"), None, str(tmp_path / "m"), 0, "auto")
+    assert (scan.side, scan.maps.shape) == (side, (4, side, side))
+    top, left = (side // 2 - length // 2 for length in sizes)
+    wide = torch.zeros(1, side, side, dtype=torch.complex64)
+    wide[:, top : top + sizes[0], left : left + sizes[1]] = image
+    acquisition = Acquisition(choose_operator(scan.trajectory, side, eps=1e-6), scan.maps[None])
+    torch.testing.assert_close(acquisition.forward(wide[None]), scan.signal, atol=1e-4, rtol=1e-4)
+    cg = cg_sense(acquisition, scan.signal, 60, 0)
+    torch.testing.assert_close(cg[0], wide, atol=1e-2, rtol=1e-2)
+
+
+def test_an_image_of_too_few_pixels_is_refused(tmp_path: Path) -> None:
+    cfl.write_cfl(tmp_path / "a", np.ones((16, 24, 1, 2), np.complex64))
     with pytest.raises(UserError, match="an image of 2 pixels a side is not between 8 and 4096"):
         exchange.from_bart(str(tmp_path / "a"), None, None, 2, "auto")
 
