@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from .describe_layer import by, describe_module, key_name, parameters, printable, summary
+from .files.memory import count_elements
 from .files.values import LuaFunction, Storage, Table, TorchObject
 
 _ENTRIES_SHOWN = 200
@@ -152,15 +153,14 @@ def walk(network: TorchObject) -> Iterator[tuple[int, str, TorchObject, bool]]:
 
 def count_parameters(network: TorchObject) -> int:
     """The number of elements that Lua trains; memory that layers share counts once."""
-    sizes: dict[tuple[int, int], int] = {}
+    tensors: list[torch.Tensor] = []
     alone = None  # the depth of a layer that trains nothing of what it holds
     for depth, _, module, _ in walk(network):
         if alone is not None and depth > alone:
             continue
         alone = depth if _trains_alone(module) else None
-        for tensor in parameters(module).values():
-            sizes[tensor.data_ptr(), tensor.numel()] = tensor.numel()
-    return sum(sizes.values())
+        tensors += (tensor for tensor in parameters(module).values() if tensor.numel())
+    return count_elements(tensors)
 
 
 def _trains_alone(module: TorchObject) -> bool:

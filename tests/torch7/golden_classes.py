@@ -145,11 +145,14 @@ def expected_gradients(case: Table) -> list[Tensor]:
     met: dict[Any, set[int]] = {}
     pairs = zip(tensors(case["parameters"]), tensors(case["gradParameters"]), strict=True)
     for weight, grad in pairs:
-        key = (weight.data_ptr(), tuple(weight.shape), weight.stride())
+        key = (weight.data_ptr(), weight.numel())  # transposed ones too
         if key not in grads:
-            grads[key], met[key] = grad, {grad.data_ptr()}
-        elif grad.data_ptr() not in met[key]:
-            grads[key] = grads[key] + grad
+            row = weight.new_zeros(weight.untyped_storage().nbytes() // weight.itemsize)
+            lies = weight.shape, weight.stride(), weight.storage_offset()
+            grads[key], met[key] = row.as_strided(*lies), set()
+        if grad.data_ptr() not in met[key]:
+            seen = grads[key].as_strided(weight.shape, weight.stride())
+            seen += grad.reshape(weight.shape)
             met[key].add(grad.data_ptr())
     return list(grads.values())
 

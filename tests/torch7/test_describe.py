@@ -8,17 +8,26 @@ from eyescream_py.torch7.describe import count_parameters, describe, network_lin
 from eyescream_py.torch7.describe_layer import describe_module
 from eyescream_py.torch7.export.convert import network_of
 
+from .class_cases import sequential
 from .golden_classes import Entry, case_of, entries
-
-# a weight and the same memory seen transposed: two parameters in torch, one memory in Lua
-TRANSPOSED = {"tied_transpose": 15}
 
 
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in entries()])
 def test_the_parameters_are_those_of_the_module(entry: Entry) -> None:
     net = case_of(entry)["net"]
     trained = sum(parameter.numel() for parameter in to_module(net, dtype=None).parameters())
-    assert count_parameters(net) == trained - TRANSPOSED.get(entry.name, 0)
+    assert count_parameters(net) == trained
+
+
+def test_common_memory_counts_once() -> None:
+    memory = torch.rand(6, 4)
+    weights = memory, memory.t(), memory[2:5], memory[:, 1:3], memory[0, :1].expand(3, 4)
+    net = sequential(*(TorchObject("nn.Linear", Table(weight=w)) for w in weights))
+    assert count_parameters(net) == 24
+    sides = sequential(*(layer("Linear", weight=memory[:, i : i + 2]) for i in (0, 2)))
+    assert count_parameters(sides) == 24
+    huge = layer("Linear", weight=torch.zeros(10).as_strided((2**30, 2**30), (0, 0)))
+    assert count_parameters(sequential(huge)) == 1
 
 
 def test_a_node_of_a_graph_is_never_taken_for_another() -> None:

@@ -105,8 +105,8 @@ class ClassSources:
         self._done: set[tuple[str, str]] = set()
         self._only_typed: set[str] = set()
 
-    def add(self, kind: type[Any]) -> str:
-        """Copy a class; the name by which the result knows it."""
+    def add(self, kind: Any) -> str:
+        """Copy a class or function; the name by which the result knows it."""
         module = kind.__module__
         if module.partition(".")[0] == _STANDARD:
             return self._standard(kind)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import T7Error
 from ..graph import GraphModule, forward_lines
+from ..layers.ties import MemoryView, Tied, tie, untied
 from .source_classes import ClassSources
 
 MAX_MODULES = 20_000
@@ -59,8 +60,8 @@ def load(path: str = "") -> nn.Module:
         net.get_submodule(owner)._modules[last] = net.get_submodule(first)
     for name, first in TIED.items():
         owner, _, last = name.rpartition(".")
-        if last in (parameters := net.get_submodule(owner)._parameters):
-            parameters[last] = net.get_parameter(first)
+        source, _, part = first.rpartition(".")
+        setattr(net.get_submodule(owner), last, getattr(net.get_submodule(source), part))
     return net.eval()
 
 
@@ -186,9 +187,20 @@ class _Writing:
             raise T7Error(f"the network has more than {MAX_MODULES} layers, too many to write out")
         if isinstance(module, GraphModule):
             return f"{self._graph(module)}()"
+        if isinstance(module, Tied):
+            return self._tied(module, depth)
         name = self.classes.add(type(module))
         call = self._call(module, depth)
         return f"{name}({call})" if call is not None else self._restored(module, name, depth)
+
+    def _tied(self, module: Tied, depth: int) -> str:
+        plain = self.expression(untied(module), depth + 1)
+        self.classes.add(MemoryView)
+        views = [f'"{name}": {view!r}' for name, view in module._views.items()]
+        memories = [f'"{name}": {_memory(module, name)}' for name in module._views]
+        common = repr(tuple(sorted(module._common)))
+        parts = [plain, "{" + ", ".join(views) + "}", "{" + ", ".join(memories) + "}", common]
+        return f"{self.classes.add(tie)}({_joined(parts, depth)})"
 
     def _graph(self, graph: GraphModule) -> str:
         if id(graph) not in self._graph_names:
@@ -370,6 +382,11 @@ def literal(value: Any) -> str:
 def _zeros(tensor: Tensor) -> str:
     kind = "" if tensor.dtype == torch.float32 else f", dtype={tensor.dtype}"
     return f"torch.zeros({literal(tuple(tensor.shape))}{kind})"
+
+
+def _memory(layer: Any, name: str) -> str:
+    memory = getattr(layer, f"{name}_memory")
+    return _parameter(memory) if isinstance(memory, nn.Parameter) else _zeros(memory)
 
 
 def _parameter(parameter: Tensor | None) -> str:

@@ -20,6 +20,7 @@ from ..errors import T7Error
 from ..files.classes import TENSOR_CLASSES, tensor_class_of
 from ..files.memory import Copies
 from ..files.values import Storage, Table, TorchObject
+from ..layers.ties import memory_of, memory_view
 
 REQUIRED: Any = object()  # the default of a field that has none
 MAX_ELEMENTS = 2**31 - 1  # of a size or count in a field; larger ones are not layers but attacks
@@ -121,8 +122,6 @@ class Node:
         value = self._field(name, REQUIRED)
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise self.fail(f"the field {name} is no tensor of real numbers")
-        if value.nbytes > value.untyped_storage().nbytes():
-            raise self.fail(f"the field {name} repeats its memory, which weights never do")
         if shape is not None and value.numel() != torch.Size(shape).numel():
             raise self.fail(f"{name} has shape {tuple(value.shape)}, expected {tuple(shape)}")
         return value
@@ -136,7 +135,7 @@ class Node:
 
     def buffer(self, name: str, shape: Sequence[int]) -> Tensor:
         source = self.tensor(name, shape)
-        made = self._made(self.reader.copy, source, shape)
+        made = self._made(self.reader.buffer, source, shape)
         self.taken.append((source, made))
         return made
 
@@ -179,12 +178,11 @@ class Reader:
 
     dtype: torch.dtype | None
     module: Callable[[Any, str], nn.Module]
-    parameters: dict[Any, nn.Parameter] = field(default_factory=dict)
-    memories: dict[Any, tuple[Tensor, nn.Parameter]] = field(
-        default_factory=dict
-    )  # those first met
+    parameters: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # with what they are of
+    buffers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     copies: Copies = field(default_factory=Copies)
     summed: set[int] = field(default_factory=set)  # identities of what goes into CAddTable(true)
+    _known: dict[Any, Any] = field(default_factory=dict)
 
     def copy(self, tensor: Tensor, shape: Sequence[int] | None) -> Tensor:
         own = (
@@ -196,37 +194,22 @@ class Reader:
         return own if shape is None else own.reshape(tuple(shape))
 
     def parameter(self, tensor: Tensor, shape: Sequence[int] | None) -> nn.Parameter:
+        return self._once(tensor, shape, self.parameters, nn.Parameter)
+
+    def buffer(self, tensor: Tensor, shape: Sequence[int] | None) -> Tensor:
+        return self._once(tensor, shape, self.buffers, Tensor.contiguous)
+
+    def _once(self, tensor: Tensor, shape: Sequence[int] | None, made: Any, kind: Any) -> Any:
+        """One tensor for the same elements in the same order."""
         shape = tuple(tensor.shape if shape is None else shape)
         if tensor.numel() == 0:
-            return nn.Parameter(self.copy(tensor, shape))
-        key = (tensor.data_ptr(), tensor.dtype, shape, tensor.stride(), tensor.device)
-        if key not in self.parameters:
-            memory = (tensor.data_ptr(), tensor.dtype, tensor.numel(), tensor.device)
-            first = self.memories.get(memory)
-            own = same_elements(tensor, *first) if first else None
-            if own is None or own.shape != shape:
-                own = self.copy(tensor, shape)
-            self.parameters[key] = nn.Parameter(own)
-            self.memories.setdefault(memory, (tensor, self.parameters[key]))
-        return self.parameters[key]
-
-
-def same_elements(tensor: Tensor, first: Tensor, made: Tensor) -> Tensor | None:
-    """``made``, which was made of ``first``, as ``tensor``, another view of the same elements.
-
-    So a decoder's weight that is its encoder's transposed stays over one memory with it. None where
-    one of them leaves elements out, or no view of ``made`` can be it.
-    """
-    orders = [sorted(range(x.dim()), key=lambda d: (-x.stride()[d], d)) for x in (first, tensor)]
-    whole = (x.permute(order) for x, order in zip((first, tensor), orders, strict=True))
-    in_memory, wanted = whole
-    if not (in_memory.is_contiguous() and wanted.is_contiguous()):
-        return None
-    elements = made.detach().view(first.shape).permute(orders[0])
-    if elements.shape != wanted.shape and not elements.is_contiguous():
-        return None
-    back = [orders[1].index(d) for d in range(tensor.dim())]
-    return elements.view(wanted.shape).permute(back)
+            return kind(self.copy(tensor, shape))
+        lies = () if tensor.is_contiguous() else (tensor.shape, tensor.stride())
+        key = (kind, tensor.data_ptr(), tensor.dtype, shape, lies)
+        if key not in self._known:
+            self._known[key] = kind(self.copy(tensor, shape))
+            made.append((tensor, self._known[key]))
+        return self._known[key]
 
 
 @dataclass
@@ -254,6 +237,9 @@ class Writer:
 
     def weight(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
         """A parameter's values and its gradient (zeros where it has none)."""
+        if (memory := memory_of(parameter)) is not None:
+            view, (values, gradient) = memory_view(parameter, memory), self.weight(memory)
+            return view.of(values), view.of(gradient)
         if id(parameter) not in self.weights:
             values = self.tensor(parameter)
             grad = parameter.grad

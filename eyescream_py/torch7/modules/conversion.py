@@ -19,6 +19,7 @@ from ..errors import T7Error, out_of_memory
 from ..files.classes import TENSOR_CLASSES
 from ..files.values import Table, TorchObject
 from ..layers.inplace import LUA_CLASSES, InPlace
+from ..layers.ties import kind_of
 from . import (
     containers,
     convolution,
@@ -48,6 +49,7 @@ from .origin import Origin, Rewriting, origin_of, remember
 from .projects import register_projects
 from .regions import register_regions
 from .registry import REGISTRY
+from .sharing import tie_shared
 from .stn import register_stn
 
 MAX_DEPTH = 100  # containers within containers; a module deeper than that could not run either
@@ -91,8 +93,9 @@ def to_module(obj: Any, dtype: torch.dtype | None = torch.float32, place: str = 
 
     Parameters and buffers have ``dtype``, whatever the file's type; None keeps the file's (double
     networks stay double). Each layer's ``training`` is the file's ``train`` (missing: True).
-    Memory that is shared in another order, as a tied decoder's transposed weight, becomes two
-    parameters over one memory: steps on the CPU keep them tied, copies and moves do not.
+    Weights and statistics that share memory, whole, in another order (a tied decoder's transposed
+    weight) or in part, are one parameter or buffer with views of it; moved, copied, trained and
+    pickled they stay so. A layer's parameter is named ``weight_memory`` where its weight is a view.
     ``place`` names the object in errors, such as "D" for the network of that key.
 
     Raises T7Error, which says where in the network: a class that has no counterpart, a field that
@@ -102,7 +105,7 @@ def to_module(obj: Any, dtype: torch.dtype | None = torch.float32, place: str = 
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype is a type of real numbers, as torch.float32, or None; not {dtype}")
     with torch.device("cpu"):  # whatever torch.set_default_device says
-        return _Reading(dtype).module(obj, f"{place}:" if place else "")
+        return _Reading(dtype).network(obj, f"{place}:" if place else "")
 
 
 class _Reading:
@@ -113,6 +116,11 @@ class _Reading:
         self._made: dict[int, nn.Module | None] = {}  # None: its children are being made
         self._counts: dict[int, int] = {}  # an object's layers, itself among them
         self._open = [0]  # layers so far of each object that is being made
+
+    def network(self, obj: Any, place: str) -> nn.Module:
+        module = self.module(obj, place)
+        tie_shared(module, self._reader)
+        return module
 
     def module(self, obj: Any, place: str) -> nn.Module:
         if not isinstance(obj, TorchObject):
@@ -278,9 +286,9 @@ class _Writing:
 
 
 def _writer_of(module: nn.Module) -> Codec | None:
-    kinds = [type(module)]
-    if type(module).__module__.startswith("eyescream_py.torch7."):
-        kinds = [*type(module).__mro__]  # ours: a torch layer that also takes other inputs
+    kinds = [kind_of(module)]
+    if kinds[0].__module__.startswith("eyescream_py.torch7."):
+        kinds = [*kinds[0].__mro__]  # ours: a torch layer that also takes other inputs
     elif isinstance(module, nn.Sequential):
         kinds.append(nn.Sequential)  # one that only changes how it is called
     for kind in kinds:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..files.values import Table
+from ..layers.ties import kind_of
 from ..recurrent import fused as fused
 from . import captions
 from .captions import layers_in_time, read_densecap, read_neuraltalk
@@ -99,7 +100,7 @@ _GRADIENTS = ("grad_c0", "grad_h0", "grad_x")
 
 def write_sequence(module: Any, writer: Writer) -> dict[str, Any]:
     sizes = (module.input_size, module.output_size, module.hidden_size)
-    named = {k: v for k, v in zip(_LUA_SIZES[type(module)], sizes, strict=True) if k}
+    named = {k: v for k, v in zip(_LUA_SIZES[kind_of(module)], sizes, strict=True) if k}
     gradients = {name: writer.empty() for name in _GRADIENTS[2 - module.states :]}
     options: dict[str, Any] = {
         "batchfirst": module.batch_first,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import T7Error
 from ..files.values import Storage, Table, TorchObject
+from ..layers.ties import gradient_of
 
 _NAME = "t7_origin"  # the attribute in which a module remembers
 _NOT_WRITTEN = ("training", "lua_gradients")
@@ -102,7 +103,8 @@ class Rewriting:
         storage = source.untyped_storage()
         if storage.data_ptr() not in self._memory:
             self._memory[storage.data_ptr()] = _all_of(source).clone()
-        self._moved(source).copy_(now)
+        # numpy's, as torch writes into no tensor that repeats its memory
+        self._moved(source).numpy()[...] = now.to(source.dtype).numpy()
 
     def _moved(self, tensor: Tensor) -> Tensor:
         """The tensor, over the changed memory if it views such."""
@@ -184,14 +186,14 @@ def _all_of(tensor: Tensor) -> Tensor:
 
 def _values(module: nn.Module, origin: Origin) -> Iterable[tuple[Tensor, Tensor, str]]:
     """The object's tensors with what they are now, and their names; then gradients, without."""
-    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
     for name, source in origin.tensors:
-        now = parameters.get(name, buffers.get(name))
-        if now is None or now.numel() != source.numel():
+        now: Any = module
+        for part in name.split("."):
+            now = getattr(now, part, None)
+        if not isinstance(now, Tensor) or now.numel() != source.numel():
             continue
         yield source, now, name
         gradient = origin.obj.fields.get(f"grad{name[:1].upper()}{name[1:]}")
-        if now.grad is None or not isinstance(gradient, Tensor):
-            continue
-        if gradient.numel() == now.numel():
-            yield gradient, now.grad, ""
+        slope = gradient_of(now)
+        if slope is not None and isinstance(gradient, Tensor) and gradient.numel() == now.numel():
+            yield gradient, slope, ""
