@@ -150,15 +150,15 @@ class Address:
         connection = self.connection()
         try:
             response, page = exchange(connection, "GET", f"{self.base}/")
+            return _judged(response, page.lower(), f"{self.base}/env/")
         except TimeoutError:
             return Listener.SILENT
-        except (http.client.HTTPException, ConnectionResetError, BrokenPipeError):
-            return Listener.STRANGER
+        except (http.client.HTTPException, ConnectionResetError, BrokenPipeError, ValueError):
+            return Listener.STRANGER  # ValueError: it leads to an address that is none
         except OSError:
             return Listener.NOBODY
         finally:
             connection.close()
-        return _judged(response, page.lower(), f"{self.base}/env/")
 
 
 def _judged(response: http.client.HTTPResponse, page: bytes, environments: str) -> Listener:
@@ -203,6 +203,9 @@ def exchange(
         if expired.is_set():
             raise TimeoutError("no whole answer in time") from error
         raise
+    except ValueError as error:  # Python's, of a piece of negative length
+        connection.close()
+        raise http.client.HTTPException("an answer that is none") from error
     finally:
         timer.cancel()
     return response, content

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from tornado.httpclient import HTTPError, HTTPRequest
+from tornado.iostream import UnsatisfiableReadError
 from tornado.websocket import WebSocketClosedError, WebSocketError, websocket_connect
 
 from eyescream_py.plots.client import TIMEOUT_S, Address
@@ -18,6 +19,11 @@ from eyescream_py.plots.sliders import read_move
 _RETRY_S = 0.5
 _PING_S = 20  # a network that went away says nothing by itself
 _MAX_MESSAGE = 1 << 16  # bytes; the values of 40 sliders have less than 2 kB
+# what a server that is away, or a stranger's odd answer, raises
+_PASSING = (
+    OSError, HTTPError, WebSocketError, WebSocketClosedError, asyncio.TimeoutError,
+    UnsatisfiableReadError,
+)  # fmt: skip
 # A server of this package, and Visdom's own, which also tells of what is none of our business.
 _PATHS = ("moves", "vis_socket")
 
@@ -59,9 +65,7 @@ class Moves:
         while True:
             for path in _PATHS:
                 # a server that is away, starting, or has no such path: all of it may pass
-                with contextlib.suppress(
-                    OSError, HTTPError, WebSocketError, WebSocketClosedError, asyncio.TimeoutError
-                ):
+                with contextlib.suppress(*_PASSING):
                     await self._follow(path)
             await asyncio.sleep(_RETRY_S)
 
