@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.threads import start_thread
 
 TIMEOUT_S = 3.0  # for a whole request and its answer
 MAX_ANSWER = 1 << 20  # bytes; a page has 3 kB
@@ -137,12 +138,12 @@ class Address:
         return kind(self.host, self.port, timeout=TIMEOUT_S)
 
     def probe(self) -> Listener:
-        """Find out who listens, within TIMEOUT_S seconds."""
+        """Find out who listens, within TIMEOUT_S seconds. OSError where no thread can be had."""
         found = [Listener.SILENT]
         # In a thread: looking up a name takes what the system's resolver takes, minutes at worst,
         # and each of its addresses has a time limit of its own.
         asking = threading.Thread(target=lambda: found.append(self._ask()), daemon=True)
-        asking.start()
+        start_thread(asking)
         asking.join(TIMEOUT_S)
         return found[-1]
 
@@ -190,7 +191,7 @@ def exchange(
         connection.connect()
     timer = threading.Timer(TIMEOUT_S, _cut, (connection.sock, expired))
     timer.daemon = True
-    timer.start()
+    start_thread(timer)
     try:
         headers = {"Content-Type": "application/json"} if body else {}
         connection.request(method, path, body, headers)

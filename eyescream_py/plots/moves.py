@@ -15,6 +15,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketError, websocket_co
 
 from eyescream_py.plots.client import TIMEOUT_S, Address
 from eyescream_py.plots.sliders import read_move
+from eyescream_py.system.threads import start_thread
 
 _RETRY_S = 0.5
 _PING_S = 20  # a network that went away says nothing by itself
@@ -41,7 +42,7 @@ class Moves:
         self._loop = asyncio.new_event_loop()
         self._listening = self._loop.create_task(self._listen())
         self._thread = threading.Thread(target=self._run, name="moves", daemon=True)
-        self._thread.start()
+        start_thread(self._thread)
 
     def wait(self, seconds: float) -> list[float] | None:
         """The newest values that were not returned before; None after so many seconds without."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from eyescream_py.plots.assets import ensure_assets, read_manifest, static_folder
 from eyescream_py.plots.keys import remove_key, write_key
 from eyescream_py.system.errors import UserError, why
+from eyescream_py.system.threads import start_thread
 from eyescream_py.system.voice import say, warn
 
 ADDRESS = "127.0.0.1"
@@ -55,6 +56,12 @@ class ServerProcess:
         self._reap()
         self._failed_starts += 1
         self._last_start = time.monotonic()
+        try:
+            self._start()
+        except OSError as error:  # no further process, no memory for one
+            say(f"Visdom cannot be started: {why(error)}")
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", __name__, str(self.port)],
             cwd=Path(__file__).parents[2],  # where the child finds this package
@@ -90,8 +97,8 @@ class ServerProcess:
 
 
 def main(port: int) -> int:
-    """Serve until standard input, whose first line is the key, closes; 0 then, 1 when the port
-    cannot be had."""
+    """Serve until standard input, whose first line is the key, closes; 0 then, 1 when the port, or
+    a thread, cannot be had."""
     key = sys.stdin.readline().strip()
     _complete_the_page()
     # visdom imports torch, which the server never asks for.
@@ -102,7 +109,11 @@ def main(port: int) -> int:
 
     logging.disable()
     loop = IOLoop.current()
-    threading.Thread(target=_stop_with_parent, args=(loop,), daemon=True).start()
+    try:
+        start_thread(threading.Thread(target=_stop_with_parent, args=(loop,), daemon=True))
+    except OSError as error:
+        warn(f"Visdom cannot be started: {why(error)}")
+        return 1
     try:
         listen(port, key)
     except OSError as error:

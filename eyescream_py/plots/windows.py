@@ -35,8 +35,9 @@ from eyescream_py.plots.contents import Curve, Pictures, Sliders, as_uint8
 from eyescream_py.plots.keys import claim, new_key, read_key, release
 from eyescream_py.plots.server import ServerProcess
 from eyescream_py.plots.sliders import Slider
-from eyescream_py.system.errors import UserError
+from eyescream_py.system.errors import UserError, why
 from eyescream_py.system.locks import HeldError, Lock
+from eyescream_py.system.threads import start_thread
 from eyescream_py.system.voice import say
 
 if TYPE_CHECKING:
@@ -84,7 +85,16 @@ class Plots:
         """
         if not enabled:
             return cls(None)
-        typed = Address.parse(server, port, flags)
+        try:
+            return cls._found_or_started(Address.parse(server, port, flags), env, needed_by, flags)
+        except OSError as error:  # no thread to be had
+            if needed_by:
+                raise
+            say(f"Plots are off: {why(error)}.")
+            return cls(None)
+
+    @classmethod
+    def _found_or_started(cls, typed: Address, env: str, needed_by: str, flags: PlotFlags) -> Plots:
         ours = typed.is_local and not typed.base  # a base URL is that of a server elsewhere
         address, listener = _found(typed) if ours else (typed, typed.probe())
         env = re.sub(r"[^\w.-]+", "_", env).strip("_.")[:128] or "main"
@@ -103,7 +113,7 @@ class Plots:
                 _await(own_server, address, needed_by, flags)
         say(_where(address, env, listener, ours))
         sender = _Sender(address, env, own_server, at_once=bool(needed_by))
-        sender.start()
+        start_thread(sender)
         return cls(sender)
 
     def images(

@@ -22,6 +22,7 @@ from eyescream_py.system.folders import none_left_empty
 from eyescream_py.system.interrupts import heard
 from eyescream_py.system.numbers import bounded
 from eyescream_py.system.places import TYPED, PathText
+from eyescream_py.system.threads import NO_THREAD, is_refused
 from eyescream_py.system.voice import make_unfailing, printable
 
 BUSY = 2.0  # processes that want to run, per processor
@@ -147,8 +148,10 @@ def system_in_words(context: click.Context) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(_in_words(error, context)) from error
-    except RuntimeError as error:  # Path.resolve's, before Python 3.13
-        if not str(error).startswith(_LOOP):
+    except RuntimeError as error:
+        if is_refused(error):  # a thread of Python's own pools
+            raise UserError(NO_THREAD) from error
+        if not str(error).startswith(_LOOP):  # Path.resolve's, before Python 3.13
             raise
         where = _where(printable(str(error).removeprefix(_LOOP).strip("'")), context)
         raise UserError(f"{where}: a link that leads to itself") from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyescream_py.system.errors import UserError, out_of_memory
+from eyescream_py.system.threads import demand_threads
 from eyescream_py.system.voice import counted, warn
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def set_threads(threads: int, typed: bool) -> int:
         threads = min(threads, cores)
         if re.fullmatch(r"[1-9][0-9]{0,5}", share):
             threads = min(threads, int(share))
+    demand_threads(threads - 1, f"--threads={threads}")
     torch.set_num_threads(threads)
     print(f"<torch> set nb of threads to {threads}")
     return threads

@@ -7,13 +7,17 @@ import shutil
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import TypeVar
 
-from tqdm import tqdm
+from tqdm import TqdmMonitorWarning, tqdm
+
+from eyescream_py.system.threads import start_thread
 
 SECONDS_BETWEEN_LINES = 10.0
+warnings.simplefilter("ignore", TqdmMonitorWarning)  # a bar moves without a thread of its own, too
 T = TypeVar("T")
 
 
@@ -69,7 +73,7 @@ def still(what: str) -> Iterator[None]:
             print(f"{what}: {time.monotonic() - started:.0f} s", file=sys.stderr)
 
     teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    start_thread(teller)
     try:
         yield
     finally:
