@@ -334,10 +334,11 @@ class Branches(FastForward):
 
     def __init__(self, layer: ConcatTable, device: torch.device) -> None:
         super().__init__(layer)
+        self.device = device
         self.streams = [torch.cuda.Stream(device, FIRST) for _ in layer][1:]
 
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        main = torch.cuda.current_stream(x.device)
+    def __call__(self, x: Any) -> list[Any]:
+        main = torch.cuda.current_stream(self.device)
         made = []
         for branch, stream in zip(self.layer, [main, *self.streams], strict=True):
             if stream is not main:

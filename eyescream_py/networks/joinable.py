@@ -7,24 +7,51 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from eyescream_py.torch7.layers.inplace_order import ConcatTableInOrder, SequentialInOrder
+from eyescream_py.networks.models_c2f import PairSequential
+from eyescream_py.torch7.graph import GraphModule
+from eyescream_py.torch7.layers.containers import Concat, ConcatTable, Parallel, ParallelTable
+from eyescream_py.torch7.layers.dpnn import InBatch
 from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
+from eyescream_py.torch7.layers.tables import DepthConcat
+
+# how networks run each of their children once, a graph as often as its nodes say; others may run
+# one for every part of a table, or go backwards by themselves
+ONCE = {
+    kind.forward
+    for kind in (nn.Sequential, PairSequential, Concat, ConcatTable, DepthConcat, GraphModule,
+                 InBatch, Parallel, ParallelTable)
+}  # fmt: skip
 
 
 def left_alone(network: nn.Module) -> set[nn.Module]:
-    """Layers that stand in several places, or share weights with others: autograd adds up their
-    slopes while some may still be on their way. And those that run backwards one by one.
+    """Layers that a pass may run several times, as they stand in several places or in a network of
+    another kind than those of `ONCE`, or that share weights with others: autograd adds up their
+    slopes while some may still be on their way, and none may learn before all are found.
     """
     layers = list(network.modules())
-    places = Counter(child for layer in layers for child in layer._modules.values())
+    runs = Counter(child for layer in layers for child in _run_by(layer))
     weights = Counter(p for layer in layers for p in layer.parameters(recurse=False))
     alone = {
         layer
         for layer in layers
-        if places[layer] > 1 or any(weights[p] > 1 for p in layer.parameters(recurse=False))
+        if runs[layer] > 1
+        or any(weights[p] > 1 for p in layer.parameters(recurse=False))
+        or not _runs_each_once(layer)
     }
-    ordered = [m for m in layers if isinstance(m, ConcatTableInOrder | SequentialInOrder)]
-    return alone.union(*(m.modules() for m in [*ordered, *alone]))
+    return alone.union(*(layer.modules() for layer in alone))
+
+
+def _run_by(network: nn.Module) -> list[nn.Module | None]:
+    """Its children, each as often as it runs it."""
+    if isinstance(network, GraphModule):
+        return [network._modules[node.module] for node in network.nodes if node.module]
+    return list(network._modules.values())
+
+
+def _runs_each_once(network: nn.Module) -> bool:
+    """Also of a layer, which runs no other."""
+    known = "forward" not in network.__dict__ and type(network).forward in ONCE
+    return known or not network._modules
 
 
 def is_plain(layer: nn.Module) -> bool:

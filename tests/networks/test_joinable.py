@@ -4,6 +4,8 @@ import pytest
 from torch import nn
 
 from eyescream_py.networks.joinable import is_plain, is_rectifier, joined, left_alone
+from eyescream_py.torch7.graph import GraphModule, GraphNode
+from eyescream_py.torch7.layers.containers import Concat, ConcatTable, MapTable, ParallelTable
 from eyescream_py.torch7.layers.inplace_order import SequentialInOrder
 from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
 
@@ -86,3 +88,44 @@ def test_what_stands_twice_shares_weights_or_runs_in_order_is_left_alone():
     assert left_alone(network) == {twice, own, tied, ordered, inner}
     again = nn.Sequential(block, nn.ReLU(), block)
     assert left_alone(again) == {block, twice}
+
+
+class Twice(nn.Module):
+    """A network of a class of its own."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(self.layer(x))
+
+
+class Again(nn.Sequential):
+    def forward(self, x):
+        return super().forward(super().forward(x))
+
+
+@pytest.mark.parametrize("kind", [Twice, MapTable, Again])
+def test_what_a_network_may_run_several_times_is_left_alone(kind):
+    layer, behind = nn.Sequential(inner := nn.Linear(2, 2)), nn.Linear(2, 2)
+    repeats = kind(layer)
+    network = nn.Sequential(nn.Sequential(repeats), behind)
+    assert left_alone(network) == {repeats, layer, inner}
+
+
+def test_so_is_a_node_of_a_graph_that_stands_in_it_twice():
+    nodes = [GraphNode(()), *(GraphNode((i,), name) for i, name in enumerate("aba"))]
+    children = {"a": nn.Sequential(nn.Linear(2, 2)), "b": nn.Linear(2, 2)}
+    assert left_alone(GraphModule(nodes, children, [3])) == set(children["a"].modules())
+
+
+@pytest.mark.parametrize("kind", [ConcatTable, ParallelTable, lambda *of: Concat(2, *of)])
+def test_each_branch_runs_once(kind):
+    assert not left_alone(kind(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))))
+
+
+def test_a_network_whose_forward_was_exchanged_is_left_alone():
+    network = nn.Sequential(nn.Linear(2, 2))
+    network.forward = network.forward
+    assert left_alone(network) == set(network.modules())

@@ -14,10 +14,10 @@ from eyescream_py.networks import models
 from eyescream_py.results import story
 from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.device import prepare_cuda
-from eyescream_py.torch7.layers.containers import ConcatTable
+from eyescream_py.torch7.layers.containers import ConcatTable, MapTable
 from eyescream_py.torch7.layers.shapes import View
 from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
-from eyescream_py.torch7.layers.tables import JoinTable
+from eyescream_py.torch7.layers.tables import FlattenTable, JoinTable
 from eyescream_py.training import setup
 from tests.pretended_gpu import Kernels, pretended_gpu
 from tests.pretended_tensors import CUDA, Graph
@@ -39,6 +39,20 @@ def branched_D(dims, architecture="default"):
     return nn.Sequential(
         branches, JoinTable(2), nn.Linear(8 + 6 * (size // 2) ** 2, 1), nn.Sigmoid()
     )
+
+
+def repeating_D(dims, architecture="default"):
+    """Branches that get a table, and run a layer for each of its parts."""
+    channels, size, _ = dims
+
+    def branch():
+        convolution = nn.Conv2d(channels, 4, 3, padding=1)
+        return MapTable(nn.Sequential(convolution, nn.PReLU(), View(4 * size**2)))
+
+    return nn.Sequential(
+        ConcatTable(nn.Identity(), nn.Identity()), ConcatTable(branch(), branch()), FlattenTable(),
+        JoinTable(2), nn.Linear(16 * size**2, 1), nn.Sigmoid(),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -98,6 +112,18 @@ def test_weights_that_learn_early_learn_the_same(script, flags, gpu, monkeypatch
         small_run(script, tmp_path / name, data, *GAME, "--precision=bf16", *flags)
         assert any(early) is (name == "early")
     first, second = (torch7.load(tmp_path / name / FILES[script]) for name in ("early", "late"))
+    assert_same(first, second)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_slopes_of_a_layer_that_runs_twice_are_added_up_when_they_are_there(
+    precision, gpu, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(models, "create_D", repeating_D)
+    data, flags = pictures(tmp_path, "train"), (*GAME, "--epochs=1", f"--precision={precision}")
+    small_run("train", tmp_path / "graph", data, *flags)
+    small_run("train", tmp_path / "written", data, *flags, "--no_capture")
+    first, second = (torch7.load(tmp_path / name / FILES["train"]) for name in ("graph", "written"))
     assert_same(first, second)
 
 
