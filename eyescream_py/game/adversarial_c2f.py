@@ -23,8 +23,9 @@ class PairFeed:
     """(diff, coarse) pairs: real ones of training pictures, generated ones on other coarse
     pictures.
 
-    All buffers have `batch` rows; a step on n pictures uses their first n. `kernels` are the
-    pool's.
+    All buffers have `batch` rows; a step on n pictures uses their first n. G's step has coarse
+    pictures of its own: D's slopes by those of its step may still be on their way. `kernels` are
+    the pool's.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class PairFeed:
             return torch.zeros(batch, planes, height, width, dtype=dtype, device=self.device)
 
         self.diff, self.coarse, self.noise = zeros(channels), zeros(channels), zeros(1)
+        self.coarse_of_G = zeros(channels)
         self._judged: dict[int, Tensor] = {}
         self.ones = torch.ones(batch, dtype=dtype, device=self.device)
         self.indices = torch.zeros(batch, dtype=torch.int64, device=self.device)
@@ -85,8 +87,8 @@ class PairFeed:
     def generator_batch(self, n: int) -> tuple[tuple[Tensor, ...], Tensor]:
         rows = self.rows(n)
         self.source.uniform_(self.noise[:rows], -1, 1)
-        self._draw_pairs(n, self.coarse[:n])
-        coarse = self.coarse[:rows]
+        self._draw_pairs(n, self.coarse_of_G[:n])
+        coarse = self.coarse_of_G[:rows]
         return (self.generate(self.noise[:rows], coarse), coarse), self.targets_of_G(n)
 
     def state(self) -> dict[str, Any]:
@@ -99,8 +101,13 @@ class PairFeed:
 class StalePairFeed(PairFeed):
     """The Lua program's fault, for replays: networks always run on all rows of the buffers.
 
-    In an epoch's last, shorter batch the rows beyond n hold what the step before left there.
+    In an epoch's last, shorter batch the rows beyond n hold what the step before left there: both
+    players' steps use the same coarse pictures.
     """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.coarse_of_G = self.coarse
 
     @functools.cached_property
     def targets(self) -> Tensor:

@@ -10,11 +10,11 @@ from torch import nn
 from eyescream_py import torch7
 from eyescream_py.data import epoch_pool
 from eyescream_py.game import fused_adam
-from eyescream_py.networks import models
+from eyescream_py.networks import models, models_c2f
 from eyescream_py.results import story
 from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.device import prepare_cuda
-from eyescream_py.torch7.layers.containers import ConcatTable, MapTable
+from eyescream_py.torch7.layers.containers import ConcatTable, MapTable, ParallelTable
 from eyescream_py.torch7.layers.shapes import View
 from eyescream_py.torch7.layers.stochastic import Dropout, SpatialDropout
 from eyescream_py.torch7.layers.tables import FlattenTable, JoinTable
@@ -125,6 +125,22 @@ def test_slopes_of_a_layer_that_runs_twice_are_added_up_when_they_are_there(
     small_run("train", tmp_path / "written", data, *flags, "--no_capture")
     first, second = (torch7.load(tmp_path / name / FILES["train"]) for name in ("graph", "written"))
     assert_same(first, second)
+
+
+def early_D(dims, architecture="default"):
+    """One that convolves both of its pictures as they are handed to it."""
+    channels, size, _ = dims
+    branches = [nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.PReLU()) for _ in range(2)]
+    flat = 16 * size**2
+    return models_c2f.PairSequential(
+        ParallelTable(*branches), JoinTable(2), View(flat), nn.Linear(flat, 1), nn.Sigmoid()
+    )
+
+
+def test_pictures_stay_while_slopes_by_them_are_on_their_way(gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(models_c2f, "create_D", early_D)
+    data = pictures(tmp_path, "train_c2f")
+    small_run("train_c2f", tmp_path / "run", data, *GAME, "--epochs=1", "--no_capture")
 
 
 R1 = ("--D_r1=1", "--D_r1_every=2", "--D_augment=translation", "--shared_pictures",
