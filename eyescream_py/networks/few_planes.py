@@ -21,6 +21,7 @@ from eyescream_py.system.lanes import Lanes
 MOST_PLANES = 4  # of the output
 LEAST_INPUTS = 32  # planes of x; of fewer, what the taps find is much more than x
 LARGEST_SIDE = 7  # of a kernel: `fold` is compiled with a load for each tap
+MOST_PIXELS = (1 << 31) - 1  # of x: cuBLAS counts columns in 32 bits
 SHARES = 64  # at most, of the pixels, so that one product of few rows fills the device
 
 
@@ -32,6 +33,7 @@ def suits(layer: nn.Conv2d, x: Tensor) -> bool:
         and layer.in_channels >= LEAST_INPUTS
         and layer.in_channels % 8 == 0
         and x.shape[1] == layer.in_channels
+        and x[:, 0].numel() <= MOST_PIXELS
         and 3 <= side <= LARGEST_SIDE
         and keeps_size(layer)
     )

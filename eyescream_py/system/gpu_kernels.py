@@ -70,6 +70,7 @@ def activate(
         x, bias, slope, x if mask is None else mask, y, rows, planes, x.shape[1], wide, pixels,
         narrow, width, _rows_a_mask(mask, rows, planes), *_steps(y), scale,
         POOL=pool, MASK=mask is not None, ROWS=high, PLANES=across,
+        COUNT=bodies.counted_in(x[:, 0].numel()),
     )  # fmt: skip
     return y
 
@@ -118,6 +119,7 @@ def activate_backward(
         g, x, bias, slope, x if mask is None else mask, dx, *parts, rows, planes, pitch, pixels,
         narrow, width, _rows_a_mask(mask, rows, planes), *_steps(g), scale,
         POOL=pool, MASK=mask is not None, SUMS=sums, ROWS=high, PLANES=wide,
+        COUNT=bodies.counted_in(x[:, 0].numel()),
     )  # fmt: skip
     return dx, parts if sums else None
 
@@ -197,8 +199,9 @@ def widen(x: Tensor, samples: int, planes: int, dtype: torch.dtype) -> Tensor:
     rows = samples * height * width
     high, wide = _tiles(rows, planes, 1)
     bodies.widen[(triton.cdiv(rows, high), triton.cdiv(planes, wide))](
-        x, y, rows, len(x), own, planes, height * width, *_steps(x), ROWS=high, PLANES=wide
-    )
+        x, y, rows, len(x), own, planes, height * width, *_steps(x), ROWS=high, PLANES=wide,
+        COUNT=bodies.counted_in(rows),
+    )  # fmt: skip
     return y
 
 
@@ -214,6 +217,7 @@ def fold(
     folds.fold[(triton.cdiv(pixels, 128), planes)](
         found, y if bias is None else bias, y, pixels, height, width, planes,
         BIAS=bias is not None, SIDE=math.isqrt(taps // planes), TILE=128,
+        COUNT=bodies.counted_in(pixels),
     )  # fmt: skip
     return y
 
@@ -227,8 +231,9 @@ def unfold(g: Tensor, side: int) -> Tensor:
     slopes = g.new_empty((planes * side * side, n * height * width))
     pixels = slopes.shape[1]
     folds.unfold[(triton.cdiv(pixels, 512), planes * side)](
-        g, slopes, pixels, height, width, *_steps(g), SIDE=side, TILE=512
-    )
+        g, slopes, pixels, height, width, *_steps(g), SIDE=side, TILE=512,
+        COUNT=bodies.counted_in(pixels),
+    )  # fmt: skip
     return slopes
 
 
@@ -244,7 +249,7 @@ def patches(x: Tensor, side: int, step: int) -> Tensor:
     down, across = _tiles(rows, planes, 1)
     folds.patches[(triton.cdiv(rows, down), triton.cdiv(planes, across), taps)](
         x, y, rows, planes, height, width, high, wide, *_steps(x), SIDE=side, STEP=step,
-        ROWS=down, PLANES=across,
+        ROWS=down, PLANES=across, COUNT=bodies.counted_in(rows),
     )  # fmt: skip
     return y
 
@@ -262,6 +267,7 @@ def unpatched(found: Tensor, shape: Sequence[int], side: int, step: int) -> Tens
     folds.unpatched[(triton.cdiv(pixels, down), triton.cdiv(planes, across))](
         found, dx, pixels, planes, height, width, triton.cdiv(height, step),
         triton.cdiv(width, step), SIDE=side, STEP=step, ROWS=down, PLANES=across,
+        COUNT=bodies.counted_in(pixels),
     )  # fmt: skip
     return dx
 
@@ -335,7 +341,7 @@ def place(x: Tensor, rows: int, high: int, wide: int, above: int, copies: int) -
     down, across = _tiles(rows, planes, 1)
     wide_bodies.place[(triton.cdiv(rows, down), triton.cdiv(planes, across), copies)](
         x, y, rows, samples, planes, width, height * width, wide, high * wide, above,
-        *_steps(x), ROWS=down, PLANES=across,
+        *_steps(x), ROWS=down, PLANES=across, COUNT=bodies.counted_in(rows),
     )  # fmt: skip
     return y
 

@@ -1,5 +1,6 @@
 """The bodies of `fold`, `unfold`, `patches` and `unpatched` of `gpu_kernels`, in Triton's language:
-what each program of a launch does. Arithmetic is in float32 whatever the tensors' type.
+what each program of a launch does. Arithmetic is in float32 whatever the tensors' type, and pixels
+are counted in `COUNT`, as in `triton_kernels`.
 """
 
 import triton
@@ -19,10 +20,10 @@ def _places(pixel, height, width):
 @triton.jit(do_not_specialize=SIZES)
 def fold(
     found, bias, y, pixels, height, width, planes, BIAS: tl.constexpr, SIDE: tl.constexpr,
-    TILE: tl.constexpr,
+    TILE: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """A tile of pixels of one plane: the sum of what its taps found, in their order."""
-    pixel, plane = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.program_id(1)
+    pixel, plane = tl.program_id(0).to(COUNT) * TILE + tl.arange(0, TILE), tl.program_id(1)
     line, column = _places(pixel, height, width)
     total = tl.zeros([TILE], tl.float32)
     if BIAS:
@@ -41,11 +42,14 @@ def fold(
 
 
 @triton.jit(do_not_specialize=SIZES)
-def unfold(g, slopes, pixels, height, width, g_n, g_p, g_c, SIDE: tl.constexpr, TILE: tl.constexpr):
+def unfold(
+    g, slopes, pixels, height, width, g_n, g_p, g_c, SIDE: tl.constexpr, TILE: tl.constexpr,
+    COUNT: tl.constexpr,
+):  # fmt: skip
     """A tile of pixels, under one row of the kernel for one plane: the slopes of what they went
     into.
     """
-    pixel = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    pixel = tl.program_id(0).to(COUNT) * TILE + tl.arange(0, TILE)
     plane, dy = tl.program_id(1) // SIDE, tl.program_id(1) % SIDE
     line, column = _places(pixel, height, width)
     line -= dy - SIDE // 2
@@ -64,10 +68,10 @@ def unfold(g, slopes, pixels, height, width, g_n, g_p, g_c, SIDE: tl.constexpr, 
 @triton.jit(do_not_specialize=["rows", "height", "width", "high", "wide"])
 def patches(
     x, y, rows, planes, height, width, high, wide, x_n, x_p, x_c, SIDE: tl.constexpr,
-    STEP: tl.constexpr, ROWS: tl.constexpr, PLANES: tl.constexpr,
+    STEP: tl.constexpr, ROWS: tl.constexpr, PLANES: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """A tile of output pixels and of planes, of one tap: what is seen of x."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0).to(COUNT) * ROWS + tl.arange(0, ROWS)
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
     tap = tl.program_id(2)
     line, column = _places(row, high, wide)
@@ -84,10 +88,10 @@ def patches(
 @triton.jit(do_not_specialize=["pixels", "height", "width", "high", "wide"])
 def unpatched(
     found, dx, pixels, planes, height, width, high, wide, SIDE: tl.constexpr, STEP: tl.constexpr,
-    ROWS: tl.constexpr, PLANES: tl.constexpr,
+    ROWS: tl.constexpr, PLANES: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """A tile of pixels of x and of planes: the sum over all taps that see them, in their order."""
-    pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    pixel = tl.program_id(0).to(COUNT) * ROWS + tl.arange(0, ROWS)
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
     line, column = _places(pixel, height, width)
     own = (plane < planes)[None, :]

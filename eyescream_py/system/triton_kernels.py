@@ -1,14 +1,24 @@
 """The bodies of `gpu_kernels`, in Triton's language: what each program of a launch does.
 
 Arithmetic is in float32 whatever the tensors' type. Values of a picture lie in rows of planes. Rows
-are counted in 32 bits, as divisions of 64 take long; only places in memory need those.
+are counted in `COUNT`, 32 bits where those do, as divisions of 64 take long; only places in memory
+always need those.
 """
+
+from typing import Any
 
 import triton
 import triton.language as tl
 
 # numbers that say nothing about alignment: one compiled body serves all
 SIZES = ["rows", "samples", "pixels", "narrow", "width", "per_mask"]
+
+FEW = 1 << 30  # rows that are counted in 32 bits, with what tiles and borders add to them
+
+
+def counted_in(rows: int) -> Any:
+    """`COUNT` of a kernel of so many rows of its input or output, whichever has more."""
+    return tl.int32 if rows <= FEW else tl.int64
 
 
 @triton.jit
@@ -50,10 +60,10 @@ def _kept(mask, row, per_mask, planes, plane, ok):
 def activate(
     x, bias, slope, mask, y, rows, planes, pitch, wide, pixels, narrow, width, per_mask,
     y_n, y_p, y_c, scale, POOL: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr,
-    PLANES: tl.constexpr,
+    PLANES: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """A tile of output rows and planes."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0).to(COUNT) * ROWS + tl.arange(0, ROWS)
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
     ok = (row < rows)[:, None] & (plane < planes)[None, :]
     b = tl.load(bias + plane, mask=plane < planes, other=0.0).to(tl.float32)[None, :]
@@ -128,7 +138,7 @@ def activate_backward(
     g, x, bias, slope, mask, dx, bias_parts, slope_parts, rows, planes, pitch, pixels, narrow,
     width, per_mask, g_n, g_p, g_c, scale,
     POOL: tl.constexpr, MASK: tl.constexpr, SUMS: tl.constexpr,
-    ROWS: tl.constexpr, PLANES: tl.constexpr,
+    ROWS: tl.constexpr, PLANES: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """Tiles of output rows, one after the other; with SUMS their sums as a part."""
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
@@ -136,7 +146,8 @@ def activate_backward(
     b = tl.load(bias + plane, mask=inside, other=0.0).to(tl.float32)[None, :]
     a = tl.load(slope).to(tl.float32)
     bias_sum, slope_sum = tl.zeros([ROWS, PLANES], tl.float32), tl.zeros([ROWS, PLANES], tl.float32)
-    for start in range(tl.program_id(0) * ROWS, rows, tl.num_programs(0) * ROWS):
+    first = tl.program_id(0).to(COUNT) * ROWS
+    for start in range(first, rows, tl.num_programs(0) * ROWS):
         row = start + tl.arange(0, ROWS)
         ok = (row < rows)[:, None] & inside[None, :]
         fits = (row < rows)[:, None] & (plane < pitch)[None, :]
@@ -264,10 +275,10 @@ def tally(x, targets, loss, trained, sums, counts, n, certain, GATE: tl.constexp
 @triton.jit(do_not_specialize=SIZES)
 def widen(
     x, y, rows, samples, planes, wide, pixels, x_n, x_p, x_c, ROWS: tl.constexpr,
-    PLANES: tl.constexpr,
+    PLANES: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """A tile of output rows and planes."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0).to(COUNT) * ROWS + tl.arange(0, ROWS)
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
     there = (row < samples * pixels)[:, None] & (plane < planes)[None, :]
     place = _outside(row, pixels, x_n, x_p)[:, None] + plane[None, :] * x_c

@@ -1,6 +1,6 @@
 """The bodies of `gpu_kernels` for the slopes of a wide convolution's weights, in Triton's language.
 
-As in `triton_kernels` pictures lie in rows of planes, counted in 32 bits where those do.
+As in `triton_kernels` pictures lie in rows of planes, counted in `COUNT`.
 """
 
 import triton
@@ -10,10 +10,10 @@ import triton.language as tl
 @triton.jit(do_not_specialize=["rows", "samples", "width", "pixels", "wide", "above"])
 def place(
     x, y, rows, samples, planes, width, pixels, wide, bordered, above, x_n, x_p, x_c,
-    ROWS: tl.constexpr, PLANES: tl.constexpr,
+    ROWS: tl.constexpr, PLANES: tl.constexpr, COUNT: tl.constexpr,
 ):  # fmt: skip
     """A tile of output rows and planes of one copy."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0).to(COUNT) * ROWS + tl.arange(0, ROWS)
     plane = tl.program_id(1) * PLANES + tl.arange(0, PLANES)
     copy, copies = tl.program_id(2), tl.num_programs(2)
     place = row + copy - above
@@ -58,7 +58,7 @@ def weight_slopes(
     weight = tl.program_id(0) * WIDE + tl.arange(0, WIDE)
     plane = tl.program_id(1) * HIGH + tl.arange(0, HIGH)
     first = tl.program_id(2).to(tl.int64) * share
-    count = tl.minimum(share, (rows - first).to(tl.int32))
+    count = tl.minimum(share, rows - first).to(tl.int32)
     below = weight // (SIDE * PLANES)
     right = (weight // PLANES) % SIDE - SIDE // 2
     stretch = weight - below * (SIDE * PLANES) - SIDE // 2 * PLANES

@@ -128,6 +128,12 @@ def test_what_is_taken(layer, taken):
     assert not suits(layer, torch.cat([x, x], 1))
 
 
+@pytest.mark.parametrize(("height", "taken"), [((1 << 31) - 1, True), (1 << 31, False)])
+def test_pixels_that_cublas_cannot_count_are_left_to_cudnn(height, taken):
+    layer = nn.Conv2d(32, 1, 3, padding=1)
+    assert suits(layer, torch.empty(1, 32, height, 1, device="meta")) is taken
+
+
 NETWORKS = {
     "at the end": lambda: nn.Sequential(nn.Conv2d(2, 32, 3), nn.PReLU(),
                                         nn.Conv2d(32, 1, 5, padding=2), nn.Sigmoid()),

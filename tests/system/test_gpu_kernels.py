@@ -121,6 +121,24 @@ def test_a_wide_convolution_and_the_slopes_of_its_input(kernels):
         checks.convolving(kernels, GPU, shape, planes, side)
 
 
+def test_many_rows_are_counted_in_64_bits(kernels, monkeypatch):
+    monkeypatch.setattr(kernels.bodies, "FEW", 0)
+    for pool in range(3):
+        checks.activation(kernels, GPU, torch.float32, Activation((3, 8, 4, 6), pool, "planes"))
+    checks.filling(kernels, GPU, torch.float32, (5, 3, 4, 6), 8, 8)
+    checks.folding(kernels, GPU, torch.float32, (3, 3, 9, 6), 3)
+    checks.patching(kernels, GPU, torch.float32, (3, 24, 5, 6), 3, 2)
+    checks.placing(kernels, GPU, torch.float32, (3, 8, 4, 6))
+
+
+def test_more_rows_than_32_bits_count(kernels):
+    picture = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    count = (1 << 21) + 3
+    y = kernels.widen(picture.to(GPU).expand(count, -1, -1, -1), count, 1, torch.bfloat16)
+    for number in (0, count // 2, count - 1):
+        checks.equal(y[number : number + 1], picture.bfloat16())
+
+
 @pytest.mark.parametrize("table", [False, True])
 @pytest.mark.parametrize(("channels", "side", "coarse"), [(1, 32, 16), (3, 24, 8), (3, 64, 32)])
 def test_pictures_and_pairs(kernels, channels, side, coarse, table):
