@@ -27,6 +27,7 @@ from eyescream_py.game.adversarial_c2f import PairFeed
 from eyescream_py.game.capture import CapturedIteration
 from eyescream_py.game.feeds import FaceFeed
 from eyescream_py.game.fused_adam import FusedAdam
+from eyescream_py.game.joined_adam import join
 from eyescream_py.game.working import Working
 from eyescream_py.networks import models, models_c2f
 from eyescream_py.networks.cpu_layers import speed_up
@@ -123,7 +124,9 @@ def _learner(
     optimizer = Adam(held or net.parameters(), capturable=cuda)
     working = Working(net, held) if held and rounded else None
     if tools is None:
-        return Learner(net, optimizer, penalty, bound, working)
+        player = Learner(net, optimizer, penalty, bound, working)
+        join(player)
+        return player
     factors = (penalty.l1, penalty.l2)
     fused = FusedAdam(tools.kernels, optimizer, factors, bound, working)
     learn_early(net, fused)

@@ -28,7 +28,7 @@ def tell_of_reconstruction(values: Mapping[str, Any], method: str = "adam") -> N
     """The same for `train_autoencoder.py` and `train_denoiser.py`; `method` optimizes."""
     say_idle(
         (method != "sgd", f"with --optmethod={method}", ("learning_rate", "momentum")),
-        (True, "by this program", ("K", "hidden_G", "hidden_D", "no_fuse")),
+        (True, "by this program", ("K", "hidden_G", "hidden_D")),
     )
     _tell_of_run(values)
 

@@ -135,7 +135,7 @@ def own_options() -> Decorator:
         switch("--strict", "On CUDA: no TF32, which rounds the factors of fp32 products."),
         switch("--fast", "On CUDA: allow algorithms whose sums differ from run to run."),
         switch("--no_capture", "To rule out a cause, slower: iterations by Python, none replayed."),
-        switch("--no_fuse", "Likewise: on CUDA torch's own kernels, no fused ones."),
+        switch("--no_fuse", "Likewise: torch's own kernels, none that joins several."),
         choice("--on_nan", ("stop", "rollback"), on_nan),
     )  # fmt: skip
 

@@ -100,7 +100,8 @@ class Learner:
         """Change the weights by the gradients, and their rounded copies; where `gate` is 0, not."""
         if self.fused is None:
             self.optimizer.step(gate)
-            self.refresh()
+            if not self.optimizer.joined:  # which has rounded them
+                self.refresh()
         elif self.lanes is None:
             self.fused.step(gate)
         else:
@@ -126,7 +127,7 @@ class Learner:
             self._differentiate(loss, self._reading)
         gradients = self.optimizer.gradients
         group.average_(gradients)
-        if self.fused:
+        if self.fused or self.optimizer.joined:  # their passes begin with the rest
             return
         # with flat parameters a pass over one tensor, else one over each
         self.penalty.add_gradients(self.optimizer.weights, gradients)

@@ -34,6 +34,7 @@ class LuaOptimizer(torch.optim.Optimizer):
     """
 
     buffers: tuple[str, ...] = ()
+    joined: Any = None  # `game.joined_adam`, where that takes the steps of an Adam
 
     def __init__(
         self, params: Iterable[Tensor] | Flat, lr: float, capturable: bool = False
@@ -214,13 +215,9 @@ class Adam(LuaOptimizer):
     buffers = ("m", "v")
 
     def __init__(
-        self,
-        params: Iterable[Tensor] | Flat,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        capturable: bool = False,
-    ) -> None:
+        self, params: Iterable[Tensor] | Flat, lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, capturable: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(params, lr, capturable)
         self.betas, self.eps = betas, eps
         # torch's kernel corrects moments by its own count, in another order than Lua: a count so
@@ -247,14 +244,21 @@ class Adam(LuaOptimizer):
         if not self.flat:
             for name in self.buffers:  # weights may have been laid otherwise since
                 self.moments[name] = list(map(_laid_as, self.moments[name], dense))
+        if self.joined and not self.flat:  # which changes gradients, too
+            gradients = list(map(_laid_as, gradients, dense))
+            for p, gradient in zip(self.parameters, gradients, strict=True):
+                p.grad = gradient
         held = (dense, gradients, self.held("m"), self.held("v"))
         weights, slopes, m, v = zip(*map(_as_they_lie, *held), strict=True)
-        torch._fused_adam_(
-            weights, slopes, m, v, [], self._counts,
-            lr=size, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps,
-            amsgrad=False, maximize=False,
-            found_inf=None if gate is None else (1 - gate).float(),  # 1: the kernel does nothing
-        )  # fmt: skip
+        if self.joined:
+            self.joined([weights, slopes, m, v], float(size), self.betas, self.eps)
+        else:
+            torch._fused_adam_(
+                weights, slopes, m, v, [], self._counts,
+                lr=size, beta1=self.betas[0], beta2=self.betas[1], weight_decay=0.0, eps=self.eps,
+                amsgrad=False, maximize=False,
+                found_inf=None if gate is None else (1 - gate).float(),  # 1: it does nothing
+            )  # fmt: skip
         for own, stepped in zip(self.weights, dense, strict=True):
             if stepped is not own:
                 own.copy_(stepped)
@@ -321,12 +325,9 @@ class SGD(LuaOptimizer):
     """`optim.sgd`: velocity v starts as the first g, then momentum*v + (1-momentum)*g."""
 
     def __init__(
-        self,
-        params: Iterable[Tensor] | Flat,
-        lr: float,
-        momentum: float = 0.0,
+        self, params: Iterable[Tensor] | Flat, lr: float, momentum: float = 0.0,
         capturable: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.momentum = momentum
         if momentum:
             self.buffers = ("dfdx",)
@@ -345,9 +346,8 @@ class SGD(LuaOptimizer):
         self, velocity: list[Tensor], gradients: list[Tensor], t: Any, gate: Tensor | None
     ) -> None:
         first = t == 1 if not isinstance(t, Tensor) else (t == 1).to(t.dtype)
-        fresh = 1 - self.momentum * (
-            1 - first
-        )  # the share of the new gradient: all of it in the first step
+        # the share of the new gradient: all of it in the first step
+        fresh = 1 - self.momentum * (1 - first)
         change = torch._foreach_sub(gradients, velocity)
         torch._foreach_mul_(change, self._scaled(fresh, gate))
         torch._foreach_add_(velocity, change)

@@ -17,6 +17,7 @@ from eyescream_py.game.answers import Logits, Probabilities
 from eyescream_py.game.averaging import Ema
 from eyescream_py.game.fused_adam import FusedAdam
 from eyescream_py.game.group import Alone
+from eyescream_py.game.joined_adam import join
 from eyescream_py.game.precision import Precision
 from eyescream_py.game.taming import Taming
 from eyescream_py.game.working import Working
@@ -53,19 +54,18 @@ def build_game(
         group.share_statistics(net)
         _make_fast(net, arithmetic, replay)
     _describe(D, G)
-    # a replay keeps the Lua program's fault, and listens to probabilities as Lua did
-    penalty_of_G = FaultyPenalty if replay else Penalty
+    # a replay listens to probabilities as Lua did
     answers = Probabilities(D) if replay else logits_of(networks, tools)
+    gate = AccuracyGate(max_accuracy, options.batch_size, device)
     rounded = arithmetic.name == "bf16" and not replay
-    D_player = _player(options, "D", D, Penalty(options.D_L1, options.D_L2), rounded, tools)
-    G_player = _player(options, "G", G, penalty_of_G(options.G_L1, options.G_L2), rounded, tools)
+    D_player, G_player = _players(options, networks, rounded, tools, gate)
     if taming and taming.bound:
         D_player.fused = None  # what bounds the weights comes between their step and rounding
     return Game(
         D=D_player,
         G=G_player,
         feed=feed,
-        gate=AccuracyGate(max_accuracy, options.batch_size, device),
+        gate=gate,
         iterations=(options.D_iterations, options.G_iterations),
         autocast=arithmetic.autocast,
         group=group,
@@ -74,6 +74,27 @@ def build_game(
         ema=_average(options, G_player),
         tally=tools.kernels.tally if tools else None,
     )
+
+
+def _players(
+    options: GameOptions, networks: tuple[nn.Module, nn.Module], rounded: bool,
+    tools: Tools | None, gate: AccuracyGate,
+) -> tuple[Learner, Learner]:  # fmt: skip
+    replay = options.rng == "lua"
+    # a replay keeps the Lua program's fault
+    penalties = (
+        Penalty(options.D_L1, options.D_L2),
+        (FaultyPenalty if replay else Penalty)(options.G_L1, options.G_L2),
+    )
+    D, G = (
+        _player(options, name, network, penalty, rounded, tools)
+        for name, network, penalty in zip("DG", networks, penalties, strict=True)
+    )
+    if not (options.no_fuse or replay):
+        join(G)
+        if not gate.can_close:
+            join(D)
+    return D, G
 
 
 def _tools(options: GameOptions, device: torch.device) -> Tools | None:

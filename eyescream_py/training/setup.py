@@ -51,7 +51,7 @@ class CommonOptions(RunOptions):
     strict: bool = False  # on CUDA: no TF32
     fast: bool = False  # on CUDA: runs need not repeat to the bit
     no_capture: bool = False  # every iteration by Python
-    no_fuse: bool = False  # on CUDA: torch's own kernels
+    no_fuse: bool = False  # torch's own kernels
     rng: str = "torch"  # or "lua": the streams of Lua Torch, for replays
     typed: frozenset[str]  # names of the fields that a person gave, as against defaults
     table: dict[str, Any] = field(repr=False)  # Lua's `opt`: flag -> value, as files keep it
@@ -128,10 +128,8 @@ def with_proven_kernels(options: Options, device: torch.device, group: Alone) ->
     run's processes: they have to round alike.
     """
     on_cpu = device.type == "cpu"
-    say_idle(
-        (on_cpu, "on a processor", ("no_fuse",)),
-        (on_cpu and options.rng == "lua", "on a processor with --rng=lua", ("no_capture",)),
-    )
+    replays = on_cpu and options.rng == "lua"
+    say_idle((replays, "on a processor with --rng=lua", ("no_capture", "no_fuse")))
     if options.no_fuse or device.type != "cuda":
         return options
     proven = group.all_say(kernels_of(options, device) is not None)
