@@ -147,7 +147,11 @@ def sections(gpu: bool, pictures: Path, work: Path) -> list[Section]:
     words = _Words(gpu)
     made = _tests(gpu)
     repeat = ["-m", "scripts.gpu_repeat", *words.number, f"--dataset={pictures}"]
-    made.append(Section("repeated and continued runs", [words.of(repeat, "--tiny")], 150))
+    made += [
+        Section(f"repeated and continued runs, {part}",
+                [words.of([*repeat, f"--part={part}"], "--tiny")], 150)
+        for part in (1, 2)
+    ]  # fmt: skip
     made += _trainers(words, pictures, work) + _siblings(words, pictures, work)
     table, tiny = ["-m", "benchmarks.gpu_step", *words.number], "--bursts=1 --burst=1"
     whole = words.of(table, f"--only=16px --batch=4 {tiny}")

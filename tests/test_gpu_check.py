@@ -58,7 +58,7 @@ def test_every_command_parses_as_its_program_does_it(gpu, places, monkeypatch):
     monkeypatch.chdir(gpu_check.ROOT)
     made = sections(gpu, *places)
     tests = [section for section in made if section.name.startswith("tests of CUDA")]
-    assert len(made) == 16 + len(tests)
+    assert len(made) == 17 + len(tests)
     assert len(tests) == (PARTS if gpu else 1)
     files = [word for section in tests for word in section.commands[0] if word.endswith(".py")]
     assert len(files) == len(set(files))  # none in two parts
