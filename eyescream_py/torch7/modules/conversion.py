@@ -295,4 +295,6 @@ def _writer_of(module: nn.Module) -> Codec | None:
         for codec in (*REGISTRY, *_CODECS):
             if codec.python is kind and codec.fits(module):
                 return codec
+        if vars(kind).get("of_its_own"):  # another layer than the class that it is derived from
+            break
     return None

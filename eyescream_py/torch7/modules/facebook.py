@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ..files.classes import lua_class
 from ..files.values import Table
 from ..layers import facebook
 from ..layers.arithmetic import Normalize
@@ -15,6 +16,7 @@ from ..layers.simple import Constant
 from ..layers.stochastic import Dropout
 from ..layers.temporal import TemporalConvolution
 from .codec import Node
+from .linear import shape_of
 from .registry import register
 from .weights import read_linear, without_memory
 
@@ -36,6 +38,39 @@ def build_weighted_lookup(node: Node) -> nn.Module:
         raise node.fail(f"weight has shape {tuple(shape)}, expected (indices, outputs)")
     make: Any = facebook.WeightedLookupTable
     return node.fill(without_memory(lambda: make(*shape, node.integer("paddingValue", 0))))
+
+
+def build_lookup(node: Node) -> nn.Module:
+    """fbcunn's LookupTableGPU, and FasterLookup of fbnn."""
+    shape = shape_of(node, "weight", 2)
+    by_freq, second = node.boolean("scaleGradByFreq", False), node.boolean("featuresInDim2", False)
+    make: Any = facebook.LookupTableGPU
+    module = without_memory(lambda: make(*shape, 0, by_freq, second))
+    return node.fill(module)
+
+
+def build_leaky_relu(node: Node) -> nn.Module:
+    if node.tensor("weight").numel() != 1:
+        raise node.fail("the field weight is no single slope")
+    return node.fill(without_memory(facebook.LeakyReLU))
+
+
+def build_locally_connected(node: Node) -> nn.Module:
+    """On a GPU Lua kept the weights in another order, and so did files from there."""
+    planes, made = node.count("nInputPlane"), node.count("nOutputPlane")
+    kernel, image = ([node.count(f"{kind}{side}") for side in "HW"] for kind in "ki")
+    stride = node.count("dH", 1), node.count("dW", 1)
+    if kernel[0] > image[0] or kernel[1] > image[1]:
+        raise node.fail(f"kernels of {kernel} are larger than images of {image}")
+    places = [(n - k) // s + 1 for n, k, s in zip(image, kernel, stride, strict=True)]
+    shapes = [(made, *places, planes, *kernel), (*places, *kernel, made, planes)]
+    shape = tuple(node.tensor("weight").shape)
+    if shape not in shapes:
+        raise node.fail(f"weight has shape {shape}, expected {shapes[0]}")
+    on_gpu = lua_class(node.tensor("weight"))[0].startswith("torch.Cuda")
+    interleaved = shape == shapes[1] and (on_gpu or shape != shapes[0])
+    bias = node.parameter("bias", (*places, made) if interleaved else (made, *places))
+    return facebook.LocallyConnected(node.parameter("weight"), bias, stride, interleaved)
 
 
 def as_kind(python: type[nn.Linear]) -> Any:
@@ -74,6 +109,11 @@ def register_facebook() -> None:
     register("fbnn.NormalizedLinearNoBias", as_kind(fbnn.NormalizedLinear))
     name = "fbnn.ProjectiveGradientNormalization"
     register(name, lambda node: fbnn.ProjectiveGradientNormalization())
+    for name in ("nn.LookupTableGPU", "nn.FasterLookup"):
+        register(name, build_lookup)
+    register("fbnn.LeakyReLU", build_leaky_relu)
+    register("nn.LocallyConnected", build_locally_connected)
+    register("fbnn.NestedDropout", lambda node: fbnn.NestedDropout(node.number("p", 0.01)))
     register("fbnn.L2Normalize", lambda node: Normalize(2, 0))
     register("fbnn.Dropout", lambda node: Dropout(node.number("p", 0.5), scaled=False))
     register(

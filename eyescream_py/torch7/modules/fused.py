@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from ..files.values import Table
+from ..files.values import Table, TorchObject
 from ..layers.ties import kind_of
 from ..recurrent import fused as fused
+from ..recurrent import weight_norm
 from . import captions
 from .captions import layers_in_time, read_densecap, read_neuraltalk
 from .codec import Codec, Node, Writer, long_storage
@@ -61,6 +62,19 @@ def read_sequence(python: type[Any]) -> Callable[[Node], nn.Module]:
         }
         module = without_memory(lambda: python(size_in, hidden, out, **options))
         return node.fill(module)
+
+    return read
+
+
+def read_normed(python: type[Any]) -> Callable[[Node], nn.Module]:
+    """The layers whose weight is made of ``v`` and ``g``."""
+
+    def read(node: Node) -> nn.Module:
+        weight = Table(node.obj.fields, weight=node.tensor("v"))
+        whole = Node(TorchObject(node.obj.typename, weight), node.place, node.reader)
+        module = read_sequence(python)(whole)
+        node.taken += whole.taken
+        return module
 
     return read
 
@@ -200,6 +214,9 @@ CODECS = [
         Codec((python.__name__,), python, read_sequence(python), write_sequence)
         for python in (fused.SeqLSTMP, fused.SeqGRU, fused.VanillaRNN)
     ),
+    Codec(("SeqLSTM_WN",), None, read_normed(weight_norm.SeqLSTMWN)),
+    Codec(("SeqLSTMP_WN",), None, read_normed(weight_norm.SeqLSTMPWN)),
+    Codec(("SeqGRU_WN",), None, read_normed(weight_norm.SeqGRUWN)),
     Codec(("StepLSTM",), fused.StepLSTM, read_step(fused.StepLSTM, fused.StepLSTMP), write_step),
     Codec((), fused.StepLSTMP, _never_read, write_step, written="nn.StepLSTM"),
     Codec(("StepGRU",), fused.StepGRU, read_step(fused.StepGRU), write_step),

@@ -124,6 +124,11 @@ def read_tree(node: Node) -> nn.Module:
     return node.fill(module)
 
 
+def read_forest(node: Node) -> nn.Module:
+    """Several trees and a mixture of them, which its module is built of."""
+    return node.child("module") if node.has("module") else node.first_child()
+
+
 def read_index_linear(node: Node) -> nn.Module:
     inputs, columns = shape_of(node, "weight", 2)
     normalize, offset = node.integer("normalize", 0), node.integer("offset", -1)
@@ -176,6 +181,7 @@ CODECS = [
     Codec(("SparseLinear",), linear.SparseLinear, read_sparse_linear, write_sparse_linear),
     Codec(("IndexLinear",), None, read_index_linear),
     Codec(("SoftMaxTree",), None, read_tree),
+    Codec(("SoftMaxForest",), None, read_forest),
     *(
         Codec(LOOKUP, python, read_lookup_table, write_lookup_table, version=4)
         for python in (LookupTable, linear.LookupTableMaxNorm)

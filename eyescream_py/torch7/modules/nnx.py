@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..layers.arithmetic import MulConstant
 from ..layers.nnx import SpatialPadding, SpatialReSampling
 from .codec import Node
+from .projects import build_pixel_convolution
 from .registry import register
 
 _MODES = ("simple", "average", "bilinear")
@@ -59,6 +61,9 @@ def _size(node: Node, name: str) -> int | float:
 
 
 def register_nnx() -> None:
+    register("nn.Minus", lambda node: MulConstant(-1.0))
+    register("nn.MultiSoftMax", lambda node: nn.Softmax(-1))
+    register("nn.SpatialLinear", build_pixel_convolution)
     register("nn.SpatialPadding", build_padding)
     register("nn.SpatialUpSampling", build_upsampling)
     register("nn.SpatialReSampling", build_resampling)

@@ -122,7 +122,7 @@ def write_symmetric_padding(module: Any, writer: Writer) -> dict[str, Any]:
 
 
 def build_pixel_convolution(node: Node) -> nn.Module:
-    """mc-cnn's convolution of single pixels, weight (out,in)."""
+    """A convolution of single pixels, weight (out,in), of mc-cnn and of nnx."""
     shape = node.tensor("weight").shape
     if len(shape) != 2:
         raise node.fail(f"weight has shape {tuple(shape)}, expected (out, in)")

@@ -59,6 +59,11 @@ def read_lstm(node: Node) -> nn.Module:
     return read_gated(recurrent.LSTM)(node)
 
 
+def read_grid_lstm(node: Node) -> nn.Module:
+    step = field_module(node, "recurrentModule")
+    return recurrent.Grid2DLSTM(step, node.count("nb_layers"), node.count("rho", 9999))
+
+
 def read_rec_lstm(node: Node) -> nn.Module:
     outputs = node.count("outputsize")
     return recurrent.RecLSTM(only_child(node), outputs, node.count("hiddensize", outputs))
@@ -337,6 +342,7 @@ STEPS = [
         Codec((python.__name__,), python, read_gated(python), write_gated)
         for python in (recurrent.FastLSTM, recurrent.GRU, recurrent.MuFuRu)
     ),
+    Codec(("Grid2DLSTM",), None, read_grid_lstm),
     Codec(("RecLSTM",), recurrent.RecLSTM, read_rec_lstm, write_rec),
     Codec(("RecGRU",), recurrent.RecGRU, read_rec_gru, write_rec),
     Codec(

@@ -129,6 +129,23 @@ class MuFuRu(GRU):
     """A GRU that mixes several operations on its state (nn.MuFuRu)."""
 
 
+class Grid2DLSTM(Recurrent):
+    """An LSTM over steps and over layers, of the step {zeros, input, cell 1, output 1, cell 2 ...}
+    -> {cell 1, output 1, ..., the last layer's output} (nn.Grid2DLSTM): (N,F) -> (N,F).
+    """
+
+    def __init__(self, step: nn.Module, layers: int, rho: int = 9999) -> None:
+        super().__init__(rho)
+        self.step, self.layers = step, layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        past = self._past
+        if past is None:
+            past = [torch.zeros_like(x) for _ in range(2 * self.layers)]
+        *self._past, output = self.step([torch.zeros_like(x), x, *past])
+        return output
+
+
 class Recurrence(Recurrent):
     """Any step {input, output} -> output, which begins with zeros (nn.Recurrence).
 

@@ -1,5 +1,8 @@
 """Layers of fairseq-lua and fbnn, against the formulas of their Lua sources, in numpy."""
 
+import importlib
+import pickle
+import pkgutil
 from typing import Any
 
 import numpy as np
@@ -7,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eyescream_py.torch7 import T7Error, from_module, load, save, to_module
+from eyescream_py.torch7 import T7Error, from_module, layers, load, recurrent, save, to_module
 from eyescream_py.torch7.layers.stochastic import set_random_source
+from eyescream_py.torch7.modules.conversion import _CODECS
+from eyescream_py.torch7.modules.registry import REGISTRY
 from eyescream_py.torch7.random import LuaSource
 
 from ..class_cases import modules, node, random, same, storage
@@ -185,3 +190,123 @@ def test_dropout_with_a_rate_for_each_feature() -> None:
     assert set(y[:, 1].tolist()) == {0, 4}
     assert abs(y[:, 1].mean() - 1) < 0.1
     assert torch.equal(layer.eval()(y), y)
+
+
+def test_tables_whose_weights_are_plain_rows() -> None:
+    weight = random(5, 3)
+    x = torch.tensor([[1, 5, 2], [2, 2, 4]])
+    rows = weight.numpy()[x.numpy() - 1]
+    same(opened("nn.FasterLookup", weight=weight, count=torch.zeros(5).int())(x.int()), rows)
+    same(opened("nn.LookupTableGPU", weight=weight)(x.float()), rows)
+    second = opened("nn.LookupTableGPU", weight=weight, featuresInDim2=True)
+    same(second(x), rows.transpose(0, 2, 1))
+    same(second(x[0]), rows[0])
+
+
+def test_a_slope_that_is_not_learnt() -> None:
+    layer = opened("fbnn.LeakyReLU", weight=torch.tensor([0.25]), nOutputPlane=0)
+    x = torch.tensor([-4.0, 2.0], requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    assert y.tolist() == [-1, 2]
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.25, 1]
+    assert layer.weight.grad is None
+    with pytest.raises(T7Error, match="no single slope"):
+        opened("fbnn.LeakyReLU", weight=torch.ones(2))
+
+
+SIZES = {"nInputPlane": 2, "nOutputPlane": 3, "kW": 2, "kH": 3, "dW": 2, "dH": 1, "iW": 6, "iH": 5}
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("made", [3, 4])  # of 3 planes the shapes of both orders are the same
+def test_a_kernel_for_each_place(made: int, on_gpu: bool) -> None:
+    tensors = doubled(weight=random(made, 3, 3, 2, 3, 2), bias=random(made, 3, 3, seed=1))
+    weight, bias = (tensor.numpy() for tensor in tensors.values())  # out, oH, oW, in, kH, kW
+    x = random(2, 2, 5, 6, seed=2).double()
+    expected = np.zeros((2, made, 3, 3))
+    for n, o, i, j in np.ndindex(2, made, 3, 3):
+        window = x.numpy()[n, :, i : i + 3, 2 * j : 2 * j + 2]
+        expected[n, o, i, j] = (weight[o, i, j] * window).sum() + bias[o, i, j]
+    if on_gpu:  # oH, oW, kH, kW, out, in
+        moved = tensors["weight"].permute(1, 2, 4, 5, 0, 3).contiguous()
+        tensors = {"weight": moved, "bias": tensors["bias"].permute(1, 2, 0).contiguous()}
+        moved.t7_class = ("torch.CudaDoubleTensor", 1)  # type: ignore[attr-defined]
+    layer = opened("nn.LocallyConnected", **{**SIZES, "nOutputPlane": made}, **tensors)
+    same(layer(x), expected)
+    same(layer(x[0]), expected[0])
+    grad = random(2, made, 3, 3, seed=3).double()
+    layer(x).backward(grad)
+    slopes = np.zeros_like(weight)
+    for n, o, i, j in np.ndindex(2, made, 3, 3):
+        window = x.numpy()[n, :, i : i + 3, 2 * j : 2 * j + 2]
+        slopes[o, i, j] += grad.numpy()[n, o, i, j] * window
+    assert layer.weight.grad is not None
+    got = layer.weight.grad
+    same(got.permute(4, 0, 1, 5, 2, 3) if on_gpu else got, slopes)
+    same(to_module(load(save(None, from_module(layer))), None)(x).detach(), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"weight": random(2, 2)}, "weight has shape"), ({"kH": 6}, "larger than images")],
+)
+def test_an_impossible_kernel_for_each_place_is_refused(change: Any, message: str) -> None:
+    tensors = {"weight": random(3, 3, 3, 2, 3, 2), "bias": random(3, 3, 3)}
+    with pytest.raises(T7Error, match=message):
+        opened("nn.LocallyConnected", **{**SIZES, **tensors, **change})
+
+
+def test_the_last_features_are_dropped_first() -> None:
+    layer: Any = opened("fbnn.NestedDropout", p=0.25, train=True)
+    x = random(400, 6).double()
+    set_random_source(layer, LuaSource(7))
+    y = layer(x)
+    drawn = np.empty(400)
+    LuaSource(7).uniform_(torch.from_numpy(drawn), 0, 1)
+    last = (np.log(1 - drawn) / np.log(0.75)).astype(int) + 1
+    expected = x.numpy() / 0.75 ** np.arange(1, 7)
+    for row, end in zip(expected, last, strict=True):
+        row[end:] = 0
+    same(y, expected)
+    share = (y != 0).double().mean(0)
+    assert (share - 0.75 ** torch.arange(6)).abs().max() < 0.08
+    assert torch.equal(layer.eval()(x), x)
+    with pytest.raises(T7Error, match="outside 0 < p < 1"):
+        opened("fbnn.NestedDropout", p=1)
+
+
+PLAIN = {
+    *("PReLU", "CudnnSoftMax", "CudnnLogSoftMax", "SequentialInOrder", "ConcatTableInOrder"),
+    *("BatchNormalization", "SpatialBatchNormalization", "VolumetricBatchNormalization"),
+    *("InstanceNormalization", "SpatialCrossMapLRN", "CrossMapLRNAhead"),
+    *("SpatialMaxPooling", "VolumetricMaxPooling", "SpatialAveragePooling"),
+    *("VolumetricAveragePooling", "SpatialUndividedPooling"),
+    *("SpatialFullConvolution", "VolumetricFullConvolution"),
+}  # what Lua's class is in torch; of cudnn's the nn counterparts
+
+
+def derived_layers() -> list[tuple[type, list[type]]]:
+    """Our layers that no converter writes, with the classes above them that one does."""
+    written = {codec.python for codec in (*REGISTRY, *_CODECS)}
+    found = []
+    for room in (layers, recurrent):
+        names = [f"{room.__name__}.{info.name}" for info in pkgutil.iter_modules(room.__path__)]
+        values = [v for name in names for v in vars(importlib.import_module(name)).values()]
+        kinds = {value for value in values if isinstance(value, type)}
+        ours = (kind for kind in kinds if kind.__module__.startswith(room.__name__))
+        found += [(k, [b for b in k.__mro__[1:] if b in written]) for k in ours if k not in written]
+    return [(kind, bases) for kind, bases in found if bases and issubclass(kind, nn.Module)]
+
+
+def test_no_layer_is_written_as_another_that_it_is_derived_from() -> None:
+    derived = derived_layers()
+    assert len(derived) > 20
+    for kind, _ in derived:
+        assert (kind.__name__ in PLAIN) != vars(kind).get("of_its_own", False), kind
+    total = opened("nn.CAddTableMulConstant", constant_scalar=0.5)
+    written = from_module(total, as_read=False)
+    assert (written.typename, written.fields["constant_scalar"]) == ("nn.CAddTableMulConstant", 0.5)
+    with pytest.raises(T7Error, match="no Lua nn class is known"):
+        from_module(pickle.loads(pickle.dumps(total)))  # noqa: S301

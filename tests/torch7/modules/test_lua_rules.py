@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from eyescream_py.torch7 import T7Error, from_module, to_module
 
-from ..class_cases import modules, node, run, same, storage, tables
+from ..class_cases import modules, node, run, same, sequential, storage, tables
 
 
 def test_the_slope_of_abs_at_zero_is_one() -> None:
@@ -130,6 +131,24 @@ def test_a_soft_max_tree_is_the_product_of_choices_on_the_way_to_the_leaf() -> N
     assert likelihood.exp().sum().item() == pytest.approx(1)  # of all leaves
     with pytest.raises(ValueError, match="no leaf 9"):
         tree([torch.ones(1, 1), torch.tensor([9])])
+
+
+@pytest.mark.parametrize("field", ["module", "modules"])
+def test_a_forest_mixes_its_trees(field: str) -> None:
+    other = {**TREE, "weight": torch.tensor([[2.0], [0.0], [-1.0], [4.0]])}
+    trees = [node("nn.SoftMaxTree", **fields) for fields in (TREE, other)]
+    gates = {"weight": torch.tensor([[1.0], [-2.0]]), "bias": torch.tensor([0.5, 0.0])}
+    chosen = node("nn.SelectTable", index=1), node("nn.Linear", **gates), node("nn.SoftMax")
+    gater, experts = sequential(*chosen), node("nn.ConcatTable", modules=modules(*trees))
+    trunk = node("nn.ConcatTable", modules=modules(gater, experts))
+    inner = sequential(trunk, node("nn.MixtureTable"))
+    fields = {"module": {"module": inner}, "modules": {"modules": modules(inner)}}[field]
+    x, leaves = torch.tensor([[1.0], [0.5], [-1.0]]), torch.tensor([2, 3, 4])
+    share = (x.numpy() @ np.array([[1.0, -2.0]]) + np.array([0.5, 0.0])) @ np.array([1, -1])
+    share = 1 / (1 + np.exp(-share))
+    first, second = (to_module(tree)([x, leaves]).detach().numpy() for tree in trees)
+    forest = to_module(node("nn.SoftMaxForest", **fields))
+    same(forest([x, leaves]).detach(), share * first + (1 - share) * second)
 
 
 @pytest.mark.parametrize(

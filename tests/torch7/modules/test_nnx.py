@@ -96,6 +96,17 @@ def test_wrong_fields_are_told(name: str, fields: dict[str, Any], message: str) 
         to_module(node(f"nn.Spatial{name}", **fields))
 
 
+def test_layers_without_a_size() -> None:
+    x = X.numpy()
+    agrees(node("nn.Minus"), X, -x)
+    powers = np.exp(x[0])
+    agrees(node("nn.MultiSoftMax"), X[0], powers / powers.sum(2, keepdims=True))
+    weight, bias = random(4, 3), random(4, seed=1)
+    expected = np.einsum("oc,chw->ohw", weight.numpy(), x[0]) + bias.numpy()[:, None, None]
+    module = to_module(node("nn.SpatialLinear", weight=weight, bias=bias, fanin=3, fanout=4))
+    np.testing.assert_allclose(module(X[0]).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_height_and_width_change_alike() -> None:
     module = to_module(node("nn.SpatialReSamplingEx", oheight=9, owidth=4, yDim=3))
     with pytest.raises(ValueError, match=r"images of \(6, 8\) cannot become \(9, 4\)"):
