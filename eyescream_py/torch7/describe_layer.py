@@ -53,7 +53,8 @@ def parameters(module: TorchObject) -> dict[str, torch.Tensor]:
     A normalised weight is made of ``v`` and ``g``, which are trained in its place.
     """
     fields = module.fields if isinstance(module.fields, Table) else Table()
-    names = ("v", "g", "bias", "vO", "gO") if "v" in fields and "g" in fields else ("weight", "bias", *_MORE)
+    normed = "v" in fields and "g" in fields
+    names = ("v", "g", "bias", "vO", "gO") if normed else ("weight", "bias", *_MORE)
     found = {name: fields.get(name) for name in names}
     return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
