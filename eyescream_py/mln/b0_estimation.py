@@ -1,11 +1,12 @@
 """A smooth B0 map estimated from a scan itself: joint estimation of image and field.
 
-The field is a sum of low-order cosines. For a trial field the image is the regularised
-least-squares one; what it leaves unexplained, |A(B0) x - s|^2, is minimised over the cosines'
-amplitudes (variable projection: at the optimal image its gradient is that with the image held
-fixed). Following Sutton, Noll and Fessler (IEEE TMI 2004) in the alternation, with a coarse-to-fine
-schedule: first the early, low-frequency samples, which off-resonance has turned little, then ever
-later ones, with ever finer fields.
+The field is a sum of low-order cosines. For a trial field the image is the regularised least-
+squares one; what it leaves unexplained, |A(B0) x - s|^2, is minimised over the cosines' amplitudes
+(variable projection: at the optimal image its gradient is that with the image held fixed), beside
+their squares in units of `deviations`: a scan says little of its field, and without them the
+amplitudes would explain its noise. Following Sutton, Noll and Fessler (IEEE TMI 2004) in the
+alternation, with a coarse-to-fine schedule: first the early, low-frequency samples, which off-
+resonance has turned little, then ever later ones, with ever finer fields.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Stage:
     steps: int
 
 
+TURNS = 0.3  # of the whole field, usual at 3 T within 10 ms
 SCHEDULE = (Stage(0.3, 2, 6), Stage(0.5, 4, 8), Stage(0.75, 6, 8), Stage(1.0, 8, 12))
 
 
@@ -83,6 +85,14 @@ def cosine_field(amplitudes: Tensor, side: int) -> Tensor:
     line = (torch.arange(side) + 0.5) / side
     waves = torch.cos(torch.pi * torch.arange(len(amplitudes))[:, None] * line)  # [order+1,N]
     return waves.T @ amplitudes @ waves
+
+
+def deviations(order: int) -> Tensor:
+    """The usual size of each amplitude in turns over the readout, (order + 1, order + 1): fields
+    are smooth.
+    """
+    waves = torch.arange(order + 1).square()
+    return TURNS / (1 + waves[:, None] + waves)
 
 
 def _padded(amplitudes: Tensor, order: int) -> Tensor:
@@ -167,8 +177,13 @@ class _Part:
 
 
 def _minimise(part: _Part, amplitudes: Tensor, steps: int) -> Tensor:
-    """L-BFGS over the amplitudes; each evaluation solves for the image anew."""
+    """L-BFGS over the amplitudes; each evaluation solves for the image anew. What is minimised is
+    minus the logarithm of a probability: the noise is taken to be what the first field leaves.
+    """
     variable = amplitudes.clone().requires_grad_(True)
+    usual = deviations(len(amplitudes) - 1)
+    side = part.coils.shape[-1]
+    noise = part.residual(cosine_field(amplitudes, side)) ** 2 / part.signal.numel()
     optimizer = torch.optim.LBFGS(
         [variable],
         lr=1.0,
@@ -181,11 +196,11 @@ def _minimise(part: _Part, amplitudes: Tensor, steps: int) -> Tensor:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        field = cosine_field(variable, part.coils.shape[-1])
+        field = cosine_field(variable, side)
         image = part.image(field.detach())
-        loss = 1e3 * part.misfit(field, image)
-        loss.backward()
-        return loss
+        unlikely = part.misfit(field, image) / noise + (variable / usual).square().sum() / 2
+        unlikely.backward()
+        return unlikely
 
     optimizer.step(closure)
     return variable.detach()
