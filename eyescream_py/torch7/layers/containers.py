@@ -185,3 +185,12 @@ class Concat(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self], python_dim(self.dimension))
+
+
+class SpatialPyramidPooling(Concat):
+    """Branches that make rows of images, joined: (N,C,H,W) -> (N,F), or (C,H,W) -> (F) (inn)."""
+
+    of_its_own = True
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__(-1, *branches)

@@ -68,6 +68,18 @@ class Dropout(StochasticLayer):
         return f"{self.p:g}" + ("" if self.scaled else ", scaled=False")
 
 
+class SeqDropout(Dropout):
+    """A Dropout that drops the same of all entries of the first dimension (rnn's nn.SeqDropout)."""
+
+    of_its_own = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.p == 0 or not (self.training or self.stochastic_inference):
+            return super().forward(x)
+        mask = self._bernoulli(x, x[:1].shape, 1 - self.p)
+        return x * (mask.div_(1 - self.p) if self.scaled else mask)
+
+
 class SpatialDropout(StochasticLayer):
     """Zero whole channels of (N,C,H,W) or (C,H,W) with probability ``p`` (nn.SpatialDropout).
 

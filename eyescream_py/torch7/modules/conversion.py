@@ -49,6 +49,7 @@ from .origin import Origin, Rewriting, origin_of, remember
 from .projects import register_projects
 from .regions import register_regions
 from .registry import REGISTRY
+from .rnnlib import register_rnnlib
 from .sharing import tie_shared
 from .stn import register_stn
 
@@ -82,6 +83,7 @@ register_blocks()
 register_batch_last()
 register_nnx()
 register_facebook()
+register_rnnlib()
 register_boxes()
 register_regions()
 _CPU = ("torch.FloatTensor", "torch.DoubleTensor")

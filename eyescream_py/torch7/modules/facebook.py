@@ -130,7 +130,6 @@ def register_facebook() -> None:
 
 def _register_fairseq() -> None:
     fairseq = facebook
-    register("FConvModel", lambda node: node.child("module"))
     register("nn.TemporalConvolutionTBC", build_time_first)
     register("nn.AppendBias", lambda node: fairseq.AppendBias())
     register(

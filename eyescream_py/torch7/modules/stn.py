@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..files.values import Table, TorchObject
 from ..layers import stn
+from ..layers.containers import SpatialPyramidPooling
 from .codec import Node, Writer
 from .containers import read_sequential
 from .registry import register
@@ -75,5 +76,7 @@ def register_stn() -> None:
     register("inn.SpatialCrossResponseNormalization", read_lrn)
     register("inn.SpatialSameResponseNormalization", read_sequential)
     register("inn.MeanSubtraction", build_mean)
+    register("inn.SpatialPyramidPooling", lambda node: SpatialPyramidPooling(*node.children()))
+    register("inn.LocalResponseNormalization", lambda node: node.child("modules"))
     for name in ("inn.ConstAffine", "inn.SpatialConstAffine"):
         register(name, build_affine)

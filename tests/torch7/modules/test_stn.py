@@ -9,6 +9,8 @@ import torch
 from eyescream_py.torch7 import Table, TorchObject, from_module, to_module
 from eyescream_py.torch7.layers.stn import AffineTransformMatrixGenerator
 
+from ..class_cases import modules, node, sequential, storage
+
 IMAGES = torch.arange(2 * 4 * 5 * 3.0).reshape(2, 4, 5, 3).sin()  # (N,H,W,C)
 
 
@@ -110,6 +112,45 @@ def test_normalization_over_planes(name, size) -> None:
     near = [x[:, max(0, c - before) : c - before + size].square().sum(1) for c in range(7)]
     torch.testing.assert_close(y, x * (2 + 0.5 / size * torch.stack(near, 1)) ** -0.75)
     assert y[0].allclose(module_of(name, size=size, alpha=0.5, beta=0.75, k=2)(x[0]))
+
+
+def test_a_pyramid_of_poolings() -> None:
+    sizes = [(2, 3), (1, 1)]
+    parts = []
+    for width, height in sizes:
+        pooling = node("nn.SpatialAdaptiveMaxPooling", W=width, H=height)
+        view = node("nn.View", size=storage(-1), numElements=-1, numInputDims=3)
+        parts.append(sequential(pooling, view, node("nn.Contiguous")))
+    pyramid = module_of("inn.SpatialPyramidPooling", modules=modules(*parts), dimension=1)
+    x = torch.arange(2 * 3 * 6 * 4.0).reshape(2, 3, 6, 4).sin()
+    blocks = [
+        x[..., 6 * i // h : 6 * (i + 1) // h, 4 * j // w : 4 * (j + 1) // w].amax((2, 3))
+        for w, h in sizes
+        for i in range(h)
+        for j in range(w)
+    ]
+    fine, coarse = torch.stack(blocks[:6], 2), blocks[6]
+    expected = torch.cat([fine.flatten(1), coarse], 1)
+    torch.testing.assert_close(pyramid(x), expected)
+    torch.testing.assert_close(pyramid(x[1]), expected[1])
+
+
+def test_a_normalization_that_is_built_of_layers() -> None:
+    square = sequential(
+        node("nn.SpatialZeroPadding", pad_l=1, pad_r=1, pad_t=1, pad_b=1),
+        node("nn.Power", pow=2),
+        node("nn.SpatialAveragePooling", kW=3, kH=3, dW=1, dH=1, divide=True),
+        node("nn.MulConstant", constant_scalar=0.5),
+        node("nn.AddConstant", constant_scalar=1),
+        node("nn.Power", pow=0.75),
+    )
+    both = node("nn.ConcatTable", modules=modules(node("nn.Identity"), square))
+    inner = sequential(both, node("nn.CDivTable"))
+    x = torch.arange(2 * 4 * 5.0).reshape(1, 2, 4, 5).sin()
+    near = torch.nn.functional.pad(x.square(), (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
+    expected = x / (1 + 0.5 * near.mean((4, 5))) ** 0.75
+    layer = module_of("inn.LocalResponseNormalization", modules=inner)
+    torch.testing.assert_close(layer(x), expected)
 
 
 def test_a_mean_that_was_repeated_for_a_batch() -> None:

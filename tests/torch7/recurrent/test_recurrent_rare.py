@@ -167,3 +167,55 @@ def test_a_grid_of_steps_and_layers(layers: int) -> None:
     steps = node("nn.Sequencer", module=node("nn.Grid2DLSTM", **fields), _remember="neither")
     sequence = to_module(steps, None).train()
     same(torch.stack(list(sequence(list(x)))).detach(), np.stack(expected))
+
+
+def cell(inputs: int, hidden: int) -> Any:
+    """rnnlib's cells: {last output, input} -> {output, output}, of tanh."""
+    nodes = [GraphNode(()), GraphNode((0,), select=1), GraphNode((0,), select=2)]
+    nodes += [GraphNode((1,), "h"), GraphNode((2,), "x"), GraphNode((3, 4), "sum")]
+    nodes += [GraphNode((5,), "out")]
+    layers = {"h": nn.Linear(hidden, hidden), "x": nn.Linear(inputs, hidden, bias=False)}
+    children = {**layers, "sum": CAddTable(), "out": nn.Tanh()}
+    return from_module(GraphModule(nodes, children, [6, 6], 2))
+
+
+def test_rnnlib_runs_steps_within_layers() -> None:
+    """{states of the layers, steps} -> {states, by layer and step; outputs, by layer and step}."""
+    cells = [cell(D, H), cell(H, R)]
+    clones = [modules(one, from_module(to_module(one))) for one in cells]
+    layers = [node("nn.RecurrentTable", dim=2, modules=listed) for listed in clones]
+    net: Any = to_module(node("nn.SequenceTable", dim=1, modules=modules(*layers)))
+    assert len(list(net.parameters())) == 6
+    first, second = random(N, H).requires_grad_(), random(N, R, seed=1).requires_grad_()
+    steps = list(random(T, N, D, seed=2))
+    for again in (net, to_module(load(save(None, from_module(net))))):
+        states, outputs = again([[first, second], steps])
+        values, before = steps, [first, second]
+        for number, weights in enumerate(to_module(one) for one in cells):
+            h, made = before[number].detach().numpy(), []
+            for value in values:
+                into = np.asarray(value) @ weights.linear_2.weight.detach().numpy().T
+                bias = weights.linear_1.bias.detach().numpy()
+                h = np.tanh(h @ weights.linear_1.weight.detach().numpy().T + bias + into)
+                made.append(h)
+            same(torch.stack(states[number]).detach(), np.stack(made))
+            same(torch.stack(outputs[number]).detach(), np.stack(made))
+            values = made
+    assert not any(state.requires_grad for layer in states for state in layer[:-1])  # as in Lua
+    states[0][-1].sum().backward()
+    assert first.grad is not None
+    assert second.grad is None
+    with pytest.raises(ValueError, match="3 entries for 2 modules"):
+        net([[first, second, first], steps])
+
+
+def test_a_dropout_of_whole_sequences() -> None:
+    layer: Any = to_module(node("nn.SeqDropout", p=0.5, v2=True, train=True))
+    x = torch.ones(4, 50, 3)
+    y = layer(x)
+    assert set(y.unique().tolist()) == {0, 2}
+    assert all(torch.equal(part, y[0]) for part in y)
+    assert torch.equal(layer.eval()(x), x)
+    old: Any = to_module(node("nn.SeqDropout", p=0.5, train=False))
+    assert torch.equal(old(x), x / 2)
+    assert from_module(layer, as_read=False).typename == "nn.SeqDropout"
