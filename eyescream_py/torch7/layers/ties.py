@@ -125,11 +125,14 @@ def untied(layer: Any) -> Any:
     twin = kind.__new__(kind)
     twin.__dict__ = {k: v for k, v in layer.__dict__.items() if k not in ("_views", "_common")}
     for kept in ("_parameters", "_buffers"):
-        plain = twin.__dict__[kept] = dict(layer.__dict__[kept])
-        for name in layer._views:
-            if (memory := plain.pop(f"{name}_memory", None)) is not None:
-                own = getattr(layer, name).detach().clone()
-                plain[name] = nn.Parameter(own) if isinstance(memory, nn.Parameter) else own
+        plain = twin.__dict__[kept] = {}
+        for key, tensor in layer.__dict__[kept].items():
+            name = key.removesuffix("_memory")
+            if name not in layer._views:
+                plain[key] = tensor
+                continue
+            own = getattr(layer, name).detach().clone()
+            plain[name] = nn.Parameter(own) if isinstance(tensor, nn.Parameter) else own
     return twin
 
 

@@ -20,7 +20,7 @@ from ..errors import T7Error
 from ..files.classes import TENSOR_CLASSES, tensor_class_of
 from ..files.memory import Copies
 from ..files.values import Storage, Table, TorchObject
-from ..layers.ties import memory_of, memory_view
+from ..layers.ties import gradient_of, memory_of, memory_view
 
 REQUIRED: Any = object()  # the default of a field that has none
 MAX_ELEMENTS = 2**31 - 1  # of a size or count in a field; larger ones are not layers but attacks
@@ -242,7 +242,7 @@ class Writer:
             return view.of(values), view.of(gradient)
         if id(parameter) not in self.weights:
             values = self.tensor(parameter)
-            grad = parameter.grad
+            grad = gradient_of(parameter)
             gradient = torch.zeros_like(values) if grad is None else self.tensor(grad)
             self.weights[id(parameter)] = (values, gradient)
         return self.weights[id(parameter)]

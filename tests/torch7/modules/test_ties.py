@@ -215,6 +215,34 @@ def test_exports_keep_ties(views: Views, tmp_path: Path) -> None:
     assert exported(network, [x], ".pt2")
 
 
+def test_the_order_of_parameters_is_that_of_the_file_in_exports_too(tmp_path: Path) -> None:
+    obj = two_layers(*VIEWS["transposed first"](STORAGE))
+    for number, layer in enumerate(obj.fields["modules"].to_list()):
+        layer.fields["bias"] = STORAGE[30 : 34 - number].clone()
+    network = to_module(obj)
+    names = [name for name, _ in network.named_parameters()]
+    assert names == ["0.weight_memory", "0.bias", "1.bias"]
+    again = loaded(*weights_and_source(network, "w.safetensors", "tied"), tmp_path)
+    assert [name for name, _ in again.named_parameters()] == names
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_memory_in_another_order_of_axes() -> None:
+    kernels, sizes = STORAGE[:48].view(3, 4, 2, 2), {"nInputPlane": 4, "nOutputPlane": 3}
+    convolution = TorchObject("nn.SpatialConvolution", Table(sizes, kW=2, kH=2, weight=kernels))
+    layers = convolution, TorchObject("nn.Linear", Table(weight=kernels.view(3, 16).t()))
+    branches = Table(modules=Table.from_list(layers), _type="torch.FloatTensor")
+    network: Any = to_module(TorchObject("nn.ConcatTable", branches))
+    network.to(memory_format=torch.channels_last)
+    for as_read in (True, False):
+        written = from_module(network, as_read).fields["modules"].to_list()
+        assert torch.equal(written[0].fields["weight"], kernels)
+        assert torch.equal(written[1].fields["weight"], kernels.view(3, 16).t())
+    with torch.no_grad():
+        network[0].weight += 1
+    assert torch.equal(network[1].weight, (kernels + 1).view(3, 16).t())
+
+
 def norm(memory: Tensor, variance: Tensor) -> TorchObject:
     fields = Table(_type="torch.FloatTensor", running_mean=memory, running_var=variance)
     return TorchObject("nn.BatchNormalization", fields, 2)
