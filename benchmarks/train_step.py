@@ -51,8 +51,11 @@ def ours(
     batch: int,
     arithmetic: precision.Precision,
     flat: bool | None = None,
+    record: bool = True,
 ) -> Callable[[], None]:
-    """One iteration as the trainers run it; `flat` parameters or not, None: as they do."""
+    """One iteration as the trainers run it; `flat` parameters or not, None: as they do; `record`:
+    replayed from the fourth on, as they do.
+    """
     device = data.images.device
     source = TorchSource(0, device)
     networks = _networks(case, source, arithmetic.name == "bf16")
@@ -61,7 +64,7 @@ def ours(
     kernels = fused_kernels(device, arithmetic.name == "bf16") if flat else None
     tools = Tools(kernels, Lanes(device)) if kernels else None
     game = make_game(case, networks, data, batch, source, arithmetic, flat, cuda, tools)
-    step = CapturedIteration(game, batch, source)  # as the trainers do
+    step = CapturedIteration(game, batch, source) if record else game.iteration
     return lambda: step(batch)
 
 

@@ -1,12 +1,13 @@
 """The sides that benchmarks compare compute the same; what they are given wrongly is said."""
 
 import importlib
+import itertools
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import srez, train_step
+from benchmarks import operator_times, srez, train_step
 from benchmarks.plain_port import PlainFaces, PlainPairs
 from benchmarks.sides import medians, turns
 from eyescream_py.data.dataset import Dataset
@@ -127,6 +128,7 @@ def test_sides_take_turns_and_warm_ups_do_not_count():
         ("mln_masks", ["run", "--data=NOWHERE", "--images=NOWHERE", "--out=rows"], "NOWHERE"),
         ("mln_masks", ["table", "NOWHERE"], "NOWHERE"),
         ("mln_scan", ["maps", "--data=NOWHERE"], "NOWHERE"),
+        ("operator_times", ["--only=nothing"], "'nothing' is in none of 16px gray"),
         ("operators", ["--only=nothing"], "'nothing' is in none of 16px gray"),
         ("torch7", ["--output=NOWHERE/a.md"], "no folder NOWHERE"),
         ("train_step", ["--gpu=99"], "--gpu=99"),
@@ -140,3 +142,11 @@ def test_what_is_missing_is_said_in_a_line_before_anything_is_measured(
     assert done.exit_code == 2
     assert isinstance(done.exception, SystemExit)
     assert says in " ".join(done.output.split())
+
+
+def test_operators_of_an_iteration_are_timed_by_name_and_shapes():
+    """By a clock that goes on by a second at each look; with the step in C, where there is one."""
+    found = operator_times.times("16px gray", "fp32", 2, itertools.count().__next__)
+    assert found["uniform_", "8x100"] == 1000  # noise of D's step
+    steps = [ms for (name, _), ms in found.items() if name in ("adam.c", "_fused_adam_")]
+    assert steps == [2000]  # D's and G's
