@@ -9,7 +9,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
+
+from eyescream_py.system.threads import demand_threads
+from eyescream_py.system.voice import counted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -24,8 +28,11 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
     """`count` fresh processes; on an error or an interruption what has not begun is dropped.
 
     The workers leave Ctrl-C, SIGTERM and SIGHUP to their parent and end when it ends, even when it
-    is killed.
+    is killed. Raises UserError where this user may not have so many.
     """
+    # each worker and its watcher, our starter, and of the pool two threads, without which it would
+    # hang, and a process
+    demand_threads(2 * count + 4, counted(count, "process", "processes"))
     pool = ProcessPoolExecutor(count, _ShieldedSpawn(), initializer=_start_worker)
     # In a thread: what a signal handler raises strikes the main one only, and a process whose
     # start is broken off complains.
@@ -41,8 +48,9 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
 
 def _start_all(pool: ProcessPoolExecutor, count: int) -> None:
     """A pool starts a process per task that finds none idle: give it so many at once."""
-    for _ in range(count):
-        pool.submit(os.getpid)
+    with contextlib.suppress(OSError, BrokenProcessPool):  # the next task meets it, too
+        for _ in range(count):
+            pool.submit(os.getpid)
 
 
 class _ShieldedProcess(SpawnProcess):

@@ -26,9 +26,9 @@ def is_refused(error: BaseException) -> bool:
     return str(error) == "can't start new thread"
 
 
-def demand_threads(count: int, flag: str) -> None:
+def demand_threads(count: int, needed_by: str) -> None:
     """See that so many more threads can be had: OpenMP, which starts its own later, ends the whole
-    program where it gets none. Raises UserError naming `flag`."""
+    program where it gets none. Raises UserError that begins with `needed_by`."""
     end = threading.Event()
     waiting: list[threading.Thread] = []
     try:
@@ -37,9 +37,10 @@ def demand_threads(count: int, flag: str) -> None:
             start_thread(thread)
             waiting.append(thread)
     except OSError as error:
+        room = counted(len(waiting), "thread")
         raise UserError(
-            f"{flag}: the system starts only {counted(len(waiting), 'thread')} more for this user; "
-            "give fewer, or raise the limit (ulimit -u)"
+            f"{needed_by}: the system starts only {room} more for this user; give fewer, or raise "
+            "the limit (ulimit -u)"
         ) from error
     finally:
         end.set()

@@ -1,8 +1,10 @@
 """A user whose threads are counted (`ulimit -u`) gets a line in place of a traceback."""
 
+import multiprocessing
 import subprocess
 import sys
 import threading
+from multiprocessing.context import SpawnProcess
 
 import click
 import pytest
@@ -12,6 +14,7 @@ from eyescream_py.plots.server import ServerProcess
 from eyescream_py.plots.windows import Plots
 from eyescream_py.system.commands import Command
 from eyescream_py.system.errors import UserError
+from eyescream_py.system.processes import worker_processes
 from eyescream_py.system.progress import still
 from eyescream_py.system.threads import NO_THREAD, demand_threads, start_thread
 
@@ -101,3 +104,20 @@ def test_a_bar_needs_no_thread():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
+
+
+def test_processes_are_asked_for_before_the_pool_hangs(three_threads):
+    before = multiprocessing.active_children()
+    with pytest.raises(UserError, match=r"^2 processes: the system starts only 3 threads more"):
+        worker_processes(2).__enter__()
+    assert multiprocessing.active_children() == before
+
+
+def test_a_process_that_cannot_start_is_told_by_the_first_task(monkeypatch, capfd):
+    def refuse(process):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(SpawnProcess, "start", refuse)
+    with pytest.raises(BlockingIOError), worker_processes(2) as pool:
+        pool.submit(int).result(60)
+    assert capfd.readouterr() == ("", "")
