@@ -60,6 +60,8 @@ class Command(click.Command):
         try:
             return super().parse_args(context, args)
         except click.UsageError as error:
+            # click's name of a number with bounds says what no one typed
+            error.message = error.message.replace("valid integer range.", "valid integer.")
             more = _of_no_value(given, error.message, self.params)
             if not more:
                 raise

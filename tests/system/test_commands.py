@@ -231,3 +231,10 @@ def test_torch_is_not_there_before_its_threads_know_how_to_wait():
             capture_output=True, check=True,
         )  # fmt: skip
         assert told.stdout.startswith("False\n")
+
+
+@pytest.mark.parametrize("kind", [click.IntRange(1), click.IntRange(1, 9), click.INT])
+def test_a_word_for_a_number_is_told_without_click_s_ranges(kind):
+    command = Command("c", params=[click.Option(["--size"], type=kind)])
+    done = CliRunner().invoke(command, ["--size=16px"])
+    assert "Error: Invalid value for '--size': '16px' is not a valid integer.\n" in done.output
