@@ -29,9 +29,14 @@ class _AsInLua:
             one_number = x.numel() == x.shape[1]
             if layer.eps == 0:
                 return _without_eps(layer, x, layer.training and not one_number)
+            weight = layer.weight
+            statistics = layer.running_mean, layer.running_var
             if layer.training and one_number:
-                statistics = layer.running_mean, layer.running_var, layer.weight, layer.bias
-                return F.batch_norm(x, *statistics, eps=layer.eps)
+                return F.batch_norm(x, *statistics, weight, layer.bias, eps=layer.eps)
+            if weight is not None and not weight.is_contiguous():
+                # of a tied one torch's backward reads other memory (2.13)
+                scale = weight.contiguous(), layer.bias, layer.training
+                return F.batch_norm(x, *statistics, *scale, layer.momentum, layer.eps)
         return super().forward(x)  # type: ignore[misc]
 
 

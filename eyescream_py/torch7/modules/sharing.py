@@ -18,7 +18,9 @@ def tie_shared(network: nn.Module, reader: Reader) -> None:
     """Make one parameter of each memory that several tensors of the network use, and views of the
     others; buffers that several layers have stay one.
     """
-    places = {**_places(reader, reader.parameters), **_places(reader, reader.buffers)}
+    # torch's kernels take statistics for contiguous, whatever they are
+    buffers = [(source, own) for source, own in reader.buffers if source.is_contiguous()]
+    places = {**_places(reader, reader.parameters), **_places(reader, buffers)}
     layers = list(network.modules())
     met = Counter(id(buffer) for layer in layers for buffer in layer._buffers.values())
     met.update(id(memory) for memory, _ in places.values())

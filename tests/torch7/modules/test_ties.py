@@ -263,3 +263,24 @@ def test_layers_that_share_their_statistics_go_on_doing_so(treat: Callable[[Any]
     assert network[1].running_var.tolist() == [1, 1, 1]
     written = from_module(network).fields["modules"][3].fields
     assert written["running_var"].tolist() == [9, 10, 4]
+
+
+def test_statistics_with_gaps_are_read_as_they_are() -> None:
+    """torch reads the memory of such weights and statistics as if there were none."""
+    memory = STORAGE.abs() + 0.1
+    parts = [memory[i : i + 12].view(4, 3)[:, 0] for i in (0, 12, 24, 36)]
+    names = ("weight", "bias", "running_mean", "running_var")
+    fields = [Table(zip(names, values, strict=True)) for values in (parts, [p * 1 for p in parts])]
+    fields[0]["bias"] = parts[0]  # one memory: both become views
+    fields[1]["bias"] = parts[0] * 1
+    shared, plain = (to_module(TorchObject("nn.BatchNormalization", f, 2)) for f in fields)
+    memory.fill_(torch.nan)
+    x = torch.rand(5, 4, generator=torch.Generator().manual_seed(2))
+    for training in (True, False):
+        slopes = []
+        for layer in (shared, plain):
+            given = x.clone().requires_grad_()
+            layer.train(training)(given).square().sum().backward()
+            slopes.append(given.grad)
+        torch.testing.assert_close(*slopes)
+    assert torch.equal(shared.running_mean, plain.running_mean)
