@@ -59,9 +59,12 @@ class Command(click.Command):
             raise click.NoSuchOption(meant[1:], possibilities=[meant], ctx=context)
         try:
             return super().parse_args(context, args)
+        except click.BadParameter as error:
+            words, kind, rest = error.message.rpartition(" integer range")  # click's, of one word
+            if not kind:
+                raise
+            raise click.BadParameter(f"{words} integer{rest}", error.ctx, error.param) from None
         except click.UsageError as error:
-            # click's name of a number with bounds says what no one typed
-            error.message = error.message.replace("valid integer range.", "valid integer.")
             more = _of_no_value(given, error.message, self.params)
             if not more:
                 raise
