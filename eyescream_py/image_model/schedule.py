@@ -74,4 +74,4 @@ class CriticSchedule:
 
     def load_state(self, state: dict[str, float]) -> None:
         self.difference = float(state["difference"])
-        self.turn = int(state["turn"])
+        self.turn = int(state.get("turn", 0))  # a run with another objective counted none

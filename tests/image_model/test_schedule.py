@@ -70,3 +70,11 @@ def test_state_round_trip(kind) -> None:
     other = kind()
     other.load_state(schedule.state())
     assert other == schedule
+
+
+def test_a_run_with_another_objective_goes_on_as_wgan_and_back() -> None:
+    critic, other = CriticSchedule(5), DifferenceSchedule()
+    critic.load_state(DifferenceSchedule(difference=0.4).state())
+    assert (critic.turn, critic.difference, critic.wants_step(49)) == (0, 0.4, True)
+    other.load_state(CriticSchedule(5, turn=700, difference=0.3).state())
+    assert other.difference == 0.3
