@@ -44,11 +44,11 @@ class Command(click.Command):
 
     def main(self, *args: Any, **options: Any) -> Any:
         make_unfailing()
-        _quieten()
         return super().main(*args, **options)
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         _wait_asleep_where_busy()
+        _prepare_matplotlib()
         return super().make_context(*args, **options)
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
@@ -107,10 +107,11 @@ def _of_no_value(given: list[str], message: str, params: list[click.Parameter]) 
     return ""
 
 
-def _quieten() -> None:
-    """Let libraries keep to themselves what is no one's to mend: matplotlib that a home folder
-    takes no cache of fonts."""
+def _prepare_matplotlib() -> None:
+    """Let it keep to itself what is no one's to mend (a home folder that takes no cache of fonts),
+    and show nothing: a notebook tells its commands to use a backend that it alone may have."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    os.environ["MPLBACKEND"] = "agg"
 
 
 def _wait_asleep_where_busy() -> None:

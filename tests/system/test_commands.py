@@ -238,3 +238,23 @@ def test_a_word_for_a_number_is_told_without_click_s_ranges(kind):
     command = Command("c", params=[click.Option(["--size"], type=kind)])
     done = CliRunner().invoke(command, ["--size=16px"])
     assert "Error: Invalid value for '--size': '16px' is not a valid integer.\n" in done.output
+
+
+@pytest.mark.parametrize("first", [[], ["inner"]])
+def test_a_command_draws_without_the_backend_of_a_notebook(first):
+    program = """
+import click
+from eyescream_py.system.commands import Command, Group
+@click.command(cls=Command)
+def inner():
+    from matplotlib.figure import Figure
+    print(type(Figure()).__name__)
+outer = Group("outer", commands={"inner": inner})
+import sys
+(outer if sys.argv[1:] else inner)()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *first], capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "MPLBACKEND": "module://none_of_ours.backend_inline"}, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Figure\n", "")
