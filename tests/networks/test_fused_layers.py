@@ -9,12 +9,21 @@ import types
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from eyescream_py.game.answers import Logits
 from eyescream_py.game.taming import SlopePenalty
 from eyescream_py.networks import models, models_c2f, models_small, wide_slopes
 from eyescream_py.networks.fused_head import Head, fuse_head
-from eyescream_py.networks.fused_layers import Beside, Passed, Rectifier, Tools, fuse
+from eyescream_py.networks.fused_layers import (
+    Beside,
+    Passed,
+    Rectifier,
+    Tools,
+    _planes_last,
+    fuse,
+)
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
 from eyescream_py.system import kernels_in_torch
@@ -126,6 +135,16 @@ def test_so_are_values_in_evaluation_mode_and_of_a_copy(name):
         for p in fused.parameters():
             p.add_(1)  # which a copy does not see
         torch.testing.assert_close(twin(*inputs), expected, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 1, 4, 5), (1, 1, 1, 5), (3, 4, 1, 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_strides_tell_that_planes_lie_last(shape, layout):
+    """Also those of sides of 1, which mean nothing, and by which cuDNN goes all the same."""
+    x = torch.rand(shape).contiguous(memory_format=layout)
+    found, (_, planes, height, width) = _planes_last(x), shape
+    assert found.stride() == (planes * height * width, 1, width * planes, planes)
+    assert torch.equal(found, x)
 
 
 def test_planes_of_16_bits_are_filled_up_to_eights():
@@ -254,23 +273,66 @@ def test_shown_activities_are_whole_outputs_of_the_layers():
         torch.testing.assert_close(a, b)
 
 
-def test_slopes_of_the_weights_are_waited_for_before_they_are_read():
-    """Work that was begun beside has read its tensors when they may be freed: they are kept."""
-    net = nn.Sequential(nn.Linear(3, 4), nn.PReLU())
-    begun = []
+class Read(TorchDispatchMode):
+    """Which memory operators read that none of them has made."""
 
-    class Recorded(Lanes):
-        def beside(self, *read):
-            begun.extend(read)
-            return super().beside(*read)
+    def __init__(self):
+        super().__init__()
+        self.read, self.made = set(), set()
 
-    fuse(net, Tools(kernels_in_torch, Recorded(torch.device("cpu"))))
-    x = torch.rand(2, 3, requires_grad=True)
-    y = net(x)
-    net[0].weight.requires_grad_(True)
+    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+        given = places(tree_leaves((args, kwargs)))
+        self.read |= given - self.made
+        found = call(*args, **(kwargs or {}))
+        self.made |= places(tree_leaves(found)) - given
+        return found
+
+
+def places(values):
+    return {t.untyped_storage().data_ptr() for t in values if isinstance(t, torch.Tensor)} - {0}
+
+
+class Keeping(Lanes):
+    """Notes how many blocks there were, and which of them read what is not kept for them."""
+
+    def __init__(self, lasting):
+        super().__init__(torch.device("cpu"))
+        self.lasting, self.blocks, self.lost = lasting, 0, []
+
+    @contextlib.contextmanager
+    def beside(self, *read):
+        with Read() as seen:
+            yield None
+        self.blocks += 1
+        self.lost += [self.blocks] if seen.read - places([*read, *self.lasting]) else []
+
+
+def taken(inputs, *layers):
+    return lambda: nn.Sequential(nn.Conv2d(2, inputs, 3), nn.PReLU(), *layers)
+
+
+BESIDE = {
+    **{name: NETWORKS[name] for name in ("D at 16 px", "G of pairs", "odd pooling")},
+    "few planes": (taken(32, nn.Conv2d(32, 2, 5, padding=2)), [(2, 8, 8)]),
+    "strides": (taken(64, nn.Conv2d(64, 64, 3, 2, 1)), [(2, 8, 8)]),
+    "a wide kernel": (taken(8, nn.Conv2d(8, 16, 7, padding=3)), [(2, 8, 8)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_is_read_beside_is_kept(name, rounds):
+    """Its memory would be used anew before it is read."""
+    torch.manual_seed(0)
+    make, shapes = BESIDE[name]
+    network = make().to(memory_format=torch.channels_last)
+    lanes = Keeping([*network.parameters(), *network.buffers()])
+    fuse(network, Tools(kernels_in_torch, lanes))
+    with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
+        y = network(*(torch.rand(3, *shape) for shape in shapes))
     y.sum().backward()
-    assert any(t.data_ptr() == x.data_ptr() for t in begun)
-    assert isinstance(net[0].forward.tools.kernels, types.ModuleType)
+    assert lanes.blocks > 1
+    assert not lanes.lost
 
 
 def test_networks_from_lua_are_what_lua_made_of_them_when_fused_too(monkeypatch):

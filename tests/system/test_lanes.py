@@ -1,6 +1,7 @@
 """Work on streams beside a backward pass; the streams write down what is asked of them."""
 
 import contextlib
+import weakref
 
 import pytest
 import torch
@@ -64,6 +65,18 @@ def test_what_was_begun_waits_and_is_waited_for(streams):
     assert main.waited == [first, second]
     lanes.join()
     assert main.waited == [first, second]  # nothing was begun since
+
+
+@pytest.mark.parametrize("block", ["beside", "behind"])
+def test_what_is_read_is_kept_until_it_is_waited_for(block, streams):
+    """Its memory would be used anew while it is read."""
+    lanes, read = Lanes(GPU, 2), torch.zeros(1)
+    kept = weakref.ref(read)
+    with getattr(lanes, block)(read):
+        del read
+    assert kept() is not None
+    lanes.join()
+    assert kept() is None
 
 
 def test_in_turn_nothing_runs_beside(streams):
