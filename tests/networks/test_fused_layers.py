@@ -23,6 +23,7 @@ from eyescream_py.networks.fused_layers import (
     Tools,
     _planes_last,
     fuse,
+    learn_early,
 )
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
@@ -299,6 +300,9 @@ class Keeping(Lanes):
         super().__init__(torch.device("cpu"))
         self.lasting, self.blocks, self.lost = lasting, 0, []
 
+    def behind(self, *read, lane=None):
+        return self.beside(*read)
+
     @contextlib.contextmanager
     def beside(self, *read):
         with Read() as seen:
@@ -328,6 +332,8 @@ def test_what_is_read_beside_is_kept(name, rounds):
     network = make().to(memory_format=torch.channels_last)
     lanes = Keeping([*network.parameters(), *network.buffers()])
     fuse(network, Tools(kernels_in_torch, lanes))
+    step = types.SimpleNamespace(takes=lambda weight: True, take=lambda weight, slope: slope + 1)
+    learn_early(network, step)
     with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
         y = network(*(torch.rand(3, *shape) for shape in shapes))
     y.sum().backward()
