@@ -57,6 +57,11 @@ def _laid(tensor: Tensor, layout: torch.memory_format) -> None:
         raise WrongResultError(f"strides {tensor.stride()}")
 
 
+def _spoil(shape: tuple[int, ...], like: Tensor) -> None:
+    """Leave memory for such a tensor, which a kernel is to fill, without a number in it."""
+    like.new_full(shape, float("nan"))
+
+
 def _seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -90,6 +95,7 @@ def activation(kernels: Any, device: torch.device, dtype: torch.dtype, case: Act
         x = kernels.widen(x, len(x), wide, dtype)
         exact[0] = expected.widen(exact[0], len(x), wide, torch.float64)
     close, how = CLOSE[dtype], (1.5, case.pool)
+    _spoil((len(x), wide, *(side // (2 if case.pool else 1) for side in x.shape[2:])), x)
     y = kernels.activate(x, bias, slope, mask, *how, case.flat, wide)
     near(y, expected.activate(*exact, *how, case.flat, wide), close, close)
     layout = torch.contiguous_format if rows else torch.channels_last
@@ -98,6 +104,7 @@ def activation(kernels: Any, device: torch.device, dtype: torch.dtype, case: Act
     of_y = g.to(device).contiguous(
         memory_format=torch.contiguous_format if case.planes_first else layout
     )
+    _spoil(tuple(x.shape), x)
     dx, parts = kernels.activate_backward(of_y, x, bias, slope, mask, *how, True)
     truth, sums = expected.activate_backward(g.double(), *exact, *how, True)
     near(dx, truth, close, close)
@@ -149,7 +156,7 @@ def adam(
 
 
 def answers(kernels: Any, device: torch.device, n: int) -> None:
-    """`judge` and `tally` of n logits, some of them extreme."""
+    """`judge` and `tally` of n logits, some of them extreme, and of n that are right."""
     generator = _seeded(n)
     logits = 12 * torch.randn(n, generator=generator)
     logits[: min(n, 6)] = torch.tensor([50.0, -50, 20, -20, 7, -7])[: min(n, 6)]
@@ -161,6 +168,13 @@ def answers(kernels: Any, device: torch.device, n: int) -> None:
     away = torch.sigmoid(logits.double()).lerp(torch.sigmoid(-logits.double()), targets.double())
     away = 1e-4 * away / n + 1e-12
     near(slopes, true_slopes, 0, away)
+    for side in (0.0, 1.0):
+        right, sides = (9 + logits.abs()) * (2 * side - 1), torch.full_like(targets, side)
+        truth, true = expected.judge(right.double(), sides.double())
+        loss_of_right, small = kernels.judge(right.to(device), sides.to(device))
+        # softplus(x) - x leaves no digits of the loss of large ones
+        near(loss_of_right, truth, 1e-4, 1e-5 * side)
+        near(small, true, 1e-4, 0)
     for trained in (None, torch.tensor(0.0, dtype=torch.float64)):
         found = []
         for module, place in ((kernels, device), (expected, torch.device("cpu"))):

@@ -14,17 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from eyescream_py.game.answers import Logits
 from eyescream_py.game.taming import SlopePenalty
-from eyescream_py.networks import models, models_c2f, models_small, wide_slopes
+from eyescream_py.networks import fused_layers, models, models_c2f, models_small, wide_slopes
 from eyescream_py.networks.fused_head import Head, fuse_head
-from eyescream_py.networks.fused_layers import (
-    Beside,
-    Passed,
-    Rectifier,
-    Tools,
-    _planes_last,
-    fuse,
-    learn_early,
-)
+from eyescream_py.networks.fused_layers import Beside, Passed, Rectifier, Tools, fuse, learn_early
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
 from eyescream_py.system import kernels_in_torch
@@ -48,11 +40,19 @@ NETWORKS = {
     "upsampling G": (lambda: models.create_G(GRAY, 10, "upsampling"), [(10,)]),
     "small G": (lambda: models_small.create_G(GRAY, 10), [(10,)]),
     "G of pairs": (lambda: models_c2f.create_G(GRAY), [GRAY, GRAY]),
-    "odd pooling": (
-        lambda: nn.Sequential(
-            nn.Conv2d(2, 3, 3), nn.PReLU(), nn.MaxPool2d(2), Dropout(), View(9), nn.Linear(9, 1)
-        ),
-        [(2, 9, 9)],
+    **{
+        f"odd pooling, {high}x{wide}": (
+            lambda flat=3 * ((high - 2) // 2) * ((wide - 2) // 2): nn.Sequential(
+                nn.Conv2d(2, 3, 3), nn.PReLU(), nn.MaxPool2d(2), Dropout(), View(flat),
+                nn.Linear(flat, 1)
+            ),
+            [(2, high, wide)],
+        )
+        for high, wide in ((9, 9), (8, 7), (7, 8))
+    },
+    "no bias": (
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3), nn.PReLU()),
+        [(2, 8, 8)],
     ),
     "planes dropped before pooling": (
         lambda: nn.Sequential(nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.LeakyReLU(0.1),
@@ -143,9 +143,18 @@ def test_so_are_values_in_evaluation_mode_and_of_a_copy(name):
 def test_strides_tell_that_planes_lie_last(shape, layout):
     """Also those of sides of 1, which mean nothing, and by which cuDNN goes all the same."""
     x = torch.rand(shape).contiguous(memory_format=layout)
-    found, (_, planes, height, width) = _planes_last(x), shape
+    found, (_, planes, height, width) = fused_layers._planes_last(x), shape
     assert found.stride() == (planes * height * width, 1, width * planes, planes)
     assert torch.equal(found, x)
+
+
+def test_a_copy_drops_out_by_its_own_mode():
+    """And not by that of the network that it was copied from, which goes on training."""
+    network = nn.Sequential(nn.Linear(4, 40), nn.PReLU(), Dropout())
+    fuse(network, TOOLS)
+    twin, x = copy.deepcopy(network).eval(), torch.rand(2, 4)
+    assert torch.equal(twin(x), twin(x))
+    assert not torch.equal(network(x), network(x))
 
 
 def test_planes_of_16_bits_are_filled_up_to_eights():
@@ -316,7 +325,7 @@ def taken(inputs, *layers):
 
 
 BESIDE = {
-    **{name: NETWORKS[name] for name in ("D at 16 px", "G of pairs", "odd pooling")},
+    **{name: NETWORKS[name] for name in ("D at 16 px", "G of pairs", "odd pooling, 9x9")},
     "few planes": (taken(32, nn.Conv2d(32, 2, 5, padding=2)), [(2, 8, 8)]),
     "strides": (taken(64, nn.Conv2d(64, 64, 3, 2, 1)), [(2, 8, 8)]),
     "a wide kernel": (taken(8, nn.Conv2d(8, 16, 7, padding=3)), [(2, 8, 8)]),
