@@ -169,7 +169,7 @@ def answers(kernels: Any, device: torch.device, n: int) -> None:
     away = 1e-4 * away / n + 1e-12
     near(slopes, true_slopes, 0, away)
     for side in (0.0, 1.0):
-        right, sides = (9 + logits.abs()) * (2 * side - 1), torch.full_like(targets, side)
+        right, sides = (16 + logits.abs()) * (2 * side - 1), torch.full_like(targets, side)
         truth, true = expected.judge(right.double(), sides.double())
         loss_of_right, small = kernels.judge(right.to(device), sides.to(device))
         # softplus(x) - x leaves no digits of the loss of large ones

@@ -9,14 +9,12 @@ import types
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from eyescream_py.game.answers import Logits
 from eyescream_py.game.taming import SlopePenalty
 from eyescream_py.networks import fused_layers, models, models_c2f, models_small, wide_slopes
 from eyescream_py.networks.fused_head import Head, fuse_head
-from eyescream_py.networks.fused_layers import Beside, Passed, Rectifier, Tools, fuse, learn_early
+from eyescream_py.networks.fused_layers import Beside, Passed, Rectifier, Tools, fuse
 from eyescream_py.networks.modes import evaluating
 from eyescream_py.plots.activity import activities
 from eyescream_py.system import kernels_in_torch
@@ -40,16 +38,12 @@ NETWORKS = {
     "upsampling G": (lambda: models.create_G(GRAY, 10, "upsampling"), [(10,)]),
     "small G": (lambda: models_small.create_G(GRAY, 10), [(10,)]),
     "G of pairs": (lambda: models_c2f.create_G(GRAY), [GRAY, GRAY]),
-    **{
-        f"odd pooling, {high}x{wide}": (
-            lambda flat=3 * ((high - 2) // 2) * ((wide - 2) // 2): nn.Sequential(
-                nn.Conv2d(2, 3, 3), nn.PReLU(), nn.MaxPool2d(2), Dropout(), View(flat),
-                nn.Linear(flat, 1)
-            ),
-            [(2, high, wide)],
-        )
-        for high, wide in ((9, 9), (8, 7), (7, 8))
-    },
+    "odd pooling": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 3), nn.PReLU(), nn.MaxPool2d(2), Dropout(), View(9), nn.Linear(9, 1)
+        ),
+        [(2, 9, 9)],
+    ),
     "no bias": (
         lambda: nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3), nn.PReLU()),
         [(2, 8, 8)],
@@ -146,6 +140,22 @@ def test_strides_tell_that_planes_lie_last(shape, layout):
     found, (_, planes, height, width) = fused_layers._planes_last(x), shape
     assert found.stride() == (planes * height * width, 1, width * planes, planes)
     assert torch.equal(found, x)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 9), (2, 8, 7), (2, 7, 8)])
+def test_no_kernel_pools_an_odd_side(shape):
+    """Whose last line or column is in no output, and would get no slope."""
+
+    def activate(x, bias, slope, mask, scale, pool, *rest):
+        assert not pool
+        return kernels_in_torch.activate(x, bias, slope, mask, scale, pool, *rest)
+
+    kernels = types.SimpleNamespace(**{**vars(kernels_in_torch), "activate": activate})
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.PReLU(), nn.MaxPool2d(2))
+    fuse(network, Tools(kernels, TOOLS.lanes))
+    network(torch.rand(1, *shape))
+    with pytest.raises(AssertionError):
+        network(torch.rand(1, 2, 8, 8))
 
 
 def test_a_copy_drops_out_by_its_own_mode():
@@ -281,73 +291,6 @@ def test_shown_activities_are_whole_outputs_of_the_layers():
     for (name, a), (other, b) in zip(*shown, strict=True):
         assert name == other
         torch.testing.assert_close(a, b)
-
-
-class Read(TorchDispatchMode):
-    """Which memory operators read that none of them has made."""
-
-    def __init__(self):
-        super().__init__()
-        self.read, self.made = set(), set()
-
-    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
-        given = places(tree_leaves((args, kwargs)))
-        self.read |= given - self.made
-        found = call(*args, **(kwargs or {}))
-        self.made |= places(tree_leaves(found)) - given
-        return found
-
-
-def places(values):
-    return {t.untyped_storage().data_ptr() for t in values if isinstance(t, torch.Tensor)} - {0}
-
-
-class Keeping(Lanes):
-    """Notes how many blocks there were, and which of them read what is not kept for them."""
-
-    def __init__(self, lasting):
-        super().__init__(torch.device("cpu"))
-        self.lasting, self.blocks, self.lost = lasting, 0, []
-
-    def behind(self, *read, lane=None):
-        return self.beside(*read)
-
-    @contextlib.contextmanager
-    def beside(self, *read):
-        with Read() as seen:
-            yield None
-        self.blocks += 1
-        self.lost += [self.blocks] if seen.read - places([*read, *self.lasting]) else []
-
-
-def taken(inputs, *layers):
-    return lambda: nn.Sequential(nn.Conv2d(2, inputs, 3), nn.PReLU(), *layers)
-
-
-BESIDE = {
-    **{name: NETWORKS[name] for name in ("D at 16 px", "G of pairs", "odd pooling, 9x9")},
-    "few planes": (taken(32, nn.Conv2d(32, 2, 5, padding=2)), [(2, 8, 8)]),
-    "strides": (taken(64, nn.Conv2d(64, 64, 3, 2, 1)), [(2, 8, 8)]),
-    "a wide kernel": (taken(8, nn.Conv2d(8, 16, 7, padding=3)), [(2, 8, 8)]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("rounds", [False, True])
-@pytest.mark.parametrize("name", BESIDE)
-def test_what_is_read_beside_is_kept(name, rounds):
-    """Its memory would be used anew before it is read."""
-    torch.manual_seed(0)
-    make, shapes = BESIDE[name]
-    network = make().to(memory_format=torch.channels_last)
-    lanes = Keeping([*network.parameters(), *network.buffers()])
-    fuse(network, Tools(kernels_in_torch, lanes))
-    step = types.SimpleNamespace(takes=lambda weight: True, take=lambda weight, slope: slope + 1)
-    learn_early(network, step)
-    with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
-        y = network(*(torch.rand(3, *shape) for shape in shapes))
-    y.sum().backward()
-    assert lanes.blocks > 1
-    assert not lanes.lost
 
 
 def test_networks_from_lua_are_what_lua_made_of_them_when_fused_too(monkeypatch):

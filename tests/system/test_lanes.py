@@ -1,16 +1,20 @@
 """Work on streams beside a backward pass; the streams write down what is asked of them."""
 
 import contextlib
+import types
 import weakref
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from eyescream_py.networks.fused_layers import Branches, Tools, fuse
+from eyescream_py.networks.fused_layers import Branches, Tools, fuse, learn_early
 from eyescream_py.system import kernels_in_torch
 from eyescream_py.system.lanes import FIRST, Lanes
 from eyescream_py.torch7.layers.containers import ConcatTable
+from tests.networks.test_fused_layers import NETWORKS
 
 
 class Stream:
@@ -148,3 +152,70 @@ def test_the_stream_that_others_wait_for_comes_first(streams, monkeypatch):
     Branches(ConcatTable(nn.Identity(), nn.Identity()), GPU)
     assert given[3:] == [(GPU, FIRST)] * 2
     assert FIRST < 0
+
+
+class Read(TorchDispatchMode):
+    """Which memory operators read that none of them has made."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.made = set(), set()
+
+    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+        given = places(tree_leaves((args, kwargs)))
+        self.read |= given - self.made
+        found = call(*args, **(kwargs or {}))
+        self.made |= places(tree_leaves(found)) - given
+        return found
+
+
+def places(values):
+    return {t.untyped_storage().data_ptr() for t in values if isinstance(t, torch.Tensor)} - {0}
+
+
+class Keeping(Lanes):
+    """Notes how many blocks there were, and which of them read what is not kept for them."""
+
+    def __init__(self, lasting):
+        super().__init__(torch.device("cpu"))
+        self.lasting, self.blocks, self.lost = lasting, 0, []
+
+    def behind(self, *read, lane=None):
+        return self.beside(*read)
+
+    @contextlib.contextmanager
+    def beside(self, *read):
+        with Read() as seen:
+            yield None
+        self.blocks += 1
+        self.lost += [self.blocks] if seen.read - places([*read, *self.lasting]) else []
+
+
+def taken(inputs, *layers):
+    return lambda: nn.Sequential(nn.Conv2d(2, inputs, 3), nn.PReLU(), *layers)
+
+
+BESIDE = {
+    **{name: NETWORKS[name] for name in ("D at 16 px", "G of pairs", "odd pooling")},
+    "few planes": (taken(32, nn.Conv2d(32, 2, 5, padding=2)), [(2, 8, 8)]),
+    "strides": (taken(64, nn.Conv2d(64, 64, 3, 2, 1)), [(2, 8, 8)]),
+    "a wide kernel": (taken(8, nn.Conv2d(8, 16, 7, padding=3)), [(2, 8, 8)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_is_read_beside_is_kept(name, rounds):
+    """Its memory would be used anew before it is read."""
+    torch.manual_seed(0)
+    make, shapes = BESIDE[name]
+    network = make().to(memory_format=torch.channels_last)
+    lanes = Keeping([*network.parameters(), *network.buffers()])
+    fuse(network, Tools(kernels_in_torch, lanes))
+    step = types.SimpleNamespace(takes=lambda weight: True, take=lambda weight, slope: slope + 1)
+    learn_early(network, step)
+    with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
+        y = network(*(torch.rand(3, *shape) for shape in shapes))
+    y.sum().backward()
+    assert lanes.blocks > 1
+    assert not lanes.lost
