@@ -1,6 +1,6 @@
 """Faces from a trained generator, used as a library.
 
-python examples/generate.py logs/adversarial.net faces.png
+python -m examples.generate logs/adversarial.net faces.png
 """
 
 import sys
