@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from eyescream_py.mln.covariance import covariance_start
 from eyescream_py.mln.data import Ahead, Batch, Examples
 from eyescream_py.mln.networks import (
     MinimalLinearNetwork,
+    Shape,
     build_network,
     neighbour_table,
     to_label,
@@ -167,10 +168,14 @@ def resumed_run(checkpoint_file: Path, params: Params, protocol: Protocol, image
 def _demand_own_protocol(checkpoint: Checkpoint, params: Params, protocol: Protocol) -> None:
     """Raise UserError where a network of other sizes is asked for, or of another trajectory."""
     name, shape = f"--resume {checkpoint.file}", network_shape(params, protocol)
-    if shape != checkpoint.shape:
-        raise UserError(
-            f"{name}: its network is {checkpoint.shape}, the parameters ask for {shape}"
-        )
+    keys = {item.name: item.metadata["key"] for item in fields(Params)}
+    for size in (item.name for item in fields(Shape) if item.compare):
+        had, asked = (getattr(of, size) for of in (checkpoint.shape, shape))
+        if had != asked:
+            raise UserError(
+                f"{name}: was trained with {keys.get(size, size)} {had}, the parameters ask for "
+                f"{asked}; give its own, or start a new run"
+            )
     table = torch.from_numpy(neighbour_table(protocol.trajectory, shape))
     own = checkpoint.tensors["network.k_layer.index"]
     others = float((own != table).float().mean())  # a few may be as near as their like

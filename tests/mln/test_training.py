@@ -100,7 +100,7 @@ def test_a_resume_with_another_network_is_refused(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     trained(run, 1)
     path = run.checkpoint_folder / training.CHECKPOINT_NAME
-    with pytest.raises(UserError, match="the parameters ask for"):
+    with pytest.raises(UserError, match="with nNeighbors 4, the parameters ask for 5;"):
         training.resumed_run(path, replace(run.params, neighbours=5), run.protocol, phantoms())
 
 
