@@ -24,7 +24,7 @@ from eyescream_py.data.pictures import ENDINGS, IN_WORDS
 from eyescream_py.data.walk import FoundFile, Walk, walk
 from eyescream_py.system.device import free_memory
 from eyescream_py.system.errors import UserError, why
-from eyescream_py.system.places import as_script, dataset_folder
+from eyescream_py.system.places import as_script, dataset_folder, own_cache
 from eyescream_py.system.voice import counted, printable, say
 
 DEFAULT_FOLDER = dataset_folder() / "out_aug_64x64"
@@ -275,12 +275,7 @@ def _cache_folder(folder: Path) -> Path:
     beside = folder.resolve().parent
     if os.access(beside, os.W_OK):
         return beside / ".cache"
-    own = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(own):  # to be ignored, by its specification
-        own = os.path.expanduser("~/.cache")
-    if not os.path.isabs(own):
-        raise OSError("this user has no home folder")
-    return Path(own) / "eyescream_py"
+    return own_cache()
 
 
 def _refuse_too_many(folder: Path, files: int, broken: list[tuple[str, str]]) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 
 from eyescream_py.system.errors import first_line
+from eyescream_py.system.places import own_cache
 from eyescream_py.system.voice import printable, warn
 
 # by what torch computes with on this processor
@@ -100,7 +101,10 @@ def _openmp() -> ctypes.CDLL | None:
 def _compiler() -> list[str] | None:
     """The command that Unix calls cc, or what the variable CC names."""
     for command in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
-        words = shlex.split(command)
+        try:
+            words = shlex.split(command)
+        except ValueError:  # a quotation without end
+            continue
         if words and shutil.which(words[0]):
             return words
     return None
@@ -141,14 +145,13 @@ def _folders() -> Iterator[Path]:
     """Where code may lie: the user's cache, where nobody else can put any; else one of this process
     alone.
     """
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(cache, "eyescream_py")
     try:
+        folder = own_cache()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = folder.stat()
         if state.st_uid == os.getuid() and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             yield folder
-    except OSError:  # as in a home that is read-only
+    except OSError:  # as without a home, or in one that is read-only
         pass
     own = tempfile.mkdtemp(prefix="eyescream_py-")
     atexit.register(shutil.rmtree, own, ignore_errors=True)

@@ -66,6 +66,16 @@ def dataset_folder() -> Path:
     return beside if (beside / "generate_dataset.py").is_file() else Path("dataset").absolute()
 
 
+def own_cache() -> Path:
+    """The folder of this user for what can be made again. OSError where there is none."""
+    own = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(own):  # to be ignored, by its specification
+        own = os.path.expanduser("~/.cache")
+    if not os.path.isabs(own):
+        raise OSError("this user has no home folder")
+    return Path(own) / "eyescream_py"
+
+
 def chosen_pictures(dataset: str | None, aws: bool) -> str | None:
     """What `--dataset` names, else the folder of `--aws`; None where neither was given."""
     return AWS_FOLDER if aws and dataset is None else dataset

@@ -162,3 +162,13 @@ def test_the_compiler_is_what_cc_names(monkeypatch):
     assert compiled._compiler() == [sys.executable, "-x"]
     monkeypatch.setenv("CC", "no-such-compiler-of-anybody")
     assert (compiled._compiler() or ["cc"])[0] in {"cc", "gcc", "clang"}
+
+
+@needs_compiler
+def test_without_a_home_nothing_is_left_and_an_odd_cc_is_passed_over(place, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", "neither")
+    monkeypatch.setenv("CC", "cc 'a quotation without end")
+    monkeypatch.chdir(place)
+    assert compiled.library("counting")
+    assert [path.name for path in place.iterdir()] == ["sources"]

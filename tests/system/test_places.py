@@ -51,3 +51,15 @@ def test_in_a_folder_that_was_removed_they_are_quoted_in_full(tmp_path, monkeypa
     monkeypatch.chdir(folder)
     folder.rmdir()
     assert as_script("train") == f"python {shlex.quote(str(ROOT / 'train.py'))}"
+
+
+def test_the_own_cache_is_never_below_the_present_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert places.own_cache() == tmp_path / ".cache" / "eyescream_py"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert places.own_cache() == tmp_path / "x" / "eyescream_py"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "relative")
+    with pytest.raises(OSError, match="no home folder"):
+        places.own_cache()
