@@ -96,6 +96,7 @@ def test_which_values_a_kernel_of_ours_makes():
     assert not own_values(layer, x[1:], weight)  # too few pixels
     assert not own_values(layer, x.float(), layer.weight)
     assert not own_values(layer, x, weight[:40])
+    assert not own_values(layer, x, weight[:, :24])
     assert not own_values(small, x, small.weight.bfloat16())
     strided = nn.Conv2d(32, 64, 7, padding=3, stride=2)
     assert not own_values(strided, x, weight)
