@@ -79,10 +79,10 @@ def _openmp() -> ctypes.CDLL | None:
     to compete with them.
     """
     try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
+        lines = Path("/proc/self/maps").read_bytes().splitlines()  # names in any encoding
     except OSError:
         return None
-    mapped = {line.split(maxsplit=5)[-1] for line in lines}
+    mapped = {os.fsdecode(line.split(maxsplit=5)[-1]) for line in lines}
     loaded = {path for path in mapped if Path(path).name.startswith(OPENMP)}
     folder = str(Path(torch.__file__).parent)
     for path in sorted(loaded, key=lambda path: (not path.startswith(folder), path)):
@@ -118,25 +118,40 @@ def _compiled(name: str, command: list[str]) -> ctypes.CDLL:
     digest = hashlib.sha256("\0".join(command).encode() + source.read_bytes()).hexdigest()
     failed: Exception = OSError("no folder for it")
     for folder in _folders():
-        kept = folder / f"{name}-{digest[:16]}.so"
+        stem = f"{name}-{digest[:16]}"
         try:
-            if not kept.exists():
-                _compile(source, command, kept)
+            kept = _whole(folder, stem) or _compile(source, command, folder, stem)
             return ctypes.CDLL(str(kept))
         except (OSError, subprocess.SubprocessError) as error:
             failed = error
     raise failed
 
 
-def _compile(source: Path, command: list[str], target: Path) -> None:
-    number, part = tempfile.mkstemp(prefix=f".{target.stem}-", dir=target.parent)
+def _whole(folder: Path, stem: str) -> Path | None:
+    """What was compiled before, if it is what its name says: a file cut off would end the process
+    by a signal where it is loaded or run.
+    """
+    for kept in folder.glob(f"{stem}-*.so"):
+        if kept.is_file() and kept.name == _named(stem, kept):
+            return kept
+    return None
+
+
+def _named(stem: str, made: Path) -> str:
+    return f"{stem}-{hashlib.sha256(made.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _compile(source: Path, command: list[str], folder: Path, stem: str) -> Path:
+    number, part = tempfile.mkstemp(prefix=f".{stem}-", dir=folder)
     os.close(number)
     try:
         subprocess.run(  # noqa: S603 - the user's own compiler
             [*command, "-o", part, str(source), "-lm"],
             check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=LONGEST,
         )  # fmt: skip
+        target = folder / _named(stem, Path(part))
         os.replace(part, target)
+        return target
     finally:
         Path(part).unlink(missing_ok=True)
 

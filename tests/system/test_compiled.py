@@ -1,6 +1,7 @@
 """Loops in C, compiled by this machine's compiler; a compiler that is none stands in elsewhere."""
 
 import ctypes
+import mmap
 import os
 import shutil
 import subprocess
@@ -105,6 +106,38 @@ def test_a_cache_of_no_use_is_gone_round(place, wrong):
     compiled.library("counting").run("counting", work)
     assert work.sum == 499500
     assert kept(place) == [] or wrong == "damaged"
+
+
+@needs_compiler
+@pytest.mark.parametrize("wrong", ["cut off", "zeros", "another's"])
+def test_what_is_not_what_was_compiled_is_compiled_again(place, wrong):
+    """Loaded, the first two end a process by a signal: it is another process that tries."""
+    program = f"from eyescream_py.system import compiled; compiled.__file__ = {compiled.__file__!r}"
+    program += "; compiled.library('counting').code.counting"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    (path,) = place.rglob("*.so")
+    whole = path.read_bytes()
+    text = "void other(void *work) {}"
+    if wrong == "another's":
+        command = [*COMPILER, "-shared", "-fPIC", "-x", "c", "-", "-o", str(path)]
+        subprocess.run(command, input=text, text=True, check=True)
+    else:
+        path.write_bytes(whole[:8192] + bytes(len(whole) - 8192 if wrong == "zeros" else 0))
+    assert path.read_bytes() != whole
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    (again,) = place.rglob("*.so")
+    assert again.name == compiled._named(again.stem.rpartition("-")[0], again)
+
+
+@needs_compiler
+def test_a_mapped_file_may_have_a_name_in_another_encoding(tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9"
+    with open(path, "wb+") as file:
+        file.write(b"x")
+        file.flush()
+        with mmap.mmap(file.fileno(), 1):
+            assert compiled._openmp()
 
 
 @needs_compiler
