@@ -106,6 +106,20 @@ class TestRequirements:
         assert asks + "is needed" in (ROOT / "Makefile").read_text()
         assert asks.rstrip() in (ROOT / "requirements.txt").read_text()
 
+    def test_a_wheel_takes_along_what_the_code_opens_beside_itself(self) -> None:
+        text = (ROOT / "pyproject.toml").read_text()
+        patterns = tomllib.loads(text)["tool"]["setuptools"]["package-data"]
+        taken = {
+            path
+            for package, names in patterns.items()
+            for name in names
+            for path in (ROOT / package.replace(".", "/")).glob(name)
+        }
+        beside = {".c", ".safetensors", ".net", ".txt"}
+        there = {path for path in (ROOT / "eyescream_py").rglob("*") if path.suffix in beside}
+        assert ROOT / "eyescream_py/system/adam.c" in there
+        assert not there - taken
+
     def test_torchvision_is_nowhere(self) -> None:
         assert "torchvision" not in (ROOT / "requirements.lock").read_text()
 
