@@ -290,6 +290,7 @@ OWN_WAYS = {
     "results/story.py": {"glob"},  # a run's own pictures
     "srez/demo.py": {"glob"},  # a run's own pictures
     "srez/training.py": {"iterdir"},  # whether a folder is empty
+    "system/compiled.py": {"glob"},  # what it has compiled before
     "system/files.py": {"scandir"},  # temporary files of killed runs
     "system/folders.py": {"iterdir"},  # whether a folder is empty
 }
