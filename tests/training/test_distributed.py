@@ -385,7 +385,7 @@ def test_a_signal_to_torchrun_or_one_rank_saves_and_ends_all(to, number, code, n
         assert any("epoch 1: loss" in line for line in said)  # and nothing is saved before epoch 30
         os.kill(process.pid if to == "torchrun" else rank_1_below(process.pid), number)
         rest = "".join(said)
-        assert process.wait(60) == code
+        assert process.wait(60) == code, rest
     assert rest.count("Stopped by") == rest.count(f"Stopped by {name}: saved") == 1
     assert torch7.load(tmp_path / "adversarial.net")["epoch"] >= 1
 
