@@ -17,7 +17,6 @@ from eyescream_py.game.answers import Logits, Probabilities
 from eyescream_py.game.averaging import Ema
 from eyescream_py.game.fused_adam import FusedAdam
 from eyescream_py.game.group import Alone
-from eyescream_py.game.joined_adam import join
 from eyescream_py.game.precision import Precision
 from eyescream_py.game.taming import Taming
 from eyescream_py.game.working import Working
@@ -30,7 +29,7 @@ from eyescream_py.torch7.layers.stochastic import set_random_source
 from eyescream_py.torch7.optim import Adam
 from eyescream_py.torch7.random import RandomSource
 from eyescream_py.training.game import GameOptions
-from eyescream_py.training.setup import kernels_of, make_optimizer
+from eyescream_py.training.setup import join_steps, kernels_of, make_optimizer
 
 NEVER = 2.0  # an accuracy that D cannot reach: it is never held back
 
@@ -80,20 +79,14 @@ def _players(
     options: GameOptions, networks: tuple[nn.Module, nn.Module], rounded: bool,
     tools: Tools | None, gate: AccuracyGate,
 ) -> tuple[Learner, Learner]:  # fmt: skip
-    replay = options.rng == "lua"
     # a replay keeps the Lua program's fault
-    penalties = (
-        Penalty(options.D_L1, options.D_L2),
-        (FaultyPenalty if replay else Penalty)(options.G_L1, options.G_L2),
-    )
+    penalty_of_G = FaultyPenalty if options.rng == "lua" else Penalty
+    penalties = (Penalty(options.D_L1, options.D_L2), penalty_of_G(options.G_L1, options.G_L2))
     D, G = (
         _player(options, name, network, penalty, rounded, tools)
         for name, network, penalty in zip("DG", networks, penalties, strict=True)
     )
-    if not (options.no_fuse or replay):
-        join(G)
-        if not gate.can_close:
-            join(D)
+    join_steps(options, *((G,) if gate.can_close else (D, G)))
     return D, G
 
 

@@ -17,7 +17,6 @@ from eyescream_py.data.dataset import Dataset, load_dataset
 from eyescream_py.game.adversarial import Learner, Penalty
 from eyescream_py.game.answers import bce_loss
 from eyescream_py.game.group import Alone
-from eyescream_py.game.joined_adam import join
 from eyescream_py.game.reconstruction import Reconstruction
 from eyescream_py.game.trial import Part
 from eyescream_py.networks import models
@@ -106,8 +105,7 @@ def train_autoencoder(options: AutoencoderOptions, stop: StopSignal) -> None:
             optimizer = setup.make_optimizer(options.optmethod, network, sgd)
             penalty = Penalty(options.coef_l1, options.coef_l2)
             player = Learner(network, optimizer, penalty, clamp=0)
-            if not options.no_fuse:
-                join(player)
+            setup.join_steps(options, player)
             model = Reconstruction(
                 [player], absolute_error, None, group, arithmetic.autocast, with_penalty=True
             )
@@ -146,8 +144,7 @@ def train_denoiser(options: DenoiserOptions, stop: StopSignal) -> None:
                 )
                 for net in (first, second)
             ]
-            for stage in () if options.no_fuse else stages:
-                join(stage)
+            setup.join_steps(options, *stages)
             model = Reconstruction(
                 stages, bce_loss, encoder, group, arithmetic.autocast,
                 as_lua=options.rng == "lua",

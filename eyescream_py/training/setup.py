@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from eyescream_py.game import precision, trial
+from eyescream_py.game.adversarial import Learner
 from eyescream_py.game.group import Alone
+from eyescream_py.game.joined_adam import join
 from eyescream_py.game.precision import Precision
 from eyescream_py.game.trial import Part
 from eyescream_py.networks import checkpoints
@@ -139,6 +141,15 @@ def with_proven_kernels(options: Options, device: torch.device, group: Alone) ->
 def kernels_of(options: CommonOptions, device: torch.device) -> Kernels | None:
     """`system.gpu_kernels` where the device has them and nobody asked for torch's own."""
     return None if options.no_fuse else fused_kernels(device, options.precision == "bf16")
+
+
+def join_steps(options: CommonOptions, *players: Learner) -> None:
+    """Let `players` take their steps in one pass on a processor, where nobody asked for torch's own
+    kernels; a replay keeps to those.
+    """
+    if not (options.no_fuse or options.rng == "lua"):
+        for player in players:
+            join(player)
 
 
 def random_source(options: CommonOptions, device: torch.device) -> RandomSource:
