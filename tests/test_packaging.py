@@ -115,7 +115,7 @@ class TestRequirements:
             for name in names
             for path in (ROOT / package.replace(".", "/")).glob(name)
         }
-        beside = {".c", ".safetensors", ".net", ".txt"}
+        beside = {".c", ".h", ".safetensors", ".net", ".txt"}
         there = {path for path in (ROOT / "eyescream_py").rglob("*") if path.suffix in beside}
         assert ROOT / "eyescream_py/system/adam.c" in there
         assert not there - taken

@@ -54,6 +54,10 @@ class Library:
         function = getattr(self.code, name)
         self.openmp.GOMP_parallel(function, ctypes.byref(work), torch.get_num_threads(), 0)
 
+    def thread_number(self) -> int | None:
+        """Where the function lies that tells threads apart: 0 and up to that of torch's threads."""
+        return ctypes.cast(self.openmp.omp_get_thread_num, ctypes.c_void_p).value
+
 
 @functools.cache
 def library(name: str) -> Library | None:
@@ -89,6 +93,7 @@ def _openmp() -> ctypes.CDLL | None:
         try:
             found = ctypes.CDLL(path)
             found.GOMP_parallel.restype = None
+            found.omp_get_thread_num.restype = ctypes.c_int
         except (OSError, AttributeError):
             continue
         found.GOMP_parallel.argtypes = [
@@ -115,7 +120,9 @@ def _compiled(name: str, command: list[str]) -> ctypes.CDLL:
     compiler's.
     """
     source = Path(__file__).with_name(f"{name}.c")
-    digest = hashlib.sha256("\0".join(command).encode() + source.read_bytes()).hexdigest()
+    read = [source, *sorted(source.parent.glob("*.h"))]
+    text = b"\0".join(path.read_bytes() for path in read)
+    digest = hashlib.sha256("\0".join(command).encode() + text).hexdigest()
     failed: Exception = OSError("no folder for it")
     for folder in _folders():
         stem = f"{name}-{digest[:16]}"
