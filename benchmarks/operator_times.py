@@ -3,12 +3,13 @@
     python -m benchmarks.operator_times [--only 16px] [--precision bf16] [--threads 2] [--top 20]
 
 Each call is timed by itself, in iterations without a recording (`--clock cpu --threads 1`:
-processor time); medians. "adam.c": what follows the slopes in a step.
+processor time); medians. Loops in C of system/ bear their functions' names.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from benchmarks.sides import CLOCKS
 from benchmarks.train_step import CASES, ours
 from eyescream_py.data.dataset import Dataset
 from eyescream_py.game import precision
-from eyescream_py.game.joined_adam import JoinedAdam
+from eyescream_py.system.compiled import Library
 from eyescream_py.system.device import keep_memory
 
 CPU = torch.device("cpu")
@@ -55,18 +56,18 @@ class Timed(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def _with_steps(seen: Timed) -> Iterator[None]:
-    """A block in which steps in C are timed, too, which are no operators of torch's."""
-    untimed = JoinedAdam.__call__
+def _with_loops(seen: Timed) -> Iterator[None]:
+    """A block in which loops in C are timed, too, which are no operators of torch's."""
+    untimed = Library.run
 
-    def timed(step: JoinedAdam, *given: Any) -> None:
-        seen.time(("adam.c", ""), lambda: untimed(step, *given))
+    def timed(code: Library, name: str, work: ctypes.Structure) -> None:
+        seen.time((name, "in C"), lambda: untimed(code, name, work))
 
-    JoinedAdam.__call__ = timed  # type: ignore[method-assign,assignment]
+    Library.run = timed  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
-        JoinedAdam.__call__ = untimed  # type: ignore[method-assign]
+        Library.run = untimed  # type: ignore[method-assign]
 
 
 def times(case: str, name: str, rounds: int, clock: Callable[[], float]) -> dict[Call, float]:
@@ -77,7 +78,7 @@ def times(case: str, name: str, rounds: int, clock: Callable[[], float]) -> dict
     step = ours(case, Dataset(pixels, "noise"), batch, precision.choose(name, CPU), record=False)
     for _ in range(3):
         step()
-    with Timed(clock) as seen, _with_steps(seen):
+    with Timed(clock) as seen, _with_loops(seen):
         for _ in range(rounds):
             step()
     found = {}

@@ -34,14 +34,15 @@ class Part:
     last: bool = False  # whether channels come last in memory
 
 
-def milliseconds(parts: Sequence[Part], batch: int) -> dict[str, float]:
-    """The quickest forward and backward pass of copies of `parts`, "fp32" and "bf16".
+def milliseconds(parts: Sequence[Part], batch: int, compiled: bool = True) -> dict[str, float]:
+    """The quickest forward and backward pass of copies of `parts`, "fp32" and "bf16"; `compiled`:
+    as `speed_up` takes it.
 
     Takes about SECONDS, at least two passes of each. The generator of torch's random numbers is
     left as it was.
     """
     n = min(batch, max(4, PIXELS // max(math.prod(part.shapes[-1][-2:]) for part in parts)))
-    passes = {name: _passes(parts, n, name) for name in ("fp32", "bf16")}
+    passes = {name: _passes(parts, n, name, compiled) for name in ("fp32", "bf16")}
     best = dict.fromkeys(passes, math.inf)
     with torch.random.fork_rng(devices=[]):
         begun = time.perf_counter()
@@ -56,11 +57,11 @@ def milliseconds(parts: Sequence[Part], batch: int) -> dict[str, float]:
     return best
 
 
-def _passes(parts: Sequence[Part], n: int, name: str) -> Callable[[], None]:
+def _passes(parts: Sequence[Part], n: int, name: str, compiled: bool) -> Callable[[], None]:
     copies = [copy.deepcopy(part.network) for part in parts]
     for part, network in zip(parts, copies, strict=True):
         if part.fast:
-            speed_up(network, rounded=name == "bf16")
+            speed_up(network, rounded=name == "bf16", compiled=compiled)
         if part.last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = [[torch.full((n, *shape), 0.5) for shape in part.shapes] for part in parts]
@@ -75,9 +76,9 @@ def _passes(parts: Sequence[Part], n: int, name: str) -> Callable[[], None]:
     return run
 
 
-def chosen(parts: Sequence[Part], batch: int) -> str:
+def chosen(parts: Sequence[Part], batch: int, compiled: bool = True) -> str:
     """ "bf16" where that is clearly quicker, else "fp32"; prints a line that says why."""
-    ms = milliseconds(parts, batch)
+    ms = milliseconds(parts, batch, compiled)
     # an exchanged layer and its forward hold each other: two copies of all weights and gradients
     # would stay beside the run's own
     gc.collect()

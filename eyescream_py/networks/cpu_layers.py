@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from eyescream_py.networks.doubling import join_doublings
 from eyescream_py.networks.fft_convolution import convolve_by_fourier
 from eyescream_py.networks.modes import FastForward, full_precision
-from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
+from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of
 from eyescream_py.networks.products import prefers_onednn, product
 from eyescream_py.networks.strided import StridedForward
 from eyescream_py.networks.winograd import TiledForward, convolve_by_tiles
@@ -183,34 +183,50 @@ class _WideLinear(FastForward):
 
 
 def _pairs(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Upper and lower row of each pair of rows. [N,C,2H,W] -> 2 of [N*C*H,W]"""
-    rows = x.reshape(-1, 2, x.shape[-1])
-    return rows[:, 0], rows[:, 1]
+    """Upper and lower row of each pair of rows. [N,C,2H,W] -> 2 of [N*C*H,W], or where pixels come
+    first in memory of [H,W,N*C]
+    """
+    if lies_so(x):
+        pairs = pixels_of(x).view(x.shape[2] // 2, 2, x.shape[3], -1)
+    else:
+        pairs = x.reshape(-1, 2, x.shape[-1])
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _sides(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Left and right pixel of each pair, of rows as `_pairs` returns them."""
+    return rows[:, ::2], rows[:, 1::2]
 
 
 class _MaxOfBlocks(torch.autograd.Function):
-    """Max pooling of 2x2 blocks, whole rows at once, as torch's goes pixel by pixel. Of equal
-    pixels the upper one has the slope, of a row's the left one.
+    """Max pooling of 2x2 blocks, whole rows at once, as torch's goes pixel by pixel; in the layout
+    of its input. Of equal pixels the upper one has the slope, of a row's the left one.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         upper, lower = _pairs(x)
         rows = torch.maximum(upper, lower)
-        left, right = rows[:, ::2], rows[:, 1::2]
+        left, right = _sides(rows)
         ctx.save_for_backward(lower > upper, right > left)
-        ctx.shape = x.shape
+        ctx.like = x.shape, lies_so(x)
         n, planes, height, width = x.shape
-        return torch.maximum(left, right).view(n, planes, height // 2, width // 2)
+        made = torch.maximum(left, right)
+        return as_planes(made, n) if lies_so(x) else made.view(n, planes, height // 2, width // 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         is_lower, is_right = ctx.saved_tensors
-        g = grads[0].reshape(is_right.shape)
+        (n, planes, height, width), pixels_first = ctx.like
+        g = pixels_of(grads[0]) if pixels_first else grads[0].reshape(is_right.shape)
         rows = g.new_empty(is_lower.shape)
-        torch.mul(g, is_right, out=rows[:, 1::2])
-        torch.sub(g, rows[:, 1::2], out=rows[:, ::2])
-        to_x = g.new_empty(ctx.shape)
+        left, right = _sides(rows)
+        torch.mul(g, is_right, out=right)
+        torch.sub(g, right, out=left)
+        if pixels_first:
+            to_x = as_planes(g.new_empty(height, width, n * planes), n)
+        else:
+            to_x = g.new_empty(n, planes, height, width)
         upper, lower = _pairs(to_x)
         torch.mul(rows, is_lower, out=lower)
         torch.sub(rows, lower, out=upper)
@@ -251,17 +267,17 @@ class _AverageOfBlocks(torch.autograd.Function):
 class _Blocks(FastForward):
     def __call__(self, x: Tensor) -> Tensor:
         kind = _MaxOfBlocks if isinstance(self.layer, nn.MaxPool2d) else _AverageOfBlocks
-        if x.dim() == 4 and not x.shape[-1] % 2 and not x.shape[-2] % 2:
-            if kind is _MaxOfBlocks and lies_so(x):
-                x = planes_first(x)
-            if x.is_contiguous() or lies_so(x):  # torch has its own way in channels_last
-                y: Tensor = kind.apply(x)
-                return y
+        whole = x.dim() == 4 and not x.shape[-1] % 2 and not x.shape[-2] % 2
+        if whole and (x.is_contiguous() or lies_so(x)):  # torch has its own way in channels_last
+            y: Tensor = kind.apply(x)
+            return y
         return type(self.layer).forward(self.layer, x)
 
 
-def speed_up(network: nn.Module, rounded: bool = False) -> None:
-    """Change what pays in `network`, which runs on the CPU; `rounded`: in bfloat16."""
+def speed_up(network: nn.Module, rounded: bool = False, compiled: bool = True) -> None:
+    """Change what pays in `network`, which runs on the CPU; `rounded`: in bfloat16; `compiled`:
+    loops in C may do the work of torch's operators.
+    """
     for layer in network.modules():
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             _PReLU(layer).install()
@@ -279,7 +295,7 @@ def speed_up(network: nn.Module, rounded: bool = False) -> None:
     convolve_by_fourier(network, rounded)
     join_doublings(network)
     if not rounded:  # torch's own are faster in bfloat16
-        convolve_by_tiles(network)
+        convolve_by_tiles(network, compiled)
         _keep_pixels_first(network)
 
 

@@ -5,7 +5,8 @@ F(4x4,3x3) of Lavin and Gray 2015, "Fast algorithms for convolutional neural net
 and a kernel become 36 numbers each, whose products over the planes become 4x4 pixels. The points
 are 0, 1, -1, 1/2, -2 and infinity, which round less than theirs (Barabasz et al. 2018): the error
 is 7 times that of a plain sum. A row of tiles is taken through all steps before the next one, while
-the processor's cache holds it. Measured in docs/benchmarks.md; CPUs only.
+the processor's cache holds it; `compiled_winograd` does the same in C. Measured in
+docs/benchmarks.md; CPUs only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.networks import compiled_winograd
 from eyescream_py.networks.modes import FastForward
 from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
 from eyescream_py.networks.products import product
@@ -26,6 +28,7 @@ POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 # where it was measured to be faster: planes of the narrower side at least, pixels of a plane's side
 # at most, tiles in all pictures at least
 PLANES, SIDE, TILES = 128, 16, 64
+COMPILED_PLANES = 32
 
 
 def _filters() -> tuple[Tensor, Tensor, Tensor]:
@@ -181,30 +184,41 @@ def _of_taps(slopes: Tensor) -> Tensor:
 class TiledForward(FastForward):
     """That of a wide 3x3 convolution, by minimal filters where they pay."""
 
+    def __init__(self, layer: Any, compiled: bool) -> None:
+        super().__init__(layer)
+        self.compiled = compiled
+
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
-        if not _pays(x):
-            return type(layer).forward(layer, x)
-        y: Tensor = _Convolution.apply(x, layer.weight, layer.bias)
+        if self.compiled and compiled_winograd.pays(x, layer.weight):
+            y: Tensor = compiled_winograd.Convolution.apply(x, layer.weight, layer.bias)
+        elif _pays(x, layer.weight):
+            y = _Convolution.apply(x, layer.weight, layer.bias)
+        else:
+            y = type(layer).forward(layer, x)
         return y
 
 
-def _pays(x: Tensor) -> bool:
-    if x.dim() != 4 or torch.is_autocast_enabled(x.device.type):
+def _pays(x: Tensor, weight: Tensor) -> bool:
+    if x.dim() != 4 or torch.is_autocast_enabled(x.device.type) or min(weight.shape[:2]) < PLANES:
         return False
     (n, _, height, width), tiles = x.shape, OUT * OUT
     whole = height % OUT == 0 == width % OUT and max(height, width) <= SIDE
     return whole and n * height * width >= TILES * tiles
 
 
-def convolve_by_tiles(network: nn.Module) -> None:
-    """Let the wide 3x3 convolutions of `network` go by minimal filters; in float32 or 64 only."""
+def convolve_by_tiles(network: nn.Module, compiled: bool = True) -> None:
+    """Let the wide 3x3 convolutions of `network` go by minimal filters; in float32 or 64 only.
+    `compiled`: by loops in C where there are some.
+    """
+    compiled = compiled and compiled_winograd.proven() is not None
+    least = COMPILED_PLANES if compiled else PLANES
     for layer in network.modules():
         if (
             isinstance(layer, nn.Conv2d)
             and layer.kernel_size == (3, 3)
             and layer.padding == layer.stride == layer.dilation == (1, 1)
             and layer.groups == 1
-            and min(layer.in_channels, layer.out_channels) >= PLANES
+            and min(layer.in_channels, layer.out_channels) >= least
         ):
-            TiledForward(layer).install()
+            TiledForward(layer, compiled).install()

@@ -42,6 +42,18 @@ OPENMP = ("libgomp", "libiomp", "libomp")  # all of which know gcc's calls
 LONGEST = 60  # seconds for the compiler
 
 
+LINE = 8  # of a processor's cache, in numbers of 64 bits
+
+
+class Team(ctypes.Structure):
+    """As in vectors.h."""
+
+    _fields_ = [
+        ("thread", ctypes.c_void_p), ("threads", ctypes.c_int64),
+        ("begun", ctypes.POINTER(ctypes.c_int64)),
+    ]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Library:
     """Compiled functions, each `void f(void *work)`, that share `work` out among themselves."""
@@ -54,9 +66,12 @@ class Library:
         function = getattr(self.code, name)
         self.openmp.GOMP_parallel(function, ctypes.byref(work), torch.get_num_threads(), 0)
 
-    def thread_number(self) -> int | None:
-        """Where the function lies that tells threads apart: 0 and up to that of torch's threads."""
-        return ctypes.cast(self.openmp.omp_get_thread_num, ctypes.c_void_p).value
+    def team(self) -> Team:
+        """What a function's threads, as many as torch's now, share tasks out by; for one call."""
+        threads = torch.get_num_threads()
+        begun = (ctypes.c_int64 * (LINE * threads))()
+        number = ctypes.cast(self.openmp.omp_get_thread_num, ctypes.c_void_p)
+        return Team(number, threads, ctypes.cast(begun, ctypes.POINTER(ctypes.c_int64)))
 
 
 @functools.cache

@@ -27,8 +27,32 @@ typedef __m256 Vector;
 
 #define BLOCK (2 * LANES) /* columns of a product, likewise */
 
-/* Of each thread of a team, 0 and up: OpenMP's own, which Python hands over. */
-typedef int (*ThreadNumber)(void);
+/* How a team of threads shares out tasks: each begins with its own share of them, as the operators
+ * before and after do with memory, and goes on with what others have left. */
+typedef struct {
+    int (*thread)(void); /* this one's number, OpenMP's own */
+    int64_t threads;
+    int64_t *begun; /* tasks of each share, a line of the cache apart */
+} Team;
+
+#define LINE 8
+
+/* One of `count` tasks that nobody has begun; -1: there are none. */
+INLINE int64_t next_task(const Team *team, int64_t count) {
+    const int64_t own = team->thread();
+    for (int64_t i = 0; i < team->threads; i++) {
+        const int64_t share = (own + i) % team->threads;
+        const int64_t first = share * count / team->threads;
+        const int64_t end = (share + 1) * count / team->threads;
+        int64_t *begun = team->begun + share * LINE;
+        if (first + __atomic_load_n(begun, __ATOMIC_RELAXED) >= end)
+            continue;
+        const int64_t task = first + __atomic_fetch_add(begun, 1, __ATOMIC_RELAXED);
+        if (task < end)
+            return task;
+    }
+    return -1;
+}
 
 INLINE Vector none(void) { return all_of(0); }
 

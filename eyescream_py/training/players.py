@@ -51,7 +51,7 @@ def build_game(
     for net in networks:
         set_random_source(net, source)
         group.share_statistics(net)
-        _make_fast(net, arithmetic, replay)
+        _make_fast(net, options, rounded=arithmetic.name == "bf16")
     _describe(D, G)
     # a replay listens to probabilities as Lua did
     answers = Probabilities(D) if replay else logits_of(networks, tools)
@@ -112,12 +112,12 @@ def logits_of(networks: tuple[nn.Module, nn.Module], tools: Tools | None) -> Log
     return answers
 
 
-def _make_fast(network: nn.Module, arithmetic: Precision, replay: bool) -> None:
+def _make_fast(network: nn.Module, options: GameOptions, rounded: bool) -> None:
     """Layouts and forms of layers that suit the device; a replay keeps torch's own arithmetic."""
     if next(network.parameters()).is_cuda:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    elif not replay:
-        speed_up(network, rounded=arithmetic.name == "bf16")
+    elif options.rng != "lua":
+        speed_up(network, rounded, compiled=not options.no_fuse)
 
 
 def _average(options: GameOptions, G: Learner) -> Ema | None:

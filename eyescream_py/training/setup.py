@@ -109,7 +109,9 @@ def _for_a_processor(options: CommonOptions, parts: Sequence[Part]) -> str:
         return "fp32"
     if kept and (native or kept != "fp32"):
         print(f"--precision=auto: {kept}, as {options.network} was trained in.")
-    return kept or (trial.chosen(parts, options.batch_size) if native and parts else "fp32")
+    if kept or not (native and parts):
+        return kept or "fp32"
+    return trial.chosen(parts, options.batch_size, compiled=not options.no_fuse)
 
 
 def _kept(options: CommonOptions) -> str:

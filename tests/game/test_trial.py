@@ -47,7 +47,9 @@ def test_a_trial_times_both_and_leaves_the_run_alone(case, monkeypatch):
 def test_a_trial_ends_when_its_time_is_up(monkeypatch):
     monkeypatch.setattr(trial, "SECONDS", 0.0)
     passes = []
-    monkeypatch.setattr(trial, "_passes", lambda p, n, name: lambda: passes.append((name, n)))
+    monkeypatch.setattr(
+        trial, "_passes", lambda p, n, name, compiled: lambda: passes.append((name, n))
+    )
     trial.milliseconds(parts()["faces"], 1024)
     # one to warm up, one that counts; 16,384 pixels of 8x8 pictures
     assert passes == [("fp32", 256), ("bf16", 256)] * 2
@@ -56,9 +58,9 @@ def test_a_trial_ends_when_its_time_is_up(monkeypatch):
 def test_a_trial_leaves_nothing_in_memory(monkeypatch, capsys):
     copies = []
 
-    def noted(network, rounded):
+    def noted(network, rounded, compiled):
         copies.append(weakref.ref(network))
-        exchange(network, rounded)
+        exchange(network, rounded, compiled)
 
     exchange = trial.speed_up
     monkeypatch.setattr(trial, "speed_up", noted)
@@ -86,6 +88,6 @@ def test_bfloat16_has_to_be_clearly_quicker(bf16, name, monkeypatch, capsys):
     ("ms", "shown"), [(1043.2, "1043"), (42.4, "42"), (3.14, "3.1"), (0.4, "0.4")]
 )
 def test_no_time_is_shown_as_nothing(ms, shown, monkeypatch, capsys):
-    monkeypatch.setattr(trial, "milliseconds", lambda parts, batch: {"fp32": ms, "bf16": ms})
+    monkeypatch.setattr(trial, "milliseconds", lambda *given: {"fp32": ms, "bf16": ms})
     trial.chosen([], 16)
     assert f"took {shown} ms in bf16, {shown} ms in fp32." in capsys.readouterr().out

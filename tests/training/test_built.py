@@ -7,15 +7,18 @@ import torch
 
 from eyescream_py import torch7
 from eyescream_py.data.dataset import Dataset
+from eyescream_py.game import precision, trial
 from eyescream_py.game.adversarial import FaultyPenalty, Penalty
 from eyescream_py.game.adversarial_c2f import PairFeed, StalePairFeed
 from eyescream_py.game.answers import Logits, Probabilities, bce_loss
+from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.networks.models_autoencoder import create_autoencoder
 from eyescream_py.torch7.optim import SGD, Adagrad, Adam
-from eyescream_py.training import c2f, faces, reconstruct
+from eyescream_py.training import c2f, faces, players, reconstruct
 from eyescream_py.training.game import LAST_RATE
 from eyescream_py.training.reconstruct import absolute_error
 from tests.small_runs import SCRIPTS, invoke, pictures, small_run, use_small_networks
+from tests.system.test_compiled import needs_compiler
 
 OWNERS = {"train": faces, "train_c2f": c2f}  # of `Run`; the other two are built in one file
 
@@ -36,6 +39,27 @@ def built(tmp_path, monkeypatch):
         return made[-1]
 
     return build
+
+
+@needs_compiler
+@pytest.mark.parametrize("flag", ["", "--no_fuse"])
+def test_kernels_in_c_are_taken_unless_asked_not_to(flag, built, monkeypatch):
+    asked, chosen = [], trial.chosen
+
+    def told(net, rounded, compiled):
+        asked.append(compiled)
+        speed_up(net, rounded, compiled)
+
+    def tried(*given, compiled):
+        asked.append(compiled)
+        return chosen(*given, compiled=compiled)
+
+    monkeypatch.setattr(players, "speed_up", told)
+    monkeypatch.setattr(trial, "chosen", tried)
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda device: True)
+    game = built("train", "--precision=auto", *filter(None, [flag])).game
+    assert asked == 3 * [not flag]
+    assert [bool(player.optimizer.joined) for player in (game.D, game.G)] == 2 * [not flag]
 
 
 def test_rates_and_penalties_of_either_player(built):

@@ -51,7 +51,7 @@ def built(patch, name, *, rng="torch", gpu, no_fuse=False):
         D_iterations=1, G_iterations=1, rates=lambda player: ((0.1, 0.0), -1),
     )  # fmt: skip
     faster = []
-    patch.setattr(players, "speed_up", lambda net, rounded: faster.append(rounded))
+    patch.setattr(players, "speed_up", lambda net, rounded, compiled: faster.append(rounded))
     nets = models.create_D((1, 8, 8)), models.create_G((1, 8, 8), 4, "upsampling")
     for net in nets if gpu else ():
         on_cuda(net)
