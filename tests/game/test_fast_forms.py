@@ -16,7 +16,7 @@ from eyescream_py.torch7.random import TorchSource
 CASES = {"16px": (16, None), "8px, three branches": (8, None), "c2f": (8, 4)}
 
 
-def losses(case, fast):
+def losses(case, fast, dtype):
     """Of three iterations: sums of D's and G's."""
     torch.manual_seed(0)
     size, coarse = CASES[case]
@@ -28,10 +28,11 @@ def losses(case, fast):
         set_random_source(net, source)
         if fast:
             speed_up(net)
+        net.to(dtype)
     if coarse:
-        feed = PairFeed(data, G, coarse, 8, 40, source)
+        feed = PairFeed(data, G, coarse, 8, 40, source, dtype)
     else:
-        feed = FaceFeed(data, G, 100, 40, source)
+        feed = FaceFeed(data, G, 100, 40, source, dtype)
     game = Game(
         Learner(D, Adam(D.parameters()), Penalty(0, 1e-4), 1.0),
         Learner(G, Adam(G.parameters()), Penalty(), 5.0),
@@ -43,5 +44,8 @@ def losses(case, fast):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_losses_of_iterations_are_those_of_torchs_own_layers(case):
-    torch.testing.assert_close(losses(case, True), losses(case, False), rtol=1e-5, atol=0)
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_losses_of_iterations_are_those_of_torchs_own_layers(case, dtype, error):
+    """In float32 but for Adam's first steps, which make a whole step of a rounding error."""
+    fast, plain = (losses(case, way, dtype) for way in (True, False))
+    torch.testing.assert_close(fast, plain, rtol=error, atol=0)

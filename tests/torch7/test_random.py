@@ -106,3 +106,28 @@ def test_a_chance_is_taken_up_to_and_with_its_bound(monkeypatch):
     """TH asks whether a uniform number is at most p."""
     monkeypatch.setattr(TorchRandom, "_unit", lambda self, n: np.array([0.25, 0.5, 0.75]))
     assert TorchRandom(1).bernoulli(3, 0.5).tolist() == [1, 1, 0]
+
+
+def test_fair_coins_are_bits_of_torchs_numbers():
+    """All of their bits, whatever the tensor's size and kind; a saved state goes on with them."""
+    source = TorchSource(3)
+    drawn = source.bernoulli_(torch.empty(31 * 4000), 0.5).view(4000, 31)
+    assert set(drawn.unique().tolist()) == {0, 1}
+    assert (drawn.mean(0) - 0.5).abs().max() < 4.5 * 0.5 / 4000**0.5
+    near = drawn[:, 1:] * drawn[:, :-1]  # neighbours in a number, and of the next one
+    assert (near.mean(0) - 0.25).abs().max() < 4.5 * 0.44 / 4000**0.5
+    assert abs((drawn[1:, 0] * drawn[:-1, -1]).mean() - 0.25) < 4.5 * 0.44 / 4000**0.5
+    state = source.state()
+    shape = (2, 3, 5, 7)
+    first = source.bernoulli_(torch.empty(shape, dtype=torch.float64).transpose(1, 3), 0.5)
+    assert 0.3 < first.mean() < 0.7
+    assert source.set_state(state)
+    assert torch.equal(source.bernoulli_(torch.empty(2, 7, 5, 3), 0.5).double(), first)
+    assert source.bernoulli_(torch.empty(0, 4), 0.5).shape == (0, 4)
+    assert source.bernoulli_(torch.empty(()), 0.5).item() in (0, 1)
+
+
+def test_other_coins_fall_as_often_as_said():
+    source = TorchSource(3)
+    for p in (0.0, 0.2, 0.8, 1.0):
+        assert abs(source.bernoulli_(torch.empty(20000), p).mean() - p) <= 4.5 * 0.4 / 20000**0.5
