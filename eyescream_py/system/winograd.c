@@ -10,7 +10,7 @@
 #define IN 6
 #define OUT 4
 #define NUMBERS (IN * IN)
-#define TILES 32      /* that a thread takes through all steps at once */
+#define TILES 32      /* that a thread takes through all steps at once, at most */
 #define CHUNK 64      /* tiles between two looks at the slopes' sums */
 #define APART LANES   /* numbers between streams, lest all fall into one set of a cache */
 
@@ -173,19 +173,22 @@ static void convolve_tiles(const Tiles *w, int64_t first, int64_t count, float *
 void convolve(void *work) {
     Tiles *w = work;
     const int64_t tiles = w->height / OUT * (w->width / OUT) * w->pictures;
+    /* fewer where there would be none for some threads */
+    const int64_t each = (tiles / w->team.threads + ROWS - 1) / ROWS * ROWS;
+    const int64_t count = each < ROWS ? ROWS : each < TILES ? each : TILES;
     const int64_t size = NUMBERS * (TILES * w->inputs + APART);
     float *numbers = w->memory + w->team.thread() * w->own;
     for (;;) {
-        const int64_t task = next_task(&w->team, (tiles + TILES - 1) / TILES);
+        const int64_t task = next_task(&w->team, (tiles + count - 1) / count);
         if (task < 0)
             return;
-        const int64_t first = task * TILES, left = tiles - first;
-        convolve_tiles(w, first, left < TILES ? left : TILES, numbers, numbers + size);
+        const int64_t first = task * count, left = tiles - first;
+        convolve_tiles(w, first, left < count ? left : count, numbers, numbers + size);
     }
 }
 
 /* One line of six of the numbers of 6x6 pixels, or of 4x4 slopes: [6,planes/BLOCK,CHUNK,BLOCK]. */
-INLINE void spread_line(const Tiles *w, const float *x, int64_t planes, Place at, const float *down_by,
+INLINE void spread_line(const Tiles *w, const float *x, int64_t planes, Place at, const Vector *down_by,
                         const int slopes, float *numbers, int64_t apart) {
     const int64_t across = w->pictures * planes, down = w->width * across;
     const int size = slopes ? OUT : IN, before = slopes ? 0 : 1;
@@ -201,7 +204,7 @@ INLINE void spread_line(const Tiles *w, const float *x, int64_t planes, Place at
         for (int i = 0; i < size; i++) {
             if (!slopes && ((i == 0 && at.row == 0) || (i == IN - 1 && at.row + OUT == w->height)))
                 continue;
-            line[j] = fma_of(load(first + i * down + j * across), all_of(down_by[i]), line[j]);
+            line[j] = fma_of(load(first + i * down + j * across), down_by[i], line[j]);
         }
     }
 #pragma GCC unroll 6
@@ -215,11 +218,11 @@ INLINE void spread_line(const Tiles *w, const float *x, int64_t planes, Place at
     }
 }
 
-static void spread_lines(const Tiles *w, const float *x, int64_t planes, int64_t taken, int64_t first,
+INLINE void spread_lines(const Tiles *w, const float *x, int64_t planes, int64_t taken, int64_t first,
                          int64_t count, int row, const int slopes, float *numbers, int64_t apart) {
-    float down_by[IN];
+    Vector down_by[IN];
     for (int i = 0; i < (slopes ? OUT : IN); i++)
-        down_by[i] = slopes ? RESULT[i][row] : PIXELS[row][i];
+        down_by[i] = all_of(slopes ? RESULT[i][row] : PIXELS[row][i]);
     for (int64_t t = 0; t < count; t++) {
         const Place at = place(w, first + t);
         for (int64_t c = 0; c < taken; c += LANES) {
