@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eyescream_py.networks import thin_products
 from eyescream_py.networks.doubling import join_doublings
 from eyescream_py.networks.fft_convolution import convolve_by_fourier
 from eyescream_py.networks.modes import FastForward, full_precision
@@ -155,11 +156,14 @@ class _FewPlanes(FastForward):
 
 
 class _ManyWeights(torch.autograd.Function):
-    """A Linear of rows in float32 by oneDNN's products."""
+    """A Linear of rows in float32 by oneDNN's products, its slopes by loops in C where `compiled`
+    and where they are faster.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, compiled: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.thin = compiled and thin_products.pays(x, weight)
         if len(x) not in WEIGHTS_FIRST or weight.shape[1] < 2 * len(weight):
             return product(x, weight, bias)
         y = product(weight, x).T.contiguous()
@@ -168,17 +172,24 @@ class _ManyWeights(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), g = ctx.saved_tensors, grads[0].contiguous()
-        to_x = product(g, weight.T) if ctx.needs_input_grad[0] else None
-        to_weight = product(g.T, x.T) if ctx.needs_input_grad[1] else None
-        return to_x, to_weight, g.sum(0) if ctx.needs_input_grad[2] else None
+        to_x = to_weight = None
+        if ctx.needs_input_grad[0]:
+            to_x = thin_products.slopes_of_rows(g, weight) if ctx.thin else product(g, weight.T)
+        if ctx.needs_input_grad[1]:
+            to_weight = thin_products.slopes_of_weights(g, x) if ctx.thin else product(g.T, x.T)
+        return to_x, to_weight, g.sum(0) if ctx.needs_input_grad[2] else None, None
 
 
 class _WideLinear(FastForward):
+    def __init__(self, layer: nn.Linear, compiled: bool) -> None:
+        super().__init__(layer)
+        self.compiled = compiled
+
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
         if x.dim() != 2 or x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type):
             return type(layer).forward(layer, x)
-        y: Tensor = _ManyWeights.apply(x, layer.weight, layer.bias)
+        y: Tensor = _ManyWeights.apply(x, layer.weight, layer.bias, self.compiled)
         return y
 
 
@@ -282,7 +293,7 @@ def speed_up(network: nn.Module, rounded: bool = False, compiled: bool = True) -
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             _PReLU(layer).install()
         elif isinstance(layer, nn.Linear) and layer.weight.numel() >= MANY and prefers_onednn():
-            _WideLinear(layer).install()
+            _WideLinear(layer, compiled).install()
         elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and _halves(layer):
             _Blocks(layer).install()
         elif isinstance(layer, nn.Conv2d) and _is_square(layer):
