@@ -303,7 +303,7 @@ def speed_up(network: nn.Module, rounded: bool = False, compiled: bool = True) -
                 _FewPlanes(layer).install()
             elif _steps(layer, WIDE):
                 StridedForward(layer).install()
-    convolve_by_fourier(network, rounded)
+    convolve_by_fourier(network, rounded, compiled)
     join_doublings(network)
     if not rounded:  # torch's own are faster in bfloat16
         convolve_by_tiles(network, compiled)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eyescream_py.networks.compiled_fourier import convolve, proven
 from eyescream_py.networks.modes import FastForward, full_precision
 from eyescream_py.networks.products import product
 
@@ -131,23 +132,31 @@ class _Convolution(torch.autograd.Function):
 
 
 class _FourierForward(FastForward):
+    compiled = False  # whether loops in C compute what is in float32
+
     def __call__(self, x: Tensor) -> Tensor:
         x, weight, bias = self.operands(x)
+        full = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
+        if self.compiled and full and (code := proven()):
+            return convolve(code, x, weight, bias)
         y: Tensor = _Convolution.apply(x, weight)
         return (y if bias is None else y + bias.view(-1, 1, 1)).to(x.dtype)
 
 
-def convolve_by_fourier(network: nn.Module, rounded: bool = False) -> None:
+def convolve_by_fourier(network: nn.Module, rounded: bool = False, compiled: bool = True) -> None:
     """Let the wide convolutions of `network` with large kernels go through Fourier transforms.
 
-    `rounded`: the network computes in bfloat16, where torch's own are faster.
+    `rounded`: the network computes in bfloat16, where torch's own are faster; `compiled`: by loops
+    in C, where it does not and they can be had.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and _keeps_size(layer):
             k, planes = layer.kernel_size[0], min(layer.in_channels, layer.out_channels)
             kernel, least = WORTH_ROUNDED if rounded else WORTH
             if k >= kernel and planes >= least:
-                _FourierForward(layer).install()
+                forward = _FourierForward(layer)
+                forward.compiled = compiled and not rounded
+                forward.install()
 
 
 def _keeps_size(layer: nn.Conv2d) -> bool:

@@ -177,6 +177,14 @@ def test_a_compiler_that_fails_is_a_line(place, monkeypatch, capsys, text, said)
     assert err.endswith("torch's operators do its work, slower.\n")
 
 
+@needs_compiler
+@pytest.mark.parametrize("kind", compiled.INSTRUCTIONS)
+def test_no_source_is_warned_of(kind):
+    flags = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fsyntax-only"]
+    for source in Path(compiled.__file__).parent.glob("*.c"):
+        subprocess.run([*COMPILER, *compiled.INSTRUCTIONS[kind], *flags, str(source)], check=True)
+
+
 @pytest.mark.parametrize("missing", ["compiler", "openmp", "processor"])
 def test_where_there_is_nothing_nothing_is_said(place, monkeypatch, capsys, missing):
     if missing == "compiler":

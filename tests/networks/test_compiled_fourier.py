@@ -1,0 +1,221 @@
+"""Convolution through Fourier transforms in C against torch's own in float64."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from eyescream_py.networks import compiled_fourier, fft_convolution
+from eyescream_py.networks.compiled_fourier import convolve, proven
+from eyescream_py.networks.cpu_layers import speed_up
+from eyescream_py.networks.fft_convolution import convolve_by_fourier
+from eyescream_py.system import compiled
+from eyescream_py.system.tape import record
+from tests.system.test_compiled import needs_compiler
+
+# pictures, inputs, outputs, kernel, sides: tails of vectors and blocks, circles odd and even,
+# planes smaller than a kernel, one pixel
+SIZES = [
+    (1, 1, 1, 3, (1, 1)), (3, 5, 9, 7, (1, 2)), (2, 3, 4, 7, (5, 3)), (5, 54, 33, 5, (16, 16)),
+    (33, 35, 37, 7, (11, 13)), (17, 40, 32, 3, (20, 10)), (16, 32, 32, 5, (32, 32)),
+]  # fmt: skip
+
+
+def numbers(n, inputs, outputs, k, size):
+    drawn = torch.Generator().manual_seed(n)
+    shapes = (n, inputs, *size), (outputs, inputs, k, k), (outputs,), (n, outputs, *size)
+    return [torch.randn(shape, generator=drawn) for shape in shapes]
+
+
+def ours(x, w, b):
+    return convolve(proven(), x, w, b)
+
+
+def torchs(x, w, b):
+    return F.conv2d(x, w, b, padding=w.shape[-1] // 2)
+
+
+def results(convolution, x, w, b, g):
+    x, w, b = (t.detach().requires_grad_() for t in (x, w, b))
+    y = convolution(x, w, b)
+    return [y, *torch.autograd.grad(y, (x, w, b), g)]
+
+
+def assert_torchs(found, given):
+    for a, b in zip(found, results(torchs, *(t.double() for t in given)), strict=True):
+        assert a.dtype == torch.float32
+        assert a.shape == b.shape
+        assert (a - b).norm() <= 1e-6 * b.norm()
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_values_and_slopes_are_those_of_conv2d(sizes, threads):
+    given = numbers(*sizes)
+    torch.set_num_threads(threads)
+    found = results(ours, *given)
+    assert_torchs(found, given)
+    torch.set_num_threads(1)
+    assert all(map(torch.equal, found, results(ours, *given)))
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["AVX2", "AVX512"])
+def test_for_each_kind_of_processor(kind, anew, monkeypatch):
+    here = torch.backends.cpu.get_cpu_capability()
+    if here != kind and kind != "AVX2":
+        pytest.skip(f"{kind} cannot be run here")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: kind)
+    assert compiled_fourier._width(proven()) == {"AVX2": 8, "AVX512": 16}[kind]
+    for sizes in SIZES[:-1]:
+        given = numbers(*sizes)
+        assert_torchs(results(ours, *given), given)
+
+
+@needs_compiler
+def test_layouts_change_no_bit():
+    x, w, b, g = numbers(*SIZES[2])
+    meant = results(ours, x, w, b, g)
+    last = [t.contiguous(memory_format=torch.channels_last) for t in (x, w, g)]
+    assert all(map(torch.equal, results(ours, last[0], last[1], b, last[2]), meant))
+    assert all(map(torch.equal, results(ours, x, w, b, g[:1].expand_as(g)), [meant[0]]))
+
+
+@needs_compiler
+def test_only_what_is_needed_is_computed():
+    x, w, b, g = numbers(*SIZES[2])
+    whole = results(ours, x, w, b, g)
+    for i, one in enumerate((x, w, b)):
+        one.requires_grad_()
+        (found,) = torch.autograd.grad(ours(x, w, b), one, g)
+        assert torch.equal(found, whole[1 + i])
+        one.requires_grad_(False)
+    assert torch.equal(ours(x, w, None) + b.view(-1, 1, 1), whole[0])
+    assert ours(x[:0], w, b).shape == (0, *whole[0].shape[1:])
+
+
+@needs_compiler
+def test_what_is_no_number_stays_in_its_picture():
+    x, w, b, _ = numbers(*SIZES[2])
+    whole = ours(x, w, b)
+    x[0, 1, 2, 2] = torch.nan
+    found = ours(x, w, b)
+    assert torch.equal(found[1], whole[1])
+    assert found[0].isnan().all()
+
+
+def layers():
+    torch.manual_seed(1)
+    chain = nn.Conv2d(2, 32, 3, padding=1), nn.PReLU(), nn.Conv2d(32, 54, 5, padding=2), nn.PReLU()
+    return nn.Sequential(*chain)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What was handed to the loops."""
+    found, untold = [], fft_convolution.convolve
+    told = lambda *given: found.append(given) or untold(*given)  # noqa: E731
+    monkeypatch.setattr(fft_convolution, "convolve", told)
+    return found
+
+
+@needs_compiler
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_network_takes_it_unless_told_not_to(joined, calls):
+    net, x = layers(), torch.randn(3, 2, 12, 10)
+    plain = net(x)
+    speed_up(net, compiled=joined)
+    torch.testing.assert_close(copy.deepcopy(net)(x), plain, rtol=1e-5, atol=1e-5)
+    assert len(calls) == joined
+
+
+@needs_compiler
+def test_arithmetic_of_other_kinds_stays_torchs(calls):
+    net, x = layers(), torch.randn(3, 2, 12, 10)
+    convolve_by_fourier(net)
+    with torch.autocast("cpu", torch.bfloat16):
+        net(x)
+    net.double()(x.double())
+    assert calls == []
+    net.float()(x)
+    assert len(calls) == 1
+    rounded = nn.Sequential(nn.Conv2d(64, 64, 7, padding=3))
+    convolve_by_fourier(rounded, rounded=True)
+    rounded(torch.randn(1, 64, 8, 8))
+    assert len(calls) == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_recording_computes_the_same_to_the_bit(threads):
+    torch.set_num_threads(threads)
+    net, x = layers(), torch.randn(3, 2, 12, 10)
+    convolve_by_fourier(net)
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+    def work():
+        net(x).square().sum().backward()
+
+    def slopes():
+        made = [p.grad.clone() for p in net.parameters()]
+        for p in net.parameters():
+            p.grad.zero_()
+        return made
+
+    work()
+    first = slopes()
+    tape = record(work)
+    assert all(map(torch.equal, first, slopes()))
+    x.normal_()
+    with torch.no_grad():
+        net[2].weight.mul_(0.5)
+    tape.replay()
+    again = slopes()
+    work()
+    assert all(map(torch.equal, again, slopes()))
+    assert not torch.equal(again[0], first[0])
+
+
+@pytest.fixture
+def anew(monkeypatch, tmp_path):
+    """Sources that may be changed, not yet compiled."""
+    for name in ("fourier.c", "vectors.h"):
+        shutil.copy(Path(compiled.__file__).with_name(name), tmp_path)
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for cached in (compiled.library, proven):
+        cached.cache_clear()
+    yield tmp_path
+    for cached in (compiled.library, proven):
+        cached.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "change",
+    [("p->conjugated ? ", "0 ? "), ("f > axis->mirrored", "0"), (", bias)", ", none())")],
+)
+def test_code_that_computes_otherwise_is_not_taken(anew, capsys, change):
+    source = anew / "fourier.c"
+    text = source.read_text()
+    assert change[0] in text
+    source.write_text(text.replace(*change))
+    assert proven() is None
+    said = "fourier.c computes otherwise than torch: torch's operators do its work, slower.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_without_a_compiler_torchs_operators_do_its_work(anew, monkeypatch, capsys, calls):
+    monkeypatch.setattr(compiled, "_compiler", lambda: None)
+    net, x = layers(), torch.randn(3, 2, 12, 10)
+    plain = net(x)
+    convolve_by_fourier(net)
+    torch.testing.assert_close(net(x), plain, rtol=1e-5, atol=1e-5)
+    assert calls == []
+    assert capsys.readouterr().err == ""
