@@ -156,14 +156,16 @@ class _FewPlanes(FastForward):
 
 
 class _ManyWeights(torch.autograd.Function):
-    """A Linear of rows in float32 by oneDNN's products, its slopes by loops in C where `compiled`
-    and where they are faster.
+    """A Linear of rows in float32 by oneDNN's products; `thin`: by loops in C what they do, in
+    bfloat16, too.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, compiled: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, thin: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.thin = compiled and thin_products.pays(x, weight)
+        ctx.thin = thin
+        if x.dtype == torch.bfloat16:
+            return thin_products.values(x, weight, bias)
         if len(x) not in WEIGHTS_FIRST or weight.shape[1] < 2 * len(weight):
             return product(x, weight, bias)
         y = product(weight, x).T.contiguous()
@@ -187,9 +189,11 @@ class _WideLinear(FastForward):
 
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
-        if x.dim() != 2 or x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type):
+        thin = self.compiled and thin_products.pays(x, layer.weight)
+        plain = x.dim() != 2 or x.dtype != torch.float32
+        if not thin and (plain or torch.is_autocast_enabled(x.device.type)):
             return type(layer).forward(layer, x)
-        y: Tensor = _ManyWeights.apply(x, layer.weight, layer.bias, self.compiled)
+        y: Tensor = _ManyWeights.apply(*self.operands(x), thin)
         return y
 
 

@@ -1,5 +1,5 @@
-"""Slopes of a Linear of few rows and many weights, as loops in C (`system/thin.c`) that pass once
-through the memory of its weights, or of their slopes.
+"""A Linear of few rows and many weights by loops in C, which pass once through the memory of its
+weights, or of their slopes: `system/thin.c` in float32, `system/thin_bf16.c` in bfloat16.
 """
 
 from __future__ import annotations
@@ -17,103 +17,144 @@ from eyescream_py.system.voice import warn
 
 ROWS = range(16, 49)  # for which it was measured to be faster
 WIDTH, NUMBERS = 2048, 2**16  # columns that a thread takes at once, and sums, at most
-LINE = 16  # columns that are not parted
+LINE = 32  # columns that are not parted
+DEEP = 8192  # columns of x that a thread keeps in its cache for values
+ERRORS = {torch.float32: 2e-6, torch.bfloat16: 2.5e-3}  # of the norm
 
 
 class _Thin(ctypes.Structure):
-    """As in thin.c."""
+    """As in thin_bf16.c; thin.c knows no bias."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("g", "with_", "made")),
         *((name, ctypes.c_int64) for name in ("rows", "outputs", "inputs")),
         ("team", Team), ("memory", ctypes.c_void_p),
-        ("width", ctypes.c_int64), ("tasks", ctypes.c_int64),
+        ("width", ctypes.c_int64), ("tasks", ctypes.c_int64), ("bias", ctypes.c_void_p),
     ]  # fmt: skip
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether `slopes_of_rows` and `slopes_of_weights` are to take a Linear of these sizes here.
-    [N,inputs], [outputs,inputs]
+    """Whether a Linear of these sizes, in the type that autocast would take, is to be computed by
+    the functions below: in float32 its slopes only. [N,inputs], [outputs,inputs]
     """
-    if len(x) not in ROWS or x.dtype != torch.float32 or weight.dtype != torch.float32:
+    if x.dim() != 2 or len(x) not in ROWS or x.device.type != "cpu":
         return False
-    code = proven()
-    if code is None or not weight.is_contiguous():
+    autocast = torch.is_autocast_enabled("cpu")
+    kind = torch.get_autocast_dtype("cpu") if autocast else x.dtype
+    kinds = {kind, torch.float32} if autocast else {kind}
+    if not {x.dtype, weight.dtype} <= kinds or not weight.is_contiguous():
+        return False
+    code = proven(kind)
+    if code is None:
         return False
     tall, strip = code.code.rows_at_once(), code.code.columns_at_once()
     return len(x) % tall == 0 == len(weight) % tall and weight.shape[1] % strip == 0
 
 
+def values(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear(x, weight, bias)` in bfloat16, where it `pays`.
+    [N,inputs], [outputs,inputs], [outputs] -> [N,outputs]
+    """
+    made: Tensor = as_one(_values, _code(x), x, weight, bias)
+    return made
+
+
 def slopes_of_rows(g: Tensor, weight: Tensor) -> Tensor:
-    """g @ weight, of sizes that `pays` names. [N,outputs], [outputs,inputs] -> [N,inputs]"""
-    made: Tensor = as_one(_of_rows, _code(), g, weight)
+    """g @ weight, likewise, in float32 or bfloat16. [N,outputs], [outputs,inputs] -> [N,inputs]"""
+    made: Tensor = as_one(_of_rows, _code(g), g, weight)
     return made
 
 
 def slopes_of_weights(g: Tensor, x: Tensor) -> Tensor:
     """g.T @ x, likewise. [N,outputs], [N,inputs] -> [outputs,inputs]"""
-    made: Tensor = as_one(_of_weights, _code(), g, x)
+    made: Tensor = as_one(_of_weights, _code(g), g, x)
+    return made
+
+
+def _values(code: Library, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    outputs, inputs = weight.shape
+    made = x.new_empty(len(x), outputs)
+    # x by pairs, and sums
+    width, tasks = min(inputs, DEEP) // 2 + outputs, torch.get_num_threads()
+    if bias is not None:
+        bias = bias.contiguous()
+    _run(code, "values", x.contiguous(), weight, made, width, tasks, bias)
     return made
 
 
 def _of_rows(code: Library, g: Tensor, weight: Tensor) -> Tensor:
-    g, (rows, inputs), threads = g.contiguous(), (len(g), weight.shape[1]), torch.get_num_threads()
+    rows, inputs, threads = len(g), weight.shape[1], torch.get_num_threads()
     made = g.new_empty(rows, inputs)
     # as many for each thread, that all end at once
     width = min(WIDTH, NUMBERS // rows // LINE * LINE)
     tasks = threads * -(-inputs // (threads * width))
-    memory = g.new_empty(threads, rows * width)
-    work = _Thin(
-        g.data_ptr(), weight.data_ptr(), made.data_ptr(), rows, len(weight), inputs, code.team(),
-        memory.data_ptr(), width, tasks,
-    )  # fmt: skip
-    code.run("slopes_of_rows", work)
+    _run(code, "slopes_of_rows", g.contiguous(), weight, made, width, tasks)
     return made
 
 
 def _of_weights(code: Library, g: Tensor, x: Tensor) -> Tensor:
-    g, x = g.contiguous(), x.contiguous()
-    (rows, outputs), inputs = g.shape, x.shape[1]
-    made = g.new_empty(outputs, inputs)
-    threads, strip = torch.get_num_threads(), code.code.columns_at_once()
-    memory = g.new_empty(threads, rows * strip)
-    work = _Thin(
-        g.data_ptr(), x.data_ptr(), made.data_ptr(), rows, outputs, inputs, code.team(),
-        memory.data_ptr(), strip, threads,
-    )  # fmt: skip
-    code.run("slopes_of_weights", work)
+    made = g.new_empty(g.shape[1], x.shape[1])
+    width, tasks = code.code.columns_at_once(), torch.get_num_threads()
+    _run(code, "slopes_of_weights", g.contiguous(), x.contiguous(), made, width, tasks)
     return made
 
 
-def _code() -> Library:
+def _run(
+    code: Library, name: str, given: Tensor, by: Tensor, made: Tensor, width: int, tasks: int,
+    bias: Tensor | None = None,
+) -> None:  # fmt: skip
+    """`given` and `made` or `by` have as many rows as there are in all."""
+    rows, outputs = len(given), made.shape[1] if name == "values" else given.shape[1]
+    memory = torch.empty(torch.get_num_threads(), rows * width)
+    work = _Thin(
+        given.data_ptr(), by.data_ptr(), made.data_ptr(), rows, outputs, by.shape[1], code.team(),
+        memory.data_ptr(), width, tasks, None if bias is None else bias.data_ptr(),
+    )  # fmt: skip
+    code.run(name, work)
+
+
+def _code(x: Tensor) -> Library:
     """Of a Linear for which `pays` has found it."""
-    return cast(Library, proven())
+    return cast(Library, proven(x.dtype))
 
 
 @functools.cache
-def proven() -> Library | None:
-    """The compiled loops, where there are some here and they compute what torch does."""
-    code = library("thin")
+def proven(kind: torch.dtype) -> Library | None:
+    """The compiled loops for numbers of this type, where there are some here and they compute what
+    torch does.
+    """
+    name = "thin" if kind == torch.float32 else "thin_bf16"
+    code = _library(kind, name)
     if code is None:
         return None
-    for name in ("rows_at_once", "columns_at_once"):
-        getattr(code.code, name).restype = ctypes.c_int64
-    if all(_agrees(code, *sizes) for sizes in CASES):
+    for known in ("rows_at_once", "columns_at_once"):
+        getattr(code.code, known).restype = ctypes.c_int64
+    if all(_agrees(code, kind, *sizes) for sizes in CASES):
         return code
-    warn("thin.c computes otherwise than torch: torch's operators do its work, slower.")
+    warn(f"{name}.c computes otherwise than torch: torch's operators do its work, slower.")
     return None
 
 
+def _library(kind: torch.dtype, name: str) -> Library | None:
+    """In bfloat16 not beside AMX, for which oneDNN has products of its own."""
+    pairs = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+    return library(name) if kind == torch.float32 or (kind == torch.bfloat16 and pairs) else None
+
+
 # rows, outputs, inputs: of one block and of several, blocks of terms that are not whole
-CASES = [(16, 16, 128), (48, 80, 384)]
-ERROR = 2e-6  # of the norm
+CASES = [(16, 16, 256), (32, 96, 512), (48, 80, DEEP + 256)]
 
 
-def _agrees(code: Library, n: int, outputs: int, inputs: int) -> bool:
-    """Whether the slopes are torch's in float64, but for what rounding costs."""
+def _agrees(code: Library, kind: torch.dtype, n: int, outputs: int, inputs: int) -> bool:
+    """Whether all is what torch computes in float64, but for what rounding costs."""
     numbers = torch.Generator().manual_seed(n)
-    sizes = (n, outputs), (outputs, inputs), (n, inputs)
-    g, weight, x = (torch.randn(*size, generator=numbers) for size in sizes)
-    found = _of_rows(code, g, weight), _of_weights(code, g, x)
-    meant = g.double() @ weight.double(), g.double().T @ x.double()
-    return all((a - b).norm() <= ERROR * b.norm() for a, b in zip(found, meant, strict=True))
+    sizes = (n, outputs), (outputs, inputs), (n, inputs), (outputs,)
+    g, weight, x, bias = (torch.randn(*size, generator=numbers).to(kind) for size in sizes)
+    found = [_of_rows(code, g, weight), _of_weights(code, g, x)]
+    if kind == torch.bfloat16:
+        found += [_values(code, x, weight, bias), _values(code, x, weight, None)]
+    g, weight, x, bias = (t.double() for t in (g, weight, x, bias))
+    y = x @ weight.T
+    meant = (g @ weight, g.T @ x, y + bias, y)
+    error = ERRORS[kind]
+    return all((a - b).norm() <= error * b.norm() for a, b in zip(found, meant, strict=False))

@@ -36,6 +36,8 @@ INSTRUCTIONS = {
         "-mprefer-vector-width=512",
     ],
 }
+# of sources that need more; whether a processor has it is for their callers to ask
+OWN = {"thin_bf16": {"AVX512": [*INSTRUCTIONS["AVX512"], "-mavx512bf16"]}}
 # products and sums are rounded where they stand so; no program asks for errno or traps
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
 OPENMP = ("libgomp", "libiomp", "libomp")  # all of which know gcc's calls
@@ -80,7 +82,8 @@ def library(name: str) -> Library | None:
     here, and where there is a compiler that fails, one line on standard error.
     """
     openmp, compiler = _openmp(), _compiler()
-    instructions = INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability())
+    kinds = OWN.get(name, INSTRUCTIONS)
+    instructions = kinds.get(torch.backends.cpu.get_cpu_capability())
     if openmp is None or compiler is None or instructions is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Slopes of large Linears in C against products in float64."""
+"""Large Linears in C against products in float64."""
 
 import shutil
 from pathlib import Path
@@ -10,25 +10,38 @@ from torch import nn
 from eyescream_py.networks import cpu_layers, thin_products
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.networks.thin_products import (
+    ERRORS,
     ROWS,
     pays,
     proven,
     slopes_of_rows,
     slopes_of_weights,
+    values,
 )
 from eyescream_py.system import compiled
 from eyescream_py.system.tape import record
 from tests.system.test_compiled import needs_compiler
 
+PAIRS = (
+    torch.backends.cpu.get_cpu_capability() == "AVX512"
+    and torch.cpu._is_avx512_bf16_supported()
+    and not torch.cpu._is_amx_tile_supported()
+)
+needs_pairs = pytest.mark.skipif(not PAIRS, reason="a processor without products of pairs, or AMX")
+kinds = pytest.mark.parametrize(
+    "kind", [torch.float32, pytest.param(torch.bfloat16, marks=needs_pairs)]
+)
 
-def numbers(rows, outputs, inputs):
+
+def numbers(rows, outputs, inputs, kind):
     torch.manual_seed(rows)
     sizes = (rows, outputs), (outputs, inputs), (rows, inputs)
-    return [torch.randn(size) for size in sizes]
+    return [torch.randn(size).to(kind) for size in sizes]
 
 
-def slopes(g, weight, x):
-    return slopes_of_rows(g, weight), slopes_of_weights(g, x)
+def products(g, weight, x):
+    made = [slopes_of_rows(g, weight), slopes_of_weights(g, x)]
+    return made if x.dtype == torch.float32 else [*made, values(x, weight, g[0])]
 
 
 @pytest.fixture(autouse=True)
@@ -37,81 +50,121 @@ def _as_on_amd(monkeypatch):
 
 
 @needs_compiler
+@kinds
 @pytest.mark.parametrize("threads", [1, 2, 5, 16])
 @pytest.mark.parametrize(
     ("rows", "outputs", "inputs"),
-    [(16, 16, 128), (16, 1040, 384), (32, 48, 4224), (48, 80, 2048), (48, 16, 13824)],
+    [(16, 16, 256), (16, 1040, 512), (32, 48, 4352), (48, 80, 2048), (48, 16, 13824)],
 )
-def test_slopes_are_those_of_products(rows, outputs, inputs, threads):
-    g, weight, x = numbers(rows, outputs, inputs)
+def test_they_compute_products(kind, rows, outputs, inputs, threads):
+    g, weight, x = numbers(rows, outputs, inputs, kind)
     torch.set_num_threads(threads)
-    found = slopes(g, weight, x)
-    meant = g.double() @ weight.double(), g.double().T @ x.double()
-    for a, b in zip(found, meant, strict=True):
-        assert a.dtype == torch.float32
+    found = products(g, weight, x)
+    exact = [t.double() for t in (g, weight, x)]
+    meant = exact[0] @ exact[1], exact[0].T @ exact[2], exact[2] @ exact[1].T + exact[0][0]
+    for a, b in zip(found, meant, strict=kind == torch.bfloat16):
+        assert a.dtype == kind
         assert a.shape == b.shape
-        assert (a - b).norm() <= 2e-6 * b.norm()
+        assert (a - b).norm() <= ERRORS[kind] * b.norm()
     torch.set_num_threads(1)
-    assert all(map(torch.equal, found, slopes(g, weight, x)))
+    assert all(map(torch.equal, found, products(g, weight, x)))
 
 
 @needs_compiler
-def test_operands_may_lie_otherwise():
-    g, weight, x = numbers(16, 32, 256)
-    meant = slopes(g, weight, x)
+@kinds
+def test_operands_may_lie_otherwise(kind):
+    g, weight, x = numbers(16, 32, 256, kind)
+    meant = products(g, weight, x)
     turned, apart = g.T.contiguous().T, torch.stack([x, x], 2)[..., 0]
-    assert all(map(torch.equal, slopes(turned, weight, apart), meant))
+    assert all(map(torch.equal, products(turned, weight, apart), meant))
 
 
 @needs_compiler
-def test_what_is_no_number_stays_where_it_is():
-    g, weight, x = numbers(16, 32, 256)
+@kinds
+def test_what_is_no_number_stays_where_it_is(kind):
+    g, weight, x = numbers(16, 32, 256, kind)
     weight[7, 5] = 0
-    to_x, to_weight = slopes(g, weight, x)
+    to_x, to_weight, *rest = products(g, weight, x)
     g[3, 7] = torch.inf
-    found, of_weight = slopes(g, weight, x)
+    found, of_weight = slopes_of_rows(g, weight), slopes_of_weights(g, x)
     assert found[3].isnan().nonzero().tolist() == [[5]]
     assert found[3].isinf().sum() == 255
     assert of_weight[7].isinf().all()
     found[3], of_weight[7] = to_x[3], to_weight[7]
     assert torch.equal(found, to_x)
     assert torch.equal(of_weight, to_weight)
+    for y in rest:
+        x[3, 5] = torch.nan
+        found = values(x, weight, g[0])
+        assert found[3].isnan().all()
+        found[3] = y[3]
+        assert torch.equal(found, y)
 
 
 @needs_compiler
-def test_they_are_taken_where_they_pay():
-    weight = torch.empty(1024, 1024)
-    taken = [n for n in range(1, 130) if pays(torch.empty(n, 1024), weight)]
+@kinds
+def test_they_are_taken_where_they_pay(kind):
+    weight = torch.empty(1024, 1024, dtype=kind)
+    taken = [n for n in range(1, 130) if pays(weight[:1].expand(n, 1024), weight)]
     assert {16, 32, 48} <= set(taken) <= set(ROWS)
     assert {1, 15, 17, 64}.isdisjoint(taken)
-    x = torch.empty(16, 1024)
+    x = weight[:16]
+    assert not pays(x.double(), weight)
     assert not pays(x.double(), weight.double())
     assert not pays(x, weight.T)
     assert not pays(x[:, 100:], weight[:, 100:].contiguous())
     assert not pays(x, weight[:1001])
-
-
-def results(layer, x, g):
-    x = x.clone().requires_grad_()
-    y = layer(x)
-    return [y, *torch.autograd.grad(y, (x, *layer.parameters()), g)]
+    assert not pays(x[None], weight)
+    assert not pays(x.to("meta"), weight.to("meta"))
 
 
 @needs_compiler
+@needs_pairs
+def test_autocast_decides_in_which_type():
+    weight = torch.empty(1024, 1024)
+    half, x = weight.bfloat16(), weight[:16]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(pays(a, b) for a in (x, x.bfloat16()) for b in (weight, half))
+        assert not pays(x.double(), half)
+    assert not pays(x, half)
+    assert not pays(x.bfloat16(), weight)
+    with torch.autocast("cpu", torch.float16):
+        assert not pays(x, weight)
+
+
+def test_beside_amx_torch_multiplies_bfloat16(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert thin_products._library(torch.bfloat16, "thin_bf16") is None
+
+
+def results(layer, x, g, kind=torch.float32):
+    x = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, kind == torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == kind
+    return [y, *torch.autograd.grad(y, (x, *layer.parameters()), g.to(kind))]
+
+
+@needs_compiler
+@kinds
 @pytest.mark.parametrize("joined", [True, False])
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 32, 64])
 @pytest.mark.parametrize("sizes", [(1024, 512), (1000, 530)])
-def test_a_linear_takes_them_unless_told_not_to(joined, rows, sizes, monkeypatch):
+def test_a_linear_takes_them_unless_told_not_to(kind, joined, rows, sizes, monkeypatch):
     calls, untold = [], thin_products._code
-    monkeypatch.setattr(thin_products, "_code", lambda: calls.append(1) or untold())
+    monkeypatch.setattr(thin_products, "_code", lambda x: calls.append(1) or untold(x))
     torch.manual_seed(0)
     plain, fast = (nn.Linear(*sizes) for _ in range(2))
     fast.load_state_dict(plain.state_dict())
     speed_up(fast, compiled=joined)
     x, g = torch.randn(rows, sizes[0]), torch.randn(rows, sizes[1])
-    for a, b in zip(results(plain, x, g), results(fast, x, g), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    assert len(calls) == (2 if joined and rows in (16, 32) and sizes == (1024, 512) else 0)
+    found, meant = results(fast, x, g, kind), results(plain, x, g, kind)
+    for a, b in zip(found, meant, strict=True):
+        assert a.dtype == b.dtype
+        assert (a - b).norm() <= 2 * ERRORS[kind] * b.norm()
+    taken = joined and rows in (16, 32) and sizes == (1024, 512)
+    assert len(calls) == (2 + (kind == torch.bfloat16)) * taken
 
 
 @needs_compiler
@@ -129,7 +182,8 @@ def test_only_what_is_needed_is_computed(monkeypatch):
 
 
 @needs_compiler
-def test_a_recording_computes_the_same_to_the_bit():
+@kinds
+def test_a_recording_computes_the_same_to_the_bit(kind):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(1024, 1024), nn.PReLU(), nn.Linear(1024, 512))
     x = torch.randn(16, 1024)
@@ -138,7 +192,9 @@ def test_a_recording_computes_the_same_to_the_bit():
         parameter.grad = torch.zeros_like(parameter)
 
     def work():
-        net(x).square().sum().backward()
+        with torch.autocast("cpu", torch.bfloat16, kind == torch.bfloat16):
+            y = net(x)
+        y.float().square().sum().backward()
 
     def learned():
         made = [p.grad.clone() for p in net.parameters()]
@@ -163,7 +219,7 @@ def test_a_recording_computes_the_same_to_the_bit():
 @pytest.fixture
 def anew(monkeypatch, tmp_path):
     """Sources that may be changed, not yet compiled."""
-    for name in ("thin.c", "vectors.h"):
+    for name in ("thin.c", "thin_bf16.c", "vectors.h"):
         shutil.copy(Path(compiled.__file__).with_name(name), tmp_path)
     monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -175,17 +231,24 @@ def anew(monkeypatch, tmp_path):
 
 
 @needs_compiler
+@kinds
 @pytest.mark.parametrize(
-    "change",
-    [("kept + k *", "kept + 0 *"), ("begins ? NULL", "1 ? NULL"), ("x + c * w->rows", "x")],
+    ("float32", "bfloat16"),
+    [
+        (("kept + k *", "kept + 0 *"), ("b[k][0] = pairs[0]", "b[k][0] = pairs[1]")),
+        (("begins ? NULL", "1 ? NULL"), ("begins ? NULL", "1 ? NULL")),
+        (("x + c * w->rows", "x"), ("x + c / COLUMNS * pairs", "x")),
+        (("k * TALL + n % TALL", "k * TALL"), ("load(sums + n) +", "")),
+    ],
 )
-def test_code_that_computes_otherwise_is_not_taken(anew, capsys, change):
-    source = anew / "thin.c"
+def test_code_that_computes_otherwise_is_not_taken(anew, capsys, kind, float32, bfloat16):
+    name, change = ("thin.c", float32) if kind == torch.float32 else ("thin_bf16.c", bfloat16)
+    source = anew / name
     text = source.read_text()
     assert change[0] in text
     source.write_text(text.replace(*change))
-    assert proven() is None
-    said = "thin.c computes otherwise than torch: torch's operators do its work, slower.\n"
+    assert proven(kind) is None
+    said = f"{name} computes otherwise than torch: torch's operators do its work, slower.\n"
     assert capsys.readouterr().err == said
 
 

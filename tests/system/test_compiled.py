@@ -182,7 +182,9 @@ def test_a_compiler_that_fails_is_a_line(place, monkeypatch, capsys, text, said)
 def test_no_source_is_warned_of(kind):
     flags = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fsyntax-only"]
     for source in Path(compiled.__file__).parent.glob("*.c"):
-        subprocess.run([*COMPILER, *compiled.INSTRUCTIONS[kind], *flags, str(source)], check=True)
+        instructions = compiled.OWN.get(source.stem, compiled.INSTRUCTIONS).get(kind)
+        if instructions:
+            subprocess.run([*COMPILER, *instructions, *flags, str(source)], check=True)
 
 
 @pytest.mark.parametrize("missing", ["compiler", "openmp", "processor"])
