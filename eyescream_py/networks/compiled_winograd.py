@@ -42,9 +42,14 @@ class _Taps(ctypes.Structure):
     ]  # fmt: skip
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether `Convolution` is to take pixels and weights of these sizes here."""
-    if x.dim() != 4 or x.dtype != torch.float32 or torch.is_autocast_enabled(x.device.type):
+def pays(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether `Convolution` is to take pixels and weights of these sizes here. What does not fit
+    together it is not: loops in C would read on beyond it, where torch says what is wrong.
+    """
+    if x.dim() != 4 or x.shape[1] != weight.shape[1] or torch.is_autocast_enabled(x.device.type):
+        return False
+    operands = (x, weight) if bias is None else (x, weight, bias)
+    if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in operands):
         return False
     (n, _, height, width), code = x.shape, proven()
     whole = height % OUT == 0 == width % OUT and n * height * width >= TILES * OUT * OUT
@@ -89,7 +94,7 @@ def _convolved(
     outputs, inputs = weight.shape[:2]
     if back:
         inputs, outputs = outputs, inputs
-    numbers = _numbers(code, weight, back)
+    numbers, bias = _numbers(code, weight, back), None if bias is None else bias.contiguous()
     made = pixels.new_empty(*pixels.shape[:3], outputs)
     own = code.code.own_of_convolve(ctypes.c_int64(inputs))
     _run(code, "convolve", own, pixels, None, numbers, bias, made, (inputs, outputs))

@@ -190,7 +190,7 @@ class TiledForward(FastForward):
 
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
-        if self.compiled and compiled_winograd.pays(x, layer.weight):
+        if self.compiled and compiled_winograd.pays(x, layer.weight, layer.bias):
             y: Tensor = compiled_winograd.Convolution.apply(x, layer.weight, layer.bias)
         elif _pays(x, layer.weight):
             y = _Convolution.apply(x, layer.weight, layer.bias)

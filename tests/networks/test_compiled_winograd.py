@@ -109,6 +109,39 @@ def test_it_is_taken_where_it_pays():
         assert not pays(x, w)
 
 
+@needs_compiler
+def test_what_does_not_fit_is_torchs_to_refuse():
+    """Loops in C would read on beyond it, or read other numbers than are there."""
+    layer = nn.Sequential(nn.Conv2d(64, 32, 3, padding=1))
+    speed_up(layer)
+    x = torch.randn(16, 64, 8, 8)
+    with pytest.raises(RuntimeError, match="expected input.* to have 64 channels, but got 32"):
+        layer(x[:, :32])
+    layer[0].weight.data = layer[0].weight.data.double()
+    with pytest.raises(RuntimeError, match="type"):
+        layer(x)
+    with pytest.raises(RuntimeError, match="type"):
+        layer.double()(x)
+    layer.float()[0].bias.data = layer[0].bias.data.double()
+    with pytest.raises(RuntimeError, match="type"):
+        layer(x)
+    weight = layer[0].weight
+    assert pays(x, weight)
+    assert not pays(x, weight.to("meta"))
+
+
+@needs_compiler
+def test_a_bias_may_lie_in_steps():
+    """As one does that is a column of what else a network learns."""
+    x, w, b, g = numbers(3, 32, 64, 8, 8)
+    apart = torch.stack([b, -b], 1)[:, 0]
+    assert not apart.is_contiguous()
+    meant = results(Convolution.apply, x, w, b, g)
+    for laid in (apart, b[:1].expand(64)):
+        assert torch.equal(Convolution.apply(x, w, laid), Convolution.apply(x, w, laid.clone()))
+    assert all(map(torch.equal, results(Convolution.apply, x, w, apart, g), meant))
+
+
 def chain():
     torch.manual_seed(1)
     layers = nn.Conv2d(3, 32, 3, padding=1), nn.PReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.PReLU()
