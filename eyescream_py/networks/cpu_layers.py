@@ -348,4 +348,5 @@ def _halves(layer: nn.MaxPool2d | nn.AvgPool2d) -> bool:
 def _is_square(layer: nn.Conv2d) -> bool:
     k = layer.kernel_size[0]
     kept = layer.padding == ((k - 1) // 2,) * 2 and layer.dilation == (1, 1)
+    kept = kept and layer.padding_mode == "zeros"
     return layer.kernel_size == (k, k) and kept and layer.groups == 1

@@ -219,6 +219,7 @@ def convolve_by_tiles(network: nn.Module, compiled: bool = True) -> None:
             and layer.kernel_size == (3, 3)
             and layer.padding == layer.stride == layer.dilation == (1, 1)
             and layer.groups == 1
+            and layer.padding_mode == "zeros"
             and min(layer.in_channels, layer.out_channels) >= least
         ):
             TiledForward(layer, compiled).install()

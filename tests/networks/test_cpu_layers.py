@@ -153,6 +153,7 @@ def test_other_layers_are_left_alone():
         nn.PReLU(8), nn.Conv2d(8, 1, 3, padding=1), nn.Conv2d(64, 64, 3, stride=2, padding=1),
         nn.Conv2d(64, 1, 5), nn.Linear(4, 4), nn.MaxPool2d(3), nn.AvgPool2d(2, padding=1),
         nn.MaxPool2d(2, return_indices=True), nn.MaxPool2d(2, 1),
+        nn.Conv2d(64, 1, 3, padding=1, padding_mode="circular"),
     )  # fmt: skip
     speed_up(network)
     assert not any("forward" in vars(layer) for layer in network)

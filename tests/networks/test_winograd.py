@@ -81,6 +81,7 @@ def test_only_wide_3x3_convolutions_are_changed():
         nn.Conv2d(128, 128, 3, 2, 1), nn.Conv2d(128, 128, 3, padding=1, groups=2),
         nn.Conv2d(128, 128, (3, 1), padding=1), nn.Conv2d(128, 128, 3, padding=1, dilation=2),
         nn.Conv2d(128, 64, 3, padding=1), nn.Conv2d(128, 128, 5, padding=1),
+        nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"),
     )  # fmt: skip
     convolve_by_tiles(network, compiled=False)
-    assert ["forward" in vars(layer) for layer in network] == [True] + 9 * [False]
+    assert ["forward" in vars(layer) for layer in network] == [True] + 10 * [False]
