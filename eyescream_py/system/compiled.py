@@ -73,7 +73,7 @@ class Library:
         threads = torch.get_num_threads()
         begun = (ctypes.c_int64 * (LINE * threads))()
         number = ctypes.cast(self.openmp.omp_get_thread_num, ctypes.c_void_p)
-        return Team(number, threads, ctypes.cast(begun, ctypes.POINTER(ctypes.c_int64)))
+        return Team(number, threads, begun)
 
 
 @functools.cache

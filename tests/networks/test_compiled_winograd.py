@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_torchs_to_refuse():
     layer = nn.Sequential(nn.Conv2d(64, 32, 3, padding=1))
     speed_up(layer)
     x = torch.randn(16, 64, 8, 8)
-    with pytest.raises(RuntimeError, match="expected input.* to have 64 channels, but got 32"):
+    with pytest.raises(RuntimeError, match="to have 64 channels, but got 32"):
         layer(x[:, :32])
     layer[0].weight.data = layer[0].weight.data.double()
     with pytest.raises(RuntimeError, match="type"):

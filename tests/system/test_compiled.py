@@ -1,6 +1,7 @@
 """Loops in C, compiled by this machine's compiler; a compiler that is none stands in elsewhere."""
 
 import ctypes
+import gc
 import mmap
 import os
 import shutil
@@ -50,6 +51,21 @@ def place(tmp_path, monkeypatch):
     compiled.library.cache_clear()
     yield tmp_path
     compiled.library.cache_clear()
+
+
+@needs_compiler
+def test_what_a_team_shares_goes_with_it(place):
+    """It waits for no collection: each convolution of a step shares out six times."""
+    code = compiled.library("counting")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            team = code.team()
+            assert not any(team.begun[: compiled.LINE * team.threads])
+        assert gc.collect() < 10
+    finally:
+        gc.enable()
 
 
 def kept(place: Path) -> list[str]:
