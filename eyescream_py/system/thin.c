@@ -158,4 +158,5 @@ void slopes_of_weights(void *work) {
             }
         }
     }
+    _mm_sfence(); /* what passed by the cache is there for all */
 }

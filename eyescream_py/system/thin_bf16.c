@@ -176,6 +176,7 @@ void slopes_of_weights(void *work) {
             }
         }
     }
+    _mm_sfence(); /* what passed by the cache is there for all */
 }
 
 /* Sums of TALL rows of the weights, `apart`, with `wide` vectors of rows of x over `terms`. */
