@@ -18,6 +18,7 @@ from eyescream_py.system.voice import warn
 ROWS = range(16, 49)  # for which it was measured to be faster
 WIDTH, NUMBERS = 2048, 2**16  # columns that a thread takes at once, and sums, at most
 LINE = 32  # columns that are not parted
+STRIP = 512  # bytes of x that a thread keeps in its cache for slopes of weights, of each row
 DEEP = 8192  # columns of x that a thread keeps in its cache for values
 ERRORS = {torch.float32: 2e-6, torch.bfloat16: 2.5e-3}  # of the norm
 
@@ -47,8 +48,8 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     code = proven(kind)
     if code is None:
         return False
-    tall, strip = code.code.rows_at_once(), code.code.columns_at_once()
-    return len(x) % tall == 0 == len(weight) % tall and weight.shape[1] % strip == 0
+    tall, line = code.code.rows_at_once(), code.code.columns_at_once()
+    return len(x) % tall == 0 == len(weight) % tall and weight.shape[1] % line == 0
 
 
 def values(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -94,7 +95,7 @@ def _of_rows(code: Library, g: Tensor, weight: Tensor) -> Tensor:
 
 def _of_weights(code: Library, g: Tensor, x: Tensor) -> Tensor:
     made = g.new_empty(g.shape[1], x.shape[1])
-    width, tasks = code.code.columns_at_once(), torch.get_num_threads()
+    width, tasks = STRIP // x.element_size(), torch.get_num_threads()
     _run(code, "slopes_of_weights", g.contiguous(), x.contiguous(), made, width, tasks)
     return made
 
@@ -142,7 +143,7 @@ def _library(kind: torch.dtype, name: str) -> Library | None:
 
 
 # rows, outputs, inputs: of one block and of several, blocks of terms that are not whole
-CASES = [(16, 16, 256), (32, 96, 512), (48, 80, DEEP + 256)]
+CASES = [(16, 16, 256), (32, 96, 544), (48, 80, DEEP + 256)]
 
 
 def _agrees(code: Library, kind: torch.dtype, n: int, outputs: int, inputs: int) -> bool:

@@ -12,7 +12,6 @@
 #define TALL (LANES == 16 ? 16 : 4) /* rows whose sums with a line's columns fit into registers */
 #define TERMS 16                    /* of sums at once: lines of as many rows are on their way */
 #define AHEAD 2                     /* lines */
-#define STRIP 128                   /* columns of slopes of weights, whose x stays in the cache */
 #define MOST 64                     /* rows */
 #define ALIGNED __attribute__((aligned(64)))
 
@@ -22,13 +21,13 @@ typedef struct {
     int64_t rows, outputs, inputs;
     Team team;
     float *memory; /* rows * width numbers of each thread */
-    int64_t width; /* columns of a task, or of a strip of x, at most */
+    int64_t width; /* columns of a task at most, or of a strip of x that stays in the cache */
     int64_t tasks;
 } Thin;
 
 /* What Python has to know: rows and columns are multiples of these. */
 int64_t rows_at_once(void) { return TALL; }
-int64_t columns_at_once(void) { return STRIP; }
+int64_t columns_at_once(void) { return COLUMNS; }
 
 #if LANES == 16
 #define pass_by _mm512_stream_ps
@@ -143,16 +142,17 @@ void slopes_of_weights(void *work) {
     for (int64_t task; (task = next_task(&w->team, w->tasks)) >= 0;) {
         const int64_t first = task * blocks / w->tasks * TALL;
         const int64_t end = (task + 1) * blocks / w->tasks * TALL;
-        for (int64_t strip = 0; strip < w->inputs; strip += STRIP) {
+        for (int64_t strip = 0; strip < w->inputs; strip += w->width) {
+            const int64_t left = w->inputs - strip, width = left < w->width ? left : w->width;
             for (int64_t n = 0; n < w->rows; n++)
-                for (int64_t c = 0; c < STRIP; c += LANES)
+                for (int64_t c = 0; c < width; c += LANES)
                     store(x + c / COLUMNS * COLUMNS * w->rows + n * COLUMNS + c % COLUMNS,
                           load(w->with + n * w->inputs + strip + c));
             for (int64_t o = first; o < end; o += TALL) {
                 for (int64_t n = 0; n < w->rows; n++)
                     for (int i = 0; i < TALL; i++)
                         g[n * TALL + i] = w->g[n * w->outputs + o + i];
-                for (int64_t c = 0; c < STRIP; c += COLUMNS)
+                for (int64_t c = 0; c < width; c += COLUMNS)
                     add_up(g, TALL, x + c * w->rows, COLUMNS, w->rows, NULL,
                            w->made + o * w->inputs + strip + c, w->inputs, NULL, 1);
             }

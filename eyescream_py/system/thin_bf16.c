@@ -10,7 +10,6 @@
 #define TALL 8     /* rows whose sums with a line's columns fit into registers */
 #define TERMS 32   /* of sums at once: lines of as many rows are on their way */
 #define AHEAD 4    /* lines */
-#define STRIP 256  /* columns of slopes of weights, whose x stays in the cache */
 #define MOST 64    /* rows */
 #define ALIGNED __attribute__((aligned(64)))
 
@@ -20,14 +19,14 @@ typedef struct {
     int64_t rows, outputs, inputs;
     Team team;
     float *memory; /* rows * width numbers of each thread */
-    int64_t width; /* columns of a task, or of a strip of x, at most */
+    int64_t width; /* columns of a task at most, or of a strip of x that stays in the cache */
     int64_t tasks;
     const uint16_t *bias; /* of values, or NULL */
 } Thin;
 
 /* What Python has to know: rows and columns are multiples of these. */
 int64_t rows_at_once(void) { return 16; }
-int64_t columns_at_once(void) { return STRIP; }
+int64_t columns_at_once(void) { return COLUMNS; }
 
 typedef __m512i Line;
 #define pairs_of(line) ((__m512bh)(line))
@@ -54,8 +53,8 @@ INLINE void pair_up(const uint16_t *rows, int64_t apart, Line *pairs) {
 
 /* Sums of TALL rows and a line's columns over `count` pairs of terms: of a[pair * TALL + row], and
  * pairs of b. `rows`: where those are made from, `apart`, or NULL; `from`: what the sums begin
- * with, or NULL. They are kept in `to`, or rounded in `made`, whose rows are `by_made` apart, or there
- * likewise but past the cache. */
+ * with, or NULL. They are kept in `to`, or rounded in `made`, whose rows are `by_made` apart, or
+ * there likewise but past the cache. */
 enum end { KEPT, ROUNDED, PAST };
 
 INLINE void add_up(const uint32_t *a, Line (*b)[2], const uint16_t *rows, int64_t apart,
@@ -160,8 +159,9 @@ void slopes_of_weights(void *work) {
     for (int64_t task; (task = next_task(&w->team, w->tasks)) >= 0;) {
         const int64_t first = task * blocks / w->tasks * TALL;
         const int64_t end = (task + 1) * blocks / w->tasks * TALL;
-        for (int64_t strip = 0; strip < w->inputs; strip += STRIP) {
-            for (int64_t c = 0; c < STRIP; c += COLUMNS)
+        for (int64_t strip = 0; strip < w->inputs; strip += w->width) {
+            const int64_t left = w->inputs - strip, width = left < w->width ? left : w->width;
+            for (int64_t c = 0; c < width; c += COLUMNS)
                 for (int64_t k = 0; k < pairs; k++)
                     pair_up(w->with + 2 * k * w->inputs + strip + c, w->inputs,
                             x[c / COLUMNS * pairs + k]);
@@ -170,7 +170,7 @@ void slopes_of_weights(void *work) {
                     for (int i = 0; i < TALL; i++)
                         g[k * TALL + i] = w->g[2 * k * w->outputs + o + i] |
                                           (uint32_t)w->g[(2 * k + 1) * w->outputs + o + i] << 16;
-                for (int64_t c = 0; c < STRIP; c += COLUMNS)
+                for (int64_t c = 0; c < width; c += COLUMNS)
                     add_up(g, x + c / COLUMNS * pairs, NULL, 0, pairs, NULL, NULL,
                            w->made + o * w->inputs + strip + c, w->inputs, PAST);
             }
