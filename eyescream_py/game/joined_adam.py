@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from eyescream_py.system.compiled import Library, library
+from eyescream_py.system.compiled import Library, library, usual_numbers
 from eyescream_py.system.voice import warn
 from eyescream_py.torch7.optim import Adam
 
@@ -106,6 +106,7 @@ CASES = [(0.0, 0.0, 8192 + 40), (0.02, 1e-3, 2 * 8192 + 7), (0.02, 0.0, 16384)]
 L2 = 1e-2
 
 
+@usual_numbers()
 def _agrees(code: Library, clamp: float, l1: float, n: int) -> bool:
     """Whether two steps of `n` numbers are torch's, to the bit."""
     numbers = torch.Generator().manual_seed(n)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
-from eyescream_py.system.compiled import Library, Team, library
+from eyescream_py.system.compiled import Library, Team, library, usual_numbers
 from eyescream_py.system.tape import as_one
 from eyescream_py.system.voice import warn
 
@@ -169,6 +169,7 @@ CASES = [(3, 1, 2, 12, 8), (5, 2, 1, 4, 16)]
 ERROR = 5e-6  # of the norm
 
 
+@usual_numbers()
 def _agrees(code: Library, n: int, inputs: int, outputs: int, height: int, width: int) -> bool:
     """Whether a convolution and its slopes are torch's in float64, but for what rounding costs."""
     numbers, block = torch.Generator().manual_seed(n), _block(code)

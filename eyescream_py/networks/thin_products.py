@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from eyescream_py.system.compiled import Library, Team, library
+from eyescream_py.system.compiled import Library, Team, library, usual_numbers
 from eyescream_py.system.tape import as_one
 from eyescream_py.system.voice import warn
 
@@ -106,7 +106,7 @@ def _run(
 ) -> None:  # fmt: skip
     """`given` and `made` or `by` have as many rows as there are in all."""
     rows, outputs = len(given), made.shape[1] if name == "values" else given.shape[1]
-    memory = torch.empty(torch.get_num_threads(), rows * width)
+    memory = given.new_empty(torch.get_num_threads(), rows * width, dtype=torch.float32)
     work = _Thin(
         given.data_ptr(), by.data_ptr(), made.data_ptr(), rows, outputs, by.shape[1], code.team(),
         memory.data_ptr(), width, tasks, None if bias is None else bias.data_ptr(),
@@ -146,6 +146,7 @@ def _library(kind: torch.dtype, name: str) -> Library | None:
 CASES = [(16, 16, 256), (32, 96, 544), (48, 80, DEEP + 256)]
 
 
+@usual_numbers()
 def _agrees(code: Library, kind: torch.dtype, n: int, outputs: int, inputs: int) -> bool:
     """Whether all is what torch computes in float64, but for what rounding costs."""
     numbers = torch.Generator().manual_seed(n)

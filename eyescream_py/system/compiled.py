@@ -9,6 +9,7 @@ of other kinds, there are no kernels, and torch's operators do their work.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -74,6 +75,20 @@ class Library:
         begun = (ctypes.c_int64 * (LINE * threads))()
         number = ctypes.cast(self.openmp.omp_get_thread_num, ctypes.c_void_p)
         return Team(number, threads, begun)
+
+
+@contextlib.contextmanager
+def usual_numbers() -> Iterator[None]:
+    """A block in which torch makes tensors in float32 on the processor, whatever a program has told
+    it by default; for what compares loops with torch.
+    """
+    kept = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(kept)
 
 
 @functools.cache

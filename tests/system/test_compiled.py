@@ -1,6 +1,7 @@
 """Loops in C, compiled by this machine's compiler; a compiler that is none stands in elsewhere."""
 
 import ctypes
+import functools
 import gc
 import mmap
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from eyescream_py.game import joined_adam
+from eyescream_py.networks import compiled_fourier, compiled_winograd, thin_products
 from eyescream_py.system import compiled
 
 COMPILER = compiled._compiler()
@@ -51,6 +54,26 @@ def place(tmp_path, monkeypatch):
     compiled.library.cache_clear()
     yield tmp_path
     compiled.library.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.parametrize("proven", [
+    compiled_winograd.proven, compiled_fourier.proven, joined_adam.proven,
+    functools.partial(thin_products.proven, torch.float32),
+])  # fmt: skip
+def test_loops_are_proven_whatever_torch_makes_by_default(proven, capsys):
+    getattr(proven, "func", proven).cache_clear()
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")  # whose tensors have no memory
+        with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+            assert proven() is not None
+        assert torch.get_default_dtype() == torch.float64
+        assert torch.get_default_device() == torch.device("meta")
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert capsys.readouterr().err == ""
 
 
 @needs_compiler
