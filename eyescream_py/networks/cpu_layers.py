@@ -26,7 +26,8 @@ WIDE = 256 * 512  # pairs of planes from where on products with patches are fast
 WIDE_PIXELS = 128 * 512  # where pixels come first
 FEW = 3  # planes of a picture
 MANY = 2**19  # weights of a Linear from where on oneDNN's products are
-WEIGHTS_FIRST = range(16, 65)  # rows for which they are with the weights as the left matrix
+# rows, and inputs from where on, for which they are with the weights as the left matrix
+WEIGHTS_FIRST, INPUTS = range(16, 65), 2048
 
 
 class _SharedSlope(torch.autograd.Function):
@@ -166,7 +167,7 @@ class _ManyWeights(torch.autograd.Function):
         ctx.thin = thin
         if x.dtype == torch.bfloat16:
             return thin_products.values(x, weight, bias)
-        if len(x) not in WEIGHTS_FIRST or weight.shape[1] < 2 * len(weight):
+        if len(x) not in WEIGHTS_FIRST or weight.shape[1] < INPUTS:
             return product(x, weight, bias)
         y = product(weight, x).T.contiguous()
         return y if bias is None else y.add_(bias)
