@@ -23,6 +23,7 @@ from eyescream_py.system.voice import warn
 
 PLANES = 16  # a block of fourier.c
 ERROR = 1e-6  # of the norm
+LIMIT = 2**26  # bytes of kernels' spectra at once; less is slower
 
 
 def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
@@ -68,6 +69,7 @@ class _Side:
 
 
 @functools.cache
+@usual_numbers()
 def _side(count: int, first: int, circle: int) -> _Side:
     """`count` samples at places `first`, `first`+1, ... of a circle: those of pixels from 0 on,
     those of taps on both sides of it.
@@ -110,33 +112,29 @@ class _Grid:
         return (columns.frequencies - real) * rows.circle + real * rows.frequencies
 
     def spectrum(self, planes: Tensor) -> Tensor:
-        """Of [a,b,H,W] without gaps."""
-        outer, inner = self._order(*planes.shape[:2])[:2]
+        """Of [a,b,H,W], where each plane lies without gaps."""
+        a, b = planes.shape[:2]
+        outer, inner = (b, a) if self.pictures else (a, b)
         spectrum = planes.new_empty(self.frequencies, 2, _lanes(self.code, outer, inner))
         self._run("to_spectra", planes, spectrum, None)
         return spectrum
 
-    def planes(self, spectrum: Tensor, a: int, b: int, bias: Tensor | None = None) -> Tensor:
-        """The inverse, of these rows and columns only, plus `bias` [b]. -> [a,b,H,W]"""
-        planes = spectrum.new_empty(a, b, self.rows.axis.count, self.columns.axis.count)
+    def fill(self, planes: Tensor, spectrum: Tensor, bias: Tensor | None = None) -> None:
+        """The inverse, of these rows and columns only, plus `bias` [b], into [a,b,H,W]."""
         self._run("to_planes", planes, spectrum, bias)
-        return planes
-
-    def _order(self, a: int, b: int) -> tuple[int, int, int, int]:
-        """How many planes are outer and inner ones, and how far each of them are apart."""
-        return (b, a, 1, b) if self.pictures else (a, b, b, 1)
 
     def _run(self, name: str, planes: Tensor, spectrum: Tensor, bias: Tensor | None) -> None:
         rows, columns = self.rows.axis, self.columns.axis
-        outer, inner, by_outer, by_inner = self._order(*planes.shape[:2])
-        pixels = rows.count * columns.count
+        inner, outer = (0, 1) if self.pictures else (1, 0)
+        held = planes.shape[inner]
         room = max(rows.evens, rows.frequencies, columns.evens, columns.frequencies)
         lines = 2 * rows.count * columns.frequencies + columns.count + 8 * room
         memory = _memory(lines * PLANES)
         work = _Transform(
             planes.data_ptr(), None if bias is None else bias.data_ptr(), spectrum.data_ptr(),
             rows, columns,
-            _vectors(self.code, inner), inner, outer, by_inner * pixels, by_outer * pixels,
+            _vectors(self.code, held), held, planes.shape[outer],
+            planes.stride(inner), planes.stride(outer),
             spectrum.shape[2], room, self.code.team(), memory.data_ptr(), memory.shape[1],
         )  # fmt: skip
         self.code.run(name, work)
@@ -174,55 +172,85 @@ def _lanes(code: Library, outer: int, inner: int) -> int:
 
 def _memory(numbers: int) -> Tensor:
     """That of each thread, in whole lines of the cache."""
-    return torch.empty(torch.get_num_threads(), -(-numbers // PLANES) * PLANES)
+    size = (torch.get_num_threads(), -(-numbers // PLANES) * PLANES)
+    return torch.empty(size, dtype=torch.float32, device="cpu")
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A product of spectra: what stands in the structure of that name."""
+    """Of a product of spectra, how its operands lie: what stands in the structure of that name."""
 
     rows: int
     terms: int
     columns: int
-    a_size: int
     by_row: int
     by_term: int
     b_apart: int
     turned: bool
     conjugated: bool
     sum_apart: int
-    lanes: int  # of the sum
 
-    def sums(self, code: Library, a: Tensor, b: Tensor) -> Tensor:
-        """The spectrum of a times b."""
-        made = a.new_empty(len(a), 2, self.lanes)
-        terms = _vectors(code, self.terms)
-        memory = _memory(3 * (self.a_size + terms * _width(code)))
+    def sums(self, code: Library, a: Tensor, b: Tensor, first: int = 0) -> Tensor:
+        """The spectrum of a, from row `first` on, times b."""
+        lanes = _lanes(code, self.rows, self.sum_apart)
+        made = a.new_empty(len(a), 2, lanes)
+        size = max(self.rows * self.by_row, self.terms * self.by_term)
+        memory = _memory(3 * (size + _vectors(code, self.terms) * _width(code)))
         work = _Product(
-            a.data_ptr(), b.data_ptr(), made.data_ptr(),
+            a.data_ptr() + first * self.by_row * a.element_size(), b.data_ptr(), made.data_ptr(),
             self.rows, self.terms, self.columns, len(a),
-            a.shape[2], self.a_size, self.by_row, self.by_term,
+            a.shape[2], size, self.by_row, self.by_term,
             b.shape[2], self.b_apart, self.turned, self.conjugated,
-            self.lanes, self.sum_apart, code.team(), memory.data_ptr(), memory.shape[1],
+            lanes, self.sum_apart, code.team(), memory.data_ptr(), memory.shape[1],
         )  # fmt: skip
         code.run("products", work)
         return made
 
 
-@functools.cache
-def _plans(code: Library, n: int, inputs: int, outputs: int) -> tuple[_Plan, _Plan, _Plan]:
-    """Kernels and pictures to values; kernels and values' slopes to pictures'; values' slopes and
-    pictures to kernels'.
-    """
-    N, I = _vectors(code, n), _vectors(code, inputs)  # noqa: E741
-    values, pictures = _lanes(code, outputs, n), _lanes(code, inputs, n)
-    kernels = _lanes(code, outputs, inputs)
-    return (
+def _parts(taps: _Grid, planes: int, others: int) -> list[slice]:
+    """`planes`, with a kernel for each of as many `others`, in parts of which spectra have room."""
+    most = max(1, LIMIT // (8 * taps.frequencies * max(1, others) * PLANES)) * PLANES
+    return [slice(i, min(i + most, planes)) for i in range(0, planes, most)]
+
+
+def _values(
+    code: Library, X: Tensor, weight: Tensor, bias: Tensor | None, n: int, *sides: int
+) -> Tensor:
+    """[N,outputs,H,W], from the pictures' spectrum."""
+    (outputs, inputs, k, _), N = weight.shape, _vectors(code, n)
+    pixels, taps = _grids(code, *sides, k)
+    y = X.new_empty(n, outputs, *sides)
+    for part in _parts(taps, outputs, inputs):
+        W, own = weight[part], None if bias is None else bias[part]
         # y(r) sums w(q) x(r+q): the kernel's spectrum is conjugated
-        _Plan(outputs, inputs, n, outputs * I, I, 1, N, False, True, N, values),
-        _Plan(inputs, outputs, n, outputs * I, 1, I, N, False, False, N, pictures),
-        _Plan(outputs, n, inputs, outputs * N, N, 1, N, True, True, I, kernels),
-    )
+        plan = _Plan(len(W), inputs, n, _vectors(code, inputs), 1, N, False, True, N)
+        pixels.fill(y[:, part], plan.sums(code, taps.spectrum(W), X), own)
+    return y
+
+
+def _to_pictures(code: Library, G: Tensor, weight: Tensor, n: int, *sides: int) -> Tensor:
+    """[N,inputs,H,W], from the spectrum of the values' slopes."""
+    (outputs, inputs, k, _), N = weight.shape, _vectors(code, n)
+    pixels, taps = _grids(code, *sides, k)
+    x = G.new_empty(n, inputs, *sides)
+    for part in _parts(taps, inputs, outputs):
+        W = weight[:, part]
+        count = W.shape[1]
+        plan = _Plan(count, outputs, n, 1, _vectors(code, count), N, False, False, N)
+        pixels.fill(x[:, part], plan.sums(code, taps.spectrum(W), G))
+    return x
+
+
+def _to_kernels(code: Library, G: Tensor, X: Tensor, weight: Tensor, n: int, *sides: int) -> Tensor:
+    """[outputs,inputs,k,k], from the spectra of the values' slopes and the pictures."""
+    (outputs, inputs, k, _), N = weight.shape, _vectors(code, n)
+    _, taps = _grids(code, *sides, k)
+    made = torch.empty_like(weight)
+    for part in _parts(taps, outputs, inputs):
+        own = made[part]
+        plan = _Plan(len(own), n, inputs, N, 1, N, True, True, _vectors(code, inputs))
+        taps.fill(own, plan.sums(code, G, X, part.start))
+    return made
 
 
 class _Convolution(torch.autograd.Function):
@@ -230,30 +258,26 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, code: Library, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        (n, inputs), outputs = x.shape[:2], len(weight)
-        ctx.code, ctx.sizes = code, (n, inputs, outputs)
-        ctx.grids = pixels, taps = _grids(code, *x.shape[2:], weight.shape[2])
+        weight = weight.contiguous()
+        ctx.code, ctx.sizes = code, (len(x), *x.shape[2:])
+        pixels, _ = _grids(code, *x.shape[2:], weight.shape[2])
         X = as_one(pixels.spectrum, x.contiguous())
-        W = as_one(taps.spectrum, weight.contiguous())
-        ctx.save_for_backward(X, W)
-        Y = as_one(_plans(code, *ctx.sizes)[0].sums, code, W, X)
-        y: Tensor = as_one(pixels.planes, Y, n, outputs, bias)
+        ctx.save_for_backward(X, weight)
+        y: Tensor = as_one(_values, code, X, weight, bias, *ctx.sizes)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (X, W), (pixels, taps), (n, inputs, outputs) = ctx.saved_tensors, ctx.grids, ctx.sizes
-        _, to_pictures, to_kernels = _plans(ctx.code, *ctx.sizes)
+        (X, weight), (n, *sides) = ctx.saved_tensors, ctx.sizes
+        pixels, _ = _grids(ctx.code, *sides, weight.shape[2])
         to_x = to_weight = to_bias = None
         G = as_one(pixels.spectrum, grads[0].contiguous())
         if ctx.needs_input_grad[1]:
-            D = as_one(to_pictures.sums, ctx.code, W, G)
-            to_x = as_one(pixels.planes, D, n, inputs)
+            to_x = as_one(_to_pictures, ctx.code, G, weight, *ctx.sizes)
         if ctx.needs_input_grad[2]:
-            D = as_one(to_kernels.sums, ctx.code, G, X)
-            to_weight = as_one(taps.planes, D, outputs, inputs)
+            to_weight = as_one(_to_kernels, ctx.code, G, X, weight, *ctx.sizes)
         if ctx.needs_input_grad[3]:  # frequency 0 is a plane's sum
-            N = _vectors(ctx.code, n)
+            N, outputs = _vectors(ctx.code, n), len(weight)
             to_bias = G[0, 0, : outputs * N].view(outputs, N).sum(1)
         return None, to_x, to_weight, to_bias
 

@@ -131,14 +131,24 @@ class _Convolution(torch.autograd.Function):
         return to_x, to_weight
 
 
-class _FourierForward(FastForward):
-    compiled = False  # whether loops in C compute what is in float32
+class FourierForward(FastForward):
+    """That of a convolution that goes through Fourier transforms, by loops in C where `compiled`
+    and `takes_loops`.
+    """
+
+    compiled = False
+
+    def takes_loops(self, x: Tensor) -> bool:
+        """Whether loops in C compute it for `x`."""
+        if not self.compiled or x.dim() != 4 or torch.is_autocast_enabled("cpu"):
+            return False
+        full = x.dtype == self.layer.weight.dtype == torch.float32 and x.device.type == "cpu"
+        return full and proven() is not None
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.takes_loops(x) and (code := proven()):
+            return convolve(code, x, self.layer.weight, self.layer.bias)
         x, weight, bias = self.operands(x)
-        full = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
-        if self.compiled and full and (code := proven()):
-            return convolve(code, x, weight, bias)
         y: Tensor = _Convolution.apply(x, weight)
         return (y if bias is None else y + bias.view(-1, 1, 1)).to(x.dtype)
 
@@ -154,7 +164,7 @@ def convolve_by_fourier(network: nn.Module, rounded: bool = False, compiled: boo
             k, planes = layer.kernel_size[0], min(layer.in_channels, layer.out_channels)
             kernel, least = WORTH_ROUNDED if rounded else WORTH
             if k >= kernel and planes >= least:
-                forward = _FourierForward(layer)
+                forward = FourierForward(layer)
                 forward.compiled = compiled and not rounded
                 forward.install()
 

@@ -15,6 +15,7 @@ from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.networks.fft_convolution import convolve_by_fourier
 from eyescream_py.system import compiled
 from eyescream_py.system.tape import record
+from eyescream_py.torch7.layers.pooling import SpatialUpSamplingNearest
 from tests.system.test_compiled import needs_compiler
 
 # pictures, inputs, outputs, kernel, sides: tails of vectors and blocks, circles odd and even,
@@ -78,12 +79,36 @@ def test_for_each_kind_of_processor(kind, anew, monkeypatch):
 
 
 @needs_compiler
+def test_what_torch_makes_by_default_changes_no_bit():
+    given = numbers(*SIZES[2])
+    meant = results(ours, *given)
+    for cached in (compiled_fourier._side, compiled_fourier._grids):
+        cached.cache_clear()
+    try:
+        torch.set_default_dtype(torch.float16)
+        torch.set_default_device("meta")
+        assert all(map(torch.equal, results(ours, *given), meant))
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+
+
+@needs_compiler
 def test_layouts_change_no_bit():
     x, w, b, g = numbers(*SIZES[2])
     meant = results(ours, x, w, b, g)
     last = [t.contiguous(memory_format=torch.channels_last) for t in (x, w, g)]
     assert all(map(torch.equal, results(ours, last[0], last[1], b, last[2]), meant))
     assert all(map(torch.equal, results(ours, x, w, b, g[:1].expand_as(g)), [meant[0]]))
+
+
+@needs_compiler
+def test_parts_that_memory_is_enough_for_change_no_bit(monkeypatch):
+    given = numbers(3, 34, 50, 5, (6, 5))
+    whole = results(ours, *given)
+    monkeypatch.setattr(compiled_fourier, "LIMIT", 1)
+    assert len(compiled_fourier._parts(compiled_fourier._grids(proven(), 6, 5, 5)[1], 50, 34)) == 4
+    assert all(map(torch.equal, results(ours, *given), whole))
 
 
 @needs_compiler
@@ -132,6 +157,17 @@ def test_a_network_takes_it_unless_told_not_to(joined, calls):
     speed_up(net, compiled=joined)
     torch.testing.assert_close(copy.deepcopy(net)(x), plain, rtol=1e-5, atol=1e-5)
     assert len(calls) == joined
+
+
+@needs_compiler
+@pytest.mark.parametrize("joined", [True, False])
+def test_behind_upsampling_it_takes_the_large_picture(joined, calls):
+    net = nn.Sequential(SpatialUpSamplingNearest(2), nn.Conv2d(32, 40, 5, padding=2))
+    x = torch.randn(2, 32, 8, 8)
+    plain = net(x)
+    speed_up(net, compiled=joined)
+    torch.testing.assert_close(net(x), plain, rtol=1e-5, atol=1e-5)
+    assert [given[1].shape for given in calls] == joined * [plain[:, :32].shape]
 
 
 @needs_compiler
