@@ -133,22 +133,22 @@ class _Convolution(torch.autograd.Function):
 
 class FourierForward(FastForward):
     """That of a convolution that goes through Fourier transforms, by loops in C where `compiled`
-    and `takes_loops`.
+    and `takes_loops`; of bfloat16 in float32.
     """
 
     compiled = False
 
     def takes_loops(self, x: Tensor) -> bool:
         """Whether loops in C compute it for `x`."""
-        if not self.compiled or x.dim() != 4 or torch.is_autocast_enabled("cpu"):
-            return False
-        full = x.dtype == self.layer.weight.dtype == torch.float32 and x.device.type == "cpu"
-        return full and proven() is not None
+        kinds = {full_precision(t).dtype for t in (x, self.layer.weight)}
+        full = kinds == {torch.float32} and x.device.type == "cpu" and x.dim() == 4
+        return self.compiled and full and proven() is not None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.takes_loops(x) and (code := proven()):
-            return convolve(code, x, self.layer.weight, self.layer.bias)
         x, weight, bias = self.operands(x)
+        if self.takes_loops(x) and (code := proven()):
+            added = None if bias is None else full_precision(bias)
+            return convolve(code, full_precision(x), full_precision(weight), added).to(x.dtype)
         y: Tensor = _Convolution.apply(x, weight)
         return (y if bias is None else y + bias.view(-1, 1, 1)).to(x.dtype)
 
@@ -157,7 +157,7 @@ def convolve_by_fourier(network: nn.Module, rounded: bool = False, compiled: boo
     """Let the wide convolutions of `network` with large kernels go through Fourier transforms.
 
     `rounded`: the network computes in bfloat16, where torch's own are faster; `compiled`: by loops
-    in C, where it does not and they can be had.
+    in C, where they can be had.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and _keeps_size(layer):
@@ -165,7 +165,7 @@ def convolve_by_fourier(network: nn.Module, rounded: bool = False, compiled: boo
             kernel, least = WORTH_ROUNDED if rounded else WORTH
             if k >= kernel and planes >= least:
                 forward = FourierForward(layer)
-                forward.compiled = compiled and not rounded
+                forward.compiled = compiled
                 forward.install()
 
 

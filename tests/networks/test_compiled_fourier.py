@@ -171,19 +171,31 @@ def test_behind_upsampling_it_takes_the_large_picture(joined, calls):
 
 
 @needs_compiler
-def test_arithmetic_of_other_kinds_stays_torchs(calls):
+def test_double_stays_torchs(calls):
     net, x = layers(), torch.randn(3, 2, 12, 10)
     convolve_by_fourier(net)
-    with torch.autocast("cpu", torch.bfloat16):
-        net(x)
     net.double()(x.double())
     assert calls == []
     net.float()(x)
     assert len(calls) == 1
-    rounded = nn.Sequential(nn.Conv2d(64, 64, 7, padding=3))
-    convolve_by_fourier(rounded, rounded=True)
-    rounded(torch.randn(1, 64, 8, 8))
+
+
+@needs_compiler
+def test_bfloat16_is_computed_in_full(calls):
+    torch.manual_seed(0)
+    kept = nn.Conv2d(64, 64, 7, padding=3)
+    fast = nn.Sequential(copy.deepcopy(kept))
+    convolve_by_fourier(fast, rounded=True)
+    x = torch.rand(2, 64, 8, 8).bfloat16()
+    exact = [t.bfloat16().double() for t in kept.parameters()]
+    truth = F.conv2d(x.double(), *exact, padding=3)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, found = kept(x), fast(x)
     assert len(calls) == 1
+    assert found.dtype == expected.dtype == torch.bfloat16
+    assert (found.double() - truth).norm() <= 1.1 * (expected.double() - truth).norm()
+    found.float().sum().backward()
+    assert fast[0].weight.grad.dtype == fast[0].bias.grad.dtype == torch.float32
 
 
 @needs_compiler
