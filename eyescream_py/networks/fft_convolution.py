@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from eyescream_py.networks.compiled_fourier import convolve, proven
 from eyescream_py.networks.modes import FastForward, full_precision
-from eyescream_py.networks.products import product
+from eyescream_py.networks.products import has_tiles, product
 
 # kernel, planes of the narrower side: from where on it was measured to be faster
 WORTH = (5, 32)
-WORTH_ROUNDED = (7, 64)  # than torch's own in bfloat16
+WORTH_ROUNDED = (7, 64)  # than torch's own in bfloat16, without loops in C or where it has AMX
 
 
 @dataclass(frozen=True)
@@ -156,13 +156,14 @@ class FourierForward(FastForward):
 def convolve_by_fourier(network: nn.Module, rounded: bool = False, compiled: bool = True) -> None:
     """Let the wide convolutions of `network` with large kernels go through Fourier transforms.
 
-    `rounded`: the network computes in bfloat16, where torch's own are faster; `compiled`: by loops
-    in C, where they can be had.
+    `rounded`: the network computes in bfloat16, where torch's own often are faster; `compiled`: by
+    loops in C, where they can be had.
     """
+    late = rounded and (has_tiles() or not (compiled and proven()))
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and _keeps_size(layer):
             k, planes = layer.kernel_size[0], min(layer.in_channels, layer.out_channels)
-            kernel, least = WORTH_ROUNDED if rounded else WORTH
+            kernel, least = WORTH_ROUNDED if late else WORTH
             if k >= kernel and planes >= least:
                 forward = FourierForward(layer)
                 forward.compiled = compiled

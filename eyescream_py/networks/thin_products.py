@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from eyescream_py.networks.products import has_tiles
 from eyescream_py.system.compiled import Library, Team, library, usual_numbers
 from eyescream_py.system.tape import as_one
 from eyescream_py.system.voice import warn
@@ -138,7 +139,7 @@ def proven(kind: torch.dtype) -> Library | None:
 
 def _library(kind: torch.dtype, name: str) -> Library | None:
     """In bfloat16 not beside AMX, for which oneDNN has products of its own."""
-    pairs = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+    pairs = torch.cpu._is_avx512_bf16_supported() and not has_tiles()
     return library(name) if kind == torch.float32 or (kind == torch.bfloat16 and pairs) else None
 
 

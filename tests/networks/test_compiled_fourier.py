@@ -267,3 +267,15 @@ def test_without_a_compiler_torchs_operators_do_its_work(anew, monkeypatch, caps
     torch.testing.assert_close(net(x), plain, rtol=1e-5, atol=1e-5)
     assert calls == []
     assert capsys.readouterr().err == ""
+
+
+@needs_compiler
+@pytest.mark.parametrize("tiles", [False, True])
+def test_in_bfloat16_five_taps_take_it_but_where_the_processor_multiplies_tiles(tiles, monkeypatch):
+    monkeypatch.setattr(fft_convolution, "has_tiles", lambda: tiles)
+    net = nn.Sequential(nn.Conv2d(32, 32, 5, padding=2), nn.Conv2d(64, 64, 7, padding=3))
+    convolve_by_fourier(net, rounded=True)
+    assert ["forward" in vars(layer) for layer in net] == [not tiles, True]
+    apart = nn.Sequential(nn.Conv2d(32, 32, 5, padding=2))
+    convolve_by_fourier(apart, rounded=True, compiled=False)
+    assert "forward" not in vars(apart[0])
