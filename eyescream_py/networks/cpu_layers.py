@@ -294,11 +294,12 @@ def speed_up(network: nn.Module, rounded: bool = False, compiled: bool = True) -
     """Change what pays in `network`, which runs on the CPU; `rounded`: in bfloat16; `compiled`:
     loops in C may do the work of torch's operators.
     """
+    kind = torch.bfloat16 if rounded else torch.float32
     for layer in network.modules():
         if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             _PReLU(layer).install()
         elif isinstance(layer, nn.Linear) and layer.weight.numel() >= MANY and prefers_onednn():
-            _WideLinear(layer, compiled).install()
+            _WideLinear(layer, compiled and thin_products.proven(kind) is not None).install()
         elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) and _halves(layer):
             _Blocks(layer).install()
         elif isinstance(layer, nn.Conv2d) and _is_square(layer):

@@ -168,6 +168,17 @@ def test_a_linear_takes_them_unless_told_not_to(kind, joined, rows, sizes, monke
 
 
 @needs_compiler
+@kinds
+def test_they_are_proven_before_a_step_that_may_be_recorded(kind):
+    proven.cache_clear()
+    speed_up(nn.Linear(1024, 512), rounded=kind == torch.bfloat16)
+    before = proven.cache_info()
+    assert before.currsize == 1
+    assert proven(kind) is not None
+    assert proven.cache_info().misses == before.misses
+
+
+@needs_compiler
 def test_only_what_is_needed_is_computed(monkeypatch):
     layer, x, g = nn.Linear(1024, 512), torch.randn(16, 1024), torch.randn(16, 512)
     speed_up(layer)
