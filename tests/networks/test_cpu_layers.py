@@ -9,6 +9,7 @@ from torch import nn
 
 from eyescream_py.networks import cpu_layers, products
 from eyescream_py.networks.cpu_layers import speed_up
+from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of
 from eyescream_py.torch7 import from_module, save
 from eyescream_py.torch7.optim import Adam
 
@@ -125,11 +126,14 @@ def test_products_of_both_libraries_are_equal_in_float32(bias, monkeypatch):
         torch.testing.assert_close(fast(x), linear(x))
 
 
-def test_of_equal_pixels_one_has_the_slope():
+@pytest.mark.parametrize("pixels_first", [False, True])
+def test_of_equal_pixels_one_has_the_slope(pixels_first):
+    """The upper one; of rows as large the left one."""
     torch.manual_seed(0)
     fast = nn.Sequential(nn.MaxPool2d(2))
     speed_up(fast)
-    x = torch.randint(-1, 2, (4, 3, 8, 12)).float().requires_grad_()
+    x = torch.randint(-1, 2, (4, 3, 8, 12)).float()
+    x = (as_planes(pixels_of(x), 4) if pixels_first else x).requires_grad_()
     y, to_x = results(fast, x, weights := torch.rand(4, 3, 4, 6) + 1)
     assert torch.equal(y, nn.MaxPool2d(2)(x))
     blocks = to_x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
@@ -137,6 +141,11 @@ def test_of_equal_pixels_one_has_the_slope():
     assert (blocks != 0).sum(-1).eq(1).all()
     here = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
     assert torch.equal(here[blocks != 0].view_as(y), y)
+    left, right, lower_left, lower_right = here.unbind(-1)
+    is_right = torch.maximum(right, lower_right) > torch.maximum(left, lower_left)
+    is_lower = torch.where(is_right, lower_right > right, lower_left > left)
+    assert torch.equal(blocks.argmax(-1), 2 * is_lower + is_right.long())
+    assert lies_so(y) == lies_so(to_x) == pixels_first
 
 
 def test_a_slope_at_zero_and_without_its_gradient():

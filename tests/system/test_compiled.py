@@ -77,6 +77,18 @@ def test_loops_are_proven_whatever_torch_makes_by_default(proven, capsys):
 
 
 @needs_compiler
+def test_another_header_is_compiled_anew(place):
+    """What stands in a header is part of each source."""
+    header, code = place / "sources" / "known.h", '#include "known.h"' + COUNTING
+    (place / "sources" / "counting.c").write_text(code + "int known(void) { return KNOWN; }")
+    for number in (3, 4):
+        header.write_text(f"#define KNOWN {number}")
+        compiled.library.cache_clear()
+        assert compiled.library("counting").code.known() == number
+    assert len(kept(place)) == 2
+
+
+@needs_compiler
 def test_what_a_team_shares_goes_with_it(place):
     """It waits for no collection: each convolution of a step shares out six times."""
     code = compiled.library("counting")

@@ -113,6 +113,7 @@ def test_fair_coins_are_bits_of_torchs_numbers():
     source = TorchSource(3)
     drawn = source.bernoulli_(torch.empty(31 * 4000), 0.5).view(4000, 31)
     assert set(drawn.unique().tolist()) == {0, 1}
+    assert abs(drawn.mean() - 0.5) < 4.5 * 0.5 / drawn.numel() ** 0.5
     assert (drawn.mean(0) - 0.5).abs().max() < 4.5 * 0.5 / 4000**0.5
     near = drawn[:, 1:] * drawn[:, :-1]  # neighbours in a number, and of the next one
     assert (near.mean(0) - 0.25).abs().max() < 4.5 * 0.44 / 4000**0.5
