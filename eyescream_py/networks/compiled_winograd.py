@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -42,18 +43,26 @@ class _Taps(ctypes.Structure):
     ]  # fmt: skip
 
 
+def suits(x: Tensor, planes: Sequence[int]) -> bool:
+    """Whether pictures like `x`, of any planes, are to go from and to so many `planes` here."""
+    if x.dim() != 4 or not _is_plain(x) or torch.is_autocast_enabled("cpu"):
+        return False
+    (n, _, height, width), code = x.shape, proven()
+    whole = height % OUT == 0 == width % OUT and n * height * width >= TILES * OUT * OUT
+    return whole and code is not None and not any(p % _block(code) for p in planes)
+
+
 def pays(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether `Convolution` is to take pixels and weights of these sizes here. What does not fit
     together it is not: loops in C would read on beyond it, where torch says what is wrong.
     """
-    if x.dim() != 4 or x.shape[1] != weight.shape[1] or torch.is_autocast_enabled(x.device.type):
+    if not suits(x, weight.shape[:2]) or x.shape[1] != weight.shape[1]:
         return False
-    operands = (x, weight) if bias is None else (x, weight, bias)
-    if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in operands):
-        return False
-    (n, _, height, width), code = x.shape, proven()
-    whole = height % OUT == 0 == width % OUT and n * height * width >= TILES * OUT * OUT
-    return whole and code is not None and not any(p % _block(code) for p in weight.shape[:2])
+    return _is_plain(weight) and (bias is None or _is_plain(bias))
+
+
+def _is_plain(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 class Convolution(torch.autograd.Function):

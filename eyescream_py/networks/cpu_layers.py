@@ -6,6 +6,7 @@ so that checkpoints and printed networks stay what they were. Gains in docs/benc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from eyescream_py.networks.modes import FastForward, full_precision
 from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of
 from eyescream_py.networks.products import prefers_onednn, product
 from eyescream_py.networks.strided import StridedForward
-from eyescream_py.networks.winograd import TiledForward, convolve_by_tiles
+from eyescream_py.networks.winograd import TiledForward, convolve_by_tiles, takes
 from eyescream_py.system.tape import as_one
 
 WIDE = 256 * 512  # pairs of planes from where on products with patches are faster
@@ -148,10 +149,11 @@ class _FromFewToPixels(torch.autograd.Function):
 
 
 class _FewPlanes(FastForward):
-    pixels_first = False  # whether the layers behind it compute so
+    # planes of the layer behind, if it may go by tiles, and whether in C: pixels are first for it
+    tiled: tuple[Sequence[int], bool] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        kind = _FromFewToPixels if self.pixels_first and x.dim() == 4 else _FromFewPlanes
+        kind = _FromFewToPixels if self.tiled and takes(x, *self.tiled) else _FromFewPlanes
         y: Tensor = kind.apply(*self.operands(x), self.layer.padding[0])
         return y
 
@@ -325,11 +327,12 @@ def _keep_pixels_first(network: nn.Module) -> None:
         layers = [none, none, *chain, none, none, none]
         runs = zip(*(layers[i:] for i in range(6)), strict=False)
         for few, between, tiled, after, pool, then in runs:
-            if not isinstance(tiled.__dict__.get("forward"), TiledForward):
+            by_tiles = tiled.__dict__.get("forward")
+            if not isinstance(by_tiles, TiledForward):
                 continue
             forward = few.__dict__.get("forward")
             if isinstance(forward, _FewPlanes) and isinstance(between, nn.PReLU):
-                forward.pixels_first = True
+                forward.tiled = (tiled.in_channels, tiled.out_channels), by_tiles.compiled
             pooled = isinstance(after, nn.PReLU) and isinstance(pool, nn.AvgPool2d)
             if pooled and isinstance(then, nn.Conv2d) and _steps(then, WIDE_PIXELS):
                 StridedForward(then).install()

@@ -12,6 +12,7 @@ docs/benchmarks.md; CPUs only.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,15 +193,22 @@ class TiledForward(FastForward):
         layer = self.layer
         if self.compiled and compiled_winograd.pays(x, layer.weight, layer.bias):
             y: Tensor = compiled_winograd.Convolution.apply(x, layer.weight, layer.bias)
-        elif _pays(x, layer.weight):
+        elif _suits(x, layer.weight.shape[:2]):
             y = _Convolution.apply(x, layer.weight, layer.bias)
         else:
             y = type(layer).forward(layer, x)
         return y
 
 
-def _pays(x: Tensor, weight: Tensor) -> bool:
-    if x.dim() != 4 or torch.is_autocast_enabled(x.device.type) or min(weight.shape[:2]) < PLANES:
+def takes(x: Tensor, planes: Sequence[int], compiled: bool) -> bool:
+    """Whether pictures like `x`, of any planes, go by minimal filters from and to so many `planes`;
+    `compiled`: by loops in C, too.
+    """
+    return (compiled and compiled_winograd.suits(x, planes)) or _suits(x, planes)
+
+
+def _suits(x: Tensor, planes: Sequence[int]) -> bool:
+    if x.dim() != 4 or torch.is_autocast_enabled(x.device.type) or min(planes) < PLANES:
         return False
     (n, _, height, width), tiles = x.shape, OUT * OUT
     whole = height % OUT == 0 == width % OUT and max(height, width) <= SIDE

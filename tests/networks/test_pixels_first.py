@@ -9,6 +9,7 @@ from torch import nn
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
 from eyescream_py.torch7.layers.stochastic import SpatialDropout
+from tests.system.test_compiled import needs_compiler
 
 
 def test_there_and_back():
@@ -87,3 +88,19 @@ def test_few_pictures_pass_by_torchs_own_in_any_layout():
         x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
         for a, b in zip(results(plain, x), results(fast, x), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_compiler)])
+def test_pixels_come_first_only_where_tiles_want_them(compiled):
+    """A first layer that hands them to torch's convolutions so took up to 1.7 times as long."""
+    planes = 64 if compiled else 128
+    net = nn.Sequential(
+        nn.Conv2d(3, planes, 3, padding=1), nn.PReLU(), nn.Conv2d(planes, planes, 3, padding=1)
+    )
+    speed_up(net, compiled=compiled)
+    first = [
+        lies_so(net[0](torch.zeros(shape)))
+        for shape in ((4, 3, 16, 16), (3, 3, 16, 16), (16, 3, 18, 16), (0, 3, 16, 16))
+    ]
+    assert first == [True, False, False, False]
+    assert net(torch.zeros(3, 16, 16)).shape == (planes, 16, 16)
