@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from eyescream_py.system.compiled import Library, Team, library, usual_numbers
@@ -258,7 +259,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, code: Library, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        weight = weight.contiguous()
+        weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
         ctx.code, ctx.sizes = code, (len(x), *x.shape[2:])
         pixels, _ = _grids(code, *x.shape[2:], weight.shape[2])
         X = as_one(pixels.spectrum, x.contiguous())
@@ -267,6 +268,7 @@ class _Convolution(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (X, weight), (n, *sides) = ctx.saved_tensors, ctx.sizes
         pixels, _ = _grids(ctx.code, *sides, weight.shape[2])

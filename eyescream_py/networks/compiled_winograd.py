@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
@@ -78,6 +79,7 @@ class Convolution(torch.autograd.Function):
         return _laid(as_one(_convolved, _code(), pixels, weight, bias, False), ctx.pixels_first)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         pixels, weight = ctx.saved_tensors
         n, outputs, height, width = grads[0].shape

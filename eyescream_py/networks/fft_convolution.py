@@ -139,9 +139,11 @@ class FourierForward(FastForward):
     compiled = False
 
     def takes_loops(self, x: Tensor) -> bool:
-        """Whether loops in C compute it for `x`."""
-        kinds = {full_precision(t).dtype for t in (x, self.layer.weight)}
-        full = kinds == {torch.float32} and x.device.type == "cpu" and x.dim() == 4
+        """Whether loops in C compute it for `x`: they would read beyond what does not fit."""
+        weight, bias = self.layer.weight, self.layer.bias
+        kinds = {full_precision(t).dtype for t in (x, weight, *([] if bias is None else [bias]))}
+        fits = x.dim() == 4 and x.shape[1] == weight.shape[1]
+        full = fits and kinds == {torch.float32} and x.device.type == "cpu"
         return self.compiled and full and proven() is not None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -173,4 +175,5 @@ def convolve_by_fourier(network: nn.Module, rounded: bool = False, compiled: boo
 def _keeps_size(layer: nn.Conv2d) -> bool:
     k = layer.kernel_size[0]
     same = layer.padding == ((k - 1) // 2,) * 2 and layer.stride == (1, 1) == layer.dilation
+    same = same and layer.padding_mode == "zeros"
     return same and layer.kernel_size == (k, k) and k % 2 == 1 and layer.groups == 1

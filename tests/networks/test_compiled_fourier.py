@@ -54,6 +54,34 @@ def assert_torchs(found, given):
 
 
 @needs_compiler
+def test_what_does_not_fit_is_not_taken_and_a_bias_may_lie_in_steps():
+    """Loops in C would read on beyond it, or read other numbers than are there."""
+    layer = nn.Sequential(nn.Conv2d(32, 32, 5, padding=2))
+    speed_up(layer)
+    x, forward = torch.randn(2, 32, 8, 8), layer[0].forward
+    assert forward.takes_loops(x)
+    assert not forward.takes_loops(x[:, :16])
+    with pytest.raises(RuntimeError, match="16"):
+        layer(x[:, :16])
+    meant = layer(x)
+    layer[0].bias.data = torch.stack([layer[0].bias.data] * 2, 1).mul_(torch.tensor([1, -1]))[:, 0]
+    assert not layer[0].bias.is_contiguous()
+    assert torch.equal(layer(x), meant)
+    layer[0].bias.data = layer[0].bias.data.double()
+    assert not forward.takes_loops(x)
+
+
+@needs_compiler
+def test_a_slope_of_a_slope_is_refused():
+    """Loops in C have none: it would come out as if there were no such layer."""
+    x, w, b = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 5, 5), torch.randn(4)
+    y = ours(x.requires_grad_(), w.requires_grad_(), b)
+    (to_x,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        to_x.square().sum().backward()
+
+
+@needs_compiler
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("sizes", SIZES)
 def test_values_and_slopes_are_those_of_conv2d(sizes, threads):

@@ -111,6 +111,16 @@ def test_it_is_taken_where_it_pays():
 
 
 @needs_compiler
+def test_a_slope_of_a_slope_is_refused():
+    """Loops in C have none: it would come out as if there were no such layer."""
+    x, w, b, _ = numbers(2, 32, 32, 8, 8)
+    y = Convolution.apply(x.requires_grad_(), w.requires_grad_(), b)
+    (to_x,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        to_x.square().sum().backward()
+
+
+@needs_compiler
 def test_what_does_not_fit_is_torchs_to_refuse():
     """Loops in C would read on beyond it, or read other numbers than are there."""
     layer = nn.Sequential(nn.Conv2d(64, 32, 3, padding=1))
