@@ -91,8 +91,9 @@ class TorchSource:
         """`n` fair ones, 0 or 1, from the bits of few numbers: torch draws a number for each, which
         took 12 of 260 ms of an iteration.
         """
-        numbers = torch.empty(-(-n // BITS), 1, dtype=torch.int32).random_(generator=self.generator)
-        bits = numbers >> torch.arange(BITS, dtype=torch.int32)
+        places = torch.arange(BITS, dtype=torch.int32, device=self.device)
+        numbers = places.new_empty(-(-n // BITS), 1).random_(generator=self.generator)
+        bits = numbers >> places
         return bits.bitwise_and_(1).view(-1)[:n]
 
     def indices_(self, tensor: torch.Tensor, n: int) -> torch.Tensor:

@@ -128,6 +128,11 @@ def test_fair_coins_are_bits_of_torchs_numbers():
     assert source.bernoulli_(torch.empty(()), 0.5).item() in (0, 1)
 
 
+def test_coins_fall_on_the_sources_device():
+    with torch.device("meta"):  # as torch.set_default_device
+        assert TorchSource(3).bernoulli_(torch.empty(40, device="cpu"), 0.5).sum() > 0
+
+
 def test_other_coins_fall_as_often_as_said():
     source = TorchSource(3)
     for p in (0.0, 0.2, 0.8, 1.0):
