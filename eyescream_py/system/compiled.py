@@ -1,9 +1,9 @@
 """Kernels in C for processors, compiled by the machine's own compiler when they are first needed.
 
 Torch's operators pass through memory one after the other; where memory is what a processor waits
-for, a loop that does the work of several takes a fraction of their time. The compiler takes half a
-second once: what it made stays in the user's cache. Where there is no compiler, and on processors
-of other kinds, there are no kernels, and torch's operators do their work.
+for, a loop that does the work of several takes a fraction of their time. The compiler takes a
+second for each file, once: what it made stays in the user's cache. Where there is no compiler, and
+on processors of other kinds, there are no kernels, and torch's operators do their work.
 """
 
 from __future__ import annotations
