@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from eyescream_py.networks import thin_products
@@ -41,6 +42,7 @@ class _SharedSlope(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, slope = ctx.saved_tensors
         to_x = to_slope = None
@@ -133,6 +135,7 @@ class _FromFewToPixels(torch.autograd.Function):
         return as_planes(y.view(height, width, -1), n)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (patches, weight), (n, outputs) = ctx.saved_tensors, grads[0].shape[:2]
         g = pixels_of(grads[0]).view(-1, outputs)  # [pixels*N,outputs]
@@ -175,6 +178,7 @@ class _ManyWeights(torch.autograd.Function):
         return y if bias is None else y.add_(bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), g = ctx.saved_tensors, grads[0].contiguous()
         to_x = to_weight = None
@@ -233,6 +237,7 @@ class _MaxOfBlocks(torch.autograd.Function):
         return as_planes(made, n) if lies_so(x) else made.view(n, planes, height // 2, width // 2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         is_lower, is_right = ctx.saved_tensors
         (n, planes, height, width), pixels_first = ctx.like

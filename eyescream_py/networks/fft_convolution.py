@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from eyescream_py.networks.compiled_fourier import convolve, proven
 from eyescream_py.networks.modes import FastForward, full_precision
@@ -118,6 +119,7 @@ class _Convolution(torch.autograd.Function):
             return pixels.planes(_times(X, W.transpose(2, 3), conjugate=True))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
         (X, W), (pixels, taps) = ctx.saved_tensors, ctx.grids
         to_x = to_weight = None

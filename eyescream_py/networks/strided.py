@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from eyescream_py.networks.modes import FastForward, full_precision
@@ -70,6 +71,7 @@ class _Convolution(torch.autograd.Function):
         return y.view(rows, columns, n, -1).permute(2, 3, 0, 1).contiguous()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         patches, weight = ctx.saved_tensors
         n, outputs, rows, columns = grads[0].shape

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from eyescream_py.networks import compiled_winograd
 from eyescream_py.networks.modes import FastForward
@@ -151,6 +152,7 @@ class _Convolution(torch.autograd.Function):
         return as_planes(y if bias is None else y.view(-1, len(bias)).add_(bias).view(y.shape), n)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (there, back), (kernels, *numbers) = ctx.maps, ctx.saved_tensors
         n, outputs = grads[0].shape[:2]

@@ -48,6 +48,42 @@ def test_values_and_gradients_are_those_of_the_layer(case):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+MORE = {
+    **CASES,
+    "tiles": (lambda: nn.Conv2d(128, 128, 3, padding=1), (4, 128, 16, 16)),
+    "transforms": (lambda: nn.Conv2d(32, 32, 5, padding=2), (2, 32, 8, 8)),
+    "many weights": (lambda: nn.Linear(1024, 512), (3, 1024)),
+}
+
+
+ONCE = {"prelu", "prelu of rows", "maximum", "few pixels", "many pixels", "tiles", "transforms"}
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("case", MORE)
+def test_slopes_of_slopes_are_those_of_the_layer_or_refused(case, dtype, error):
+    torch.manual_seed(0)
+    make, shape = MORE[case]
+    plain = make().to(dtype)
+    fast, x = nn.Sequential(copy.deepcopy(plain)), torch.randn(shape, dtype=dtype)
+    speed_up(fast, compiled=False)
+    x.requires_grad_()
+
+    def twice(layer):
+        (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        slope.square().sum().backward()
+        taken = [x.grad, *(p.grad for p in layer.parameters())]
+        x.grad = None
+        return [None if grad is None else grad.clone() for grad in taken]
+
+    if case in ONCE or (case == "many weights" and "forward" in vars(fast[0]) and error == 1e-4):
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            twice(fast)
+        return
+    for a, b in zip(twice(plain), twice(fast), strict=True):
+        torch.testing.assert_close(b, a, rtol=error, atol=error * float(a.abs().max()))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_in_bfloat16_they_are_as_close_to_the_truth_as_torchs_own(case):
     torch.manual_seed(0)
