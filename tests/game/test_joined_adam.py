@@ -1,7 +1,5 @@
 """The step in C against torch's operators one by one, to the bit."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -11,9 +9,9 @@ from eyescream_py.game.adversarial import Learner, Penalty
 from eyescream_py.game.group import Alone
 from eyescream_py.game.joined_adam import join
 from eyescream_py.game.working import Working
-from eyescream_py.system import compiled
 from eyescream_py.torch7.flat import Flat
 from eyescream_py.torch7.optim import SGD, Adam
+from tests.loops import change, sources_anew
 from tests.system.test_compiled import needs_compiler
 
 PENALTIES = [Penalty(), Penalty(0, 1e-3), Penalty(1e-3, 0), Penalty(1e-3, 1e-2)]
@@ -110,18 +108,8 @@ def test_steps_of_other_kinds_stay_as_they_are(what):
 
 @needs_compiler
 def test_code_that_computes_otherwise_is_not_taken(monkeypatch, capsys, tmp_path):
-    source = tmp_path / "adam.c"
-    text = Path(compiled.__file__).with_name("adam.c").read_text()
-    assert "fmaf(l2, w, g)" in text
-    source.write_text(text.replace("fmaf(l2, w, g)", "g + l2 * w"))
-    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for cached in (compiled.library, joined_adam.proven):
-        cached.cache_clear()
-    try:
+    with sources_anew(monkeypatch, tmp_path, joined_adam.proven, "adam.c") as folder:
+        change(folder / "adam.c", "fmaf(l2, w, g)", "g + l2 * w")
         assert joined_adam.proven() is None
-    finally:
-        for cached in (compiled.library, joined_adam.proven):
-            cached.cache_clear()
     said = "adam.c computes otherwise than torch: torch's operators do its work, slower.\n"
     assert capsys.readouterr().err == said

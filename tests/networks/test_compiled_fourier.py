@@ -1,8 +1,6 @@
 """Convolution through Fourier transforms in C against torch's own in float64."""
 
 import copy
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +12,8 @@ from eyescream_py.networks.compiled_fourier import convolve, proven
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.networks.fft_convolution import convolve_by_fourier
 from eyescream_py.system import compiled
-from eyescream_py.system.tape import record
 from eyescream_py.torch7.layers.pooling import SpatialUpSamplingNearest
+from tests.loops import assert_a_recording_learns_the_same, change, sources_anew
 from tests.system.test_compiled import needs_compiler
 
 # pictures, inputs, outputs, kernel, sides: tails of vectors and blocks, circles odd and even,
@@ -232,56 +230,27 @@ def test_a_recording_computes_the_same_to_the_bit(threads):
     torch.set_num_threads(threads)
     net, x = layers(), torch.randn(3, 2, 12, 10)
     convolve_by_fourier(net)
-    for parameter in net.parameters():
-        parameter.grad = torch.zeros_like(parameter)
 
     def work():
         net(x).square().sum().backward()
 
-    def slopes():
-        made = [p.grad.clone() for p in net.parameters()]
-        for p in net.parameters():
-            p.grad.zero_()
-        return made
-
-    work()
-    first = slopes()
-    tape = record(work)
-    assert all(map(torch.equal, first, slopes()))
-    x.normal_()
-    with torch.no_grad():
-        net[2].weight.mul_(0.5)
-    tape.replay()
-    again = slopes()
-    work()
-    assert all(map(torch.equal, again, slopes()))
-    assert not torch.equal(again[0], first[0])
+    assert_a_recording_learns_the_same(net, x, work)
 
 
 @pytest.fixture
 def anew(monkeypatch, tmp_path):
     """Sources that may be changed, not yet compiled."""
-    for name in ("fourier.c", "vectors.h"):
-        shutil.copy(Path(compiled.__file__).with_name(name), tmp_path)
-    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for cached in (compiled.library, proven):
-        cached.cache_clear()
-    yield tmp_path
-    for cached in (compiled.library, proven):
-        cached.cache_clear()
+    with sources_anew(monkeypatch, tmp_path, proven, "fourier.c") as folder:
+        yield folder
 
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "change",
+    "turn",
     [("p->conjugated ? ", "0 ? "), ("f > axis->mirrored", "0"), (", bias)", ", none())")],
 )
-def test_code_that_computes_otherwise_is_not_taken(anew, capsys, change):
-    source = anew / "fourier.c"
-    text = source.read_text()
-    assert change[0] in text
-    source.write_text(text.replace(*change))
+def test_code_that_computes_otherwise_is_not_taken(anew, capsys, turn):
+    change(anew / "fourier.c", *turn)
     assert proven() is None
     said = "fourier.c computes otherwise than torch: torch's operators do its work, slower.\n"
     assert capsys.readouterr().err == said

@@ -1,8 +1,5 @@
 """Convolution by minimal filters in C against torch's own in float64."""
 
-import shutil
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -13,7 +10,7 @@ from eyescream_py.networks.compiled_winograd import Convolution, pays, proven
 from eyescream_py.networks.cpu_layers import speed_up
 from eyescream_py.networks.pixels_first import as_planes, lies_so
 from eyescream_py.system import compiled
-from eyescream_py.system.tape import record
+from tests.loops import assert_a_recording_learns_the_same, change, sources_anew
 from tests.system.test_compiled import needs_compiler
 
 BLOCK = 32  # planes, on processors of both kinds
@@ -183,56 +180,27 @@ def test_a_network_takes_it_unless_told_not_to(joined, monkeypatch):
 def test_a_recording_computes_the_same_to_the_bit():
     net, x = chain(), torch.randn(8, 3, 16, 16)
     speed_up(net)
-    for parameter in net.parameters():
-        parameter.grad = torch.zeros_like(parameter)
 
     def work():
         net(x).square().sum().backward()
 
-    def slopes():
-        made = [p.grad.clone() for p in net.parameters()]
-        for p in net.parameters():
-            p.grad.zero_()
-        return made
-
-    work()
-    first = slopes()
-    tape = record(work)
-    assert all(map(torch.equal, first, slopes()))
-    tape.replay()
-    assert all(map(torch.equal, first, slopes()))
-    x.normal_()
-    tape.replay()
-    again = slopes()
-    work()
-    assert all(map(torch.equal, again, slopes()))
-    assert not torch.equal(again[0], first[0])
+    assert_a_recording_learns_the_same(net, x, work)
 
 
 @pytest.fixture
 def anew(monkeypatch, tmp_path):
     """Sources that may be changed, not yet compiled."""
-    for name in ("winograd.c", "vectors.h"):
-        shutil.copy(Path(compiled.__file__).with_name(name), tmp_path)
-    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for cached in (compiled.library, proven):
-        cached.cache_clear()
-    yield tmp_path
-    for cached in (compiled.library, proven):
-        cached.cache_clear()
+    with sources_anew(monkeypatch, tmp_path, proven, "winograd.c") as folder:
+        yield folder
 
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "change",
+    "turn",
     [("-16 / 15.f", "-15 / 16.f"), ("sum + bias", "sum"), ("row + OUT ==", "row + 2 * OUT ==")],
 )
-def test_code_that_computes_otherwise_is_not_taken(anew, capsys, change):
-    source = anew / "winograd.c"
-    text = source.read_text()
-    assert change[0] in text
-    source.write_text(text.replace(*change))
+def test_code_that_computes_otherwise_is_not_taken(anew, capsys, turn):
+    change(anew / "winograd.c", *turn)
     assert proven() is None
     said = "winograd.c computes otherwise than torch: torch's operators do its work, slower.\n"
     assert capsys.readouterr().err == said

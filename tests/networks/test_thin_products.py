@@ -1,8 +1,5 @@
 """Large Linears in C against products in float64."""
 
-import shutil
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -19,7 +16,7 @@ from eyescream_py.networks.thin_products import (
     values,
 )
 from eyescream_py.system import compiled
-from eyescream_py.system.tape import record
+from tests.loops import assert_a_recording_learns_the_same, change, sources_anew
 from tests.system.test_compiled import needs_compiler
 
 PAIRS = (
@@ -199,46 +196,20 @@ def test_a_recording_computes_the_same_to_the_bit(kind):
     net = nn.Sequential(nn.Linear(1024, 1024), nn.PReLU(), nn.Linear(1024, 512))
     x = torch.randn(16, 1024)
     speed_up(net)
-    for parameter in net.parameters():
-        parameter.grad = torch.zeros_like(parameter)
 
     def work():
         with torch.autocast("cpu", torch.bfloat16, kind == torch.bfloat16):
             y = net(x)
         y.float().square().sum().backward()
 
-    def learned():
-        made = [p.grad.clone() for p in net.parameters()]
-        for p in net.parameters():
-            p.grad.zero_()
-        return made
-
-    work()
-    first = learned()
-    tape = record(work)
-    assert all(map(torch.equal, first, learned()))
-    tape.replay()
-    assert all(map(torch.equal, first, learned()))
-    x.normal_()
-    tape.replay()
-    again = learned()
-    work()
-    assert all(map(torch.equal, again, learned()))
-    assert not torch.equal(again[0], first[0])
+    assert_a_recording_learns_the_same(net, x, work)
 
 
 @pytest.fixture
 def anew(monkeypatch, tmp_path):
     """Sources that may be changed, not yet compiled."""
-    for name in ("thin.c", "thin_bf16.c", "vectors.h"):
-        shutil.copy(Path(compiled.__file__).with_name(name), tmp_path)
-    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for cached in (compiled.library, proven):
-        cached.cache_clear()
-    yield tmp_path
-    for cached in (compiled.library, proven):
-        cached.cache_clear()
+    with sources_anew(monkeypatch, tmp_path, proven, "thin.c", "thin_bf16.c") as folder:
+        yield folder
 
 
 @needs_compiler
@@ -253,11 +224,8 @@ def anew(monkeypatch, tmp_path):
     ],
 )
 def test_code_that_computes_otherwise_is_not_taken(anew, capsys, kind, float32, bfloat16):
-    name, change = ("thin.c", float32) if kind == torch.float32 else ("thin_bf16.c", bfloat16)
-    source = anew / name
-    text = source.read_text()
-    assert change[0] in text
-    source.write_text(text.replace(*change))
+    name, turn = ("thin.c", float32) if kind == torch.float32 else ("thin_bf16.c", bfloat16)
+    change(anew / name, *turn)
     assert proven(kind) is None
     said = f"{name} computes otherwise than torch: torch's operators do its work, slower.\n"
     assert capsys.readouterr().err == said
