@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from eyescream_py.system.compiled import Library, library, usual_numbers
-from eyescream_py.system.voice import warn
+from eyescream_py.system import compiled
+from eyescream_py.system.compiled import Library
 from eyescream_py.torch7.optim import Adam
 
 if TYPE_CHECKING:
@@ -92,13 +92,7 @@ def join(player: Learner) -> None:
 @functools.cache
 def proven() -> Library | None:
     """The compiled loop, where there is one here and it returns the same bits as torch."""
-    code = library("adam")
-    if code is None:
-        return None
-    if all(_agrees(code, clamp, signs, n) for clamp, signs, n in CASES):
-        return code
-    warn("adam.c computes otherwise than torch: torch's operators do its work, slower.")
-    return None
+    return compiled.proven("adam", lambda code: all(_agrees(code, *case) for case in CASES))
 
 
 # clamp, l1, numbers: blocks, groups of eight and what is left
@@ -106,7 +100,6 @@ CASES = [(0.0, 0.0, 8192 + 40), (0.02, 1e-3, 2 * 8192 + 7), (0.02, 0.0, 16384)]
 L2 = 1e-2
 
 
-@usual_numbers()
 def _agrees(code: Library, clamp: float, l1: float, n: int) -> bool:
     """Whether two steps of `n` numbers are torch's, to the bit."""
     numbers = torch.Generator().manual_seed(n)

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from eyescream_py.system.compiled import Library, Team, library, usual_numbers
+from eyescream_py.system import compiled
+from eyescream_py.system.compiled import Library, Team, usual_numbers
 from eyescream_py.system.tape import as_one
-from eyescream_py.system.voice import warn
 
 PLANES = 16  # a block of fourier.c
 ERROR = 1e-6  # of the norm
@@ -295,20 +295,13 @@ def convolve(code: Library, x: Tensor, weight: Tensor, bias: Tensor | None) -> T
 @functools.cache
 def proven() -> Library | None:
     """The compiled loops, where there are some here and they compute what a convolution is."""
-    code = library("fourier")
-    if code is None:
-        return None
-    if all(_agrees(code, *case) for case in CASES):
-        return code
-    warn("fourier.c computes otherwise than torch: torch's operators do its work, slower.")
-    return None
+    return compiled.proven("fourier", lambda code: all(_agrees(code, *case) for case in CASES))
 
 
 # pictures, inputs, outputs, kernel, height, width: whole vectors, and what is left beside them
 CASES = [(16, 32, 16, 5, 8, 9), (5, 3, 19, 7, 6, 4), (18, 21, 9, 3, 3, 7)]
 
 
-@usual_numbers()
 def _agrees(code: Library, n: int, inputs: int, outputs: int, k: int, *size: int) -> bool:
     """Whether values and slopes are those in double, but for rounding."""
     numbers = torch.Generator().manual_seed(n)

@@ -15,9 +15,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from eyescream_py.networks.pixels_first import as_planes, lies_so, pixels_of, planes_first
-from eyescream_py.system.compiled import Library, Team, library, usual_numbers
+from eyescream_py.system import compiled
+from eyescream_py.system.compiled import Library, Team
 from eyescream_py.system.tape import as_one
-from eyescream_py.system.voice import warn
 
 LINES, TAPS = 6, 9  # of a tile, of a kernel
 # where it was measured to be faster: pixels of a plane's side are whole tiles, of which there are
@@ -164,15 +164,13 @@ def _block(code: Library) -> int:
 @functools.cache
 def proven() -> Library | None:
     """The compiled loops, where there are some here and they compute what torch does."""
-    code = library("winograd")
-    if code is None:
-        return None
+    return compiled.proven("winograd", _computes)
+
+
+def _computes(code: Library) -> bool:
     for name in ("block_of_planes", "own_of_convolve", "own_of_slopes"):
         getattr(code.code, name).restype = ctypes.c_int64
-    if all(_agrees(code, *sizes) for sizes in CASES):
-        return code
-    warn("winograd.c computes otherwise than torch: torch's operators do its work, slower.")
-    return None
+    return all(_agrees(code, *sizes) for sizes in CASES)
 
 
 # pictures, inputs and outputs in blocks, height, width: with tiles at all edges, and without
@@ -180,7 +178,6 @@ CASES = [(3, 1, 2, 12, 8), (5, 2, 1, 4, 16)]
 ERROR = 5e-6  # of the norm
 
 
-@usual_numbers()
 def _agrees(code: Library, n: int, inputs: int, outputs: int, height: int, width: int) -> bool:
     """Whether a convolution and its slopes are torch's in float64, but for what rounding costs."""
     numbers, block = torch.Generator().manual_seed(n), _block(code)

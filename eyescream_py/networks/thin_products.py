@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from eyescream_py.networks.products import has_tiles
-from eyescream_py.system.compiled import Library, Team, library, usual_numbers
+from eyescream_py.system import compiled
+from eyescream_py.system.compiled import Library, Team
 from eyescream_py.system.tape import as_one
-from eyescream_py.system.voice import warn
 
 ROWS = range(16, 49)  # for which it was measured to be faster
 WIDTH, NUMBERS = 2048, 2**16  # columns that a thread takes at once, and sums, at most
@@ -125,29 +125,28 @@ def proven(kind: torch.dtype) -> Library | None:
     """The compiled loops for numbers of this type, where there are some here and they compute what
     torch does.
     """
-    name = "thin" if kind == torch.float32 else "thin_bf16"
-    code = _library(kind, name)
-    if code is None:
-        return None
+    name = _source(kind)
+    return compiled.proven(name, functools.partial(_computes, kind)) if name else None
+
+
+def _source(kind: torch.dtype) -> str | None:
+    """In bfloat16 not beside AMX, for which oneDNN has products of its own."""
+    if kind == torch.float32:
+        return "thin"
+    pairs = torch.cpu._is_avx512_bf16_supported() and not has_tiles()
+    return "thin_bf16" if kind == torch.bfloat16 and pairs else None
+
+
+def _computes(kind: torch.dtype, code: Library) -> bool:
     for known in ("rows_at_once", "columns_at_once"):
         getattr(code.code, known).restype = ctypes.c_int64
-    if all(_agrees(code, kind, *sizes) for sizes in CASES):
-        return code
-    warn(f"{name}.c computes otherwise than torch: torch's operators do its work, slower.")
-    return None
-
-
-def _library(kind: torch.dtype, name: str) -> Library | None:
-    """In bfloat16 not beside AMX, for which oneDNN has products of its own."""
-    pairs = torch.cpu._is_avx512_bf16_supported() and not has_tiles()
-    return library(name) if kind == torch.float32 or (kind == torch.bfloat16 and pairs) else None
+    return all(_agrees(code, kind, *sizes) for sizes in CASES)
 
 
 # rows, outputs, inputs: of one block and of several, blocks of terms that are not whole
 CASES = [(16, 16, 256), (32, 96, 544), (48, 80, DEEP + 256)]
 
 
-@usual_numbers()
 def _agrees(code: Library, kind: torch.dtype, n: int, outputs: int, inputs: int) -> bool:
     """Whether all is what torch computes in float64, but for what rounding costs."""
     numbers = torch.Generator().manual_seed(n)

@@ -19,7 +19,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +89,18 @@ def usual_numbers() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(kept)
+
+
+def proven(name: str, agrees: Callable[[Library], bool]) -> Library | None:
+    """`library(name)`, where it computes what torch does, as `agrees` finds with usual numbers
+    around it; else None, and one line on standard error.
+    """
+    code = library(name)
+    with usual_numbers():
+        if code is None or agrees(code):
+            return code
+    warn(f"{name}.c computes otherwise than torch: torch's operators do its work, slower.")
+    return None
 
 
 @functools.cache

@@ -132,7 +132,7 @@ def test_autocast_decides_in_which_type():
 def test_beside_amx_torch_multiplies_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert thin_products._library(torch.bfloat16, "thin_bf16") is None
+    assert thin_products._source(torch.bfloat16) is None
 
 
 def results(layer, x, g, kind=torch.float32):
